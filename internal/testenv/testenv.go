@@ -1,0 +1,62 @@
+// Package testenv tells tests what this machine has. A missing piece skips the test with its
+// reason, or fails it where TFBERT_REQUIRE names the piece, so that CI cannot pass by skipping.
+package testenv
+
+import (
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// Root returns the repository's root folder.
+func Root(t testing.TB) string {
+	t.Helper()
+	_, file, _, ok := runtime.Caller(0)
+	if !ok {
+		t.Fatal("testenv: no caller information")
+	}
+	return filepath.Join(filepath.Dir(file), "..", "..")
+}
+
+// Golden returns the path of a recorded output of the reference scripts in testdata/golden.
+func Golden(t testing.TB, elem ...string) string {
+	t.Helper()
+	return filepath.Join(append([]string{Root(t), "testdata", "golden"}, elem...)...)
+}
+
+// Model returns the folder of the bundled checkpoint.
+func Model(t testing.TB) string {
+	t.Helper()
+	dir := filepath.Join(Root(t), "testdata", "models", "minilm-squad")
+	if _, err := os.Stat(dir); err != nil {
+		Missing(t, "model", "the bundled model is not part of this copy of the module")
+	}
+	return dir
+}
+
+// Shared returns a path below the folder named by TFBERT_SHARED: the SQuAD sets and the recorded
+// outputs over them, which are not part of the repository.
+func Shared(t testing.TB, elem ...string) string {
+	t.Helper()
+	dir := os.Getenv("TFBERT_SHARED")
+	if dir == "" {
+		Missing(t, "shared", "TFBERT_SHARED is not set: no SQuAD data here")
+	}
+	if !filepath.IsAbs(dir) {
+		dir = filepath.Join(Root(t), dir) // go test runs in the package's folder
+	}
+	return filepath.Join(append([]string{dir}, elem...)...)
+}
+
+// Missing skips the test for want of piece, or fails it where TFBERT_REQUIRE, a comma-separated
+// list, names piece.
+func Missing(t testing.TB, piece, reason string) {
+	t.Helper()
+	if slices.Contains(strings.Split(os.Getenv("TFBERT_REQUIRE"), ","), piece) {
+		t.Fatalf("TFBERT_REQUIRE=%s: %s", piece, reason)
+	}
+	t.Skip(reason)
+}
