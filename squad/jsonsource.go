@@ -1,0 +1,199 @@
+package squad
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// A jsonSource reads one JSON document and can say where it is. The decoder holds the input to
+// RFC 8259: invalid UTF-8 and lone surrogates are errors. Python's json.load lets a lone surrogate
+// through, but nothing that is written from it could be read again.
+type jsonSource struct {
+	in    *bufio.Reader
+	lines *lineCounter
+	dec   *jsontext.Decoder
+}
+
+func newJSONSource(r io.Reader) jsonSource {
+	in := bufio.NewReader(r)
+	lines := &lineCounter{r: in}
+	// Python keeps the last value of a repeated key; so do the readers built on this one.
+	return jsonSource{in, lines, jsontext.NewDecoder(lines, jsontext.AllowDuplicateNames(true))}
+}
+
+// begin checks the first bytes: what Python and we refuse, but with a reason.
+func (s *jsonSource) begin() error {
+	head, err := s.in.Peek(3)
+	switch {
+	case err != nil && err != io.EOF:
+		return err
+	case len(bytes.TrimSpace(head)) == 0 && err == io.EOF:
+		return errors.New("the file is empty, not JSON")
+	case bytes.HasPrefix(head, []byte("\xef\xbb\xbf")):
+		return errors.New("the file starts with a byte order mark: save it as UTF-8 without BOM")
+	case bytes.HasPrefix(head, []byte("\xfe\xff")), bytes.HasPrefix(head, []byte("\xff\xfe")):
+		return errors.New("the file is UTF-16: save it as UTF-8 without BOM")
+	}
+	return nil
+}
+
+// end checks that nothing follows the document.
+func (s *jsonSource) end() error {
+	switch _, err := s.dec.ReadToken(); err {
+	case io.EOF:
+		return nil
+	case nil:
+		return errors.New("not JSON: there is more text after the end of the document")
+	default:
+		return err
+	}
+}
+
+// object reads an object. member is called at each member's value and must consume it.
+func (s *jsonSource) object(what string, member func(key string) error) error {
+	if kind := s.dec.PeekKind(); kind != jsontext.KindBeginObject {
+		return s.wrongKind(what, kind, "an object")
+	}
+	if _, err := s.dec.ReadToken(); err != nil {
+		return err
+	}
+	for s.dec.PeekKind() != jsontext.KindEndObject {
+		key, err := s.dec.ReadToken()
+		if err != nil {
+			return err
+		}
+		if err := member(key.String()); err != nil {
+			return err
+		}
+	}
+	_, err := s.dec.ReadToken()
+	return err
+}
+
+// array reads an array. element is called at each element and must consume it.
+func (s *jsonSource) array(what string, element func(i int) error) error {
+	if kind := s.dec.PeekKind(); kind != jsontext.KindBeginArray {
+		return s.wrongKind(what, kind, "an array")
+	}
+	if _, err := s.dec.ReadToken(); err != nil {
+		return err
+	}
+	for i := 0; s.dec.PeekKind() != jsontext.KindEndArray; i++ {
+		if kind := s.dec.PeekKind(); kind == jsontext.KindInvalid {
+			_, err := s.dec.ReadToken()
+			return err
+		}
+		if err := element(i); err != nil {
+			return err
+		}
+	}
+	_, err := s.dec.ReadToken()
+	return err
+}
+
+func (s *jsonSource) string(what string, dst *string) error {
+	if kind := s.dec.PeekKind(); kind != jsontext.KindString {
+		return s.wrongKind(what, kind, "a string")
+	}
+	t, err := s.dec.ReadToken()
+	if err != nil {
+		return err
+	}
+	*dst = t.String()
+	return nil
+}
+
+func (s *jsonSource) int(what string, dst *int) error {
+	if kind := s.dec.PeekKind(); kind != jsontext.KindNumber {
+		return s.wrongKind(what, kind, "a whole number")
+	}
+	t, err := s.dec.ReadToken()
+	if err != nil {
+		return err
+	}
+	n, err := t.Int()
+	if err != nil {
+		return fmt.Errorf("%s is %s, want a whole number", what, t)
+	}
+	*dst = int(n)
+	return nil
+}
+
+// bool reads a truth value; null is false.
+func (s *jsonSource) bool(what string, dst *bool) error {
+	kind := s.dec.PeekKind()
+	if kind != jsontext.KindTrue && kind != jsontext.KindFalse && kind != jsontext.KindNull {
+		return s.wrongKind(what, kind, "true or false")
+	}
+	*dst = kind == jsontext.KindTrue
+	return s.dec.SkipValue()
+}
+
+// label reads a value that only people look at: a string or a number's text, "" for all else.
+func (s *jsonSource) label(dst *string) error {
+	*dst = ""
+	if kind := s.dec.PeekKind(); kind != jsontext.KindString && kind != jsontext.KindNumber {
+		return s.dec.SkipValue()
+	}
+	t, err := s.dec.ReadToken()
+	if err != nil {
+		return err
+	}
+	*dst = t.String()
+	return nil
+}
+
+// wrongKind reports a value of a kind other than the one wanted, or what made it unreadable.
+func (s *jsonSource) wrongKind(what string, got jsontext.Kind, want string) error {
+	if got == jsontext.KindInvalid {
+		if _, err := s.dec.ReadToken(); err != nil {
+			return err
+		}
+	}
+	name, ok := map[jsontext.Kind]string{
+		jsontext.KindNull: "null", jsontext.KindTrue: "true", jsontext.KindFalse: "false",
+		jsontext.KindString: "a string", jsontext.KindNumber: "a number",
+		jsontext.KindBeginObject: "an object", jsontext.KindBeginArray: "an array",
+	}[got]
+	if !ok {
+		name = got.String()
+	}
+	return fmt.Errorf("%s is %s, want %s", what, name, want)
+}
+
+// locate adds to err the line and byte at which it happened.
+func (s *jsonSource) locate(err error) error {
+	offset := s.dec.InputOffset()
+	unread := s.dec.UnreadBuffer()
+	var syntax *jsontext.SyntacticError
+	if errors.As(err, &syntax) {
+		if skip := syntax.ByteOffset - offset; skip > 0 {
+			skip = min(skip, int64(len(unread)))
+			offset, unread = offset+skip, unread[skip:]
+		}
+		if errors.Is(err, io.ErrUnexpectedEOF) {
+			err = fmt.Errorf("not JSON: the file ends in the middle of a value: %w", syntax.Err)
+		} else {
+			err = fmt.Errorf("not JSON: %w", syntax.Err)
+		}
+	}
+	line := 1 + s.lines.n - bytes.Count(unread, []byte("\n"))
+	return fmt.Errorf("%w (line %d, byte %d)", err, line, offset)
+}
+
+// A lineCounter counts the line feeds read through it.
+type lineCounter struct {
+	r io.Reader
+	n int
+}
+
+func (c *lineCounter) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += bytes.Count(p[:n], []byte("\n"))
+	return n, err
+}
