@@ -1,0 +1,85 @@
+package checkpoint
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+const indexSuffix = ".index"
+
+func shardPath(prefix string, shard, shards int32) string {
+	return fmt.Sprintf("%s.data-%05d-of-%05d", prefix, shard, shards)
+}
+
+var (
+	partSuffix = regexp.MustCompile(`\.(index|meta|data-\d{5}-of-\d{5})$`)
+	modelPath  = regexp.MustCompile(`(?m)^\s*model_checkpoint_path\s*:\s*("(?:[^"\\]|\\.)*")`)
+)
+
+// findPrefix turns what a user may name into a checkpoint's prefix.
+func findPrefix(path string) (string, error) {
+	info, err := os.Stat(path)
+	switch {
+	case err == nil && info.IsDir():
+		return findInDir(path)
+	case partSuffix.MatchString(path):
+		return partSuffix.ReplaceAllString(path, ""), nil
+	case exists(path + indexSuffix):
+		return path, nil
+	case err == nil:
+		return "", fmt.Errorf("%s is not a checkpoint of version 2: there is no %s%s; name the prefix of the .index and .data files", path, path, indexSuffix)
+	}
+	return "", fmt.Errorf("no checkpoint here: %s%s does not exist", path, indexSuffix)
+}
+
+// findInDir returns the checkpoint that dir's "checkpoint" file names, or else the only one there.
+func findInDir(dir string) (string, error) {
+	state, err := os.ReadFile(filepath.Join(dir, "checkpoint"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	if m := modelPath.FindSubmatch(state); m != nil {
+		name, err := strconv.Unquote(string(m[1]))
+		if err != nil {
+			return "", fmt.Errorf("%s: cannot read model_checkpoint_path %s", filepath.Join(dir, "checkpoint"), m[1])
+		}
+		if !filepath.IsAbs(name) {
+			name = filepath.Join(dir, name)
+		}
+		// The file names the folder of the training machine where it was written with an
+		// absolute path, so look here as well.
+		for _, prefix := range []string{name, filepath.Join(dir, filepath.Base(name))} {
+			if exists(prefix + indexSuffix) {
+				return prefix, nil
+			}
+		}
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return "", err
+	}
+	var prefixes []string
+	for _, e := range entries {
+		if prefix, ok := strings.CutSuffix(e.Name(), indexSuffix); ok && !e.IsDir() {
+			prefixes = append(prefixes, prefix)
+		}
+	}
+	switch len(prefixes) {
+	case 0:
+		return "", fmt.Errorf("no checkpoint in this folder: it has no *%s file", indexSuffix)
+	case 1:
+		return filepath.Join(dir, prefixes[0]), nil
+	}
+	return "", fmt.Errorf("several checkpoints in this folder; name one of %s", strings.Join(prefixes, ", "))
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
