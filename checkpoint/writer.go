@@ -1,0 +1,203 @@
+package checkpoint
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"maps"
+	"math"
+	"os"
+	"slices"
+
+	"github.com/tfbert/go/internal/tfproto"
+	"google.golang.org/protobuf/proto"
+)
+
+// Writer writes a checkpoint of one data file. Variables go straight to disk, so no more than one
+// needs to be in memory. The files appear under their own names when Close succeeds:
+//
+//	w, err := checkpoint.Create(prefix)
+//	if err != nil { … }
+//	defer w.Abort()
+//	err = w.AddFloat32s("w", []int64{2, 2}, values)
+//	…
+//	return w.Close()
+type Writer struct {
+	prefix  string
+	file    *os.File
+	data    *bufio.Writer
+	offset  int64
+	entries map[string]*tfproto.BundleEntryProto
+	err     error // first failure; nothing is kept after one
+}
+
+const tempSuffix = ".tmp"
+
+// Create starts a checkpoint at prefix, whose folder must exist. A checkpoint that is there stays
+// as it is until Close.
+func Create(prefix string) (*Writer, error) {
+	f, err := os.Create(shardPath(prefix, 0, 1) + tempSuffix)
+	if err != nil {
+		return nil, fmt.Errorf("checkpoint: create %s: %w", prefix, err)
+	}
+	return &Writer{
+		prefix:  prefix,
+		file:    f,
+		data:    bufio.NewWriterSize(f, chunkSize),
+		entries: map[string]*tfproto.BundleEntryProto{},
+	}, nil
+}
+
+// Add writes a variable whose elements data holds in row-major order, little-endian. Variables may
+// come in any order; TensorFlow itself writes them sorted by name.
+func (w *Writer) Add(name string, dtype DType, shape []int64, data []byte) error {
+	e, err := w.begin(name, dtype, shape, int64(len(data)))
+	if err != nil {
+		return err
+	}
+	e.Crc32C = mask(crc32.Checksum(data, castagnoli))
+	return w.write(name, data)
+}
+
+// AddFloat32s writes a Float32 variable.
+func (w *Writer) AddFloat32s(name string, shape []int64, values []float32) error {
+	e, err := w.begin(name, Float32, shape, 4*int64(len(values)))
+	if err != nil {
+		return err
+	}
+	var crc uint32
+	buf := make([]byte, 0, min(4*len(values), chunkSize))
+	for chunk := range slices.Chunk(values, chunkSize/4) {
+		buf = buf[:0]
+		for _, v := range chunk {
+			buf = binary.LittleEndian.AppendUint32(buf, math.Float32bits(v))
+		}
+		crc = crc32.Update(crc, castagnoli, buf)
+		if err := w.write(name, buf); err != nil {
+			return err
+		}
+	}
+	e.Crc32C = mask(crc)
+	return nil
+}
+
+// begin enters a variable of size bytes, which are to be written next.
+func (w *Writer) begin(name string, dtype DType, shape []int64, size int64) (*tfproto.BundleEntryProto, error) {
+	if w.err != nil {
+		return nil, w.err
+	}
+	want, ok := byteSize(dtype, shape)
+	switch {
+	case name == "":
+		w.err = errors.New("checkpoint: write: a variable without a name")
+	case w.entries[name] != nil:
+		w.err = fmt.Errorf("checkpoint: write %s: a variable of this name is there already", name)
+	case !ok:
+		w.err = fmt.Errorf("checkpoint: write %s: %s%v has no fixed size", name, dtype, shape)
+	case size != want:
+		w.err = fmt.Errorf("checkpoint: write %s: %d bytes given, but %s%v takes %d", name, size, dtype, shape, want)
+	}
+	if w.err != nil {
+		return nil, w.err
+	}
+	e := &tfproto.BundleEntryProto{
+		Dtype:  int32(dtype),
+		Shape:  &tfproto.TensorShapeProto{},
+		Offset: w.offset,
+		Size:   size,
+	}
+	for _, d := range shape {
+		e.Shape.Dim = append(e.Shape.Dim, &tfproto.TensorShapeProto_Dim{Size: d})
+	}
+	w.entries[name] = e
+	w.offset += size
+	return e, nil
+}
+
+func (w *Writer) write(name string, data []byte) error {
+	if _, err := w.data.Write(data); err != nil {
+		w.err = fmt.Errorf("checkpoint: write %s: %w", name, err)
+	}
+	return w.err
+}
+
+// Close writes the index and puts both files in place. If that or any Add before it failed, it
+// removes what was written and returns the first error.
+func (w *Writer) Close() error {
+	if w.err == nil {
+		if err := w.commit(); err != nil {
+			w.err = fmt.Errorf("checkpoint: write %s: %w", w.prefix, err)
+		}
+	}
+	err := w.err
+	w.Abort()
+	return err
+}
+
+var errClosed = errors.New("checkpoint: write: the writer is closed")
+
+// Abort removes what was written. After Close it does nothing.
+func (w *Writer) Abort() {
+	if w.file == nil {
+		return
+	}
+	w.file.Close()
+	w.file = nil
+	for _, path := range []string{w.dataPath(), w.indexPath()} {
+		os.Remove(path + tempSuffix)
+	}
+	w.err = errClosed
+}
+
+func (w *Writer) dataPath() string  { return shardPath(w.prefix, 0, 1) }
+func (w *Writer) indexPath() string { return w.prefix + indexSuffix }
+
+func (w *Writer) commit() error {
+	if err := w.data.Flush(); err != nil {
+		return err
+	}
+	if err := w.file.Close(); err != nil {
+		return err
+	}
+	if err := w.writeIndex(w.indexPath() + tempSuffix); err != nil {
+		return err
+	}
+	// The index last: whoever sees it finds its data.
+	for _, path := range []string{w.dataPath(), w.indexPath()} {
+		if err := os.Rename(path+tempSuffix, path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *Writer) writeIndex(path string) (err error) {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if cerr := f.Close(); err == nil {
+			err = cerr
+		}
+	}()
+	t := newTableWriter(f)
+	header, err := proto.Marshal(&tfproto.BundleHeaderProto{
+		NumShards: 1,
+		Version:   &tfproto.VersionDef{Producer: bundleVersion},
+	})
+	if err != nil {
+		return err
+	}
+	t.add(nil, header)
+	for _, name := range slices.Sorted(maps.Keys(w.entries)) {
+		value, err := proto.Marshal(w.entries[name])
+		if err != nil {
+			return err
+		}
+		t.add([]byte(name), value)
+	}
+	return t.finish()
+}
