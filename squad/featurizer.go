@@ -1,0 +1,189 @@
+package squad
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"iter"
+
+	"github.com/tfbert/go/wordpiece"
+)
+
+// A Featurizer turns examples into features. The zero value of a number stands for the reference
+// scripts' default. It may be used from several goroutines at once.
+type Featurizer struct {
+	Tokenizer      *wordpiece.Tokenizer
+	MaxSeqLength   int // tokens of a feature; 384
+	DocStride      int // word pieces from a window to the next; 128
+	MaxQueryLength int // word pieces of a question that are kept; 64
+}
+
+// firstUniqueID is the UniqueID of a file's first feature.
+const firstUniqueID = 1000000000
+
+// Windows are the features of one example, in order: none for a passage without word pieces.
+type Windows struct {
+	Example  *Example
+	Features []Feature
+}
+
+// Check reports what makes f unusable.
+func (f *Featurizer) Check() error {
+	_, err := f.builder()
+	return err
+}
+
+// Windows returns the features of each example. An error of examples is passed on and ends the
+// sequence.
+func (f *Featurizer) Windows(examples iter.Seq2[*Example, error]) iter.Seq2[*Windows, error] {
+	return func(yield func(*Windows, error) bool) {
+		b, err := f.builder()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		for ex, err := range examples {
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			if !yield(b.windows(ex), nil) {
+				return
+			}
+		}
+	}
+}
+
+// Features returns the features of all examples in order. An error of examples is passed on and
+// ends the sequence.
+func (f *Featurizer) Features(examples iter.Seq2[*Example, error]) iter.Seq2[*Feature, error] {
+	return func(yield func(*Feature, error) bool) {
+		for w, err := range f.Windows(examples) {
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			for i := range w.Features {
+				if !yield(&w.Features[i], nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// A featureBuilder builds the features of a sequence of examples. It tokenises a passage once for
+// the consecutive questions about it.
+type featureBuilder struct {
+	Featurizer
+	cls, sep int32
+
+	words    []string // of doc
+	doc      *document
+	query    []int32
+	uniqueID int32
+	example  int
+}
+
+// builder checks f and fills in its defaults.
+func (f *Featurizer) builder() (*featureBuilder, error) {
+	b := &featureBuilder{Featurizer: *f, uniqueID: firstUniqueID}
+	b.MaxSeqLength = cmp.Or(f.MaxSeqLength, 384)
+	b.DocStride = cmp.Or(f.DocStride, 128)
+	b.MaxQueryLength = cmp.Or(f.MaxQueryLength, 64)
+	switch {
+	case f.Tokenizer == nil || f.Tokenizer.Vocab == nil:
+		return nil, errors.New("squad: features: no tokenizer with a vocabulary is set")
+	case b.DocStride < 0:
+		return nil, fmt.Errorf("squad: features: doc_stride is %d: it must be at least 1", b.DocStride)
+	case b.MaxQueryLength < 0:
+		return nil, fmt.Errorf("squad: features: max_query_length is %d: it must be at least 1", b.MaxQueryLength)
+	case b.MaxSeqLength <= b.MaxQueryLength+3:
+		return nil, fmt.Errorf("squad: features: max_seq_length %d leaves no room for the passage: "+
+			"it must be more than max_query_length %d + 3; lower max_query_length",
+			b.MaxSeqLength, b.MaxQueryLength)
+	}
+	// Padding is id 0 whatever the vocabulary has there, as in the reference.
+	for _, special := range []struct {
+		token string
+		id    *int32
+	}{{"[CLS]", &b.cls}, {"[SEP]", &b.sep}} {
+		id, ok := f.Tokenizer.Vocab.ID(special.token)
+		if !ok {
+			return nil, fmt.Errorf("squad: features: the vocabulary has no %s: "+
+				"it is not the vocabulary of a BERT model", special.token)
+		}
+		*special.id = id
+	}
+	return b, nil
+}
+
+func (b *featureBuilder) windows(ex *Example) *Windows {
+	if b.doc == nil || !sameSlice(b.words, ex.Words) {
+		b.words, b.doc = ex.Words, newDocument(b.Tokenizer, ex.Words)
+	}
+	b.query = b.Tokenizer.AppendIDs(b.query[:0], ex.Question)
+	b.query = b.query[:min(len(b.query), b.MaxQueryLength)]
+
+	docStart := len(b.query) + 2
+	room := b.MaxSeqLength - docStart - 1
+	spans := windows{len(b.doc.pieces), room, min(room, b.DocStride)}
+	w := &Windows{Example: ex, Features: make([]Feature, spans.count())}
+	backing := make([]int32, 3*b.MaxSeqLength*len(w.Features))
+	next := func() []int32 {
+		s := backing[:b.MaxSeqLength:b.MaxSeqLength]
+		backing = backing[b.MaxSeqLength:]
+		return s
+	}
+	for i := range w.Features {
+		span := spans.span(i)
+		f := &w.Features[i]
+		*f = Feature{
+			UniqueID:     b.uniqueID,
+			ExampleIndex: b.example,
+			DocSpanIndex: i,
+			InputIDs:     next(),
+			InputMask:    next(),
+			SegmentIDs:   next(),
+			Len:          docStart + span.Length + 1,
+			DocSpan:      span,
+			doc:          b.doc,
+			windows:      spans,
+			docStart:     docStart,
+		}
+		f.InputIDs[0] = b.cls
+		copy(f.InputIDs[1:], b.query)
+		f.InputIDs[docStart-1] = b.sep
+		copy(f.InputIDs[docStart:], b.doc.pieces[span.Start:span.Start+span.Length])
+		f.InputIDs[f.Len-1] = b.sep
+		fill(f.InputMask[:f.Len], 1)
+		fill(f.SegmentIDs[docStart:f.Len], 1)
+		b.uniqueID++
+	}
+	b.example++
+	return w
+}
+
+func newDocument(t *wordpiece.Tokenizer, words []string) *document {
+	d := &document{tokenizer: t}
+	d.pieces = make([]int32, 0, len(words)*3/2)
+	d.wordOf = make([]int32, 0, len(words)*3/2)
+	for i, word := range words {
+		d.pieces = t.AppendIDs(d.pieces, word)
+		for len(d.wordOf) < len(d.pieces) {
+			d.wordOf = append(d.wordOf, int32(i))
+		}
+	}
+	return d
+}
+
+// sameSlice reports whether a and b are the same elements of the same array.
+func sameSlice(a, b []string) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
+}
+
+func fill(s []int32, v int32) {
+	for i := range s {
+		s[i] = v
+	}
+}
