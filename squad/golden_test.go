@@ -78,6 +78,15 @@ func (g *golden) featurizer(t testing.TB) *squad.Featurizer {
 	}
 }
 
+func (g *golden) decoder() *squad.Decoder {
+	return &squad.Decoder{
+		NBestSize:              g.NBestSize,
+		MaxAnswerLength:        g.MaxAnswer,
+		WithNegative:           g.WithNegative,
+		NullScoreDiffThreshold: g.Threshold,
+	}
+}
+
 // examples reads the run's data set.
 func (g *golden) examples(t testing.TB) iter.Seq2[*squad.Example, error] {
 	f, err := os.Open(g.data)

@@ -1,0 +1,260 @@
+package squad
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/tfbert/go/internal/pymath"
+)
+
+// A RawResult is what the model makes of one feature: for each position a logit that the answer
+// starts there and one that it ends there.
+type RawResult struct {
+	UniqueID               int32 // of the feature
+	StartLogits, EndLogits []float32
+}
+
+// A Decoder finds the answers in the logits. The zero value decodes as the reference scripts do by
+// default. It may be used from several goroutines at once.
+type Decoder struct {
+	NBestSize       int // answers that are ranked; 0 is 20
+	MaxAnswerLength int // word pieces of an answer; 0 is 30
+
+	// WithNegative allows that a question has no answer in its passage, as in SQuAD 2.0.
+	// The answer is then "" if that scores more than NullScoreDiffThreshold above the best text.
+	WithNegative           bool
+	NullScoreDiffThreshold float64
+}
+
+// A Prediction is the answer to one question and the runners-up.
+type Prediction struct {
+	ID     string
+	Answer string
+	NBest  []Candidate // best first; never empty
+
+	// NullOdds is the score of "no answer" less that of the best text; only with WithNegative.
+	NullOdds float64
+
+	// Warning says why there is no text to choose from, where the reference scripts crash:
+	// with WithNegative, a passage without word pieces, or no valid span among the n best
+	// starts and ends. The answer is then "" and NullOdds is the score of "no answer" alone, which
+	// is 1000000, the value that the scripts start from, where there was no feature to score.
+	Warning string
+}
+
+// A Candidate is one entry of an n-best list.
+type Candidate struct {
+	Text                 string
+	Probability          float64 // among the list's entries
+	StartLogit, EndLogit float64
+
+	// Window is the feature, counted within the example, from whose tokens StartWord to EndWord,
+	// both included, the candidate was read; they are words of the example. All are -1 where there
+	// is no text.
+	Window, StartWord, EndWord int
+}
+
+// emptyAnswer is the text that the reference scripts give where they find none.
+const emptyAnswer = "empty"
+
+// A span is a candidate before its text is known.
+type span struct {
+	score      float64 // start + end
+	start, end float64 // logits
+	window     int32
+	from, to   int32 // positions; 0 and 0 is "no answer"
+	order      int32 // in which it was found, to keep ties in
+}
+
+// Check reports what makes d unusable.
+func (d *Decoder) Check() error {
+	switch {
+	case d.NBestSize < 0:
+		return fmt.Errorf("squad: decode: n_best_size is %d: it must be at least 1", d.NBestSize)
+	case d.MaxAnswerLength < 0:
+		return fmt.Errorf("squad: decode: max_answer_length is %d: it must be at least 1", d.MaxAnswerLength)
+	case math.IsNaN(d.NullScoreDiffThreshold):
+		return fmt.Errorf("squad: decode: null_score_diff_threshold is NaN: it must be a number")
+	}
+	return nil
+}
+
+// Decode ranks the answers to ex. features are all of the example's, results what the model made of
+// them, in the same order. Logits may stop short of the padding of a feature, but not of its tokens;
+// where they cover padding it takes up places among the n best starts and ends, as in the reference.
+func (d *Decoder) Decode(ex *Example, features []Feature, results []RawResult) (Prediction, error) {
+	if err := d.Check(); err != nil {
+		return Prediction{}, err
+	}
+	if len(results) != len(features) {
+		return Prediction{}, fmt.Errorf("squad: decode: question %q: got %d results for %d features",
+			ex.ID, len(results), len(features))
+	}
+	for i := range features {
+		if err := checkResult(&features[i], &results[i]); err != nil {
+			return Prediction{}, fmt.Errorf("squad: decode: question %q, window %d: %w", ex.ID, i, err)
+		}
+	}
+	spans, null := d.spans(features, results)
+	p := Prediction{ID: ex.ID, NBest: d.nBest(ex, features, spans, null)}
+	setProbabilities(p.NBest)
+	d.choose(&p, null.score)
+	if p.Warning != "" && len(features) == 0 {
+		p.Warning = "the passage has no word pieces: the reference scripts crash here"
+	}
+	return p, nil
+}
+
+// checkResult reports what makes r useless as the result of f.
+func checkResult(f *Feature, r *RawResult) error {
+	if r.UniqueID != f.UniqueID {
+		return fmt.Errorf("got the result of feature %d, want that of %d", r.UniqueID, f.UniqueID)
+	}
+	for _, logits := range [...]struct {
+		name string
+		v    []float32
+	}{{"start", r.StartLogits}, {"end", r.EndLogits}} {
+		if len(logits.v) < f.Len || len(logits.v) > len(f.InputIDs) {
+			return fmt.Errorf("got %d %s logits for a feature of length %d with %d tokens",
+				len(logits.v), logits.name, len(f.InputIDs), f.Len)
+		}
+		for pos, x := range logits.v {
+			// NaN has no order, and with +Inf every probability would be NaN.
+			if x != x || x > math.MaxFloat32 {
+				return fmt.Errorf("the %s logit at position %d is %v: the model's weights are broken or "+
+					"overflow in its precision; try it in float32", logits.name, pos, x)
+			}
+		}
+	}
+	return nil
+}
+
+// spans returns the spans that could be the answer, best first, and the one that is "no answer".
+func (d *Decoder) spans(features []Feature, results []RawResult) (spans []span, null span) {
+	n, maxLength := cmp.Or(d.NBestSize, 20), cmp.Or(d.MaxAnswerLength, 30)
+	null.score = 1000000 // no window yet
+	var starts, ends []int32
+	for i := range features {
+		f, start, end := &features[i], results[i].StartLogits, results[i].EndLogits
+		if score := float64(start[0]) + float64(end[0]); score < null.score {
+			null = span{score: score, start: float64(start[0]), end: float64(end[0]), window: int32(i)}
+		}
+		starts, ends = topN(starts[:0], start, n), topN(ends[:0], end, n)
+		first := f.docStart
+		last := first + f.DocSpan.Length - 1
+		for _, s := range starts {
+			if int(s) < first || int(s) > last || !f.MaxContext(int(s)) {
+				continue
+			}
+			for _, e := range ends {
+				if e < s || int(e) > last || int(e-s) >= maxLength {
+					continue
+				}
+				sp := span{start: float64(start[s]), end: float64(end[e]), window: int32(i), from: s, to: e}
+				sp.score, sp.order = sp.start+sp.end, int32(len(spans))
+				spans = append(spans, sp)
+			}
+		}
+	}
+	if d.WithNegative && len(features) > 0 {
+		null.order = int32(len(spans))
+		spans = append(spans, null)
+	}
+	slices.SortFunc(spans, func(a, b span) int {
+		return cmp.Or(cmp.Compare(b.score, a.score), cmp.Compare(a.order, b.order))
+	})
+	return spans, null
+}
+
+// nBest returns the n best distinct texts. "No answer" is an entry more if it is not among them.
+func (d *Decoder) nBest(ex *Example, features []Feature, spans []span, null span) []Candidate {
+	n := cmp.Or(d.NBestSize, 20)
+	list := make([]Candidate, 0, min(n, len(spans))+1)
+	seen := make(map[string]bool, cap(list))
+	for _, s := range spans {
+		if len(list) == n {
+			break
+		}
+		c := Candidate{StartLogit: s.start, EndLogit: s.end, Window: -1, StartWord: -1, EndWord: -1}
+		if s.from > 0 {
+			f := &features[s.window]
+			c.Window = int(s.window)
+			c.StartWord, _ = f.TokenToOrig(int(s.from))
+			c.EndWord, _ = f.TokenToOrig(int(s.to))
+			t := f.doc.tokenizer
+			pred := joinPieces(t.Vocab, f.InputIDs[s.from:s.to+1])
+			c.Text = finalText(pred, strings.Join(ex.Words[c.StartWord:c.EndWord+1], " "), t)
+			if seen[c.Text] {
+				continue
+			}
+		}
+		seen[c.Text] = true
+		list = append(list, c)
+	}
+	if d.WithNegative && !seen[""] {
+		list = append(list, Candidate{StartLogit: null.start, EndLogit: null.end, Window: -1, StartWord: -1, EndWord: -1})
+	}
+	if len(list) == 0 {
+		list = append(list, Candidate{Text: emptyAnswer, Window: -1, StartWord: -1, EndWord: -1})
+	}
+	return list
+}
+
+// setProbabilities sets the softmax over the scores of list, summed in its order.
+func setProbabilities(list []Candidate) {
+	best := math.Inf(-1)
+	for _, c := range list {
+		best = max(best, c.StartLogit+c.EndLogit)
+	}
+	sum := 0.0
+	for i := range list {
+		c := &list[i]
+		c.Probability = pymath.Exp(c.StartLogit + c.EndLogit - best)
+		sum += c.Probability
+	}
+	for i := range list {
+		list[i].Probability /= sum
+	}
+}
+
+// choose sets the answer from the n-best list and the score of "no answer".
+func (d *Decoder) choose(p *Prediction, scoreNull float64) {
+	if !d.WithNegative {
+		p.Answer = p.NBest[0].Text
+		return
+	}
+	i := slices.IndexFunc(p.NBest, func(c Candidate) bool { return c.Text != "" })
+	if i < 0 {
+		p.NullOdds = scoreNull
+		p.Warning = "no valid span among the best starts and ends: the reference scripts crash here"
+		return
+	}
+	best := p.NBest[i]
+	p.NullOdds = scoreNull - best.StartLogit - best.EndLogit
+	if !(p.NullOdds > d.NullScoreDiffThreshold) {
+		p.Answer = best.Text
+	}
+}
+
+// topN appends the positions of the n largest logits to dst, largest first and equals in the order
+// of their positions.
+func topN(dst []int32, logits []float32, n int) []int32 {
+	for i, x := range logits {
+		if len(dst) == n {
+			if x <= logits[dst[n-1]] {
+				continue
+			}
+			dst = dst[:n-1]
+		}
+		// Insert after the last that is not smaller.
+		at := len(dst)
+		for at > 0 && logits[dst[at-1]] < x {
+			at--
+		}
+		dst = slices.Insert(dst, at, int32(i))
+	}
+	return dst
+}

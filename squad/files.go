@@ -1,0 +1,144 @@
+package squad
+
+import (
+	"cmp"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/tfbert/go/internal/pyjson"
+)
+
+// Names of the files that the reference scripts write.
+const (
+	PredictionsFile = "predictions.json"
+	NBestFile       = "nbest_predictions.json"
+	NullOddsFile    = "null_odds.json"
+)
+
+// Files writes the prediction files of the reference scripts, one prediction at a time. Nothing is
+// to be seen of them before Commit: they are written under temporary names.
+//
+//	files, err := squad.CreateFiles(dir, false)
+//	if err != nil {
+//		return err
+//	}
+//	defer files.Abort()
+//	for p, err := range predictions {
+//		…
+//		if err := files.Write(&p); err != nil {
+//			return err
+//		}
+//	}
+//	return files.Commit()
+type Files struct {
+	dir   string
+	files []*pendingFile // nil when done
+}
+
+// A pendingFile is one of the files while it is written.
+type pendingFile struct {
+	*os.File
+	name   string // that it is to have
+	json   *pyjson.Writer
+	member member
+	err    error // the first of Write
+}
+
+// Write keeps the first error, so that a full disk stops a long run when it is full.
+func (p *pendingFile) Write(b []byte) (int, error) {
+	n, err := p.File.Write(b)
+	p.err = cmp.Or(p.err, err)
+	return n, err
+}
+
+// CreateFiles begins the files in dir, which it makes if need be: predictions.json,
+// nbest_predictions.json and, for a decoder with WithNegative, null_odds.json.
+func CreateFiles(dir string, withNegative bool) (*Files, error) {
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return nil, fmt.Errorf("squad: create prediction files: %w", err)
+	}
+	f := &Files{dir: dir}
+	suffix := "." + rand.Text()
+	create := func(name string, member member) error {
+		file, err := os.OpenFile(filepath.Join(dir, "."+name+suffix), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o666)
+		if err != nil {
+			return err
+		}
+		pf := &pendingFile{File: file, name: name, member: member}
+		pf.json = newObject(pf)
+		f.files = append(f.files, pf)
+		return nil
+	}
+	err := create(PredictionsFile, answerMember)
+	if err == nil {
+		err = create(NBestFile, nBestMember)
+	}
+	if err == nil && withNegative {
+		err = create(NullOddsFile, nullOddsMember)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("squad: create prediction files: %w", err), f.Abort())
+	}
+	return f, nil
+}
+
+// Write adds a prediction.
+func (f *Files) Write(p *Prediction) error {
+	if f.files == nil {
+		return errors.New("squad: write predictions: the files are committed or aborted")
+	}
+	for _, pf := range f.files {
+		pf.member(pf.json, p)
+		if pf.err != nil {
+			return fmt.Errorf("squad: write %s: %w", filepath.Join(f.dir, pf.name), pf.err)
+		}
+	}
+	return nil
+}
+
+// Commit completes the files and gives them their names. If one cannot be completed, none is there
+// and what had the names before is untouched.
+func (f *Files) Commit() error {
+	if f.files == nil {
+		return errors.New("squad: write predictions: the files are committed or aborted")
+	}
+	defer f.Abort()
+	for _, pf := range f.files {
+		err := endObject(pf.json)
+		if err == nil {
+			err = pf.Sync() // a full disk may show only now
+		}
+		if err == nil {
+			err = pf.Close()
+		}
+		if err != nil {
+			return fmt.Errorf("squad: write %s: %w", filepath.Join(f.dir, pf.name), err)
+		}
+	}
+	for _, pf := range f.files {
+		if err := os.Rename(pf.Name(), filepath.Join(f.dir, pf.name)); err != nil {
+			return fmt.Errorf("squad: write predictions: %w", err)
+		}
+	}
+	f.files = nil
+	return nil
+}
+
+// Abort removes what was written. After Commit it does nothing.
+func (f *Files) Abort() error {
+	var errs []error
+	for _, pf := range f.files {
+		pf.Close()
+		if err := os.Remove(pf.Name()); err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	f.files = nil
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("squad: remove temporary files: %w", err)
+	}
+	return nil
+}

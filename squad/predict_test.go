@@ -1,0 +1,185 @@
+package squad_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/sbinet/npyio"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tfbert/go/internal/testenv"
+	"github.com/tfbert/go/squad"
+)
+
+// logits returns the logits of the run: recorded from a model, or made up.
+func (g *golden) logits(t testing.TB) func(squad.Feature) squad.RawResult {
+	if g.Logits == "model" {
+		f, err := os.Open(g.base + ".logits.npy")
+		require.NoError(t, err)
+		defer f.Close()
+		var all []float32
+		require.NoError(t, npyio.Read(f, &all))
+		require.Len(t, all, g.Features*2*g.MaxSeqLength)
+		return func(f squad.Feature) squad.RawResult {
+			at := int(f.UniqueID-1000000000) * 2 * g.MaxSeqLength
+			both := all[at : at+2*g.MaxSeqLength]
+			return squad.RawResult{UniqueID: f.UniqueID, StartLogits: both[:g.MaxSeqLength], EndLogits: both[g.MaxSeqLength:]}
+		}
+	}
+	var seed uint64
+	_, err := fmt.Sscanf(g.Logits, "synthetic seed %d", &seed)
+	require.NoError(t, err)
+	lowerPadding := strings.HasSuffix(g.Logits, ", minus 20 where input_mask is 0")
+	return func(f squad.Feature) squad.RawResult {
+		r := squad.RawResult{UniqueID: f.UniqueID}
+		at := uint64(f.UniqueID-1000000000) * 2 * uint64(g.MaxSeqLength)
+		for _, dst := range []*[]float32{&r.StartLogits, &r.EndLogits} {
+			*dst = make([]float32, g.MaxSeqLength)
+			for i := range *dst {
+				at++
+				(*dst)[i] = syntheticLogit(seed, at)
+				if lowerPadding && f.InputMask[i] == 0 {
+					(*dst)[i] -= 20
+				}
+			}
+		}
+		return r
+	}
+}
+
+// syntheticLogit returns the n-th of the logits from -10 to 10 that belong to seed, counted from 1.
+func syntheticLogit(seed, n uint64) float32 {
+	z := seed + n*0x9E3779B97F4A7C15
+	z = (z ^ z>>30) * 0xBF58476D1CE4E5B9
+	z = (z ^ z>>27) * 0x94D049BB133111EB
+	z ^= z >> 31
+	return float32(((z>>40)*640)>>24)/32 - 10
+}
+
+// A replay is a model that returns known logits.
+type replay func(squad.Feature) squad.RawResult
+
+func (r replay) Predict(_ context.Context, features []squad.Feature) ([]squad.RawResult, error) {
+	results := make([]squad.RawResult, len(features))
+	for i, f := range features {
+		results[i] = r(f)
+	}
+	return results, nil
+}
+
+func TestGoldenPredictions(t *testing.T) {
+	metas, err := filepath.Glob(testenv.Golden(t, "mini", "*.meta.json"))
+	require.NoError(t, err)
+	require.Len(t, metas, 8)
+	for _, meta := range metas {
+		name := strings.TrimSuffix(filepath.Base(meta), ".meta.json")
+		t.Run(name, func(t *testing.T) {
+			g := miniGolden(t, name)
+			digest := sha256.New()
+			a := &squad.Answerer{
+				Featurizer: *g.featurizer(t),
+				Predictor:  replay(g.logits(t)),
+				Decoder:    *g.decoder(),
+				OnBatch: func(features []squad.Feature, _ []squad.RawResult) error {
+					for _, f := range features {
+						for _, ids := range [][]int32{f.InputIDs, f.InputMask, f.SegmentIDs} {
+							binary.Write(digest, binary.LittleEndian, ids)
+						}
+					}
+					return nil
+				},
+			}
+			var all []squad.Prediction
+			dir := t.TempDir()
+			files, err := squad.CreateFiles(dir, g.WithNegative)
+			require.NoError(t, err)
+			defer files.Abort()
+			for p, err := range a.AnswerAll(t.Context(), g.examples(t)) {
+				require.NoError(t, err)
+				require.Empty(t, p.Warning)
+				all = append(all, p)
+				require.NoError(t, files.Write(&p))
+			}
+			require.NoError(t, files.Commit())
+			assert.Len(t, all, g.Examples)
+			assert.Equal(t, g.FeaturesSHA, hex.EncodeToString(digest.Sum(nil)))
+
+			check := func(file, golden string, write func(io.Writer, []squad.Prediction) error) {
+				want := gunzip(t, g.base+golden)
+				got, err := os.ReadFile(filepath.Join(dir, file))
+				require.NoError(t, err)
+				assertBytes(t, want, got, file)
+				var b bytes.Buffer
+				require.NoError(t, write(&b, all))
+				assertBytes(t, want, b.Bytes(), "written "+file)
+			}
+			check("predictions.json", ".predictions.json", squad.WritePredictions)
+			check("nbest_predictions.json", ".nbest.json.gz", squad.WriteNBest)
+			if g.WithNegative {
+				check("null_odds.json", ".null_odds.json", squad.WriteNullOdds)
+			} else {
+				assert.NoFileExists(t, filepath.Join(dir, "null_odds.json"))
+			}
+		})
+	}
+}
+
+func TestGoldenDevSet(t *testing.T) {
+	for _, name := range []string{"s384", "s128", "s384.v2"} {
+		t.Run(name, func(t *testing.T) {
+			g := devGolden(t, name)
+			d, logits := g.decoder(), g.logits(t)
+			digest := sha256.New()
+			var all []squad.Prediction
+			var backing []byte
+			features, tokens := 0, 0
+			for w, err := range g.featurizer(t).Windows(g.examples(t)) {
+				require.NoError(t, err)
+				results := make([]squad.RawResult, len(w.Features))
+				for i, f := range w.Features {
+					backing = backing[:0]
+					for _, ids := range [][]int32{f.InputIDs, f.InputMask, f.SegmentIDs} {
+						for _, id := range ids {
+							backing = binary.LittleEndian.AppendUint32(backing, uint32(id))
+						}
+					}
+					digest.Write(backing)
+					results[i] = logits(f)
+					features++
+					tokens += f.Len
+				}
+				p, err := d.Decode(w.Example, w.Features, results)
+				require.NoError(t, err)
+				all = append(all, p)
+			}
+			assert.Len(t, all, g.Examples)
+			assert.Equal(t, g.Features, features)
+			assert.Equal(t, g.RealTokens, tokens)
+			assert.Equal(t, g.FeaturesSHA, hex.EncodeToString(digest.Sum(nil)))
+
+			var b bytes.Buffer
+			require.NoError(t, squad.WritePredictions(&b, all))
+			assertBytes(t, gunzip(t, g.base+".predictions.json.gz"), b.Bytes(), "predictions.json")
+			assert.Equal(t, g.PredictionsSHA, sha(b.Bytes()))
+			b.Reset()
+			require.NoError(t, squad.WriteNBest(&b, all))
+			assert.Equal(t, g.NBestSHA, sha(b.Bytes()), "nbest_predictions.json")
+			if g.WithNegative {
+				b.Reset()
+				require.NoError(t, squad.WriteNullOdds(&b, all))
+				assertBytes(t, gunzip(t, g.base+".null_odds.json.gz"), b.Bytes(), "null_odds.json")
+				assert.Equal(t, g.NullOddsSHA, sha(b.Bytes()))
+			}
+		})
+	}
+}
