@@ -126,7 +126,9 @@ func TestReadDatasetErrors(t *testing.T) {
 			require.Error(t, err)
 			assert.Regexp(t, `^squad: read data set: `, err.Error())
 			assert.Contains(t, err.Error(), tt.want)
-			assert.Regexp(t, `\(line \d+, byte \d+\)$`, err.Error())
+			if tt.name != "no data" { // which is nowhere in particular
+				assert.Regexp(t, `\(line \d+, byte \d+\)$`, err.Error())
+			}
 
 			var last error
 			for _, err := range squad.Paragraphs(iotest.OneByteReader(strings.NewReader(tt.text))) {

@@ -54,6 +54,21 @@ func (s *jsonSource) end() error {
 	}
 }
 
+// document reads a file that is one object, from begin to end.
+func (s *jsonSource) document(member func(key string) error) error {
+	err := s.begin()
+	if err == nil {
+		err = s.object("the file", member)
+	}
+	if err == nil {
+		err = s.end()
+	}
+	if err != nil {
+		return s.locate(err)
+	}
+	return nil
+}
+
 // object reads an object. member is called at each member's value and must consume it.
 func (s *jsonSource) object(what string, member func(key string) error) error {
 	if kind := s.dec.PeekKind(); kind != jsontext.KindBeginObject {

@@ -19,6 +19,7 @@ type scanner struct {
 	paragraph     func(*Paragraph) bool // false stops
 	article       func(title string)    // called after the article's last paragraph
 
+	sawData bool
 	version string
 	ids     idSet
 	place   place
@@ -63,44 +64,34 @@ func newScanner(r io.Reader) *scanner {
 // scanTo scans into a sequence of paragraphs.
 func (s *scanner) scanTo(yield func(*Paragraph, error) bool) {
 	s.paragraph = func(p *Paragraph) bool { return yield(p, nil) }
-	if err := s.scan(); err != nil && err != errStop {
+	if err := s.scan(); err != nil && !errors.Is(err, errStop) {
 		yield(nil, err)
 	}
 }
 
 func (s *scanner) scan() error {
-	err := s.root()
-	if err == nil || err == errStop {
+	err := s.document(s.readRoot)
+	if err == nil && !s.sawData {
+		err = errors.New(`not a SQuAD file: there is no "data"`)
+	}
+	if err == nil || errors.Is(err, errStop) {
 		return err
 	}
-	return fmt.Errorf("squad: read data set: %v%w", s.place, s.locate(err))
+	return fmt.Errorf("squad: read data set: %v%w", s.place, err)
 }
 
-func (s *scanner) root() error {
-	if err := s.begin(); err != nil {
-		return err
-	}
-	sawData := false
-	err := s.object("the file", func(key string) error {
-		switch key {
-		case "version":
-			return s.label(&s.version)
-		case "data":
-			if sawData {
-				return errors.New(`"data" appears twice`)
-			}
-			sawData = true
-			return s.array(`"data"`, s.readArticle)
+func (s *scanner) readRoot(key string) error {
+	switch key {
+	case "version":
+		return s.label(&s.version)
+	case "data":
+		if s.sawData {
+			return errors.New(`"data" appears twice`)
 		}
-		return s.dec.SkipValue()
-	})
-	if err != nil {
-		return err
+		s.sawData = true
+		return s.array(`"data"`, s.readArticle)
 	}
-	if !sawData {
-		return errors.New(`not a SQuAD file: there is no "data"`)
-	}
-	return s.end()
+	return s.dec.SkipValue()
 }
 
 func (s *scanner) readArticle(i int) error {

@@ -1,0 +1,84 @@
+package squad_test
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tfbert/go/squad"
+)
+
+func TestReadAnswers(t *testing.T) {
+	answers, err := squad.ReadAnswers(strings.NewReader(`{"a": "x", "b": "", "\u00e9": "\ud83d\ude00", "a": "y"}`))
+	require.NoError(t, err)
+	assert.Equal(t, map[string]string{"a": "y", "b": "", "é": "😀"}, answers)
+
+	for _, tt := range []struct{ name, text, want string }{
+		{"empty", "", "squad: read predictions: the file is empty, not JSON (line 1, byte 0)"},
+		{"BOM", "\xef\xbb\xbf{}", "squad: read predictions: the file starts with a byte order mark: save it as UTF-8 without BOM (line 1, byte 0)"},
+		{"array", `[]`, "squad: read predictions: the file is an array, want an object (line 1, byte 0)"},
+		{"list of answers", "{\n\"a\": [\"x\"]}", `squad: read predictions: the answer to question "a" is an array, want a string (line 2, byte 5)`},
+		{"null", `{"a": null}`, `the answer to question "a" is null, want a string`},
+		{"cut off", `{"a": "x`, `squad: read predictions: not JSON: the file ends in the middle of a value: unexpected EOF (line 1, byte`},
+		{"more", `{} {}`, `not JSON: there is more text after the end of the document`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			answers, err := squad.ReadAnswers(strings.NewReader(tt.text))
+			assert.Nil(t, answers)
+			assert.ErrorContains(t, err, tt.want)
+		})
+	}
+}
+
+func TestReadNAProbs(t *testing.T) {
+	probs, err := squad.ReadNAProbs(strings.NewReader(`{"b": 1, "a": -2.5e-3, "b": 0.25}`))
+	require.NoError(t, err)
+	assert.Equal(t, []squad.NAProb{{"b", 0.25}, {"a", -0.0025}}, probs)
+
+	for _, tt := range []struct{ name, text, want string }{
+		{"text", `{"a": "0.5"}`, `squad: read no-answer odds: the value of question "a" is a string, want a number`},
+		{"out of range", `{"a": 1e999}`, `the value of question "a" is 1e999, which is out of range`},
+		{"NaN", `{"a": NaN}`, `squad: read no-answer odds: not JSON: invalid character 'N' at start of value`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			probs, err := squad.ReadNAProbs(strings.NewReader(tt.text))
+			assert.Nil(t, probs)
+			assert.ErrorContains(t, err, tt.want)
+		})
+	}
+}
+
+func FuzzReadAnswers(f *testing.F) {
+	f.Add([]byte(`{"a": "x", "\u00e9": "\ud83d\ude00"}`))
+	f.Add([]byte(`{"a": 1}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		answers, err := squad.ReadAnswers(bytes.NewReader(text))
+		require.Equal(t, err == nil, answers != nil)
+		for id, answer := range answers {
+			var b bytes.Buffer
+			require.NoError(t, squad.WritePredictions(&b, []squad.Prediction{{ID: id, Answer: answer}}))
+			again, err := squad.ReadAnswers(&b)
+			require.NoError(t, err)
+			require.Equal(t, map[string]string{id: answer}, again)
+		}
+	})
+}
+
+func FuzzReadNAProbs(f *testing.F) {
+	f.Add([]byte(`{"a": 1, "b": -2.5e-3}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		probs, err := squad.ReadNAProbs(bytes.NewReader(text))
+		if err != nil {
+			require.Nil(t, probs)
+			return
+		}
+		ids := make(map[string]bool)
+		for _, p := range probs {
+			require.False(t, ids[p.ID])
+			ids[p.ID] = true
+		}
+	})
+}
