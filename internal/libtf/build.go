@@ -1,0 +1,252 @@
+package libtf
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+)
+
+// Disk space that an installation takes while it is under way: the wheels, which pip also copies
+// once, and what comes out of them.
+const (
+	cpuSpace = 1_200_000_000
+	gpuSpace = 10_000_000_000
+)
+
+const stagePrefix = ".installing-"
+
+// build makes the planned installation. The caller holds the lock.
+func (i *installer) build(ctx context.Context, plan Installation) (Installation, error) {
+	stale, err := filepath.Glob(filepath.Join(i.Dir, stagePrefix+"*"))
+	if err != nil {
+		return Installation{}, err
+	}
+	for _, dir := range stale { // whoever made it held the lock, and is gone
+		i.Log.Info("removing what an interrupted installation left", "dir", dir)
+		if err := os.RemoveAll(dir); err != nil {
+			return Installation{}, err
+		}
+	}
+	stage, err := os.MkdirTemp(i.Dir, stagePrefix)
+	if err != nil {
+		return Installation{}, err
+	}
+	defer os.RemoveAll(stage)
+
+	tree := filepath.Join(stage, "tree")
+	if err := os.Mkdir(tree, 0o755); err != nil {
+		return Installation{}, err
+	}
+	if plan.Wheels, err = i.fill(ctx, stage, tree, plan); err != nil {
+		return Installation{}, err
+	}
+	if err := writeManifest(tree, plan); err != nil {
+		return Installation{}, err
+	}
+	if err := os.RemoveAll(plan.Dir); err != nil { // an incomplete one, if any
+		return Installation{}, err
+	}
+	if err := os.Rename(tree, plan.Dir); err != nil {
+		return Installation{}, err
+	}
+	return plan, nil
+}
+
+// fill downloads the wheels and extracts them into tree.
+func (i *installer) fill(ctx context.Context, stage, tree string, plan Installation) ([]Wheel, error) {
+	space := int64(cpuSpace)
+	if plan.GPU {
+		space = gpuSpace
+	}
+	if err := i.checkSpace(space); err != nil {
+		return nil, err
+	}
+	path := i.Wheel
+	if path == "" {
+		var err error
+		if path, err = i.download(ctx, stage, plan); err != nil {
+			return nil, err
+		}
+	}
+	tensorflow, err := i.unpack(ctx, path, tree)
+	if err != nil {
+		return nil, err
+	}
+	wheels := []Wheel{tensorflow}
+	if !plan.GPU {
+		return wheels, nil
+	}
+	reqs, err := cudaRequirements(path)
+	if err != nil {
+		return nil, err
+	}
+	i.Log.Info("downloading CUDA's libraries, about 3 GB", "requirements", reqs)
+	paths, err := i.pip(0).download(ctx, filepath.Join(stage, "cuda"), cpythonFor(plan.Version), plan.Arch, reqs...)
+	if err != nil {
+		return nil, err
+	}
+	for _, path := range paths {
+		wheel, err := i.unpack(ctx, path, tree)
+		if err != nil {
+			return nil, err
+		}
+		if err := os.Remove(path); err != nil { // makes room for the next
+			return nil, err
+		}
+		wheels = append(wheels, wheel)
+	}
+	return wheels, nil
+}
+
+// download fetches TensorFlow's wheel.
+func (i *installer) download(ctx context.Context, stage string, plan Installation) (string, error) {
+	project := "tensorflow-cpu"
+	if plan.GPU || plan.Arch != "x86_64" { // elsewhere plain tensorflow is the CPU build
+		project = "tensorflow"
+	}
+	pin, ok := findPin(i.pins, project, plan.Version, plan.Arch)
+	i.Log.Info("downloading by pip", "project", project, "version", plan.Version)
+	paths, err := i.pip(pin.Size).download(ctx, filepath.Join(stage, "tensorflow"), cpythonFor(plan.Version), plan.Arch, project+"=="+plan.Version)
+	switch {
+	case err != nil:
+		return "", err
+	case len(paths) != 1:
+		return "", fmt.Errorf("pip downloaded %d wheels for %s==%s: want one", len(paths), project, plan.Version)
+	case ok && filepath.Base(paths[0]) != pin.Wheel:
+		return "", fmt.Errorf("pip downloaded %s where PyPI has %s: check pip's own settings (pip config list), or pass the wheel with --wheel", filepath.Base(paths[0]), pin.Wheel)
+	}
+	return paths[0], nil
+}
+
+// cpythonFor returns the CPython whose wheels to take. The libraries do not depend on it, but the
+// wheels do; those for 3.12 begin with TensorFlow 2.16.
+func cpythonFor(version string) string {
+	if compareVersions(version, "2.16") < 0 {
+		return "3.11"
+	}
+	return "3.12"
+}
+
+func (i *installer) pip(total int64) pip {
+	return pip{
+		python: i.Python,
+		line:   func(line string) { i.Log.Info(line, "from", "pip") },
+		grown:  func(size int64) { i.Progress(Progress{"download", "", size, total}) },
+	}
+}
+
+// cudaRequirements returns the CUDA packages that a TensorFlow wheel wants.
+func cudaRequirements(path string) ([]string, error) {
+	w, err := openWheel(path)
+	if err != nil {
+		return nil, err
+	}
+	defer w.Close()
+	all, err := w.requirements("and-cuda")
+	if err != nil {
+		return nil, err
+	}
+	var cuda []string
+	for _, req := range all {
+		if strings.HasPrefix(req, "nvidia-") { // 2.15 also wants TensorRT, which tfbert does not use
+			cuda = append(cuda, req)
+		}
+	}
+	if len(cuda) == 0 {
+		return nil, fmt.Errorf("%s names no CUDA packages: it is not a GPU build", path)
+	}
+	return cuda, nil
+}
+
+// unpack verifies a wheel and extracts it into tree.
+func (i *installer) unpack(ctx context.Context, path, tree string) (Wheel, error) {
+	wheel, err := i.verify(ctx, path)
+	if err != nil {
+		return Wheel{}, err
+	}
+	w, err := openWheel(path)
+	if err != nil {
+		return Wheel{}, err
+	}
+	defer w.Close()
+	files, size := w.members()
+	if strings.HasPrefix(w.project, "tensorflow") {
+		for _, name := range []string{ccLibrary, frameworkLibrary} {
+			if _, ok := w.record[name]; !ok {
+				return Wheel{}, fmt.Errorf("%s holds no %s: want a Linux wheel of TensorFlow %s or later", path, name, OldestVersion)
+			}
+		}
+	}
+	if err := i.checkSpace(size); err != nil {
+		return Wheel{}, err
+	}
+	i.Log.Info("extracting", "wheel", wheel.Name, "files", len(files), "bytes", size)
+	root, err := os.OpenRoot(tree)
+	if err != nil {
+		return Wheel{}, err
+	}
+	defer root.Close()
+	return wheel, w.extract(ctx, root, i.meter("extract", wheel.Name, size))
+}
+
+// verify compares a wheel with its pin, where there is one.
+func (i *installer) verify(ctx context.Context, path string) (Wheel, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return Wheel{}, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return Wheel{}, err
+	}
+	wheel := Wheel{Name: filepath.Base(path)}
+	digest := sha256.New()
+	if _, err := io.CopyBuffer(digest, &meteredReader{ctx, f, i.meter("verify", wheel.Name, info.Size())}, make([]byte, 1<<20)); err != nil {
+		return Wheel{}, err
+	}
+	wheel.SHA256 = hex.EncodeToString(digest.Sum(nil))
+	for _, pin := range i.pins {
+		if pin.Wheel != wheel.Name {
+			continue
+		}
+		if pin.SHA256 != wheel.SHA256 {
+			return Wheel{}, fmt.Errorf("%s has the SHA-256 %s, but PyPI's has %s: it is damaged or another one; download it again", path, wheel.SHA256, pin.SHA256)
+		}
+		wheel.Pinned = true
+	}
+	if !wheel.Pinned {
+		i.Log.Info("no SHA-256 is known for this wheel: its files are checked against its own RECORD", "wheel", wheel.Name, "sha256", wheel.SHA256)
+	}
+	return wheel, nil
+}
+
+// checkSpace refuses to begin what would end in a full disk.
+func (i *installer) checkSpace(need int64) error {
+	free, err := i.freeSpace(i.Dir)
+	if err != nil {
+		return fmt.Errorf("free space of %s: %w", i.Dir, err)
+	}
+	if free < need {
+		return fmt.Errorf("not enough space in %s: %.1f GB are free, %.1f GB are needed; make room or name another folder", i.Dir, float64(free)/1e9, float64(need)/1e9)
+	}
+	return nil
+}
+
+// meter returns a function that adds up sizes and reports them.
+func (i *installer) meter(stage, wheel string, total int64) func(n int) {
+	var mu sync.Mutex
+	p := Progress{Stage: stage, Wheel: wheel, Total: total}
+	return func(n int) {
+		mu.Lock()
+		defer mu.Unlock()
+		p.Done += int64(n)
+		i.Progress(p)
+	}
+}

@@ -1,0 +1,438 @@
+//go:build linux && (amd64 || arm64)
+
+package libtf
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// An index is a folder of fake wheels with a fake Python whose pip serves them.
+type index struct {
+	t    *testing.T
+	dir  string
+	pins []pin
+}
+
+// The script copies the wheel of each requirement and keeps its arguments, a line for each call.
+const fakePython = `#!/bin/sh
+cd "$(dirname "$0")" || exit
+echo "$*" >> calls
+echo "Looking at" "$TMPDIR"
+[ -e fail ] && { cat fail >&2; exit 1; }
+[ -e hang ] && { : > hanging; exec sleep 60; }
+while [ "$1" != --dest ]; do shift; done
+dest=$2; shift 2
+for req; do
+	project=$(printf %s "${req%%[<>=]*}" | tr - _)
+	cp "$project"-[0-9]*.whl "$dest" || exit
+done
+`
+
+func newIndex(t *testing.T) *index {
+	x := &index{t: t, dir: t.TempDir()}
+	require.NoError(t, os.WriteFile(x.path("python"), []byte(fakePython), 0o755))
+	return x
+}
+
+func (x *index) path(name string) string { return filepath.Join(x.dir, name) }
+
+func (x *index) file(name, body string) {
+	x.t.Helper()
+	require.NoError(x.t, os.WriteFile(x.path(name), []byte(body), 0o644))
+}
+
+// add puts a pinned wheel into the index.
+func (x *index) add(name string, w fakeWheel) {
+	x.pins = append(x.pins, w.write(x.t, x.path(name)))
+}
+
+// calls returns the arguments of the calls of pip.
+func (x *index) calls() []string {
+	data, err := os.ReadFile(x.path("calls"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	require.NoError(x.t, err)
+	return strings.Split(strings.TrimSpace(string(data)), "\n")
+}
+
+// installer returns one that uses the index, in an empty cache, on a large disk.
+func (x *index) installer() *installer {
+	return &installer{
+		Options:   Options{Dir: filepath.Join(x.t.TempDir(), "cache"), Python: x.path("python")},
+		pins:      x.pins,
+		freeSpace: func(string) (int64, error) { return 1 << 40, nil },
+	}
+}
+
+// TensorFlow for the CPU, under the name it has for this machine.
+var (
+	cpuProject = map[string]string{"x86_64": "tensorflow_cpu", "aarch64": "tensorflow"}[wheelArch()]
+	cpuWheel   = cpuProject + "-2.21.0-cp312-cp312-manylinux_2_27_" + wheelArch() + ".whl"
+)
+
+func cpuIndex(t *testing.T) *index {
+	x := newIndex(t)
+	x.add(cpuWheel, tensorFlowWheel(cpuProject+"-2.21.0"))
+	return x
+}
+
+// assertNothing asserts that a cache holds nothing but its lock.
+func assertNothing(t *testing.T, dir string) {
+	t.Helper()
+	entries, _ := os.ReadDir(dir) // it need not be there
+	for _, e := range entries {
+		assert.Equal(t, ".lock", e.Name())
+	}
+}
+
+func TestInstall(t *testing.T) {
+	x := cpuIndex(t)
+	var log strings.Builder
+	stages := make(map[string]Progress)
+	i := x.installer()
+	i.Log = slog.New(slog.NewTextHandler(&log, nil))
+	i.Progress = func(p Progress) { stages[p.Stage] = p }
+	inst, err := i.install(t.Context())
+	require.NoError(t, err)
+
+	assert.Equal(t, Installation{
+		Dir:     filepath.Join(i.Dir, "2.21.0-cpu-"+wheelArch()),
+		Version: "2.21.0",
+		Arch:    wheelArch(),
+		Wheels:  []Wheel{{cpuWheel, x.pins[0].SHA256, true}},
+	}, inst)
+	assert.Equal(t, []string{
+		"install.json",
+		"tensorflow/include/tensorflow/c/c_api.h",
+		"tensorflow/include/xla/tsl/c/tsl_status.h",
+		"tensorflow/libtensorflow_cc.so.2",
+		"tensorflow/libtensorflow_framework.so.2",
+	}, listFiles(t, inst.Dir))
+	assert.FileExists(t, inst.Library())
+	assert.FileExists(t, filepath.Join(inst.Include(), "tensorflow/c/c_api.h"))
+	entries, err := os.ReadDir(i.Dir)
+	require.NoError(t, err)
+	assert.Len(t, entries, 2, "the installation and the lock")
+
+	require.Len(t, x.calls(), 1)
+	for _, want := range []string{"-m pip download", "--no-deps", "--only-binary :all:", "--implementation cp", "--python-version 3.12", "--platform manylinux_2_27_" + wheelArch(), "==2.21.0"} {
+		assert.Contains(t, x.calls()[0], want)
+	}
+	assert.Contains(t, log.String(), "Looking at "+i.Dir, "pip's temporary files are in the cache, and its lines in the log")
+	assert.Equal(t, Progress{"verify", cpuWheel, x.pins[0].Size, x.pins[0].Size}, stages["verify"])
+	assert.Equal(t, stages["extract"].Total, stages["extract"].Done)
+	assert.Positive(t, stages["extract"].Done)
+
+	again, err := i.install(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, inst, again)
+	assert.Len(t, x.calls(), 1, "nothing to do the second time")
+}
+
+func TestInstallVersion(t *testing.T) {
+	x := newIndex(t)
+	name := cpuProject + "-2.15.1"
+	tensorFlowWheel(name).write(t, x.path(name+"-cp311-cp311-manylinux_2_17_"+wheelArch()+".whl"))
+	i := x.installer()
+	i.Version = "2.15.1"
+	inst, err := i.install(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, "2.15.1-cpu-"+wheelArch(), filepath.Base(inst.Dir))
+	assert.False(t, inst.Wheels[0].Pinned)
+	assert.Contains(t, x.calls()[0], "--python-version 3.11", "2.15 has no wheels for 3.12")
+}
+
+func TestInstallRepairs(t *testing.T) {
+	x := cpuIndex(t)
+	i := x.installer()
+	inst, err := i.install(t.Context())
+	require.NoError(t, err)
+	for _, tt := range []struct {
+		name  string
+		spoil func() error
+	}{
+		{"library removed", func() error { return os.Remove(inst.Library()) }},
+		{"manifest cut", func() error { return os.Truncate(filepath.Join(inst.Dir, manifestName), 10) }},
+		{"folder empty", func() error { return errors.Join(os.RemoveAll(inst.Dir), os.Mkdir(inst.Dir, 0o755)) }},
+		{"killed halfway", func() error {
+			stage := filepath.Join(i.Dir, stagePrefix+"1")
+			return errors.Join(os.RemoveAll(inst.Dir), os.Mkdir(stage, 0o755), os.WriteFile(filepath.Join(stage, "part"), nil, 0o600))
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			require.NoError(t, tt.spoil())
+			again, err := i.install(t.Context())
+			require.NoError(t, err)
+			assert.Equal(t, inst, again)
+			assert.FileExists(t, inst.Library())
+			entries, err := os.ReadDir(i.Dir)
+			require.NoError(t, err)
+			assert.Len(t, entries, 2, "the installation and the lock")
+		})
+	}
+}
+
+func TestInstallFails(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		setUp func(t *testing.T, x *index, i *installer)
+		want  []string
+	}{
+		{"other digest", func(t *testing.T, x *index, i *installer) { i.pins[0].SHA256 = strings.Repeat("0", 64) },
+			[]string{cpuWheel, "SHA-256", "download it again"}},
+		{"other file", func(t *testing.T, x *index, i *installer) {
+			i.pins[0].Wheel = cpuProject + "-2.21.0-x_" + wheelArch() + ".whl"
+		},
+			[]string{"pip downloaded " + cpuWheel, "--wheel"}},
+		{"no space to begin", func(t *testing.T, x *index, i *installer) {
+			i.freeSpace = func(string) (int64, error) { return 5e8, nil }
+		}, []string{"not enough space in", "0.5 GB are free, 1.2 GB are needed"}},
+		{"no space to extract", func(t *testing.T, x *index, i *installer) {
+			free := []int64{2e9, 10} // somebody else fills the disk meanwhile
+			i.freeSpace = func(string) (int64, error) { defer func() { free = free[1:] }(); return free[0], nil }
+		}, []string{"not enough space in"}},
+		{"no library in the wheel", func(t *testing.T, x *index, i *installer) {
+			w := tensorFlowWheel("tensorflow_cpu-2.21.0")
+			w.members = w.members[1:]
+			i.pins[0] = w.write(t, x.path(cpuWheel))
+		}, []string{"holds no " + ccLibrary}},
+		{"cache folder is a file", func(t *testing.T, x *index, i *installer) {
+			x.file("file", "")
+			i.Dir = x.path("file/cache")
+		}, []string{"cannot make the cache folder", "not a directory"}},
+		{"no such version", func(t *testing.T, x *index, i *installer) {
+			x.file("fail", "ERROR: Could not find a version\nERROR: No matching distribution found for tensorflow-cpu==2.21.0\n")
+		}, []string{"has no such version", "https://pypi.org"}},
+		{"no network", func(t *testing.T, x *index, i *installer) {
+			x.file("fail", "WARNING: Retrying\nERROR: Could not install packages: connection refused\n\n[notice] new pip\n")
+		}, []string{"exit status 1: ERROR: Could not install packages: connection refused"}},
+		{"no pip", func(t *testing.T, x *index, i *installer) { x.file("fail", "/usr/bin/python3: No module named pip\n") },
+			[]string{"this Python has no pip", "apt install python3-pip", "--wheel"}},
+		{"no such Python", func(t *testing.T, x *index, i *installer) { i.Python = x.path("python9") },
+			[]string{"python9", "no such file"}},
+		{"no Python", func(t *testing.T, x *index, i *installer) { i.Python = ""; t.Setenv("PATH", x.t.TempDir()) },
+			[]string{"no python3 in PATH", "--wheel"}},
+		{"pip gives nothing", func(t *testing.T, x *index, i *installer) {
+			require.NoError(t, os.WriteFile(i.Python, []byte("#!/bin/sh\n"), 0o755))
+		}, []string{"pip downloaded 0 wheels"}},
+		{"old version", func(t *testing.T, x *index, i *installer) { i.Version = "2.14.1" },
+			[]string{"TensorFlow 2.14.1 is too old: want 2.15 or later"}},
+		{"no version", func(t *testing.T, x *index, i *installer) { i.Version = "--pre" },
+			[]string{`"--pre" is no version number`}},
+		{"no such wheel", func(t *testing.T, x *index, i *installer) { i.Wheel = x.path("none.whl") },
+			[]string{"none.whl", "no such file"}},
+		{"wheel of another project", func(t *testing.T, x *index, i *installer) {
+			i.Wheel = x.path("numpy.whl")
+			fakeWheel{"numpy-2.0", nil}.write(t, i.Wheel)
+		}, []string{"is a wheel of numpy"}},
+		{"wheel of another version", func(t *testing.T, x *index, i *installer) { i.Wheel = x.path(cpuWheel); i.Version = "2.20.0" },
+			[]string{"is TensorFlow 2.21.0, not 2.20.0"}},
+		{"wheel for another machine", func(t *testing.T, x *index, i *installer) {
+			other := map[string]string{"x86_64": "aarch64", "aarch64": "x86_64"}[wheelArch()]
+			i.Wheel = x.path("t-manylinux_2_27_" + other + ".whl")
+			tensorFlowWheel("tensorflow-2.21.0").write(t, i.Wheel)
+		}, []string{"this machine is " + wheelArch()}},
+		{"wheel without GPU", func(t *testing.T, x *index, i *installer) {
+			i.Wheel, i.GPU = x.path("t.whl"), true
+			tensorFlowWheel("tensorflow_cpu-2.21.0").write(t, i.Wheel)
+		}, []string{"has no GPU support"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			x := cpuIndex(t)
+			i := x.installer()
+			tt.setUp(t, x, i)
+			_, err := i.install(t.Context())
+			require.Error(t, err)
+			for _, want := range tt.want {
+				assert.ErrorContains(t, err, want)
+			}
+			assert.NotContains(t, err.Error(), "\n", "one line")
+			assertNothing(t, i.Dir)
+		})
+	}
+}
+
+func TestInstallReadOnly(t *testing.T) {
+	if os.Geteuid() == 0 {
+		t.Skip("root writes everywhere")
+	}
+	i := cpuIndex(t).installer()
+	require.NoError(t, os.Mkdir(i.Dir, 0o555))
+	_, err := i.install(t.Context())
+	require.ErrorIs(t, err, fs.ErrPermission)
+	assertNothing(t, i.Dir)
+}
+
+func TestInstallWheel(t *testing.T) {
+	x := newIndex(t)
+	i := x.installer()
+	i.Wheel = x.path("renamed.whl")
+	tensorFlowWheel("tensorflow-2.22.0").write(t, i.Wheel)
+	inst, err := i.install(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, "2.22.0", inst.Version, "the wheel's own version")
+	assert.False(t, inst.Wheels[0].Pinned)
+	assert.FileExists(t, i.Wheel, "the user's file stays")
+	assert.Empty(t, x.calls())
+}
+
+func TestInstallConcurrently(t *testing.T) {
+	x := cpuIndex(t)
+	dir := filepath.Join(t.TempDir(), "cache")
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			i := x.installer()
+			i.Dir = dir
+			inst, err := i.install(t.Context())
+			assert.NoError(t, err)
+			assert.FileExists(t, inst.Library())
+		})
+	}
+	wg.Wait()
+	assert.Len(t, x.calls(), 1)
+}
+
+func TestInstallCancelled(t *testing.T) {
+	t.Run("download", func(t *testing.T) {
+		x := cpuIndex(t)
+		x.file("hang", "")
+		i := x.installer()
+		ctx, cancel := context.WithCancel(t.Context())
+		failed := make(chan error)
+		go func() {
+			_, err := i.install(ctx)
+			failed <- err
+		}()
+		require.Eventually(t, func() bool { _, err := os.Stat(x.path("hanging")); return err == nil }, 10*time.Second, time.Millisecond)
+
+		waiting, stopWaiting := context.WithCancel(t.Context())
+		stopWaiting()
+		second := x.installer()
+		second.Dir = i.Dir
+		_, err := second.install(waiting)
+		require.ErrorIs(t, err, context.Canceled, "waiting for the lock ends too")
+		assert.Len(t, x.calls(), 1)
+
+		cancel()
+		require.ErrorIs(t, <-failed, context.Canceled)
+		assertNothing(t, i.Dir)
+	})
+	for _, stage := range []string{"verify", "extract"} {
+		t.Run(stage, func(t *testing.T) {
+			i := cpuIndex(t).installer()
+			ctx, cancel := context.WithCancel(t.Context())
+			i.Progress = func(p Progress) {
+				if p.Stage == stage {
+					cancel()
+				}
+			}
+			_, err := i.install(ctx)
+			require.ErrorIs(t, err, context.Canceled)
+			assertNothing(t, i.Dir)
+		})
+	}
+}
+
+func TestInstallGPU(t *testing.T) {
+	if wheelArch() != "x86_64" {
+		i := newIndex(t).installer()
+		i.GPU = true
+		_, err := i.install(t.Context())
+		require.ErrorContains(t, err, "no TensorFlow with GPU support")
+		return
+	}
+	x := newIndex(t)
+	x.add("tensorflow-2.21.0-cp312-cp312-manylinux_2_27_x86_64.whl", tensorFlowWheel("tensorflow-2.21.0",
+		`Requires-Dist: numpy>=1.26.0`,
+		`Requires-Dist: nvidia-cublas-cu12<13.0,>=12.5.3.2; extra == "and-cuda"`,
+		`Requires-Dist: nvidia-cuda-nvcc-cu12<13.0,>=12.5.82; extra == "and-cuda"`,
+		`Requires-Dist: tensorrt==8.6.1.post1; extra == "and-cuda"`))
+	fakeWheel{"nvidia_cublas_cu12-12.9.3.13", []fakeMember{
+		{name: "nvidia/cublas/lib/libcublas.so.12", body: "cublas"},
+		{name: "nvidia/cublas/include/cublas.h", body: "not needed"},
+	}}.write(t, x.path("nvidia_cublas_cu12-12.9.3.13-py3-none-manylinux_2_27_x86_64.whl"))
+	fakeWheel{"nvidia_cuda_nvcc_cu12-12.9.86", []fakeMember{
+		{name: "nvidia/cuda_nvcc/bin/ptxas", body: "ptxas", mode: 0o755},
+	}}.write(t, x.path("nvidia_cuda_nvcc_cu12-12.9.86-py3-none-manylinux2010_x86_64.manylinux_2_12_x86_64.whl"))
+
+	i := x.installer()
+	i.GPU = true
+	inst, err := i.install(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, "2.21.0-gpu-x86_64", filepath.Base(inst.Dir))
+	assert.Subset(t, listFiles(t, inst.Dir), []string{ccLibrary, "nvidia/cublas/lib/libcublas.so.12", "nvidia/cuda_nvcc/bin/ptxas"})
+	var wheels []string
+	for _, w := range inst.Wheels {
+		wheels = append(wheels, w.Name[:strings.Index(w.Name, "-")])
+	}
+	assert.Equal(t, []string{"tensorflow", "nvidia_cublas_cu12", "nvidia_cuda_nvcc_cu12"}, wheels)
+	require.Len(t, x.calls(), 2)
+	assert.True(t, strings.HasSuffix(x.calls()[0], " tensorflow==2.21.0"), x.calls()[0])
+	assert.True(t, strings.HasSuffix(x.calls()[1], " nvidia-cublas-cu12<13.0,>=12.5.3.2 nvidia-cuda-nvcc-cu12<13.0,>=12.5.82"), x.calls()[1])
+
+	var manifest Installation
+	data, err := os.ReadFile(filepath.Join(inst.Dir, manifestName))
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(data, &manifest))
+	manifest.Dir = inst.Dir
+	assert.Equal(t, inst, manifest)
+}
+
+func TestInstallGPUNotBuiltFor(t *testing.T) {
+	if wheelArch() != "x86_64" {
+		t.Skip("no GPU wheels for this machine")
+	}
+	x := newIndex(t)
+	x.add("tensorflow-2.21.0-cp312-cp312-manylinux_2_27_x86_64.whl", tensorFlowWheel("tensorflow-2.21.0"))
+	i := x.installer()
+	i.GPU = true
+	_, err := i.install(t.Context())
+	require.ErrorContains(t, err, "names no CUDA packages")
+	assertNothing(t, i.Dir)
+}
+
+func TestSupported(t *testing.T) {
+	for system, want := range map[string]bool{
+		"linux/amd64": true, "linux/arm64": true,
+		"linux/386": false, "darwin/arm64": false, "windows/amd64": false,
+	} {
+		goos, goarch, _ := strings.Cut(system, "/")
+		err := supported(goos, goarch)
+		if want {
+			assert.NoError(t, err, system)
+			continue
+		}
+		require.ErrorContains(t, err, "not supported on "+system)
+		assert.ErrorContains(t, err, EnvLibrary)
+	}
+}
+
+// The pins must name wheels that Install can ask pip for.
+func TestPins(t *testing.T) {
+	for _, tt := range []struct{ project, arch string }{
+		{"tensorflow-cpu", "x86_64"}, {"tensorflow", "x86_64"}, {"tensorflow", "aarch64"},
+	} {
+		p, ok := findPin(pinned(), tt.project, DefaultVersion, tt.arch)
+		require.True(t, ok, tt)
+		assert.Contains(t, p.Wheel, "-cp"+strings.ReplaceAll(cpythonFor(DefaultVersion), ".", "")+"-")
+		assert.Len(t, p.SHA256, 64)
+		assert.Positive(t, p.Size)
+	}
+	_, ok := findPin(pinned(), "tensorflow-cpu", "2.20.0", "x86_64")
+	assert.False(t, ok)
+}
