@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/tfbert/go/internal/libtf"
 )
 
 // Root returns the repository's root folder.
@@ -59,4 +61,14 @@ func Missing(t testing.TB, piece, reason string) {
 		t.Fatalf("TFBERT_REQUIRE=%s: %s", piece, reason)
 	}
 	t.Skip(reason)
+}
+
+// TensorFlow returns the path of this machine's TensorFlow library.
+func TensorFlow(t testing.TB) string {
+	t.Helper()
+	path, err := libtf.Path()
+	if err != nil {
+		Missing(t, "tensorflow", err.Error())
+	}
+	return path
 }

@@ -1,0 +1,36 @@
+package tf
+
+// Builder adds operations to a graph one after another and remembers the first failure, so that
+// code which builds a large graph reads as the formula it builds. After a failure Add does nothing
+// and gives outputs without an operation.
+type Builder struct {
+	Graph *Graph
+	Err   error
+}
+
+// Add adds an operation and gives its first output.
+func (b *Builder) Add(spec OpSpec) Output {
+	if b.Err != nil {
+		return Output{}
+	}
+	op, err := b.Graph.AddOperation(spec)
+	if err != nil {
+		b.Err = err
+		return Output{}
+	}
+	return op.Output(0)
+}
+
+// AddConst adds a constant.
+func AddConst[T Element](b *Builder, name string, shape Shape, values ...T) Output {
+	if b.Err != nil {
+		return Output{}
+	}
+	t, err := NewTensor(shape, values)
+	if err != nil {
+		b.Err = err
+		return Output{}
+	}
+	defer t.Close()
+	return b.Add(OpSpec{Type: "Const", Name: name, Attrs: map[string]Attr{"dtype": TypeOf[T](), "value": t}})
+}

@@ -1,0 +1,13 @@
+//go:build !linux
+
+package tf
+
+import (
+	"errors"
+	"log/slog"
+)
+
+// CaptureLogs sends TensorFlow's log lines to l; this system cannot.
+func CaptureLogs(*slog.Logger) (stop func() error, err error) {
+	return nil, errors.New("tf: capture logs: only Linux can")
+}

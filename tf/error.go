@@ -1,0 +1,78 @@
+package tf
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Errors that callers branch on.
+var (
+	// ErrNotLoaded says that Load has not succeeded yet.
+	ErrNotLoaded = errors.New("tf: no TensorFlow library is loaded: call tf.Load first")
+	// ErrClosed says that the value was closed before.
+	ErrClosed = errors.New("tf: already closed")
+)
+
+// Code is a status code of TensorFlow's C API.
+type Code int
+
+// The codes of TF_Code.
+const (
+	OK                 Code = 0
+	Canceled           Code = 1
+	Unknown            Code = 2
+	InvalidArgument    Code = 3
+	DeadlineExceeded   Code = 4
+	NotFound           Code = 5
+	AlreadyExists      Code = 6
+	PermissionDenied   Code = 7
+	ResourceExhausted  Code = 8
+	FailedPrecondition Code = 9
+	Aborted            Code = 10
+	OutOfRange         Code = 11
+	Unimplemented      Code = 12
+	Internal           Code = 13
+	Unavailable        Code = 14
+	DataLoss           Code = 15
+	Unauthenticated    Code = 16
+)
+
+var codeNames = map[Code]string{
+	OK: "OK", Canceled: "CANCELLED", Unknown: "UNKNOWN", InvalidArgument: "INVALID_ARGUMENT",
+	DeadlineExceeded: "DEADLINE_EXCEEDED", NotFound: "NOT_FOUND", AlreadyExists: "ALREADY_EXISTS",
+	PermissionDenied: "PERMISSION_DENIED", ResourceExhausted: "RESOURCE_EXHAUSTED",
+	FailedPrecondition: "FAILED_PRECONDITION", Aborted: "ABORTED", OutOfRange: "OUT_OF_RANGE",
+	Unimplemented: "UNIMPLEMENTED", Internal: "INTERNAL", Unavailable: "UNAVAILABLE",
+	DataLoss: "DATA_LOSS", Unauthenticated: "UNAUTHENTICATED",
+}
+
+// String gives the name that TensorFlow's own messages use.
+func (c Code) String() string {
+	if name, ok := codeNames[c]; ok {
+		return name
+	}
+	return fmt.Sprintf("CODE_%d", int(c))
+}
+
+// Error is a status other than OK that TensorFlow returned.
+type Error struct {
+	Op      string // what was being done, in the imperative: "run session"
+	Code    Code
+	Message string // TensorFlow's own words
+}
+
+// Error implements error.
+func (e *Error) Error() string {
+	return fmt.Sprintf("tf: %s: %s: %s", e.Op, e.Code, e.Message)
+}
+
+// ErrCode gives the code of the *Error in err's chain: OK for nil, Unknown where there is none.
+func ErrCode(err error) Code {
+	if err == nil {
+		return OK
+	}
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.Code
+	}
+	return Unknown
+}

@@ -1,0 +1,329 @@
+package tf
+
+import (
+	"fmt"
+	"iter"
+	"maps"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+)
+
+// Graph is a TensorFlow graph: operations and the edges between their outputs and inputs.
+type Graph struct {
+	mu      sync.RWMutex // held for reading while C uses ptr
+	ptr     graphPtr
+	cleanup runtime.Cleanup
+}
+
+// output is an Output as C sees it.
+type output struct {
+	op    operationPtr
+	index int
+}
+
+// inputValue is one input of an operation: one output, or a list of them.
+type inputValue struct {
+	outputs []output
+	list    bool
+}
+
+// NewGraph makes an empty graph.
+func NewGraph() (*Graph, error) {
+	if !Loaded() {
+		return nil, ErrNotLoaded
+	}
+	g := &Graph{ptr: capiGraphNew()}
+	alive.graphs.Add(1)
+	g.cleanup = runtime.AddCleanup(g, freeGraph, g.ptr)
+	return g, nil
+}
+
+// A graph that a session still uses is only marked by TF_DeleteGraph, and freed with the session.
+func freeGraph(ptr graphPtr) {
+	capiGraphDelete(ptr)
+	alive.graphs.Add(-1)
+}
+
+// Close releases the graph. Its operations must not be used afterwards; sessions over it may.
+func (g *Graph) Close() error {
+	if g == nil {
+		return nil
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.ptr == nil {
+		return nil
+	}
+	g.cleanup.Stop()
+	freeGraph(g.ptr)
+	g.ptr = nil
+	return nil
+}
+
+// Operation is a node of a graph. It keeps its graph from being collected.
+type Operation struct {
+	g   *Graph
+	ptr operationPtr
+
+	name, typ, device string
+	outputs           int
+}
+
+func (g *Graph) operation(ptr operationPtr) *Operation {
+	op := &Operation{g: g, ptr: ptr}
+	op.name, op.typ, op.device, op.outputs = capiOperation(ptr)
+	return op
+}
+
+// Name gives the operation's name in its graph.
+func (o *Operation) Name() string { return o.name }
+
+// Type gives the operation's type ("MatMul").
+func (o *Operation) Type() string { return o.typ }
+
+// Device gives the device that the operation was asked to run on, "" for any.
+func (o *Operation) Device() string { return o.device }
+
+// NumOutputs gives the number of tensors the operation produces.
+func (o *Operation) NumOutputs() int { return o.outputs }
+
+// Output gives the operation's i-th output.
+func (o *Operation) Output(i int) Output { return Output{o, i} }
+
+// Output is a tensor that an operation produces.
+type Output struct {
+	Op    *Operation
+	Index int
+}
+
+func (o Output) capi() output { return output{o.Op.ptr, o.Index} }
+
+func (o Output) valid() error {
+	if o.Op == nil {
+		return fmt.Errorf("tf: an output has no operation")
+	}
+	if o.Index < 0 || o.Index >= o.Op.outputs {
+		return fmt.Errorf("tf: operation %q has %d outputs, no output %d", o.Op.name, o.Op.outputs, o.Index)
+	}
+	return nil
+}
+
+// String gives the output's name as TensorFlow writes it, "name:0".
+func (o Output) String() string {
+	if o.Op == nil {
+		return "<no output>"
+	}
+	return o.Op.name + ":" + strconv.Itoa(o.Index)
+}
+
+// DataType gives the type of the output's elements, 0 where the output does not exist or its graph
+// is closed.
+func (o Output) DataType() DataType {
+	if o.valid() != nil {
+		return 0
+	}
+	g := o.Op.g
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	if g.ptr == nil {
+		return 0
+	}
+	return capiOutputType(o.capi())
+}
+
+// Shape gives what the graph knows of the output's shape; known is false where not even the rank
+// is.
+func (o Output) Shape() (shape Shape, known bool, err error) {
+	if err := o.valid(); err != nil {
+		return nil, false, err
+	}
+	g := o.Op.g
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	if g.ptr == nil {
+		return nil, false, ErrClosed
+	}
+	return capiOutputShape(g.ptr, o.capi())
+}
+
+// Input is an input of an operation: an [Output], or an [OutputList] where the operation's
+// definition asks for a list.
+type Input interface{ inputs() ([]Output, bool) }
+
+func (o Output) inputs() ([]Output, bool) { return []Output{o}, false }
+
+// OutputList is an input that takes several outputs, such as the values of ConcatV2.
+type OutputList []Output
+
+func (l OutputList) inputs() ([]Output, bool) { return l, true }
+
+// OpSpec describes an operation to add to a graph.
+type OpSpec struct {
+	Type   string  // as registered: "MatMul"
+	Name   string  // "" takes the type's name, made unique
+	Inputs []Input // in the order of the operation's definition
+
+	// Attrs holds the attributes by name. See [Attr] for the Go types that stand for them.
+	Attrs map[string]Attr
+
+	ControlInputs []*Operation // run before the operation
+	Device        string       // "" for any
+}
+
+// AddOperation adds an operation. The graph is unchanged where it fails.
+func (g *Graph) AddOperation(spec OpSpec) (*Operation, error) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	if g.ptr == nil {
+		return nil, ErrClosed
+	}
+	name := spec.Name
+	if name == "" {
+		name = g.uniqueName(spec.Type)
+	}
+	fail := func(err error) (*Operation, error) {
+		return nil, fmt.Errorf("tf: add operation %s (%s): %w", name, spec.Type, err)
+	}
+	if strings.ContainsRune(name+spec.Type+spec.Device, 0) {
+		return fail(fmt.Errorf("a name contains NUL"))
+	}
+	if capiGraphOperation(g.ptr, name) != nil {
+		return nil, &Error{Op: "add operation " + name, Code: AlreadyExists, Message: "the graph has an operation of that name"}
+	}
+	inputs := make([]inputValue, len(spec.Inputs))
+	for i, in := range spec.Inputs {
+		outputs, list := in.inputs()
+		inputs[i].list = list
+		for _, o := range outputs {
+			if err := o.valid(); err != nil {
+				return fail(fmt.Errorf("input %d: %w", i, err))
+			}
+			if o.Op.g != g {
+				return fail(fmt.Errorf("input %d (%v) belongs to another graph", i, o))
+			}
+			inputs[i].outputs = append(inputs[i].outputs, o.capi())
+		}
+	}
+	controls := make([]operationPtr, len(spec.ControlInputs))
+	for i, c := range spec.ControlInputs {
+		if c == nil || c.g != g {
+			return fail(fmt.Errorf("control input %d is nil or belongs to another graph", i))
+		}
+		controls[i] = c.ptr
+	}
+	attrs := make([]attrValue, 0, len(spec.Attrs))
+	for _, key := range slices.Sorted(maps.Keys(spec.Attrs)) { // sorted, so that errors repeat
+		value, release, err := encodeAttr(key, spec.Attrs[key])
+		if err != nil {
+			return fail(err)
+		}
+		defer release()
+		attrs = append(attrs, value)
+	}
+	ptr, err := capiGraphAdd(g.ptr, spec.Type, name, spec.Device, inputs, controls, attrs)
+	runtime.KeepAlive(spec)
+	if err != nil {
+		return nil, err
+	}
+	return g.operation(ptr), nil
+}
+
+// uniqueName gives base, or base_1, base_2, ... where it is taken, as Python's graphs do.
+func (g *Graph) uniqueName(base string) string {
+	name := base
+	for i := 1; capiGraphOperation(g.ptr, name) != nil; i++ {
+		name = base + "_" + strconv.Itoa(i)
+	}
+	return name
+}
+
+// Operation finds an operation by name.
+func (g *Graph) Operation(name string) (*Operation, bool) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	if g.ptr == nil {
+		return nil, false
+	}
+	ptr := capiGraphOperation(g.ptr, name)
+	if ptr == nil {
+		return nil, false
+	}
+	return g.operation(ptr), true
+}
+
+// Output finds an output by the name TensorFlow gives it: "start_logits:0", where ":0" may be left
+// out.
+func (g *Graph) Output(name string) (Output, error) {
+	base, index := name, 0
+	if before, after, found := strings.Cut(name, ":"); found {
+		n, err := strconv.Atoi(after)
+		if err != nil {
+			return Output{}, fmt.Errorf("tf: output %q: want NAME or NAME:INDEX", name)
+		}
+		base, index = before, n
+	}
+	op, ok := g.Operation(base)
+	if !ok {
+		return Output{}, fmt.Errorf("tf: output %q: the graph has no operation %q", name, base)
+	}
+	out := Output{op, index}
+	return out, out.valid()
+}
+
+// Operations walks over the operations in no particular order.
+func (g *Graph) Operations() iter.Seq[*Operation] {
+	return func(yield func(*Operation) bool) {
+		var pos uint64
+		for {
+			op := g.next(&pos)
+			if op == nil || !yield(op) {
+				return
+			}
+		}
+	}
+}
+
+func (g *Graph) next(pos *uint64) *Operation {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	if g.ptr == nil {
+		return nil
+	}
+	ptr := capiGraphNext(g.ptr, pos)
+	if ptr == nil {
+		return nil
+	}
+	return g.operation(ptr)
+}
+
+// GraphDef serializes the graph as a GraphDef.
+func (g *Graph) GraphDef() ([]byte, error) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	if g.ptr == nil {
+		return nil, ErrClosed
+	}
+	return capiGraphExport(g.ptr)
+}
+
+// ImportOptions says how a GraphDef is imported.
+type ImportOptions struct {
+	Prefix string // put before every imported name, with a slash
+	Device string // for operations that name none
+}
+
+// Import adds the operations of a serialized GraphDef to the graph.
+func (g *Graph) Import(graphDef []byte, opts *ImportOptions) error {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	if g.ptr == nil {
+		return ErrClosed
+	}
+	if opts == nil {
+		opts = &ImportOptions{}
+	}
+	return capiGraphImport(g.ptr, graphDef, opts.Prefix, opts.Device)
+}

@@ -1,0 +1,103 @@
+package tf
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/tfbert/go/internal/libtf"
+)
+
+// The loaded library is the package's only state: dlopen is for the whole process.
+var library struct {
+	mu     sync.Mutex
+	loaded atomic.Bool
+	asked  string // the path given to the Load that succeeded
+}
+
+// Load opens libtensorflow, once per process: a second call with the same path, or with "", does
+// nothing. An empty path stands for $TFBERT_LIBTENSORFLOW, then the library that `tfbert lib
+// install` put into the user's cache, then an active Python environment's, then the well-known
+// names of the system's linker.
+//
+// A failed Load changes nothing and may be tried again with another path.
+func Load(path string) error {
+	library.mu.Lock()
+	defer library.mu.Unlock()
+	if library.loaded.Load() {
+		if path == "" || path == library.asked {
+			return nil
+		}
+		return fmt.Errorf("tf: load %s: %s is loaded already, and a process can hold only one TensorFlow",
+			path, capiLibraryPath())
+	}
+	file := path
+	if file == "" {
+		var err error
+		if file, err = libtf.Path(); err != nil {
+			return fmt.Errorf("tf: load: %w", err)
+		}
+	}
+	if err := capiLoad(file); err != nil {
+		return fmt.Errorf("tf: load %s: %w", file, err)
+	}
+	library.asked = path
+	library.loaded.Store(true)
+	FixSignals()
+	if logger.Load() != nil {
+		capiLogRegister()
+	}
+	return nil
+}
+
+// Loaded says whether Load has succeeded.
+func Loaded() bool { return library.loaded.Load() }
+
+// Version gives the library's version ("2.21.0"), "" before Load.
+func Version() string {
+	if !Loaded() {
+		return ""
+	}
+	return capiVersion()
+}
+
+// Path gives the file that the library was loaded from, "" before Load.
+func Path() string {
+	if !Loaded() {
+		return ""
+	}
+	return capiLibraryPath()
+}
+
+// FixSignals gives the SA_ONSTACK flag to signal handlers that foreign code installed without it
+// and says how many there were. A Go program dies at a signal that such a handler takes on a
+// goroutine's stack; CUDA is known to leave them. Load calls it; a program that runs on a GPU calls
+// it once more after its first Run, when the driver is up.
+func FixSignals() int { return capiSetOnStack() }
+
+// OpList gives the serialized OpList of every operation the library knows.
+func OpList() ([]byte, error) {
+	if !Loaded() {
+		return nil, ErrNotLoaded
+	}
+	return capiOpList()
+}
+
+// LoadLibrary loads a shared library of custom operations and kernels and gives its serialized
+// OpList. It stays loaded.
+func LoadLibrary(path string) (opList []byte, err error) {
+	if !Loaded() {
+		return nil, ErrNotLoaded
+	}
+	return capiLoadLibrary(path)
+}
+
+// Counts says how many C objects are open.
+type Counts struct{ Tensors, Graphs, Sessions int64 }
+
+var alive struct{ tensors, graphs, sessions atomic.Int64 }
+
+// Alive counts the tensors, graphs and sessions that are neither closed nor collected.
+func Alive() Counts {
+	return Counts{alive.tensors.Load(), alive.graphs.Load(), alive.sessions.Load()}
+}

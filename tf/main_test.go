@@ -1,0 +1,95 @@
+package tf_test
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tfbert/go/internal/testenv"
+	"github.com/tfbert/go/tf"
+)
+
+// TestMain fails the run where a test left a tensor, graph or session open.
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if alive := tf.Alive(); code == 0 && alive != (tf.Counts{}) {
+		fmt.Fprintf(os.Stderr, "tf: left open at the end of the tests: %+v\n", alive)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// load loads the machine's TensorFlow, or skips the test.
+func load(t testing.TB) {
+	t.Helper()
+	require.NoError(t, tf.Load(testenv.TensorFlow(t)))
+}
+
+func tensor[T tf.Element](t testing.TB, shape tf.Shape, data ...T) *tf.Tensor {
+	t.Helper()
+	v, err := tf.NewTensor(shape, data)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, v.Close()) })
+	return v
+}
+
+func newGraph(t testing.TB) *tf.Graph {
+	t.Helper()
+	load(t)
+	g, err := tf.NewGraph()
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, g.Close()) })
+	return g
+}
+
+func add(t testing.TB, g *tf.Graph, spec tf.OpSpec) tf.Output {
+	t.Helper()
+	op, err := g.AddOperation(spec)
+	require.NoError(t, err)
+	return op.Output(0)
+}
+
+func placeholder(t testing.TB, g *tf.Graph, name string, dtype tf.DataType) tf.Output {
+	t.Helper()
+	return add(t, g, tf.OpSpec{Type: "Placeholder", Name: name, Attrs: map[string]tf.Attr{"dtype": dtype}})
+}
+
+func newSession(t testing.TB, g *tf.Graph) *tf.Session {
+	t.Helper()
+	s, err := tf.NewSession(g, nil)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	return s
+}
+
+// run fetches one output of type T.
+func run[T tf.Element](t testing.TB, s *tf.Session, fetch tf.Output, feeds ...tf.Feed) []T {
+	t.Helper()
+	out, metadata, err := s.Run(feeds, []tf.Output{fetch}, nil)
+	require.NoError(t, err)
+	require.Nil(t, metadata)
+	require.Len(t, out, 1)
+	values, err := tf.Values[T](out[0])
+	require.NoError(t, err)
+	require.NoError(t, out[0].Close())
+	return values
+}
+
+func TestDroppedValuesAreReleased(t *testing.T) {
+	load(t)
+	before := tf.Alive()
+	for range 100 {
+		_, err := tf.NewTensor(tf.Shape{1000}, make([]float64, 1000))
+		require.NoError(t, err)
+	}
+	for range 50 { // cleanups run some time after the collection that finds the tensors dead
+		runtime.GC()
+		if tf.Alive() == before {
+			return
+		}
+	}
+	require.Equal(t, before, tf.Alive())
+}

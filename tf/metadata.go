@@ -1,0 +1,67 @@
+package tf
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/tfbert/go/internal/tfproto"
+)
+
+// RunMetadata is what a run recorded about itself.
+type RunMetadata struct{ raw []byte }
+
+// Bytes gives the serialized RunMetadata.
+func (m *RunMetadata) Bytes() []byte { return slices.Clone(m.raw) }
+
+// PartitionGraphs gives the serialized GraphDef that really ran on each device, after placement and
+// every rewrite ([RunOptions.PartitionGraphs]).
+func (m *RunMetadata) PartitionGraphs() ([][]byte, error) {
+	p, err := m.decode()
+	if err != nil {
+		return nil, err
+	}
+	graphs := make([][]byte, len(p.PartitionGraphs))
+	for i, g := range p.PartitionGraphs {
+		if graphs[i], err = proto.Marshal(g); err != nil {
+			return nil, fmt.Errorf("tf: run metadata: %w", err)
+		}
+	}
+	return graphs, nil
+}
+
+// NodeStats is how long one operation took on one device.
+type NodeStats struct {
+	Device, Node, Label string
+	Start               time.Time
+	Duration            time.Duration
+}
+
+// Nodes gives the time of every operation that ran ([RunOptions.Trace]).
+func (m *RunMetadata) Nodes() ([]NodeStats, error) {
+	p, err := m.decode()
+	if err != nil {
+		return nil, err
+	}
+	var stats []NodeStats
+	for _, d := range p.GetStepStats().GetDevStats() {
+		for _, n := range d.NodeStats {
+			stats = append(stats, NodeStats{
+				Device: d.Device, Node: n.NodeName, Label: n.TimelineLabel,
+				Start:    time.UnixMicro(n.AllStartMicros),
+				Duration: time.Duration(n.AllEndRelMicros) * time.Microsecond,
+			})
+		}
+	}
+	return stats, nil
+}
+
+func (m *RunMetadata) decode() (*tfproto.RunMetadata, error) {
+	p := &tfproto.RunMetadata{}
+	if err := proto.Unmarshal(m.raw, p); err != nil {
+		return nil, fmt.Errorf("tf: run metadata: %w", err)
+	}
+	return p, nil
+}

@@ -1,0 +1,147 @@
+package tf_test
+
+import (
+	"math"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tfbert/go/tf"
+)
+
+// identity sends a tensor through a session, so that TensorFlow itself has read and written it.
+func identity[T tf.Element](t *testing.T, shape tf.Shape, data []T) {
+	t.Helper()
+	t.Run(tf.TypeOf[T]().String(), func(t *testing.T) {
+		g := newGraph(t)
+		x := placeholder(t, g, "x", tf.TypeOf[T]())
+		y := add(t, g, tf.OpSpec{Type: "Identity", Inputs: []tf.Input{x}})
+		s := newSession(t, g)
+		in := tensor(t, shape, data...)
+		assert.Equal(t, tf.TypeOf[T](), in.DataType())
+		out, _, err := s.Run([]tf.Feed{{Output: x, Tensor: in}}, []tf.Output{y}, nil)
+		require.NoError(t, err)
+		defer func() { require.NoError(t, out[0].Close()) }()
+		require.NoError(t, in.Close()) // the output must outlive the fed tensor, whose buffer it may share
+		assert.Equal(t, tf.TypeOf[T](), out[0].DataType())
+		assert.Equal(t, shape, out[0].Shape())
+		got, err := tf.Values[T](out[0])
+		require.NoError(t, err)
+		assert.Equal(t, data, got)
+	})
+}
+
+func TestTensorTypes(t *testing.T) {
+	identity(t, tf.Shape{3}, []bool{true, false, true})
+	identity(t, tf.Shape{2, 2}, []int8{-128, -1, 0, 127})
+	identity(t, tf.Shape{2}, []int16{math.MinInt16, math.MaxInt16})
+	identity(t, tf.Shape{2, 1}, []int32{math.MinInt32, math.MaxInt32})
+	identity(t, tf.Shape{1, 2}, []int64{math.MinInt64, math.MaxInt64})
+	identity(t, tf.Shape{2}, []uint8{0, 255})
+	identity(t, tf.Shape{1}, []uint16{math.MaxUint16})
+	identity(t, tf.Shape{1}, []uint32{math.MaxUint32})
+	identity(t, tf.Shape{1}, []uint64{math.MaxUint64})
+	identity(t, tf.Shape{3}, []float32{1.5, float32(math.Inf(-1)), math.SmallestNonzeroFloat32})
+	identity(t, tf.Shape{}, []float64{math.Pi})
+	identity(t, tf.Shape{1}, []complex64{1 + 2i})
+	identity(t, tf.Shape{1}, []complex128{1 - 2i})
+	identity(t, tf.Shape{2}, []tf.Float16{0x3c00, 0xfbff})
+	identity(t, tf.Shape{2}, []tf.BFloat16{0x3f80, 0xff7f})
+	identity(t, tf.Shape{2, 2}, []string{"", "short", strings.Repeat("long", 1000), "with\x00nul"})
+	identity(t, tf.Shape{0, 3}, []float32{})
+	identity(t, tf.Shape{0}, []string{})
+}
+
+func TestTensorErrors(t *testing.T) {
+	load(t)
+	for name, tc := range map[string]struct {
+		make func() (*tf.Tensor, error)
+		want string
+	}{
+		"too few elements": {func() (*tf.Tensor, error) { return tf.NewTensor(tf.Shape{3}, []float32{1}) },
+			"shape [3] holds 3 elements, got 1"},
+		"unknown dimension": {func() (*tf.Tensor, error) { return tf.NewTensor(tf.Shape{-1}, []float32{1}) },
+			"shape [?] has no definite size"},
+		"overflow": {func() (*tf.Tensor, error) {
+			return tf.NewTensor(tf.Shape{1 << 40, 1 << 40}, []int8{})
+		}, "has no definite size"},
+		"bytes of strings": {func() (*tf.Tensor, error) {
+			return tf.NewTensorFromBytes(tf.String, tf.Shape{1}, []byte("x"))
+		}, "string has no fixed size"},
+		"half an element": {func() (*tf.Tensor, error) {
+			return tf.NewTensorFromBytes(tf.Float, tf.Shape{1}, []byte{1, 2})
+		}, "not a whole number"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := tc.make()
+			require.ErrorContains(t, err, tc.want)
+		})
+	}
+	x := tensor(t, tf.Shape{1}, int32(1))
+	_, err := tf.Values[float32](x)
+	require.ErrorContains(t, err, "the tensor holds int32, not float32")
+	require.NoError(t, x.Close())
+	require.NoError(t, x.Close())
+	_, err = tf.Values[int32](x)
+	require.ErrorIs(t, err, tf.ErrClosed)
+}
+
+func TestTensorBytes(t *testing.T) {
+	load(t)
+	x, err := tf.NewTensorFromBytes(tf.Qint8, tf.Shape{2}, []byte{1, 255})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, x.Close()) }()
+	assert.Equal(t, tf.Qint8, x.DataType())
+	b, err := x.Bytes()
+	require.NoError(t, err)
+	assert.Equal(t, []byte{1, 255}, b)
+	b, err = tensor(t, tf.Shape{1}, int32(0x01020304)).Bytes()
+	require.NoError(t, err)
+	assert.Equal(t, []byte{4, 3, 2, 1}, b)
+}
+
+func TestTensorCloseWhileRead(t *testing.T) {
+	load(t)
+	x := tensor(t, tf.Shape{4}, 1.0, 2, 3, 4)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			v, err := tf.Values[float64](x)
+			if err == nil {
+				assert.Equal(t, []float64{1, 2, 3, 4}, v)
+			} else {
+				assert.ErrorIs(t, err, tf.ErrClosed)
+			}
+			assert.NoError(t, x.Close())
+		})
+	}
+	wg.Wait()
+}
+
+func TestShape(t *testing.T) {
+	for _, tc := range []struct {
+		shape tf.Shape
+		n     int64
+		ok    bool
+		text  string
+	}{
+		{tf.Shape{}, 1, true, "[]"},
+		{nil, 1, true, "[]"},
+		{tf.Shape{1}, 1, true, "[1]"},
+		{tf.Shape{2, 3}, 6, true, "[2,3]"},
+		{tf.Shape{0, 3}, 0, true, "[0,3]"},
+		{tf.Shape{-1, 3}, 0, false, "[?,3]"},
+		{tf.Shape{1 << 62, 2}, 0, false, "[4611686018427387904,2]"},
+	} {
+		n, ok := tc.shape.NumElements()
+		assert.Equal(t, tc.n, n, tc.text)
+		assert.Equal(t, tc.ok, ok, tc.text)
+		assert.Equal(t, tc.text, tc.shape.String())
+	}
+	assert.True(t, tf.Shape{-1, 3}.Compatible(tf.Shape{7, 3}))
+	assert.False(t, tf.Shape{-1, 3}.Compatible(tf.Shape{7, 4}))
+	assert.False(t, tf.Shape{-1, 3}.Compatible(tf.Shape{7}))
+}
