@@ -1,0 +1,116 @@
+package savedmodel
+
+import (
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/tfbert/go/internal/tfproto"
+)
+
+// Precision is the type that TensorFlow's mixed-precision graph rewrite turns matrix arithmetic
+// into.
+type Precision int
+
+const (
+	// FP32 leaves the graph as it is.
+	FP32 Precision = iota
+	// FP16 is the rewrite for GPUs of compute capability 7.0 and later (auto_mixed_precision).
+	FP16
+	// BF16 is the rewrite for CPUs by oneDNN (auto_mixed_precision_onednn_bfloat16).
+	BF16
+)
+
+var precisionNames = [...]string{FP32: "fp32", FP16: "fp16", BF16: "bf16"}
+
+// String gives the precision's name: "fp32", "fp16" or "bf16".
+func (p Precision) String() string {
+	if p < 0 || int(p) >= len(precisionNames) {
+		return fmt.Sprintf("Precision(%d)", int(p))
+	}
+	return precisionNames[p]
+}
+
+// GPUOptions say how a session uses GPUs. TensorFlow applies those of a process's first session to
+// all of them.
+type GPUOptions struct {
+	MemoryFraction float64 // of each GPU's memory, at most; 0 is all of it
+	AllowGrowth    bool    // take memory as it is needed, not all at once
+	VisibleDevices string  // as in "0,2"; "" is all
+}
+
+// Config is a session's configuration; the zero value is TensorFlow's own defaults.
+type Config struct {
+	MixedPrecision Precision
+	XLA            bool // compile clusters of operations (global_jit_level ON_1)
+	GPU            GPUOptions
+
+	// IntraOpThreads bounds the threads of one operation, InterOpThreads the operations at once; 0
+	// is one for each processor.
+	IntraOpThreads, InterOpThreads int
+
+	// NoSoftPlacement makes an operation that cannot run on the device it names an error, instead
+	// of running it elsewhere.
+	NoSoftPlacement bool
+	// LogPlacement writes the device of every operation to the log.
+	LogPlacement bool
+
+	// Extra is a serialized ConfigProto that is merged over the above: its scalars win and its
+	// lists are appended.
+	Extra []byte
+}
+
+// Bytes serializes the configuration as a ConfigProto.
+func (c *Config) Bytes() ([]byte, error) {
+	fail := func(format string, args ...any) ([]byte, error) {
+		return nil, fmt.Errorf("savedmodel: config: "+format, args...)
+	}
+	if c == nil {
+		c = &Config{}
+	}
+	if c.IntraOpThreads < 0 || c.InterOpThreads < 0 {
+		return fail("a number of threads is negative")
+	}
+	if f := c.GPU.MemoryFraction; f < 0 || f > 1 {
+		return fail("GPU memory fraction %v is not between 0 and 1", f)
+	}
+	p := &tfproto.ConfigProto{
+		IntraOpParallelismThreads: int32(c.IntraOpThreads),
+		InterOpParallelismThreads: int32(c.InterOpThreads),
+		AllowSoftPlacement:        !c.NoSoftPlacement,
+		LogDevicePlacement:        c.LogPlacement,
+	}
+	if c.GPU != (GPUOptions{}) {
+		p.GpuOptions = &tfproto.GPUOptions{
+			PerProcessGpuMemoryFraction: c.GPU.MemoryFraction,
+			AllowGrowth:                 c.GPU.AllowGrowth,
+			VisibleDeviceList:           c.GPU.VisibleDevices,
+		}
+	}
+	graph := &tfproto.GraphOptions{}
+	if c.XLA {
+		graph.OptimizerOptions = &tfproto.OptimizerOptions{GlobalJitLevel: tfproto.OptimizerOptions_ON_1}
+	}
+	switch c.MixedPrecision {
+	case FP32:
+	case FP16:
+		graph.RewriteOptions = &tfproto.RewriterConfig{AutoMixedPrecision: tfproto.RewriterConfig_ON}
+	case BF16:
+		graph.RewriteOptions = &tfproto.RewriterConfig{AutoMixedPrecisionOnednnBfloat16: tfproto.RewriterConfig_ON}
+	default:
+		return fail("no such precision: %d", int(c.MixedPrecision))
+	}
+	if proto.Size(graph) > 0 {
+		p.GraphOptions = graph
+	}
+	extra := &tfproto.ConfigProto{}
+	if err := proto.Unmarshal(c.Extra, extra); err != nil {
+		return fail("Extra is not a serialized ConfigProto: %w", err)
+	}
+	proto.Merge(p, extra)
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(p)
+	if err != nil {
+		return fail("%w", err)
+	}
+	return b, nil
+}

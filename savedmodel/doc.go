@@ -1,0 +1,18 @@
+// Package savedmodel inspects, loads, runs and writes TensorFlow SavedModel directories.
+//
+//	m, err := savedmodel.Load("half_plus_two/1", nil)
+//	if err != nil {
+//		return err
+//	}
+//	defer m.Close()
+//	f, err := m.Func("serving_default", []string{"x"}, []string{"y"})
+//	if err != nil {
+//		return err
+//	}
+//	x, err := tf.NewTensor(tf.Shape{2, 1}, []float32{2, 4})
+//	...
+//	y, err := f.Run(ctx, x)
+//
+// [Inspect] reads a directory without TensorFlow; everything else loads the library by [tf.Load].
+// A [Model] and its [Func] values may be used from many goroutines at once.
+package savedmodel

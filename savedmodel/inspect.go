@@ -1,0 +1,241 @@
+package savedmodel
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/tfbert/go/internal/tfproto"
+	"github.com/tfbert/go/tf"
+)
+
+// Names inside a SavedModel directory.
+const (
+	GraphFile       = "saved_model.pb"
+	VariablesPrefix = "variables/variables" // a checkpoint's prefix
+	AssetsDir       = "assets"
+	// ExtraAssetsDir is for files that a model's users add; TensorFlow does not read it.
+	ExtraAssetsDir = "assets.extra"
+)
+
+// ServeTag is the tag of a meta graph for serving.
+const ServeTag = "serve"
+
+// DefaultSignature is the key of the signature that servers use when none is named.
+const DefaultSignature = "serving_default"
+
+// Info is what a SavedModel directory holds.
+type Info struct {
+	Dir        string      `json:"dir"`
+	Size       int64       `json:"size"` // bytes of all files
+	MetaGraphs []MetaGraph `json:"meta_graphs"`
+}
+
+// MetaGraph is one graph of a SavedModel, chosen by its tags.
+type MetaGraph struct {
+	Tags              []string    `json:"tags"`
+	TensorFlowVersion string      `json:"tensorflow_version"`
+	Signatures        []Signature `json:"signatures"` // by key
+	Assets            []string    `json:"assets,omitempty"`
+	// Ops counts the operations of each type, those of the functions included.
+	Ops       map[string]int `json:"ops"`
+	Functions int            `json:"functions,omitempty"`
+}
+
+// Signature is a function of a meta graph: named inputs and outputs bound to its tensors.
+type Signature struct {
+	Key     string       `json:"key"`
+	Method  string       `json:"method"`
+	Inputs  []TensorInfo `json:"inputs"`  // by key
+	Outputs []TensorInfo `json:"outputs"` // by key
+}
+
+// TensorInfo binds an input or output of a signature to a tensor of the graph.
+type TensorInfo struct {
+	Key   string      `json:"key"`
+	Name  string      `json:"name"` // "start_logits:0"; for sparse tensors, of their values
+	DType tf.DataType `json:"-"`
+	// Shape is the tensor's shape; nil where not even its rank is known.
+	Shape tf.Shape `json:"shape"`
+}
+
+// MarshalJSON writes the data type by name.
+func (t TensorInfo) MarshalJSON() ([]byte, error) {
+	type plain TensorInfo // without this method
+	return json.Marshal(struct {
+		plain
+		DType string `json:"dtype"`
+	}{plain(t), t.DType.String()})
+}
+
+// String writes the tensor as "input_ids int32 [?,384]".
+func (t TensorInfo) String() string {
+	return fmt.Sprintf("%s %v %s", t.Key, t.DType, shapeString(t.Shape))
+}
+
+func shapeString(s tf.Shape) string {
+	if s == nil {
+		return "(unknown rank)"
+	}
+	return s.String()
+}
+
+// Inspect reads a SavedModel directory without TensorFlow.
+func Inspect(dir string) (*Info, error) {
+	model, err := readSavedModel(dir)
+	if err != nil {
+		return nil, err
+	}
+	info := &Info{Dir: dir}
+	for _, m := range model.MetaGraphs {
+		info.MetaGraphs = append(info.MetaGraphs, metaGraph(m))
+	}
+	err = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		file, err := d.Info()
+		if err == nil {
+			info.Size += file.Size()
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("savedmodel: inspect %s: %w", dir, err)
+	}
+	return info, nil
+}
+
+// MetaGraph finds the meta graph with exactly the given tags.
+func (i *Info) MetaGraph(tags []string) (*MetaGraph, error) {
+	want := slices.Sorted(slices.Values(tags))
+	var have []string
+	for n := range i.MetaGraphs {
+		m := &i.MetaGraphs[n]
+		if slices.Equal(slices.Sorted(slices.Values(m.Tags)), want) {
+			return m, nil
+		}
+		have = append(have, "{"+strings.Join(m.Tags, ",")+"}")
+	}
+	return nil, fmt.Errorf("savedmodel: %s has no meta graph with the tags {%s}, only %s",
+		i.Dir, strings.Join(tags, ","), strings.Join(have, " "))
+}
+
+// Signature finds a signature by key.
+func (m *MetaGraph) Signature(key string) (*Signature, error) {
+	n, found := slices.BinarySearchFunc(m.Signatures, key, func(s Signature, key string) int {
+		return cmp.Compare(s.Key, key)
+	})
+	if !found {
+		var have []string
+		for _, s := range m.Signatures {
+			have = append(have, s.Key)
+		}
+		return nil, fmt.Errorf("savedmodel: no signature %q, only %s", key, strings.Join(have, ", "))
+	}
+	return &m.Signatures[n], nil
+}
+
+// Input finds an input by key, Output an output.
+func (s *Signature) Input(key string) (TensorInfo, error) { return find(s.Inputs, "input", s.Key, key) }
+func (s *Signature) Output(key string) (TensorInfo, error) {
+	return find(s.Outputs, "output", s.Key, key)
+}
+
+func find(infos []TensorInfo, kind, signature, key string) (TensorInfo, error) {
+	var have []string
+	for _, t := range infos {
+		if t.Key == key {
+			return t, nil
+		}
+		have = append(have, t.Key)
+	}
+	return TensorInfo{}, fmt.Errorf("savedmodel: signature %q has no %s %q, only %s",
+		signature, kind, key, strings.Join(have, ", "))
+}
+
+func readSavedModel(dir string) (*tfproto.SavedModel, error) {
+	path := filepath.Join(dir, GraphFile)
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Stat(filepath.Join(dir, "saved_model.pbtxt")); err == nil {
+			return nil, fmt.Errorf("savedmodel: %s holds a text saved_model.pbtxt, which is not supported: convert it to %s", dir, GraphFile)
+		}
+		return nil, fmt.Errorf("savedmodel: %s is not a SavedModel: it has no %s", dir, GraphFile)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("savedmodel: %w", err)
+	}
+	return parseSavedModel(data, path)
+}
+
+func parseSavedModel(data []byte, path string) (*tfproto.SavedModel, error) {
+	model := &tfproto.SavedModel{}
+	if err := proto.Unmarshal(data, model); err != nil {
+		return nil, fmt.Errorf("savedmodel: %s is damaged or no SavedModel: %w", path, err)
+	}
+	if len(model.MetaGraphs) == 0 {
+		return nil, fmt.Errorf("savedmodel: %s is damaged or no SavedModel: it has no meta graph", path)
+	}
+	return model, nil
+}
+
+func metaGraph(m *tfproto.MetaGraphDef) MetaGraph {
+	g := MetaGraph{
+		Tags:              m.GetMetaInfoDef().GetTags(),
+		TensorFlowVersion: m.GetMetaInfoDef().GetTensorflowVersion(),
+		Ops:               map[string]int{},
+		Functions:         len(m.GetGraphDef().GetLibrary().GetFunction()),
+	}
+	for _, key := range slices.Sorted(maps.Keys(m.SignatureDef)) {
+		s := m.SignatureDef[key]
+		g.Signatures = append(g.Signatures, Signature{
+			Key: key, Method: s.GetMethodName(), Inputs: tensorInfos(s.GetInputs()), Outputs: tensorInfos(s.GetOutputs()),
+		})
+	}
+	for _, a := range m.AssetFileDef {
+		g.Assets = append(g.Assets, a.GetFilename())
+	}
+	for _, n := range m.GetGraphDef().GetNode() {
+		g.Ops[n.GetOp()]++
+	}
+	for _, f := range m.GetGraphDef().GetLibrary().GetFunction() {
+		for _, n := range f.GetNodeDef() {
+			g.Ops[n.GetOp()]++
+		}
+	}
+	return g
+}
+
+func tensorInfos(infos map[string]*tfproto.TensorInfo) []TensorInfo {
+	var list []TensorInfo
+	for _, key := range slices.Sorted(maps.Keys(infos)) {
+		t := infos[key]
+		name := t.GetName()
+		if sparse := t.GetCooSparse(); sparse != nil {
+			name = sparse.GetValuesTensorName()
+		}
+		list = append(list, TensorInfo{Key: key, Name: name, DType: tf.DataType(t.GetDtype()), Shape: shapeOf(t.GetTensorShape())})
+	}
+	return list
+}
+
+func shapeOf(p *tfproto.TensorShapeProto) tf.Shape {
+	if p == nil || p.GetUnknownRank() {
+		return nil
+	}
+	shape := tf.Shape{}
+	for _, d := range p.GetDim() {
+		shape = append(shape, d.GetSize())
+	}
+	return shape
+}

@@ -1,0 +1,173 @@
+package savedmodel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/tfbert/go/internal/tfproto"
+	"github.com/tfbert/go/tf"
+)
+
+// Options say how a SavedModel is loaded; nil is its serving graph with TensorFlow's defaults.
+type Options struct {
+	Tags   []string // nil for {"serve"}
+	Config Config
+}
+
+// Model is a loaded SavedModel: a session whose variables are restored, and its signatures.
+type Model struct {
+	session *tf.Session
+	meta    MetaGraph
+}
+
+// Load loads the meta graph with the given tags into a session.
+func Load(dir string, opts *Options) (*Model, error) {
+	if opts == nil {
+		opts = &Options{}
+	}
+	tags := opts.Tags
+	if tags == nil {
+		tags = []string{ServeTag}
+	}
+	// Looked at first, because our errors name what is there instead.
+	info, err := Inspect(dir)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := info.MetaGraph(tags); err != nil {
+		return nil, err
+	}
+	config, err := opts.Config.Bytes()
+	if err != nil {
+		return nil, err
+	}
+	if err := tf.Load(""); err != nil {
+		return nil, err
+	}
+	session, err := tf.LoadSession(dir, tags, &tf.SessionOptions{Config: config})
+	if err != nil {
+		return nil, fmt.Errorf("savedmodel: %w", err)
+	}
+	meta := &tfproto.MetaGraphDef{}
+	if err := proto.Unmarshal(session.MetaGraphDef(), meta); err != nil {
+		return nil, errors.Join(fmt.Errorf("savedmodel: load %s: %w", dir, err), session.Close())
+	}
+	return &Model{session: session, meta: metaGraph(meta)}, nil
+}
+
+// Close waits for the runs under way and releases the session.
+func (m *Model) Close() error { return m.session.Close() }
+
+// Session gives the model's session, for what a signature does not offer.
+func (m *Model) Session() *tf.Session { return m.session }
+
+// MetaGraph describes the graph that was loaded.
+func (m *Model) MetaGraph() MetaGraph { return m.meta }
+
+// Func binds the inputs and outputs of a signature, by key, in an order that every run keeps.
+func (m *Model) Func(signature string, inputs, outputs []string) (*Func, error) {
+	s, err := m.meta.Signature(signature)
+	if err != nil {
+		return nil, err
+	}
+	f := &Func{model: m}
+	for _, key := range inputs {
+		info, err := s.Input(key)
+		if err != nil {
+			return nil, err
+		}
+		output, err := m.session.Graph().Output(info.Name)
+		if err != nil {
+			return nil, fmt.Errorf("savedmodel: signature %q, input %q: %w", signature, key, err)
+		}
+		f.inputs = append(f.inputs, info)
+		f.feeds = append(f.feeds, output)
+	}
+	for _, key := range outputs {
+		info, err := s.Output(key)
+		if err != nil {
+			return nil, err
+		}
+		output, err := m.session.Graph().Output(info.Name)
+		if err != nil {
+			return nil, fmt.Errorf("savedmodel: signature %q, output %q: %w", signature, key, err)
+		}
+		f.fetches = append(f.fetches, output)
+	}
+	return f, nil
+}
+
+// Func is a signature bound to an order of inputs and outputs.
+type Func struct {
+	model   *Model
+	inputs  []TensorInfo
+	feeds   []tf.Output
+	fetches []tf.Output
+}
+
+// NumInputs gives the number of tensors that Run takes.
+func (f *Func) NumInputs() int { return len(f.feeds) }
+
+// Run runs the function. The tensors it takes stay the caller's, those it returns are the caller's
+// to close.
+//
+// A run that has begun cannot be interrupted: the context is looked at before, and its deadline
+// becomes the run's timeout.
+func (f *Func) Run(ctx context.Context, in ...*tf.Tensor) ([]*tf.Tensor, error) {
+	out, _, err := f.RunOptions(ctx, nil, in...)
+	return out, err
+}
+
+// RunOptions is Run with run options and their metadata.
+func (f *Func) RunOptions(ctx context.Context, opts *tf.RunOptions, in ...*tf.Tensor) ([]*tf.Tensor, *tf.RunMetadata, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, nil, err
+	}
+	if len(in) != len(f.feeds) {
+		return nil, nil, fmt.Errorf("savedmodel: run: the function takes %d inputs, got %d", len(f.feeds), len(in))
+	}
+	feeds := make([]tf.Feed, len(in))
+	for i, t := range in {
+		if t == nil {
+			return nil, nil, fmt.Errorf("savedmodel: run: input %q is nil", f.inputs[i].Key)
+		}
+		if err := f.inputs[i].accepts(t); err != nil {
+			return nil, nil, fmt.Errorf("savedmodel: run: %w", err)
+		}
+		feeds[i] = tf.Feed{Output: f.feeds[i], Tensor: t}
+	}
+	var o tf.RunOptions
+	if opts != nil {
+		o = *opts
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		left := time.Until(deadline)
+		if left <= 0 {
+			return nil, nil, context.DeadlineExceeded
+		}
+		if o.Timeout == 0 || left < o.Timeout {
+			o.Timeout = left
+		}
+	}
+	out, metadata, err := f.model.session.Run(feeds, f.fetches, &o)
+	if err != nil && ctx.Err() != nil {
+		err = errors.Join(ctx.Err(), err)
+	}
+	return out, metadata, err
+}
+
+// accepts says what is wrong with a tensor for an input, before TensorFlow says it in terms of
+// operations.
+func (t TensorInfo) accepts(v *tf.Tensor) error {
+	if v.DataType() != t.DType {
+		return fmt.Errorf("input %q takes %v, got %v", t.Key, t.DType, v.DataType())
+	}
+	if t.Shape != nil && !t.Shape.Compatible(v.Shape()) {
+		return fmt.Errorf("input %q takes shape %v, got %v", t.Key, t.Shape, v.Shape())
+	}
+	return nil
+}
