@@ -1,0 +1,131 @@
+package squad
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// A Report is the outcome of an evaluation. [Report.Print] shows it as the official script does.
+type Report struct {
+	// Version says whose rules were followed: "1.1" or "2.0".
+	Version string
+	Scores
+
+	// HasAns and NoAns are the scores of the questions with and without an answer. They are nil
+	// where there are no such questions, and in version 1.1.
+	HasAns, NoAns *Scores
+
+	// Best is set if there were no-answer probabilities, Analysis if one was asked for too.
+	Best     *BestThresholds
+	Analysis *Analysis
+
+	// Missing holds the ids of the questions without a prediction, in the order of the data set.
+	// Version 1.1 gives them no points; version 2.0 leaves them out.
+	Missing []string
+
+	messages []string // lines the script prints before the result
+}
+
+// Scores are per cent of a number of questions.
+type Scores struct {
+	ExactMatch float64
+	F1         float64
+	Total      int
+}
+
+// Evaluate scores the predicted answers, by question id, as the official script for the data set's
+// version does: see [EvaluateV1] and [EvaluateV2]. Answers to other questions are ignored.
+func Evaluate(d *Dataset, answers map[string]string) (*Report, error) {
+	switch strings.TrimPrefix(d.Version, "v") {
+	case "1.1":
+		return EvaluateV1(d, answers)
+	case "2.0":
+		return EvaluateV2(d, answers, nil)
+	}
+	return nil, fmt.Errorf("squad: evaluate: the data set's version is %q, want 1.1 or 2.0; choose the rules to follow", d.Version)
+}
+
+// EvaluateV1 scores answers as evaluate-v1.1.py does, whatever version the data set states. A
+// question without a prediction gets no points. It is an error, as it is in the script, if a
+// question that was answered has no reference answer, or if there are no questions at all.
+func EvaluateV1(d *Dataset, answers map[string]string) (*Report, error) {
+	r := &Report{Version: "1.1"}
+	if d.Version != "1.1" {
+		r.messages = append(r.messages, "Evaluation expects v-1.1, but got dataset with v-"+d.Version)
+	}
+	var sum tally
+	for p := range d.All() {
+		for i := range p.QAs {
+			q := &p.QAs[i]
+			answer, ok := answers[q.ID]
+			if !ok {
+				r.Missing = append(r.Missing, q.ID)
+				r.messages = append(r.messages, "Unanswered question "+q.ID+" will receive score 0.")
+				sum.add(0, 0)
+				continue
+			}
+			if len(q.Answers) == 0 {
+				return nil, fmt.Errorf("squad: evaluate: question %q has no reference answer; data with unanswerable questions follows the rules of version 2.0", q.ID)
+			}
+			var exact, f1 float64
+			words := normalize(answer)
+			for _, gold := range q.Answers {
+				goldWords := normalize(gold.Text)
+				exact = max(exact, exactMatch(words, goldWords))
+				f1 = max(f1, overlapF1(words, goldWords))
+			}
+			sum.add(exact, f1)
+		}
+	}
+	if sum.total == 0 {
+		return nil, fmt.Errorf("squad: evaluate: the data set has no questions")
+	}
+	r.Scores = sum.scores()
+	return r, nil
+}
+
+// A tally sums up scores between 0 and 1 in the order they come, which decides the last digits.
+type tally struct {
+	exact, f1 float64
+	total     int
+}
+
+func (t *tally) add(exact, f1 float64) {
+	t.exact += exact
+	t.f1 += f1
+	t.total++
+}
+
+func (t *tally) scores() Scores {
+	n := float64(t.total)
+	return Scores{ExactMatch: 100 * t.exact / n, F1: 100 * t.f1 / n, Total: t.total}
+}
+
+func exactMatch(words, gold []string) float64 {
+	if slices.Equal(words, gold) {
+		return 1
+	}
+	return 0
+}
+
+// overlapF1 is the harmonic mean of precision and recall of the words as multisets.
+func overlapF1(words, gold []string) float64 {
+	left := make(map[string]int, len(gold))
+	for _, w := range gold {
+		left[w]++
+	}
+	same := 0
+	for _, w := range words {
+		if left[w] > 0 {
+			left[w]--
+			same++
+		}
+	}
+	if same == 0 {
+		return 0
+	}
+	precision := float64(same) / float64(len(words))
+	recall := float64(same) / float64(len(gold))
+	return 2 * precision * recall / (precision + recall)
+}
