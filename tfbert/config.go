@@ -1,0 +1,103 @@
+package tfbert
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strconv"
+
+	"github.com/tfbert/go/tf"
+)
+
+// Config is a bert_config.json: the shape of a BERT.
+type Config struct {
+	VocabSize             int    `json:"vocab_size"`
+	HiddenSize            int    `json:"hidden_size"`
+	NumHiddenLayers       int    `json:"num_hidden_layers"`
+	NumAttentionHeads     int    `json:"num_attention_heads"`
+	IntermediateSize      int    `json:"intermediate_size"`
+	HiddenAct             string `json:"hidden_act"`
+	MaxPositionEmbeddings int    `json:"max_position_embeddings"`
+	TypeVocabSize         int    `json:"type_vocab_size"`
+}
+
+// ReadConfig reads a bert_config.json. What it leaves out has modeling.py's defaults; keys of
+// training alone (dropout, initializer_range) are not looked at.
+func ReadConfig(r io.Reader) (*Config, error) {
+	c := &Config{
+		HiddenSize: 768, NumHiddenLayers: 12, NumAttentionHeads: 12, IntermediateSize: 3072,
+		HiddenAct: "gelu", MaxPositionEmbeddings: 512, TypeVocabSize: 16,
+	}
+	if err := json.NewDecoder(r).Decode(c); err != nil {
+		return nil, fmt.Errorf("tfbert: config: not a bert_config.json: %w", err)
+	}
+	if err := c.validate(); err != nil {
+		return nil, fmt.Errorf("tfbert: config: %w", err)
+	}
+	return c, nil
+}
+
+func (c *Config) validate() error {
+	for _, f := range []struct {
+		name  string
+		value int
+	}{
+		{"vocab_size", c.VocabSize}, {"hidden_size", c.HiddenSize},
+		{"num_hidden_layers", c.NumHiddenLayers}, {"num_attention_heads", c.NumAttentionHeads},
+		{"intermediate_size", c.IntermediateSize},
+		{"max_position_embeddings", c.MaxPositionEmbeddings}, {"type_vocab_size", c.TypeVocabSize},
+	} {
+		if f.value <= 0 {
+			return fmt.Errorf("%s is %d or missing, and must be positive", f.name, f.value)
+		}
+	}
+	if c.HiddenSize%c.NumAttentionHeads != 0 {
+		return fmt.Errorf("hidden_size %d is not a multiple of num_attention_heads %d", c.HiddenSize, c.NumAttentionHeads)
+	}
+	switch c.HiddenAct {
+	case "gelu", "relu", "tanh", "linear", "":
+		return nil
+	}
+	return fmt.Errorf("hidden_act %q is not one of modeling.py's: gelu, relu, tanh, linear", c.HiddenAct)
+}
+
+// weight is a variable of the inference graph.
+type weight struct {
+	name  string
+	shape tf.Shape
+}
+
+// weights lists the variables that answering questions needs. The pooler, which a checkpoint also
+// has, is not among them: run_squad.py builds it and never uses it.
+func (c *Config) weights() []weight {
+	h, i := int64(c.HiddenSize), int64(c.IntermediateSize)
+	list := []weight{
+		{"bert/embeddings/word_embeddings", tf.Shape{int64(c.VocabSize), h}},
+		{"bert/embeddings/token_type_embeddings", tf.Shape{int64(c.TypeVocabSize), h}},
+		{"bert/embeddings/position_embeddings", tf.Shape{int64(c.MaxPositionEmbeddings), h}},
+		{"bert/embeddings/LayerNorm/beta", tf.Shape{h}},
+		{"bert/embeddings/LayerNorm/gamma", tf.Shape{h}},
+	}
+	dense := func(scope string, in, out int64) {
+		list = append(list, weight{scope + "/kernel", tf.Shape{in, out}}, weight{scope + "/bias", tf.Shape{out}})
+	}
+	norm := func(scope string) {
+		list = append(list, weight{scope + "/LayerNorm/beta", tf.Shape{h}}, weight{scope + "/LayerNorm/gamma", tf.Shape{h}})
+	}
+	for n := range c.NumHiddenLayers {
+		layer := layerScope(n)
+		dense(layer+"/attention/self/query", h, h)
+		dense(layer+"/attention/self/key", h, h)
+		dense(layer+"/attention/self/value", h, h)
+		dense(layer+"/attention/output/dense", h, h)
+		norm(layer + "/attention/output")
+		dense(layer+"/intermediate/dense", h, i)
+		dense(layer+"/output/dense", i, h)
+		norm(layer + "/output")
+	}
+	return append(list,
+		weight{"cls/squad/output_weights", tf.Shape{2, h}},
+		weight{"cls/squad/output_bias", tf.Shape{2}})
+}
+
+func layerScope(n int) string { return "bert/encoder/layer_" + strconv.Itoa(n) }

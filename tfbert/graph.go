@@ -1,0 +1,280 @@
+package tfbert
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/tfbert/go/savedmodel"
+	"github.com/tfbert/go/tf"
+)
+
+// The names of run_squad.py's signature (model_fn and serving_input_fn).
+const (
+	uniqueIDs   = "unique_ids"
+	inputIDs    = "input_ids"
+	inputMask   = "input_mask"
+	segmentIDs  = "segment_ids"
+	startLogits = "start_logits"
+	endLogits   = "end_logits"
+)
+
+// layerNormEpsilon is that of tf.contrib.layers.layer_norm.
+const layerNormEpsilon = 1e-12
+
+// referenceGraph builds the graph that modeling.py and run_squad.py build for prediction, operation
+// for operation, so that TensorFlow rewrites it to the same kernels and the logits are the same
+// bits. The weights are resource variables. A length of 0 leaves the sequence length dynamic.
+func referenceGraph(g *tf.Graph, c *Config, length int) (savedmodel.Content, error) {
+	b := &reference{Builder: tf.Builder{Graph: g}, config: c, variables: map[string]*savedmodel.Variable{}}
+	content := savedmodel.Content{Graph: g}
+	for _, w := range c.weights() {
+		v, err := savedmodel.AddVariable(g, w.name, tf.Float, w.shape)
+		if err != nil {
+			return savedmodel.Content{}, err
+		}
+		b.variables[w.name] = v
+		content.Variables = append(content.Variables, v)
+	}
+	signature := b.build(length)
+	if b.Err != nil {
+		return savedmodel.Content{}, fmt.Errorf("tfbert: reference graph: %w", b.Err)
+	}
+	content.Signatures = []savedmodel.Signature{signature}
+	return content, nil
+}
+
+// reference builds the reference graph. Its methods follow the functions of modeling.py.
+type reference struct {
+	tf.Builder
+	config    *Config
+	variables map[string]*savedmodel.Variable
+
+	batch, length dim
+}
+
+// dim is the size of a dimension: a number, or a tensor where it is known only at run time.
+type dim struct {
+	size   int64
+	tensor tf.Output
+}
+
+func static(n int) dim { return dim{size: int64(n)} }
+
+type attrs = map[string]tf.Attr
+
+func (b *reference) op(typ, name string, a attrs, inputs ...tf.Input) tf.Output {
+	return b.Add(tf.OpSpec{Type: typ, Name: name, Inputs: inputs, Attrs: a})
+}
+
+func (b *reference) scalar(name string, v float64) tf.Output {
+	return tf.AddConst(&b.Builder, name, nil, float32(v))
+}
+
+func (b *reference) ints(name string, v ...int32) tf.Output {
+	return tf.AddConst(&b.Builder, name, tf.Shape{int64(len(v))}, v...)
+}
+
+// read gives a variable's value, as conversion of a variable to a tensor does in Python.
+func (b *reference) read(user, variable string) tf.Output {
+	v := b.variables[variable]
+	return b.op("ReadVariableOp", user+"/ReadVariableOp", attrs{"dtype": v.DType}, v.Handle)
+}
+
+// shape gives a shape as a tensor: a constant where all of it is known.
+func (b *reference) shape(name string, dims ...dim) tf.Output {
+	sizes := make([]int32, len(dims))
+	known := true
+	for i, d := range dims {
+		sizes[i] = int32(d.size)
+		known = known && d.tensor.Op == nil
+	}
+	if known {
+		return b.ints(name, sizes...)
+	}
+	parts := make(tf.OutputList, len(dims))
+	for i, d := range dims {
+		if parts[i] = d.tensor; d.tensor.Op == nil {
+			parts[i] = tf.AddConst(&b.Builder, fmt.Sprintf("%s/%d", name, i), nil, sizes[i])
+		}
+	}
+	return b.op("Pack", name, nil, parts)
+}
+
+// size gives one dimension of a tensor at run time.
+func (b *reference) size(name string, x tf.Output, axis int32) dim {
+	return dim{tensor: b.op("StridedSlice", name, attrs{"shrink_axis_mask": 1},
+		b.op("Shape", name+"/Shape", nil, x),
+		b.ints(name+"/stack", axis), b.ints(name+"/stack_1", axis+1), b.ints(name+"/stack_2", 1))}
+}
+
+func (b *reference) reshape(name string, x tf.Output, dims ...dim) tf.Output {
+	return b.op("Reshape", name, nil, x, b.shape(name+"/shape", dims...))
+}
+
+func (b *reference) transpose(name string, x tf.Output, perm ...int32) tf.Output {
+	return b.op("Transpose", name, nil, x, b.ints(name+"/perm", perm...))
+}
+
+func (b *reference) build(length int) savedmodel.Signature {
+	sequence := tf.Shape{-1, -1}
+	if length > 0 {
+		sequence[1] = int64(length)
+	}
+	placeholder := func(name string, shape tf.Shape) tf.Output {
+		return b.op("Placeholder", name, attrs{"dtype": tf.Int32, "shape": shape})
+	}
+	unique := placeholder(uniqueIDs, tf.Shape{-1})
+	ids, mask, segments := placeholder(inputIDs, sequence), placeholder(inputMask, sequence), placeholder(segmentIDs, sequence)
+	b.batch = b.size("bert/batch_size", ids, 0)
+	b.length = static(length)
+	if length == 0 {
+		b.length = b.size("bert/seq_length", ids, 1)
+	}
+
+	x := b.encoder(b.embeddings(ids, segments), b.attentionMask(mask))
+	start, end := b.head(x)
+	unique = b.op("Identity", "unique_ids/identity", nil, unique)
+
+	info := func(key string, o tf.Output) savedmodel.TensorInfo {
+		return savedmodel.TensorInfo{Key: key, Name: o.String()}
+	}
+	return savedmodel.Signature{
+		Key: savedmodel.DefaultSignature,
+		Inputs: []savedmodel.TensorInfo{
+			{Key: uniqueIDs, Name: uniqueIDs}, {Key: inputIDs, Name: inputIDs},
+			{Key: inputMask, Name: inputMask}, {Key: segmentIDs, Name: segmentIDs},
+		},
+		Outputs: []savedmodel.TensorInfo{info(uniqueIDs, unique), info(startLogits, start), info(endLogits, end)},
+	}
+}
+
+// embeddings is embedding_lookup and embedding_postprocessor.
+func (b *reference) embeddings(ids, segments tf.Output) tf.Output {
+	const scope = "bert/embeddings"
+	hidden := static(b.config.HiddenSize)
+
+	flat := b.reshape(scope+"/Reshape", ids, static(-1))
+	words := b.op("ResourceGather", scope+"/GatherV2", attrs{"dtype": tf.Float},
+		b.variables[scope+"/word_embeddings"].Handle, flat)
+	words = b.op("Identity", scope+"/GatherV2/Identity", nil, words)
+	x := b.reshape(scope+"/Reshape_1", words, b.batch, b.length, hidden)
+
+	// The 19.03 scripts look the two segment embeddings up by a one-hot product; later ones gather.
+	flat = b.reshape(scope+"/Reshape_2", segments, static(-1))
+	oneHot := b.op("OneHot", scope+"/one_hot", nil, flat,
+		tf.AddConst(&b.Builder, scope+"/one_hot/depth", nil, int32(b.config.TypeVocabSize)),
+		b.scalar(scope+"/one_hot/on_value", 1), b.scalar(scope+"/one_hot/off_value", 0))
+	types := b.op("MatMul", scope+"/MatMul", nil, oneHot, b.read(scope+"/MatMul", scope+"/token_type_embeddings"))
+	x = b.op("AddV2", scope+"/add", nil, x, b.reshape(scope+"/Reshape_3", types, b.batch, b.length, hidden))
+
+	positions := b.op("Slice", scope+"/Slice", nil, b.read(scope+"/Slice", scope+"/position_embeddings"),
+		b.ints(scope+"/Slice/begin", 0, 0), b.shape(scope+"/Slice/size", b.length, static(-1)))
+	x = b.op("AddV2", scope+"/add_1", nil, x, b.reshape(scope+"/Reshape_4", positions, static(1), b.length, hidden))
+	return b.layerNorm(scope+"/LayerNorm", x, 2)
+}
+
+// attentionMask is create_attention_mask_from_input_mask and the first half of the addition to the
+// scores: 0 where a position may be attended to, -10000 where it may not.
+func (b *reference) attentionMask(mask tf.Output) tf.Output {
+	const scope = "bert/encoder"
+	to := b.op("Cast", scope+"/Cast", attrs{"DstT": tf.Float},
+		b.reshape(scope+"/Reshape", mask, b.batch, static(1), b.length))
+	ones := b.op("Fill", scope+"/ones", nil, b.shape(scope+"/ones/shape", b.batch, b.length, static(1)),
+		b.scalar(scope+"/ones/Const", 1))
+	return b.op("Mul", scope+"/mul", nil, ones, to)
+}
+
+// encoder is transformer_model.
+func (b *reference) encoder(x, mask tf.Output) tf.Output {
+	hidden := static(b.config.HiddenSize)
+	x = b.reshape("bert/encoder/Reshape_1", x, static(-1), hidden)
+	for n := range b.config.NumHiddenLayers {
+		layer := layerScope(n)
+		attention := b.attention(layer+"/attention/self", x, mask)
+		attention = b.dense(layer+"/attention/output/dense", attention)
+		attention = b.layerNorm(layer+"/attention/output/LayerNorm",
+			b.op("AddV2", layer+"/attention/output/add", nil, attention, x), 1)
+		intermediate := b.activation(layer+"/intermediate/dense", b.dense(layer+"/intermediate/dense", attention))
+		x = b.layerNorm(layer+"/output/LayerNorm",
+			b.op("AddV2", layer+"/output/add", nil, b.dense(layer+"/output/dense", intermediate), attention), 1)
+	}
+	return b.reshape("bert/encoder/Reshape_2", x, b.batch, b.length, hidden)
+}
+
+// attention is attention_layer.
+func (b *reference) attention(scope string, x, mask tf.Output) tf.Output {
+	heads, size := b.config.NumAttentionHeads, b.config.HiddenSize/b.config.NumAttentionHeads
+	split := func(n string, x tf.Output) tf.Output {
+		x = b.reshape(scope+"/Reshape"+n, x, b.batch, b.length, static(heads), static(size))
+		return b.transpose(scope+"/transpose"+n, x, 0, 2, 1, 3)
+	}
+	query, key := b.dense(scope+"/query", x), b.dense(scope+"/key", x)
+	value := b.dense(scope+"/value", x)
+	scores := b.op("BatchMatMulV2", scope+"/MatMul", attrs{"adj_y": true}, split("", query), split("_1", key))
+	scores = b.op("Mul", scope+"/Mul", nil, scores, b.scalar(scope+"/Mul/y", 1/math.Sqrt(float64(size))))
+
+	mask = b.op("ExpandDims", scope+"/ExpandDims", nil, mask, b.ints(scope+"/ExpandDims/dim", 1))
+	adder := b.op("Mul", scope+"/mul_1", nil,
+		b.op("Sub", scope+"/sub", nil, b.scalar(scope+"/sub/x", 1), mask), b.scalar(scope+"/mul_1/y", -10000))
+	probs := b.op("Softmax", scope+"/Softmax", nil, b.op("AddV2", scope+"/add", nil, scores, adder))
+
+	context := b.op("BatchMatMulV2", scope+"/MatMul_1", nil, probs, split("_2", value))
+	context = b.transpose(scope+"/transpose_3", context, 0, 2, 1, 3)
+	return b.reshape(scope+"/Reshape_3", context, static(-1), static(heads*size))
+}
+
+// head is the layer of run_squad.py's create_model.
+func (b *reference) head(x tf.Output) (start, end tf.Output) {
+	x = b.reshape("Reshape", x, static(-1), static(b.config.HiddenSize))
+	logits := b.op("MatMul", "MatMul", attrs{"transpose_b": true}, x, b.read("MatMul", "cls/squad/output_weights"))
+	logits = b.op("BiasAdd", "BiasAdd", nil, logits, b.read("BiasAdd", "cls/squad/output_bias"))
+	logits = b.transpose("transpose", b.reshape("Reshape_1", logits, b.batch, b.length, static(2)), 2, 0, 1)
+	logits = b.op("Unpack", "unstack", attrs{"num": 2, "axis": 0}, logits)
+	return tf.Output{Op: logits.Op, Index: 0}, tf.Output{Op: logits.Op, Index: 1}
+}
+
+// dense is tf.layers.dense without its activation.
+func (b *reference) dense(scope string, x tf.Output) tf.Output {
+	x = b.op("MatMul", scope+"/MatMul", nil, x, b.read(scope+"/MatMul", scope+"/kernel"))
+	return b.op("BiasAdd", scope+"/BiasAdd", nil, x, b.read(scope+"/BiasAdd", scope+"/bias"))
+}
+
+// activation is get_activation's function; gelu is the tanh form, with the cube as a Pow.
+func (b *reference) activation(scope string, x tf.Output) tf.Output {
+	switch b.config.HiddenAct {
+	case "relu":
+		return b.op("Relu", scope+"/Relu", nil, x)
+	case "tanh":
+		return b.op("Tanh", scope+"/Tanh", nil, x)
+	case "linear", "":
+		return x
+	}
+	inner := b.op("Pow", scope+"/Pow", nil, x, b.scalar(scope+"/Pow/y", 3))
+	inner = b.op("Mul", scope+"/mul", nil, b.scalar(scope+"/mul/x", 0.044715), inner)
+	inner = b.op("AddV2", scope+"/add", nil, x, inner)
+	inner = b.op("Mul", scope+"/mul_1", nil, b.scalar(scope+"/mul_1/x", math.Sqrt(2/math.Pi)), inner)
+	inner = b.op("Tanh", scope+"/Tanh", nil, inner)
+	inner = b.op("AddV2", scope+"/add_1", nil, b.scalar(scope+"/add_1/x", 1), inner)
+	inner = b.op("Mul", scope+"/mul_2", nil, b.scalar(scope+"/mul_2/x", 0.5), inner)
+	return b.op("Mul", scope+"/mul_3", nil, x, inner)
+}
+
+// layerNorm is tf.contrib.layers.layer_norm over the last axis: tf.nn.moments and
+// tf.nn.batch_normalization.
+func (b *reference) layerNorm(scope string, x tf.Output, axis int32) tf.Output {
+	mean := func(name string, x tf.Output) tf.Output {
+		return b.op("Mean", name, attrs{"keep_dims": true}, x, b.ints(name+"/reduction_indices", axis))
+	}
+	m := mean(scope+"/moments/mean", x)
+	difference := b.op("SquaredDifference", scope+"/moments/SquaredDifference", nil, x,
+		b.op("StopGradient", scope+"/moments/StopGradient", nil, m))
+	variance := mean(scope+"/moments/variance", difference)
+
+	inv := b.op("AddV2", scope+"/batchnorm/add", nil, variance, b.scalar(scope+"/batchnorm/add/y", layerNormEpsilon))
+	inv = b.op("Rsqrt", scope+"/batchnorm/Rsqrt", nil, inv)
+	inv = b.op("Mul", scope+"/batchnorm/mul", nil, inv, b.read(scope+"/batchnorm/mul", scope+"/gamma"))
+	scaled := b.op("Mul", scope+"/batchnorm/mul_1", nil, x, inv)
+	offset := b.op("Sub", scope+"/batchnorm/sub", nil, b.read(scope+"/batchnorm/sub", scope+"/beta"),
+		b.op("Mul", scope+"/batchnorm/mul_2", nil, m, inv))
+	return b.op("AddV2", scope+"/batchnorm/add_1", nil, scaled, offset)
+}

@@ -1,0 +1,236 @@
+package tfbert
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/tfbert/go/savedmodel"
+	"github.com/tfbert/go/squad"
+	"github.com/tfbert/go/tf"
+	"github.com/tfbert/go/wordpiece"
+)
+
+// Options say how a model is opened; nil takes everything from the model's own files.
+type Options struct {
+	Tags      []string // nil for {"serve"}
+	Signature string   // "" for "serving_default"
+	Config    savedmodel.Config
+
+	// VocabFile replaces the vocabulary beside the model. Cased and Profile replace the model's
+	// settings where they are not nil.
+	VocabFile string
+	Cased     *bool
+	Profile   *wordpiece.Profile
+}
+
+// Model is a SavedModel of a BERT that answers questions, with its tokenizer. It is a
+// squad.Predictor and may be used from many goroutines at once.
+type Model struct {
+	settings  Settings
+	tokenizer wordpiece.Tokenizer
+	model     *savedmodel.Model
+	predict   *savedmodel.Func
+	length    int64 // -1 where it is dynamic
+	positions int   // 0 where they are not known
+}
+
+var _ squad.Predictor = (*Model)(nil)
+
+// Open loads a SavedModel with the signature of NVIDIA's export: one that Export wrote, or any other
+// that has a vocab.txt beside it or in Options.
+func Open(dir string, opts *Options) (*Model, error) {
+	if opts == nil {
+		opts = &Options{}
+	}
+	m := &Model{}
+	var err error
+	if m.settings, err = readSettings(dir); err != nil {
+		return nil, err
+	}
+	if opts.Cased != nil {
+		m.settings.DoLowerCase = !*opts.Cased
+	}
+	if opts.Profile != nil {
+		m.settings.Profile = *opts.Profile
+	}
+	if err := m.openTokenizer(dir, opts.VocabFile); err != nil {
+		return nil, err
+	}
+	if m.model, err = savedmodel.Load(dir, &savedmodel.Options{Tags: opts.Tags, Config: opts.Config}); err != nil {
+		return nil, err
+	}
+	signature := opts.Signature
+	if signature == "" {
+		signature = savedmodel.DefaultSignature
+	}
+	if err := m.bind(signature); err != nil {
+		return nil, errors.Join(fmt.Errorf("tfbert: %s does not answer questions as NVIDIA's export does: %w", dir, err), m.Close())
+	}
+	return m, nil
+}
+
+func (m *Model) openTokenizer(dir, vocabPath string) error {
+	if vocabPath == "" {
+		found, ok := beside(dir, vocabFile)
+		if !ok {
+			return fmt.Errorf("tfbert: %s has no %s beside it: name one with --vocab_file", dir, vocabFile)
+		}
+		vocabPath = found
+	}
+	vocab, err := readVocabFile(vocabPath, m.settings.Profile)
+	if err != nil {
+		return err
+	}
+	m.tokenizer = wordpiece.Tokenizer{Vocab: vocab, Cased: !m.settings.DoLowerCase, Profile: m.settings.Profile}
+	if path, ok := beside(dir, configFile); ok {
+		config, err := readConfigFile(path)
+		if err != nil {
+			return err
+		}
+		m.positions = config.MaxPositionEmbeddings
+		return checkVocabSize(vocabPath, vocab, config)
+	}
+	return nil
+}
+
+// bind finds the signature's inputs and outputs. unique_ids is fed where the signature has it, and
+// never fetched: results are in the order of the features.
+func (m *Model) bind(signature string) error {
+	meta := m.model.MetaGraph()
+	s, err := meta.Signature(signature)
+	if err != nil {
+		return err
+	}
+	inputs := []string{inputIDs, inputMask, segmentIDs}
+	for _, key := range inputs {
+		info, err := s.Input(key)
+		if err != nil {
+			return err
+		}
+		if info.DType != tf.Int32 || len(info.Shape) != 2 {
+			return fmt.Errorf("signature %q takes %v, not int32 [?,length]", signature, info)
+		}
+		m.length = info.Shape[1]
+	}
+	if _, err := s.Input(uniqueIDs); err == nil {
+		inputs = append(inputs, uniqueIDs)
+	}
+	m.predict, err = m.model.Func(signature, inputs, []string{startLogits, endLogits})
+	return err
+}
+
+// Close waits for the predictions under way and releases the model.
+func (m *Model) Close() error { return m.model.Close() }
+
+// Settings gives the choices of the model's export.
+func (m *Model) Settings() Settings { return m.settings }
+
+// SavedModel gives the model underneath.
+func (m *Model) SavedModel() *savedmodel.Model { return m.model }
+
+// Tokenizer gives the model's tokenizer.
+func (m *Model) Tokenizer() *wordpiece.Tokenizer { return &m.tokenizer }
+
+// MaxSeqLength gives the one sequence length that the model takes, 0 where it takes any up to its
+// number of positions.
+func (m *Model) MaxSeqLength() int { return int(max(0, m.length)) }
+
+// Answerer gives what answers questions with this model as run_squad.py does by default. Its fields
+// may be changed before use.
+func (m *Model) Answerer() *squad.Answerer {
+	return &squad.Answerer{
+		Featurizer: squad.Featurizer{Tokenizer: &m.tokenizer, MaxSeqLength: m.MaxSeqLength()},
+		Predictor:  m,
+	}
+}
+
+// CheckLength says why the model cannot take sequences of a length, nil where it can.
+func (m *Model) CheckLength(length int) error {
+	switch {
+	case m.length >= 0 && int64(length) != m.length:
+		return fmt.Errorf("tfbert: the model takes sequences of %d, not of %d: set --max_seq_length %d or export it with another",
+			m.length, length, m.length)
+	case m.positions > 0 && length > m.positions:
+		return fmt.Errorf("tfbert: a sequence length of %d does not fit the model, which has %d positions", length, m.positions)
+	}
+	return nil
+}
+
+// Predict runs the model over features of one length, as one batch.
+func (m *Model) Predict(ctx context.Context, features []squad.Feature) ([]squad.RawResult, error) {
+	if len(features) == 0 {
+		return nil, ctx.Err()
+	}
+	length := len(features[0].InputIDs)
+	if err := m.CheckLength(length); err != nil {
+		return nil, err
+	}
+	in, err := feeds(features, length)
+	defer closeAll(in)
+	if err != nil {
+		return nil, err
+	}
+	out, err := m.predict.Run(ctx, in[:m.predict.NumInputs()]...)
+	if err != nil {
+		return nil, fmt.Errorf("tfbert: predict: %w", err)
+	}
+	defer closeAll(out)
+	start, err := logits(out[0], len(features), length)
+	if err != nil {
+		return nil, err
+	}
+	end, err := logits(out[1], len(features), length)
+	if err != nil {
+		return nil, err
+	}
+	results := make([]squad.RawResult, len(features))
+	for i := range results {
+		row := func(values []float32) []float32 { return values[i*length : (i+1)*length : (i+1)*length] }
+		results[i] = squad.RawResult{UniqueID: features[i].UniqueID, StartLogits: row(start), EndLogits: row(end)}
+	}
+	return results, nil
+}
+
+// feeds makes the four tensors of a batch, in the order that bind gives the inputs.
+func feeds(features []squad.Feature, length int) ([]*tf.Tensor, error) {
+	n := len(features)
+	unique := make([]int32, 0, n)
+	ids, mask, segments := make([]int32, 0, n*length), make([]int32, 0, n*length), make([]int32, 0, n*length)
+	for i := range features {
+		f := &features[i]
+		if len(f.InputIDs) != length || len(f.InputMask) != length || len(f.SegmentIDs) != length {
+			return nil, fmt.Errorf("tfbert: predict: feature %d is %d long, the first of its batch %d", f.UniqueID, len(f.InputIDs), length)
+		}
+		unique = append(unique, f.UniqueID)
+		ids = append(ids, f.InputIDs...)
+		mask = append(mask, f.InputMask...)
+		segments = append(segments, f.SegmentIDs...)
+	}
+	var tensors []*tf.Tensor
+	matrix := tf.Shape{int64(n), int64(length)}
+	for _, in := range []struct {
+		shape  tf.Shape
+		values []int32
+	}{{matrix, ids}, {matrix, mask}, {matrix, segments}, {tf.Shape{int64(n)}, unique}} {
+		t, err := tf.NewTensor(in.shape, in.values)
+		if err != nil {
+			return tensors, err
+		}
+		tensors = append(tensors, t)
+	}
+	return tensors, nil
+}
+
+func logits(t *tf.Tensor, n, length int) ([]float32, error) {
+	if want := (tf.Shape{int64(n), int64(length)}); !want.Compatible(t.Shape()) {
+		return nil, fmt.Errorf("tfbert: predict: the model gives logits of shape %v, not %v", t.Shape(), want)
+	}
+	return tf.Values[float32](t)
+}
+
+func closeAll(tensors []*tf.Tensor) {
+	for _, t := range tensors {
+		_ = t.Close() // cannot fail
+	}
+}
