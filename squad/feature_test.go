@@ -5,12 +5,15 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/tfbert/go/squad"
+	"github.com/tfbert/go/wordpiece"
 )
 
 func TestGoldenFeatures(t *testing.T) {
@@ -69,4 +72,83 @@ func assertFeature(t *testing.T, line []byte, f *squad.Feature) {
 	}
 	require.Equal(t, want.TokenToOrigMap, orig)
 	require.Equal(t, want.TokenIsMaxContext, maxContext)
+}
+
+func TestFeaturizerDefaults(t *testing.T) {
+	f := &squad.Featurizer{Tokenizer: steve(t).Tokenizer}
+	w := windowsOf(t, f, "q", "who", strings.Repeat("dog ", 400))
+	require.Len(t, w.Features, 2)
+	assert.Len(t, w.Features[0].InputIDs, 384)
+	assert.Equal(t, squad.DocSpan{Start: 0, Length: 380}, w.Features[0].DocSpan)
+	assert.Equal(t, squad.DocSpan{Start: 128, Length: 272}, w.Features[1].DocSpan)
+
+	w = windowsOf(t, f, "q", strings.Repeat("who ", 100), "dog")
+	assert.Equal(t, 64+4, w.Features[0].Len)
+}
+
+func TestFeaturizerCheck(t *testing.T) {
+	vocab := func(text string) *wordpiece.Tokenizer {
+		v, err := wordpiece.ReadVocab(strings.NewReader(text))
+		require.NoError(t, err)
+		return &wordpiece.Tokenizer{Vocab: v}
+	}
+	good := steve(t).Tokenizer
+	for _, tt := range []struct {
+		name string
+		f    squad.Featurizer
+		want string
+	}{
+		{"no tokenizer", squad.Featurizer{}, "squad: features: no tokenizer with a vocabulary is set"},
+		{"no vocabulary", squad.Featurizer{Tokenizer: &wordpiece.Tokenizer{}}, "squad: features: no tokenizer with a vocabulary is set"},
+		{"query too long", squad.Featurizer{Tokenizer: good, MaxSeqLength: 67}, "squad: features: max_seq_length 67 leaves no room for the passage: it must be more than max_query_length 64 + 3; lower max_query_length"},
+		{"negative query", squad.Featurizer{Tokenizer: good, MaxQueryLength: -1}, "squad: features: max_query_length is -1: it must be at least 1"},
+		{"negative length", squad.Featurizer{Tokenizer: good, MaxSeqLength: -1}, "squad: features: max_seq_length -1 leaves no room"},
+		{"negative stride", squad.Featurizer{Tokenizer: good, DocStride: -1}, "squad: features: doc_stride is -1: it must be at least 1"},
+		{"no [CLS]", squad.Featurizer{Tokenizer: vocab("[PAD]\n[UNK]\n[SEP]")}, "squad: features: the vocabulary has no [CLS]: it is not the vocabulary of a BERT model"},
+		{"no [SEP]", squad.Featurizer{Tokenizer: vocab("[PAD]\n[UNK]\n[CLS]")}, "squad: features: the vocabulary has no [SEP]"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			assert.ErrorContains(t, tt.f.Check(), tt.want)
+			for _, err := range tt.f.Features(new(squad.Dataset).Examples()) {
+				assert.ErrorContains(t, err, tt.want)
+			}
+		})
+	}
+	assert.NoError(t, (&squad.Featurizer{Tokenizer: good, MaxSeqLength: 68}).Check())
+}
+
+// TestWindowsAllocateLittle holds that a window costs a fixed number of allocations.
+func TestWindowsAllocateLittle(t *testing.T) {
+	f := steve(t)
+	passage := &squad.Paragraph{Context: strings.Repeat("dog ", 1000)}
+	for i := range 100 {
+		passage.QAs = append(passage.QAs, squad.Question{ID: strconv.Itoa(i), Question: "who"})
+	}
+	d := &squad.Dataset{Articles: []squad.Article{{Paragraphs: []squad.Paragraph{*passage}}}}
+	windows := 0
+	allocs := testing.AllocsPerRun(3, func() {
+		windows = 0
+		for _, err := range f.Features(d.Examples()) {
+			require.NoError(t, err)
+			windows++
+		}
+	})
+	assert.Equal(t, 100*125, windows)
+	assert.Less(t, allocs, float64(windows)/10)
+}
+
+func TestWords(t *testing.T) {
+	for _, tt := range []struct {
+		context string
+		want    []string
+	}{
+		{"", nil},
+		{" \t\r\n\u202f", nil},
+		{"a b\tc\rd\ne\u202ff", []string{"a", "b", "c", "d", "e", "f"}},
+		{"  two  spaces ", []string{"two", "spaces"}},
+		{"a\u00a0b\u2009c\u3000d\ve\ff\u0085g", []string{"a\u00a0b\u2009c\u3000d\ve\ff\u0085g"}},
+		{"é 😀", []string{"é", "😀"}},
+	} {
+		assert.Equal(t, tt.want, squad.Words(tt.context), "%q", tt.context)
+	}
 }
