@@ -51,50 +51,52 @@ type splitter struct {
 
 	chunk   []byte // what is left of a chunk that is not ASCII, in scratch
 	scratch [2][]byte
-	word    []byte // the word last returned
 }
 
-// next returns the next word, valid until the next call, or nil at the end.
-func (s *splitter) next() []byte {
+// next appends the next word to the empty slice word. At the end of the text it stays empty.
+func (s *splitter) next(word []byte) []byte {
 	for {
-		s.word = s.word[:0]
 		switch {
 		case s.pos < s.end:
-			s.asciiWord()
+			word = s.asciiWord(word)
 		case len(s.chunk) > 0:
-			s.chunkWord()
+			word = s.chunkWord(word)
 		case !s.nextChunk():
-			return nil
+			return word
 		}
-		if len(s.word) > 0 {
-			return s.word
+		if len(word) > 0 {
+			return word
 		}
 	}
 }
 
 // asciiWord takes a word from text[pos:end].
-func (s *splitter) asciiWord() {
+func (s *splitter) asciiWord(word []byte) []byte {
 	lower := &lowered
 	if s.cased {
 		lower = &same
 	}
-	for ; s.pos < s.end; s.pos++ {
-		c := s.text[s.pos]
+	chunk := s.text[s.pos:s.end]
+	for i := range len(chunk) {
+		c := chunk[i]
 		switch kinds[c] {
 		case letter:
-			s.word = append(s.word, lower[c])
+			word = append(word, lower[c])
 		case punct:
-			if len(s.word) == 0 {
-				s.word = append(s.word, c)
-				s.pos++
+			if len(word) == 0 {
+				word = append(word, c)
+				i++
 			}
-			return
+			s.pos += i
+			return word
 		}
 	}
+	s.pos = s.end
+	return word
 }
 
 // chunkWord takes a word from chunk.
-func (s *splitter) chunkWord() {
+func (s *splitter) chunkWord(word []byte) []byte {
 	for len(s.chunk) > 0 {
 		r, size := rune(s.chunk[0]), 1
 		isPunct, isMark := kinds[s.chunk[0]] == punct, false
@@ -104,17 +106,18 @@ func (s *splitter) chunkWord() {
 			isPunct = class&pytext.Punct != 0
 			isMark = class&pytext.Mn != 0
 		}
-		if isPunct && len(s.word) > 0 {
-			return
+		if isPunct && len(word) > 0 {
+			break
 		}
 		if s.cased || !isMark {
-			s.word = append(s.word, s.chunk[:size]...)
+			word = append(word, s.chunk[:size]...)
 		}
 		s.chunk = s.chunk[size:]
 		if isPunct {
-			return
+			break
 		}
 	}
+	return word
 }
 
 // nextChunk finds the next chunk and reports whether there is one. A chunk may turn out empty.
@@ -122,23 +125,26 @@ func (s *splitter) nextChunk() bool {
 	for s.pos < len(s.text) && kinds[s.text[s.pos]] == space {
 		s.pos++
 	}
-	if s.pos == len(s.text) {
-		return false
-	}
-	s.end = s.pos
-	for s.end < len(s.text) && kinds[s.text[s.end]] != space {
-		if kinds[s.text[s.end]] == wide {
-			s.end = 0
+	for end := s.pos; end < len(s.text); end++ {
+		switch kinds[s.text[end]] {
+		case space:
+			s.end = end
+			return true
+		case wide:
 			s.wideChunk()
 			return true
 		}
-		s.end++
 	}
-	return true
+	s.end = len(s.text)
+	return s.pos < s.end
 }
 
 // wideChunk makes ready the chunk at pos, which is not all ASCII.
 func (s *splitter) wideChunk() {
+	if s.scratch[0] == nil {
+		buf := make([]byte, 128)
+		s.scratch = [2][]byte{buf[:0:64], buf[64:64]}
+	}
 	clean := s.clean(s.scratch[0][:0])
 	s.scratch[0] = clean
 	s.chunk = clean

@@ -5,8 +5,10 @@ import (
 	"slices"
 )
 
-// noNode is the node that is not there.
-const noNode = -1
+const (
+	noNode   = -1 // the node that is not there
+	noParent = -2 // the parent of the root
+)
 
 // A trie holds strings as a double array: the child of a node for a byte is at the node's base plus
 // the byte, if the cell there names the node as its parent. Node 0 is the root.
@@ -53,72 +55,89 @@ func (t trie) longest(node int32, word []byte) (id int32, size int) {
 
 // newTrie returns the trie in which strings[i] has the id i, or the last such i.
 func newTrie(strings []string) trie {
-	b := trieBuilder{strings: strings, order: make([]int32, len(strings))}
-	for i := range b.order {
-		b.order[i] = int32(i)
+	order := make([]int32, len(strings))
+	for i := range order {
+		order[i] = int32(i)
 	}
-	slices.SortFunc(b.order, func(i, j int32) int {
-		return cmp.Or(cmp.Compare(strings[i], strings[j]), cmp.Compare(i, j))
+	slices.SortFunc(order, func(i, j int32) int {
+		if c := cmp.Compare(strings[i], strings[j]); c != 0 {
+			return c
+		}
+		return cmp.Compare(i, j)
 	})
+	b := trieBuilder{strings: strings}
 	b.reserve(1)
-	b.trie[0].parent = 0
-	b.build(0, b.order, 0)
+	b.trie[0].parent = noParent
+	// Depth first, but not by recursion: a line may be as long as the file.
+	todo := []branch{{order: order}}
+	for len(todo) > 0 {
+		last := todo[len(todo)-1]
+		todo = b.grow(todo[:len(todo)-1], last)
+	}
 	return b.trie
 }
 
-// A trieBuilder places the nodes of a trie depth first.
+// A trieBuilder places the nodes of a trie.
 type trieBuilder struct {
-	trie    trie
-	strings []string
-	order   []int32 // indices into strings, sorted
-	free    int     // no cell before it is free
+	trie     trie
+	strings  []string
+	children []byte   // scratch
+	from     [257]int // by number of children: no base before it suits so many
 }
 
-// build fills in node, whose strings are those of order and share their first depth bytes.
-func (b *trieBuilder) build(node int32, order []int32, depth int) {
-	for len(order) > 0 && len(b.strings[order[0]]) == depth {
-		b.trie[node].id = order[0]
-		order = order[1:]
-	}
-	if len(order) == 0 {
-		return
-	}
-	var children []byte
-	for _, i := range order {
-		if c := b.strings[i][depth]; len(children) == 0 || children[len(children)-1] != c {
-			children = append(children, c)
-		}
-	}
-	base := b.place(children)
-	b.trie[node].base = int32(base)
-	for _, c := range children {
-		b.trie[base+int(c)].parent = node
-	}
-	for _, c := range children {
-		n := 0
-		for n < len(order) && b.strings[order[n]][depth] == c {
-			n++
-		}
-		b.build(int32(base+int(c)), order[:n], depth+1)
-		order = order[n:]
-	}
+// A branch is a node whose cell is placed and what is below it: the strings of order, sorted indices,
+// which share their first depth bytes.
+type branch struct {
+	node  int32
+	order []int32
+	depth int
 }
 
-// place returns a base at which the cells of all children are free.
-func (b *trieBuilder) place(children []byte) int {
-	for b.trie[b.free].parent != noNode {
-		b.free++
-		b.reserve(b.free + 1)
+// grow places the children of br and appends their branches to todo.
+func (b *trieBuilder) grow(todo []branch, br branch) []branch {
+	for len(br.order) > 0 && len(b.strings[br.order[0]]) == br.depth {
+		b.trie[br.node].id = br.order[0]
+		br.order = br.order[1:]
 	}
+	if len(br.order) == 0 {
+		return todo
+	}
+	first := len(todo)
+	b.children = b.children[:0]
+	start := 0 // of the strings of one child
+	for i := range br.order {
+		c := b.strings[br.order[i]][br.depth]
+		if i+1 < len(br.order) && b.strings[br.order[i+1]][br.depth] == c {
+			continue
+		}
+		b.children = append(b.children, c)
+		todo = append(todo, branch{order: br.order[start : i+1], depth: br.depth + 1})
+		start = i + 1
+	}
+	base := b.place(b.children)
+	b.trie[br.node].base = base
+	for i, c := range b.children {
+		child := base + int32(c)
+		b.trie[child].parent = br.node
+		todo[first+i].node = child
+	}
+	return todo
+}
+
+// place returns a base at which the cells of all children are free. The search for so many children
+// goes on where the last one ended, which leaves some holes to nodes with fewer children and keeps
+// the whole near linear.
+func (b *trieBuilder) place(children []byte) int32 {
 search:
-	for base := max(b.free-int(children[0]), 0); ; base++ {
-		b.reserve(base + 256)
+	for base := b.from[len(children)]; ; base++ {
+		b.reserve(base + 1)
 		for _, c := range children {
 			if b.trie[base+int(c)].parent != noNode {
 				continue search
 			}
 		}
-		return base
+		b.from[len(children)] = base
+		return int32(base)
 	}
 }
 

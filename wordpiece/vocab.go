@@ -13,6 +13,9 @@ import (
 // unknown is the piece that stands for words the vocabulary cannot spell.
 const unknown = "[UNK]"
 
+// maxVocab is a size in bytes that no vocabulary has: they are about a megabyte at most.
+const maxVocab = 1 << 26
+
 // A Vocab maps pieces to ids and back. It is read by [ReadVocab] or [Profile.ReadVocab] and safe
 // for concurrent use.
 type Vocab struct {
@@ -23,16 +26,19 @@ type Vocab struct {
 }
 
 // ReadVocab reads a vocab.txt: a piece a line, its id the number of the line from 0. White space
-// around a piece is not part of it; of a piece that stands twice the later id counts. It is an
-// error if [UNK] is missing or the file is not UTF-8.
+// around a piece is not part of it, and of a piece that stands twice the later id counts. It is an
+// error if the file is not UTF-8 or has no [UNK], which every text may need.
 func ReadVocab(r io.Reader) (*Vocab, error) { return NVIDIA1903.ReadVocab(r) }
 
-// ReadVocab reads a vocabulary as the profile's script does. It is [ReadVocab], except that for
-// NVIDIA2006 a lone carriage return ends a line too.
+// ReadVocab reads a vocabulary as the profile's script does: as [ReadVocab] does, but for NVIDIA2006
+// a lone carriage return ends a line too.
 func (p Profile) ReadVocab(r io.Reader) (*Vocab, error) {
-	data, err := io.ReadAll(r)
+	data, err := io.ReadAll(io.LimitReader(r, maxVocab+1))
 	if err != nil {
 		return nil, fmt.Errorf("wordpiece: read vocabulary: %w", err)
+	}
+	if len(data) > maxVocab {
+		return nil, fmt.Errorf("wordpiece: read vocabulary: more than %d MiB: give the vocab.txt of the checkpoint", maxVocab>>20)
 	}
 	if p.valid() && profiles[p].anyLine {
 		data = bytes.ReplaceAll(data, []byte("\r\n"), []byte("\n"))

@@ -27,7 +27,8 @@ func (t *Tokenizer) Tokenize(text string) []string {
 func (t *Tokenizer) AppendIDs(dst []int32, text string) []int32 {
 	limit := profiles[t.Profile].maxChars
 	s := t.split(text)
-	for word := s.next(); word != nil; word = s.next() {
+	var buf [64]byte // on the stack, for all but very long words
+	for word := s.next(buf[:0]); len(word) > 0; word = s.next(word[:0]) {
 		if len(word) > limit && utf8.RuneCount(word) > limit {
 			dst = append(dst, t.Vocab.unk)
 			continue
@@ -41,7 +42,7 @@ func (t *Tokenizer) AppendIDs(dst []int32, text string) []int32 {
 func (t *Tokenizer) Basic(text string) []string {
 	var words []string
 	s := t.split(text)
-	for word := s.next(); word != nil; word = s.next() {
+	for word := s.next(nil); len(word) > 0; word = s.next(word[:0]) {
 		words = append(words, string(word))
 	}
 	return words
@@ -50,16 +51,14 @@ func (t *Tokenizer) Basic(text string) []string {
 // AppendBasic appends the words that Basic returns to dst, separated by single spaces.
 func (t *Tokenizer) AppendBasic(dst []byte, text string) []byte {
 	s := t.split(text)
-	for n := 0; ; n++ {
-		word := s.next()
-		if word == nil {
-			return dst
-		}
-		if n > 0 {
+	start := len(dst)
+	for word := s.next(nil); len(word) > 0; word = s.next(word[:0]) {
+		if len(dst) > start {
 			dst = append(dst, ' ')
 		}
 		dst = append(dst, word...)
 	}
+	return dst
 }
 
 func (t *Tokenizer) split(text string) splitter {
