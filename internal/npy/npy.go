@@ -1,0 +1,215 @@
+// Package npy reads and writes NumPy's .npy files (format 1.0) row by row, and .npz archives of
+// them, so that an array need not fit into memory. Only int32 and float32 in C order are known,
+// which is all that tfbert exchanges with Python.
+//
+// Format: numpy.lib.format in NumPy's documentation.
+package npy
+
+import (
+	"archive/zip"
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// The types of elements.
+const (
+	Int32   = "<i4"
+	Float32 = "<f4"
+)
+
+const magic = "\x93NUMPY"
+
+// headerSize is that of the headers we write: enough for any shape, so that the number of rows can
+// be filled in when it is known.
+const headerSize = 128
+
+func header(dtype string, shape []int) []byte {
+	dims := make([]string, len(shape))
+	for i, d := range shape {
+		dims[i] = strconv.Itoa(d)
+	}
+	tuple := strings.Join(dims, ", ")
+	if len(shape) == 1 {
+		tuple += ","
+	}
+	text := fmt.Sprintf("{'descr': '%s', 'fortran_order': False, 'shape': (%s), }", dtype, tuple)
+	b := append([]byte(magic), 1, 0)
+	b = binary.LittleEndian.AppendUint16(b, headerSize-10)
+	b = append(b, text...)
+	for len(b) < headerSize-1 {
+		b = append(b, ' ')
+	}
+	return append(b, '\n')
+}
+
+// Writer writes an array of rows that all have one shape.
+type Writer struct {
+	f     *os.File
+	w     *bufio.Writer
+	dtype string
+	row   []int
+	size  int // elements of a row
+	n     int // elements written
+	buf   []byte
+}
+
+// Create begins an array in a new file. Of its shape, the length of the first axis is what will
+// have been written when Close is called, row the rest.
+func Create(path, dtype string, row ...int) (*Writer, error) {
+	f, err := os.Create(path)
+	if err != nil {
+		return nil, err
+	}
+	w := &Writer{f: f, w: bufio.NewWriterSize(f, 1<<16), dtype: dtype, row: row, size: 1}
+	for _, d := range row {
+		w.size *= d
+	}
+	_, err = w.w.Write(header(dtype, append([]int{0}, row...)))
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return w, nil
+}
+
+// WriteInt32s appends elements.
+func (w *Writer) WriteInt32s(values []int32) error {
+	w.buf = w.buf[:0]
+	for _, v := range values {
+		w.buf = binary.LittleEndian.AppendUint32(w.buf, uint32(v))
+	}
+	return w.write(len(values))
+}
+
+// WriteFloat32s appends elements.
+func (w *Writer) WriteFloat32s(values []float32) error {
+	w.buf = w.buf[:0]
+	for _, v := range values {
+		w.buf = binary.LittleEndian.AppendUint32(w.buf, math.Float32bits(v))
+	}
+	return w.write(len(values))
+}
+
+func (w *Writer) write(n int) error {
+	w.n += n
+	_, err := w.w.Write(w.buf)
+	return err
+}
+
+// Close completes the file. The elements must make up whole rows.
+func (w *Writer) Close() error {
+	err := w.w.Flush()
+	if err == nil && w.size > 0 && w.n%w.size != 0 {
+		err = fmt.Errorf("npy: %d elements are not whole rows of %d", w.n, w.size)
+	}
+	if err == nil {
+		rows := 0
+		if w.size > 0 {
+			rows = w.n / w.size
+		}
+		_, err = w.f.WriteAt(header(w.dtype, append([]int{rows}, w.row...)), 0)
+	}
+	return errors.Join(err, w.f.Close())
+}
+
+// Reader reads an array in the order of its elements.
+type Reader struct {
+	DType string
+	Shape []int
+	r     *bufio.Reader
+	buf   []byte
+}
+
+var headerPattern = regexp.MustCompile(
+	`^\{\s*'descr':\s*'([^']*)',\s*'fortran_order':\s*(True|False),\s*'shape':\s*\(([0-9, ]*)\),?\s*\}\s*$`)
+
+// NewReader reads the header.
+func NewReader(r io.Reader) (*Reader, error) {
+	br := bufio.NewReaderSize(r, 1<<16)
+	var prefix [10]byte
+	if _, err := io.ReadFull(br, prefix[:]); err != nil || string(prefix[:6]) != magic {
+		return nil, errors.New("npy: not a .npy file")
+	}
+	if prefix[6] != 1 {
+		return nil, fmt.Errorf("npy: format version %d.%d is not supported, only 1.0", prefix[6], prefix[7])
+	}
+	text := make([]byte, binary.LittleEndian.Uint16(prefix[8:]))
+	if _, err := io.ReadFull(br, text); err != nil {
+		return nil, errors.New("npy: the header is cut short")
+	}
+	m := headerPattern.FindSubmatch(text)
+	if m == nil {
+		return nil, fmt.Errorf("npy: cannot read the header %q", text)
+	}
+	if string(m[2]) == "True" {
+		return nil, errors.New("npy: the array is in Fortran order; save numpy.ascontiguousarray of it")
+	}
+	a := &Reader{DType: string(m[1]), r: br}
+	for field := range strings.SplitSeq(string(m[3]), ",") {
+		if field = strings.TrimSpace(field); field == "" {
+			continue
+		}
+		n, err := strconv.Atoi(field)
+		if err != nil {
+			return nil, fmt.Errorf("npy: cannot read the shape (%s)", m[3])
+		}
+		a.Shape = append(a.Shape, n)
+	}
+	return a, nil
+}
+
+// ReadFloat32s fills values with the next elements.
+func (a *Reader) ReadFloat32s(values []float32) error {
+	if a.DType != Float32 {
+		return fmt.Errorf("npy: the array holds %s, not float32 (%s)", a.DType, Float32)
+	}
+	if need := 4 * len(values); cap(a.buf) < need {
+		a.buf = make([]byte, need)
+	}
+	buf := a.buf[:4*len(values)]
+	if _, err := io.ReadFull(a.r, buf); err != nil {
+		return fmt.Errorf("npy: the file is cut short: %w", err)
+	}
+	for i := range values {
+		values[i] = math.Float32frombits(binary.LittleEndian.Uint32(buf[4*i:]))
+	}
+	return nil
+}
+
+// Zip writes arrays, each a .npy file, as an .npz archive. names and files go in pairs.
+func Zip(path string, names, files []string) (err error) {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	z := zip.NewWriter(f)
+	for i, name := range names {
+		if err := addFile(z, name+".npy", files[i]); err != nil {
+			return err
+		}
+	}
+	return z.Close()
+}
+
+func addFile(z *zip.Writer, name, file string) error {
+	// Stored, not compressed, as numpy.savez does.
+	w, err := z.CreateHeader(&zip.FileHeader{Name: name, Method: zip.Store})
+	if err != nil {
+		return err
+	}
+	r, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	_, err = io.Copy(w, r)
+	return err
+}
