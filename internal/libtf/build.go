@@ -16,7 +16,7 @@ import (
 // once, and what comes out of them.
 const (
 	cpuSpace = 1_200_000_000
-	gpuSpace = 10_000_000_000
+	gpuSpace = 8_000_000_000
 )
 
 const stagePrefix = ".installing-"

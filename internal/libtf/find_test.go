@@ -116,6 +116,10 @@ func TestPathEnvironment(t *testing.T) {
 	putLibrary(t, dir, "archive/lib/libtensorflow.so")
 	text := filepath.Join(dir, "text.so")
 	require.NoError(t, os.WriteFile(text, []byte("INPUT(libtensorflow.so.2)"), 0o644))
+	cut := filepath.Join(dir, "cut.so")
+	require.NoError(t, os.WriteFile(cut, fakeLibrary(t, machines[runtime.GOARCH], elf.ET_DYN)[:40], 0o644))
+	empty := filepath.Join(dir, "empty.so")
+	require.NoError(t, os.WriteFile(empty, nil, 0o644))
 	foreign := filepath.Join(dir, "foreign.so")
 	require.NoError(t, os.WriteFile(foreign, fakeLibrary(t, elf.EM_S390, elf.ET_DYN), 0o644))
 	program := filepath.Join(dir, "program")
@@ -129,6 +133,8 @@ func TestPathEnvironment(t *testing.T) {
 		{"nothing there", filepath.Join(dir, "none"), "", "no such file"},
 		{"folder without", dir, "", "no libtensorflow_cc.so.2 or"},
 		{"not a library", text, "", "not a shared library"},
+		{"cut", cut, "", "not a whole one"},
+		{"empty", empty, "", "not a whole one"},
 		{"for another machine", foreign, "", "is for EM_S390, this machine is"},
 		{"a program", program, "", "not a shared library but ET_EXEC"},
 	} {

@@ -140,7 +140,7 @@ func (l linker) hasAny(name, dir string) bool {
 func isGPUBuild(path string) bool {
 	framework := filepath.Join(filepath.Dir(path), filepath.Base(frameworkLibrary))
 	for _, path := range []string{path, framework} {
-		lib, err := openLibrary(path)
+		lib, err := readLibrary(path)
 		if err != nil {
 			continue
 		}

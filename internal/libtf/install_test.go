@@ -6,10 +6,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -406,6 +408,14 @@ func TestInstallGPUNotBuiltFor(t *testing.T) {
 	assertNothing(t, i.Dir)
 }
 
+func TestPlatforms(t *testing.T) {
+	tags := platforms("x86_64")
+	assert.Equal(t, "manylinux_2_27_x86_64", tags[0])
+	assert.Equal(t, "manylinux1_x86_64", tags[len(tags)-1])
+	assert.Less(t, slices.Index(tags, "manylinux_2_25_x86_64"), slices.Index(tags, "manylinux2014_x86_64"), "newer wheels first")
+	assert.Contains(t, tags, "manylinux2010_x86_64")
+}
+
 func TestSupported(t *testing.T) {
 	for system, want := range map[string]bool{
 		"linux/amd64": true, "linux/arm64": true,
@@ -435,4 +445,15 @@ func TestPins(t *testing.T) {
 	}
 	_, ok := findPin(pinned(), "tensorflow-cpu", "2.20.0", "x86_64")
 	assert.False(t, ok)
+}
+
+func ExampleInstall() {
+	inst, err := Install(context.Background(), Options{
+		Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+	})
+	if err != nil {
+		fmt.Println(err) // says what to do: install pip, pass a wheel, make room
+		return
+	}
+	fmt.Println(inst.Library())
 }

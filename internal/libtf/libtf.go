@@ -90,7 +90,7 @@ func openInstallation(dir string) (Installation, error) {
 	return inst, nil
 }
 
-// writeManifest makes dir an installation, on the disk for good.
+// writeManifest makes dir an installation. It comes last, after the files it speaks for.
 func writeManifest(dir string, inst Installation) error {
 	data, err := json.MarshalIndent(inst, "", "  ")
 	if err != nil {
@@ -133,7 +133,7 @@ func installations(root string) ([]Installation, error) {
 func DefaultDir() (string, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
-		return "", fmt.Errorf("libtf: no cache folder: %w", err)
+		return "", fmt.Errorf("no cache folder: %w", err)
 	}
 	return filepath.Join(cache, "tfbert", "libtensorflow"), nil
 }

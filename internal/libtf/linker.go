@@ -5,6 +5,8 @@ import (
 	"debug/elf"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -77,7 +79,7 @@ func (l linker) missing(path string) ([]MissingLibrary, error) {
 	var lacking []MissingLibrary
 	seen := make(map[string]bool)
 	for queue := []string{path}; len(queue) > 0; queue = queue[1:] {
-		lib, err := openLibrary(queue[0])
+		lib, err := readLibrary(queue[0])
 		if err != nil {
 			return nil, err
 		}
@@ -105,9 +107,9 @@ func (l linker) glibc() (string, error) {
 		}
 		return "", errors.New("no glibc (libc.so.6) found, which TensorFlow's library needs")
 	}
-	f, err := elf.Open(path)
+	f, err := openLibrary(path)
 	if err != nil {
-		return "", fmt.Errorf("%s: %w", path, err)
+		return "", err
 	}
 	defer f.Close()
 	versions, err := f.DynamicVersions()
@@ -129,32 +131,27 @@ type library struct {
 	runpath []string // folders to look for them in
 }
 
-// openLibrary reads a shared library of this machine's kind.
-func openLibrary(path string) (library, error) {
-	f, err := elf.Open(path)
-	var format *elf.FormatError
-	switch {
-	case errors.As(err, &format):
-		return library{}, fmt.Errorf("%s: not a shared library, or not a whole one: %w", path, err)
-	case err != nil:
+// readLibrary reads the needs of a shared library.
+func readLibrary(path string) (library, error) {
+	f, err := openLibrary(path)
+	if err != nil {
 		return library{}, err
 	}
 	defer f.Close()
-	if want := machines[runtime.GOARCH]; f.Machine != want {
-		return library{}, fmt.Errorf("%s: is for %v, this machine is %v", path, f.Machine, want)
-	}
-	if f.Type != elf.ET_DYN {
-		return library{}, fmt.Errorf("%s: not a shared library but %v", path, f.Type)
-	}
-	// A file without these sections has no needs; the loader will say what else is wrong with it.
 	var lib library
-	lib.needed, _ = f.ImportedLibraries()
+	if lib.needed, err = dynamicStrings(f, elf.DT_NEEDED); err != nil {
+		return library{}, fmt.Errorf("%s: %w", path, err)
+	}
+	origin := strings.NewReplacer("$ORIGIN", filepath.Dir(path), "${ORIGIN}", filepath.Dir(path))
 	for _, tag := range []elf.DynTag{elf.DT_RUNPATH, elf.DT_RPATH} {
-		entries, _ := f.DynString(tag)
+		entries, err := dynamicStrings(f, tag)
+		if err != nil {
+			return library{}, fmt.Errorf("%s: %w", path, err)
+		}
 		for _, entry := range entries {
-			for _, dir := range strings.Split(entry, ":") {
-				dir = strings.NewReplacer("$ORIGIN", filepath.Dir(path), "${ORIGIN}", filepath.Dir(path)).Replace(dir)
-				if !slices.Contains(lib.runpath, dir) { // TensorFlow's repeats a few hundred times
+			for dir := range strings.SplitSeq(entry, ":") {
+				dir = origin.Replace(dir)
+				if !slices.Contains(lib.runpath, dir) { // TensorFlow repeats some a hundred times
 					lib.runpath = append(lib.runpath, dir)
 				}
 			}
@@ -163,10 +160,62 @@ func openLibrary(path string) (library, error) {
 	return lib, nil
 }
 
+// dynamicStrings returns the strings of a dynamic tag. Unlike elf.File.DynString it does not read
+// the whole string table, which is 82 MB in TensorFlow's library.
+func dynamicStrings(f *elf.File, tag elf.DynTag) ([]string, error) {
+	dynamic := f.SectionByType(elf.SHT_DYNAMIC)
+	if dynamic == nil || int(dynamic.Link) >= len(f.Sections) {
+		return nil, nil
+	}
+	offsets, err := f.DynValue(tag)
+	if err != nil {
+		return nil, err
+	}
+	table := f.Sections[dynamic.Link]
+	var found []string
+	for _, offset := range offsets {
+		if offset >= table.Size {
+			return nil, fmt.Errorf("%v lies outside the string table", tag)
+		}
+		text, err := bufio.NewReader(io.NewSectionReader(table, int64(offset), int64(table.Size-offset))).ReadString(0)
+		if err != nil {
+			return nil, fmt.Errorf("%v: %w", tag, err)
+		}
+		found = append(found, text[:len(text)-1])
+	}
+	return found, nil
+}
+
+// openLibrary opens a shared library for this machine. It reads little, so that a cut file may
+// still pass; the loader will tell.
+func openLibrary(path string) (*elf.File, error) {
+	f, err := elf.Open(path)
+	var system *fs.PathError
+	switch {
+	case errors.As(err, &system):
+		return nil, err
+	case err != nil:
+		return nil, fmt.Errorf("%s: not a shared library, or not a whole one: %w", path, err)
+	}
+	switch want := machines[runtime.GOARCH]; {
+	case f.Machine != want:
+		err = fmt.Errorf("%s: is for %v, this machine is %v", path, f.Machine, want)
+	case f.Type != elf.ET_DYN:
+		err = fmt.Errorf("%s: not a shared library but %v", path, f.Type)
+	default:
+		return f, nil
+	}
+	f.Close()
+	return nil, err
+}
+
 var machines = map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}
 
 // checkLibrary tells whether path is a shared library for this machine.
 func checkLibrary(path string) error {
-	_, err := openLibrary(path)
-	return err
+	f, err := openLibrary(path)
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }

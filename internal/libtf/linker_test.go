@@ -1,9 +1,12 @@
 package libtf
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -84,4 +87,27 @@ func TestGlibc(t *testing.T) {
 
 	_, err = linker{}.glibc()
 	assert.ErrorContains(t, err, "glibc")
+}
+
+// TensorFlow's string table is 82 MB; looking at a library must not read it.
+func TestMissingReadsLittle(t *testing.T) {
+	dir := bareSystem(t)
+	source := filepath.Join(t.TempDir(), "names.c")
+	var names strings.Builder
+	for i := range 20_000 {
+		fmt.Fprintf(&names, "int a_name_of_a_symbol_that_is_as_long_as_those_of_cplusplus_%d;\n", i)
+	}
+	require.NoError(t, os.WriteFile(source, []byte(names.String()), 0o644))
+	path := filepath.Join(dir, "libnames.so")
+	compile(t, path, source)
+	info, err := os.Stat(path)
+	require.NoError(t, err)
+	require.Greater(t, info.Size(), int64(1<<20))
+
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err = readLibrary(path)
+	runtime.ReadMemStats(&after)
+	require.NoError(t, err)
+	assert.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(100<<10))
 }

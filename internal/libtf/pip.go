@@ -24,8 +24,17 @@ type pip struct {
 
 const noPip = "install Python 3 with pip (Debian, Ubuntu: apt install python3-pip; Fedora: dnf install python3-pip), or download the wheel elsewhere and pass it with --wheel"
 
-// platforms are the tags of the wheels to take, newest first: pip takes none but those it is given.
-var platforms = []string{"manylinux_2_27", "manylinux_2_17", "manylinux2014", "manylinux_2_12", "manylinux2010", "manylinux1"}
+// platforms returns the tags of the wheels to take, best first: those of a system with glibc 2.27,
+// and of every older one. Pip takes no others, nor works out the older ones by itself.
+func platforms(arch string) (tags []string) {
+	for minor := 27; minor >= 5; minor-- {
+		tags = append(tags, fmt.Sprintf("manylinux_2_%d_%s", minor, arch))
+		if old, ok := map[int]string{17: "manylinux2014_", 12: "manylinux2010_", 5: "manylinux1_"}[minor]; ok {
+			tags = append(tags, old+arch)
+		}
+	}
+	return tags
+}
 
 // download fetches the wheels that reqs name, without what they depend on, and returns their
 // paths. They are chosen for the given CPython and arch, not for the Python that runs pip, so that
@@ -44,8 +53,8 @@ func (p pip) download(ctx context.Context, dir, cpython, arch string, reqs ...st
 	}
 	args := []string{"-m", "pip", "download", "--no-input", "--progress-bar", "off",
 		"--no-deps", "--only-binary", ":all:", "--implementation", "cp", "--python-version", cpython}
-	for _, platform := range platforms {
-		args = append(args, "--platform", platform+"_"+arch)
+	for _, tag := range platforms(arch) {
+		args = append(args, "--platform", tag)
 	}
 	args = append(args, "--dest", wheels)
 	out := &lines{each: p.line}
