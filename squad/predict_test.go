@@ -183,3 +183,47 @@ func TestGoldenDevSet(t *testing.T) {
 		})
 	}
 }
+
+// TestGoldenModelOnDevSet decodes what the bundled model made of the dev set's first windows.
+func TestGoldenModelOnDevSet(t *testing.T) {
+	g := devGolden(t, "e2e")
+	f, err := os.Open(g.base + ".logits-first-64.npy")
+	require.NoError(t, err)
+	defer f.Close()
+	var logits []float32
+	require.NoError(t, npyio.Read(f, &logits))
+	next := func() []float32 {
+		l := logits[:g.MaxSeqLength]
+		logits = logits[g.MaxSeqLength:]
+		return l
+	}
+	var all []squad.Prediction
+	for w, err := range g.featurizer(t).Windows(g.examples(t)) {
+		require.NoError(t, err)
+		if len(logits) < len(w.Features)*2*g.MaxSeqLength {
+			break
+		}
+		var results []squad.RawResult
+		for _, f := range w.Features {
+			results = append(results, squad.RawResult{UniqueID: f.UniqueID, StartLogits: next(), EndLogits: next()})
+		}
+		p, err := g.decoder().Decode(w.Example, w.Features, results)
+		require.NoError(t, err)
+		all = append(all, p)
+	}
+	require.Greater(t, len(all), 50)
+	for _, tt := range []struct {
+		golden string
+		write  func(io.Writer, []squad.Prediction) error
+	}{
+		{".nbest-first-200.json.gz", squad.WriteNBest},
+		{".predictions.json.gz", squad.WritePredictions},
+	} {
+		var b bytes.Buffer
+		require.NoError(t, tt.write(&b, all))
+		got := bytes.TrimSuffix(b.Bytes(), []byte("\n}\n"))
+		want := gunzip(t, g.base+tt.golden)
+		require.Greater(t, len(want), len(got))
+		assertBytes(t, want[:len(got)], got, tt.golden)
+	}
+}
