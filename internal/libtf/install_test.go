@@ -222,6 +222,9 @@ func TestInstallFails(t *testing.T) {
 		{"no network", func(t *testing.T, x *index, i *installer) {
 			x.file("fail", "WARNING: Retrying\nERROR: Could not install packages: connection refused\n\n[notice] new pip\n")
 		}, []string{"exit status 1: ERROR: Could not install packages: connection refused"}},
+		{"pip crashes", func(t *testing.T, x *index, i *installer) {
+			x.file("fail", "ERROR: Exception:\nTraceback (most recent call last):\nOSError: [Errno 28] No space left on device\n")
+		}, []string{"exit status 1: OSError: [Errno 28] No space left on device"}},
 		{"no pip", func(t *testing.T, x *index, i *installer) { x.file("fail", "/usr/bin/python3: No module named pip\n") },
 			[]string{"this Python has no pip", "apt install python3-pip", "--wheel"}},
 		{"no such Python", func(t *testing.T, x *index, i *installer) { i.Python = x.path("python9") },

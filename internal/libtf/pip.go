@@ -162,9 +162,15 @@ func (l *lines) Write(p []byte) (int, error) {
 		if text == "" {
 			continue
 		}
-		if !strings.HasPrefix(l.last, "ERROR") || strings.HasPrefix(text, "ERROR") {
+		if !tellsError(l.last) || tellsError(text) {
 			l.last = text
 		}
 		l.each(text)
 	}
+}
+
+// tellsError tells whether a line of pip's says what went wrong. A bare "ERROR: Exception:" does not:
+// a traceback follows, and its last line does.
+func tellsError(line string) bool {
+	return strings.HasPrefix(line, "ERROR: ") && line != "ERROR: Exception:"
 }
