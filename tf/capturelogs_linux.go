@@ -50,12 +50,17 @@ func CaptureLogs(l *slog.Logger) (stop func() error, err error) {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		lines := bufio.NewReader(r)
+		level := levelNone // of the message that the line before belongs to
 		for {
 			line, err := lines.ReadString('\n')
 			text := strings.TrimSuffix(line, "\n")
-			if level, source, message, ok := parseLog(text); ok {
+			if parsed, source, message, ok := parseLog(text); ok {
+				level = parsed
 				l.Log(context.Background(), level, message, "source", source)
+			} else if level != levelNone && continues(text) {
+				l.Log(context.Background(), level, text)
 			} else if line != "" {
+				level = levelNone
 				_, _ = real.WriteString(line) // a broken standard error leaves nobody to tell
 			}
 			if err != nil {

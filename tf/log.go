@@ -2,6 +2,7 @@ package tf
 
 import (
 	"log/slog"
+	"math"
 	"regexp"
 	"strings"
 	"sync/atomic"
@@ -25,8 +26,14 @@ func logLine(line string) {
 var logPrefix = regexp.MustCompile(
 	`^(?:([IWEF])\d{4} \S+ +\d+ |\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: ([IWEF]) )(\S+:\d+)\] (.*)$`)
 
+// abslWarning stands before the first line of Abseil's log, where its flags are not set up.
+const abslWarning = "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR"
+
 // parseLog takes a line of TensorFlow's log apart.
 func parseLog(line string) (level slog.Level, source, message string, ok bool) {
+	if line == abslWarning {
+		return slog.LevelInfo, "absl", line, true
+	}
 	m := logPrefix.FindStringSubmatch(line)
 	if m == nil {
 		return 0, "", "", false
@@ -40,4 +47,14 @@ func parseLog(line string) (level slog.Level, source, message string, ok bool) {
 		level = slog.LevelError
 	}
 	return level, m[3], m[4], true
+}
+
+// levelNone says that a line of standard error is none of TensorFlow's.
+const levelNone = slog.Level(math.MaxInt)
+
+// continues says whether a line that follows one of TensorFlow's belongs to its message. Messages
+// of several lines are rare; their further lines are indented, but for this one.
+func continues(line string) bool {
+	return strings.HasPrefix(line, "\t") || strings.HasPrefix(line, "  ") ||
+		strings.HasPrefix(line, "To enable the following instructions:")
 }

@@ -18,6 +18,7 @@ func TestParseLog(t *testing.T) {
 		{"W0000 00:00:1795409292.688686    4844 a/b.cc:1] careful", slog.LevelWarn, "a/b.cc:1", "careful", true},
 		{"E0101 10:11:12.131415 12 c.cc:7] ", slog.LevelError, "c.cc:7", "", true},
 		{"2024-05-01 10:11:12.131415: F tensorflow/core/x.cc:9] fatal", slog.LevelError, "tensorflow/core/x.cc:9", "fatal", true},
+		{abslWarning, slog.LevelInfo, "absl", abslWarning, true},
 		{"tfbert: something else", 0, "", "", false},
 		{"", 0, "", "", false},
 	} {
