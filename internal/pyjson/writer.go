@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"io"
+	"strconv"
 )
 
 // errStructure is what Flush returns when the calls made do not form a value.
@@ -65,6 +66,9 @@ func (w *Writer) Float(f float64) { w.scalar(AppendFloat(w.buf[:0], f)) }
 
 // Int writes an integer.
 func (w *Writer) Int(i int64) { w.scalar(AppendInt(w.buf[:0], i)) }
+
+// Bool writes true or false.
+func (w *Writer) Bool(b bool) { w.scalar(strconv.AppendBool(w.buf[:0], b)) }
 
 // Newline ends the line that a value was written on.
 func (w *Writer) Newline() { w.write([]byte{'\n'}) }
