@@ -1,0 +1,167 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/tfbert/go/squad"
+)
+
+func newAnswer() *cobra.Command {
+	var model modelFlags
+	var windows featureFlags
+	var decoder decoderFlags
+	var question, questionFile, passage, passageFile string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "answer --question Q (--context TEXT | --context_file F)",
+		Short: "Answer a question from a passage",
+		Long: `Answer finds the answer to a question in a passage. On a terminal it asks for
+what the flags leave out, and for further questions. Without --model it uses the
+bundled one, exported once into the user's cache.`,
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if err := decoder.check(); err != nil {
+				return err
+			}
+			in := asker{in: bufio.NewReader(cmd.InOrStdin()), prompt: term.IsTerminal(int(os.Stdin.Fd()))}
+			passage, err := in.text("passage", "context", passage, passageFile)
+			if err != nil {
+				return err
+			}
+			many := in.prompt && question == "" && questionFile == ""
+			if !many {
+				if question, err = in.text("question", "question", question, questionFile); err != nil {
+					return err
+				}
+			}
+			if model.model == "" {
+				if model.model, err = bundledModel(cmd); err != nil {
+					return err
+				}
+			}
+			m, err := model.open(cmd)
+			if err != nil {
+				return err
+			}
+			defer closing(&err, m.Close)
+			if err := windows.length(cmd, m); err != nil {
+				return err
+			}
+			a := m.Answerer()
+			a.Decoder = decoder.Decoder
+			if a.Featurizer, err = windows.featurizer(m.Tokenizer()); err != nil {
+				return err
+			}
+			for {
+				if many {
+					if question, err = in.line("question"); errors.Is(err, io.EOF) {
+						return nil
+					} else if err != nil {
+						return err
+					}
+				}
+				p, err := a.Answer(cmd.Context(), question, passage)
+				if err != nil {
+					return err
+				}
+				if p.Warning != "" {
+					warn("%s", p.Warning)
+				}
+				if asJSON {
+					err = printJSON(cmd.OutOrStdout(), newAnswerJSON(question, &p, decoder.WithNegative))
+				} else {
+					_, err = fmt.Fprintln(cmd.OutOrStdout(), p.Answer)
+				}
+				if err != nil || !many {
+					return err
+				}
+			}
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&question, "question", "", "the question")
+	f.StringVar(&questionFile, "question_file", "", "`file` with the question ('-': standard input)")
+	f.StringVar(&passage, "context", "", "the passage")
+	f.StringVar(&passageFile, "context_file", "", "`file` with the passage ('-': standard input)")
+	model.add(f)
+	windows.addWindow(f)
+	decoder.add(f)
+	f.BoolVar(&asJSON, "json", false, "the answer and its n-best list as JSON")
+	return cmd
+}
+
+type answerJSON struct {
+	Question    string          `json:"question"`
+	Answer      string          `json:"answer"`
+	Probability float64         `json:"probability"`
+	NullOdds    *float64        `json:"null_odds,omitempty"`
+	NBest       []candidateJSON `json:"nbest"`
+}
+
+type candidateJSON struct {
+	Text        string  `json:"text"`
+	Probability float64 `json:"probability"`
+	StartLogit  float64 `json:"start_logit"`
+	EndLogit    float64 `json:"end_logit"`
+}
+
+func newAnswerJSON(question string, p *squad.Prediction, withNegative bool) answerJSON {
+	a := answerJSON{Question: question, Answer: p.Answer}
+	if withNegative {
+		a.NullOdds = &p.NullOdds
+	}
+	for _, c := range p.NBest {
+		if c.Text == p.Answer && a.Probability == 0 {
+			a.Probability = c.Probability
+		}
+		a.NBest = append(a.NBest, candidateJSON{c.Text, c.Probability, c.StartLogit, c.EndLogit})
+	}
+	return a
+}
+
+// asker gets a text from a flag, from a file or, on a terminal, from a person.
+type asker struct {
+	in     *bufio.Reader
+	prompt bool
+}
+
+func (a *asker) text(what, flag, value, file string) (string, error) {
+	switch {
+	case value != "" && file != "":
+		return "", usagef("--%s and --%s_file exclude each other", flag, flag)
+	case value != "":
+		return value, nil
+	case file == "-":
+		b, err := io.ReadAll(a.in)
+		return string(b), err
+	case file != "":
+		b, err := os.ReadFile(file)
+		return string(b), err
+	case a.prompt:
+		return a.line(what)
+	}
+	return "", usagef("--%s or --%s_file is required", flag, flag)
+}
+
+// line asks until it gets a line with something in it.
+func (a *asker) line(what string) (string, error) {
+	for {
+		fmt.Fprintf(os.Stderr, "%s: ", what)
+		line, err := a.in.ReadString('\n')
+		if text := strings.TrimSpace(line); text != "" {
+			return text, nil
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr)
+			return "", err
+		}
+	}
+}

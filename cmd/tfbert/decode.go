@@ -1,0 +1,121 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tfbert/go/internal/npy"
+	"github.com/tfbert/go/squad"
+)
+
+func newDecode() *cobra.Command {
+	var tokenizer tokenizerFlags
+	var windows featureFlags
+	var decoder decoderFlags
+	var logitsFile, outputDir string
+	cmd := &cobra.Command{
+		Use:   "decode --vocab_file V --predict_file F --logits L.npy --output_dir D",
+		Short: "Turn stored logits into the prediction files",
+		Long: `Decode writes the files of 'tfbert predict' from logits that were stored before:
+float32 [windows, 2, length], start and end, in the order of the windows. It
+needs no TensorFlow.`,
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if logitsFile == "" || outputDir == "" {
+				return usagef("--logits and --output_dir are required")
+			}
+			if err := windows.check(); err != nil {
+				return err
+			}
+			if err := decoder.check(); err != nil {
+				return err
+			}
+			t, err := tokenizer.tokenizer()
+			if err != nil {
+				return err
+			}
+			featurizer, err := windows.featurizer(t)
+			if err != nil {
+				return err
+			}
+			questions, err := windows.count(cmd.Context())
+			if err != nil {
+				return err
+			}
+			stored, err := openLogits(logitsFile, windows.maxSeqLength)
+			if err != nil {
+				return err
+			}
+			defer closing(&err, stored.f.Close)
+			p := prediction{outputDir: outputDir, questions: questions}
+			p.answerer = squad.Answerer{Featurizer: featurizer, Predictor: stored, Decoder: decoder.Decoder, BatchSize: windows.predictBatchSize}
+			report, err := p.run(cmd.Context(), windows)
+			if err != nil {
+				return err
+			}
+			say("%d questions, %d windows in %.1f s: %s", report.Questions, report.Windows, report.Seconds, outputDir)
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	tokenizer.add(f)
+	windows.add(f)
+	decoder.add(f)
+	f.StringVar(&logitsFile, "logits", "", "`file` (.npy) with the logits")
+	f.StringVar(&outputDir, "output_dir", "", "`directory` for the prediction files")
+	return cmd
+}
+
+// storedLogits is a squad.Predictor that reads what a model said before.
+type storedLogits struct {
+	path   string
+	f      *os.File
+	r      *npy.Reader
+	length int
+	left   int // windows
+}
+
+func openLogits(path string, length int) (_ *storedLogits, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("%s: %w", path, err), f.Close())
+		}
+	}()
+	r, err := npy.NewReader(f)
+	if err != nil {
+		return nil, err
+	}
+	if r.DType != npy.Float32 || len(r.Shape) != 3 || r.Shape[1] != 2 || r.Shape[2] != length {
+		return nil, fmt.Errorf("want float32 [windows, 2, %d], got %s %v: check --max_seq_length", length, r.DType, r.Shape)
+	}
+	return &storedLogits{path: path, f: f, r: r, length: length, left: r.Shape[0]}, nil
+}
+
+// Predict gives the next windows' logits. It relies on being asked in their order.
+func (s *storedLogits) Predict(ctx context.Context, features []squad.Feature) ([]squad.RawResult, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if s.left < len(features) {
+		return nil, fmt.Errorf("%s holds the logits of %d windows, too few for the data set: check its file and --max_seq_length, --doc_stride and --max_query_length",
+			s.path, s.r.Shape[0])
+	}
+	s.left -= len(features)
+	results := make([]squad.RawResult, len(features))
+	for i := range results {
+		both := make([]float32, 2*s.length)
+		if err := s.r.ReadFloat32s(both); err != nil {
+			return nil, fmt.Errorf("%s: %w", s.path, err)
+		}
+		results[i] = squad.RawResult{UniqueID: features[i].UniqueID, StartLogits: both[:s.length], EndLogits: both[s.length:]}
+	}
+	return results, nil
+}

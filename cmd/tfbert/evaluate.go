@@ -1,0 +1,128 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tfbert/go/squad"
+	"github.com/tfbert/go/squad/prcurve"
+)
+
+func newEvaluate() *cobra.Command {
+	var version, outFile, naProbFile, imageDir, imageFormat string
+	var naProbThresh float64
+	cmd := &cobra.Command{
+		Use:   "evaluate DATA PREDICTIONS",
+		Short: "Score answers as the official SQuAD scripts do",
+		Long: `Evaluate prints what evaluate-v1.1.py or evaluate-v2.0.py prints, whichever the
+data set's version asks for.`,
+		Args: args(cobra.ExactArgs(2)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if version != "" && version != "1.1" && version != "2.0" {
+				return usagef("--version is 1.1 or 2.0, not %q", version)
+			}
+			if imageDir != "" && naProbFile == "" {
+				return usagef("--out-image-dir needs --na-prob-file")
+			}
+			if imageFormat != "png" && imageFormat != "svg" {
+				return usagef("--out-image-format is png or svg, not %q", imageFormat)
+			}
+			data, err := readFile(args[0], squad.ReadDataset)
+			if err != nil {
+				return err
+			}
+			answers, err := readFile(args[1], squad.ReadAnswers)
+			if err != nil {
+				return err
+			}
+			opts := squad.EvaluateOptions{NAProbThresh: &naProbThresh, Analyze: imageDir != ""}
+			if naProbFile != "" {
+				if opts.NAProbs, err = readFile(naProbFile, squad.ReadNAProbs); err != nil {
+					return err
+				}
+				if opts.NAProbs == nil {
+					opts.NAProbs = []squad.NAProb{} // given, though it is empty
+				}
+			}
+			report, err := score(data, answers, version, &opts)
+			if err != nil {
+				return err
+			}
+			if imageDir != "" && report.Analysis != nil {
+				if err := prcurve.Write(imageDir, imageFormat, report.Analysis); err != nil {
+					return err
+				}
+			}
+			stdout, stderr := cmd.OutOrStdout(), cmd.ErrOrStderr()
+			if outFile == "" {
+				return report.Print(stdout, stderr)
+			}
+			if err := report.PrintMessages(stdout, stderr); err != nil {
+				return err
+			}
+			return writeReport(outFile, report)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&version, "version", "", "rules of SQuAD 1.1 or 2.0 (default: the data set's version)")
+	f.StringVarP(&outFile, "out_file", "o", "", "`file` to write the scores to instead of printing them")
+	f.StringVarP(&naProbFile, "na_prob_file", "n", "", "`file` with no-answer probabilities, or null_odds.json")
+	f.Float64VarP(&naProbThresh, "na_prob_thresh", "t", 1, "probability above which a question counts as having no answer")
+	f.StringVarP(&imageDir, "out_image_dir", "p", "", "`directory` for precision-recall plots")
+	f.StringVar(&imageFormat, "out_image_format", "png", "png or svg")
+	return cmd
+}
+
+func score(data *squad.Dataset, answers map[string]string, version string, opts *squad.EvaluateOptions) (*squad.Report, error) {
+	switch cmp.Or(version, strings.TrimPrefix(data.Version, "v")) {
+	case "1.1":
+		if opts.NAProbs != nil {
+			return nil, usagef("--na-prob-file is for SQuAD 2.0; to score by its rules, pass --version 2.0")
+		}
+		return squad.EvaluateV1(data, answers)
+	case "2.0":
+		return squad.EvaluateV2(data, answers, opts)
+	}
+	return nil, fmt.Errorf("the data set's version is %q: pass --version 1.1 or 2.0", data.Version)
+}
+
+func writeReport(path string, report *squad.Report) error {
+	t, err := newTemporary(path)
+	if err != nil {
+		return err
+	}
+	f, err := os.Create(t.name)
+	if err != nil {
+		return err
+	}
+	if err := report.WriteJSON(f); err != nil {
+		_ = f.Close()
+		_ = t.abort() // the first error is the one to tell
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	if err := f.Close(); err != nil {
+		_ = t.abort()
+		return err
+	}
+	return t.commit()
+}
+
+// readFile reads a file with its format's reader; errors name the file.
+func readFile[T any](path string, read func(r io.Reader) (T, error)) (T, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		var zero T
+		return zero, err
+	}
+	defer f.Close()
+	v, err := read(f)
+	if err != nil {
+		err = fmt.Errorf("%s: %w", path, err)
+	}
+	return v, err
+}

@@ -1,0 +1,52 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/tfbert/go/tfbert"
+)
+
+func newExport() *cobra.Command {
+	var opts tfbert.ExportOptions
+	var asJSON, lower bool
+	var profile profileValue
+	cmd := &cobra.Command{
+		Use:   "export CHECKPOINT MODEL_DIR",
+		Short: "Export a TF1 checkpoint as a SavedModel",
+		Long: `Export writes the inference graph and the weights of a BERT checkpoint fine-tuned
+on SQuAD as a SavedModel, with the vocabulary and all else that predicting needs
+beside it. CHECKPOINT is a folder, a prefix such as model.ckpt, or the zip that
+NGC serves. Optimizer slots are left out. An export that fails leaves nothing.`,
+		Args: args(cobra.ExactArgs(2)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			opts.Cased, opts.Profile = !lower, profile.Profile
+			return export(cmd, args[0], args[1], &opts, asJSON)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&opts.Graph, "graph", tfbert.ReferenceGraph, "graph to write: reference")
+	f.IntVar(&opts.MaxSeqLength, "max_seq_length", 0, "make the sequence length static (0: dynamic)")
+	f.StringVar(&opts.ConfigFile, "bert_config_file", "", "configuration `file` (default: bert_config.json beside the checkpoint)")
+	f.StringVar(&opts.VocabFile, "vocab_file", "", "vocabulary `file` (default: vocab.txt beside the checkpoint)")
+	f.BoolVar(&lower, "do_lower_case", true, "the model is uncased")
+	f.Var(&profile, "profile", "`version` of the scripts to tokenize as: nvidia-19.03, google or nvidia-20.06")
+	f.BoolVar(&opts.Overwrite, "overwrite", false, "replace a SavedModel that is there")
+	f.BoolVar(&asJSON, "json", false, "report as JSON")
+	return cmd
+}
+
+func export(cmd *cobra.Command, checkpoint, dir string, opts *tfbert.ExportOptions, asJSON bool) error {
+	if _, err := loadTensorFlow(); err != nil {
+		return err
+	}
+	report, err := tfbert.Export(cmd.Context(), checkpoint, dir, opts)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		return printJSON(cmd.OutOrStdout(), report)
+	}
+	say("exported %s to %s: %s graph, %d variables, %d parameters, %.1f MB; %d variables widened to float32, %d left out",
+		checkpoint, dir, report.Settings.Graph, report.Variables, report.Parameters, float64(report.Bytes)/1e6, report.Cast, report.LeftOut)
+	return nil
+}

@@ -1,0 +1,176 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/tfbert/go/savedmodel"
+	"github.com/tfbert/go/squad"
+	"github.com/tfbert/go/tfbert"
+	"github.com/tfbert/go/wordpiece"
+)
+
+// tokenizerFlags choose a tokenizer.
+type tokenizerFlags struct {
+	vocabFile   string
+	doLowerCase bool
+	profile     profileValue
+}
+
+func (f *tokenizerFlags) add(flags *pflag.FlagSet) {
+	flags.StringVar(&f.vocabFile, "vocab_file", "", "vocabulary of the model (`vocab.txt`)")
+	flags.BoolVar(&f.doLowerCase, "do_lower_case", true, "lower-case the text: true for an uncased model")
+	flags.Var(&f.profile, "profile", "`version` of the scripts to tokenize as: nvidia-19.03, google or nvidia-20.06")
+}
+
+func (f *tokenizerFlags) tokenizer() (*wordpiece.Tokenizer, error) {
+	if f.vocabFile == "" {
+		return nil, usagef("--vocab_file is required")
+	}
+	file, err := os.Open(f.vocabFile)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	vocab, err := f.profile.ReadVocab(file)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", f.vocabFile, err)
+	}
+	return &wordpiece.Tokenizer{Vocab: vocab, Cased: !f.doLowerCase, Profile: f.profile.Profile}, nil
+}
+
+// profileValue is a wordpiece.Profile as a flag.
+type profileValue struct{ wordpiece.Profile }
+
+func (v *profileValue) Set(s string) error { return v.UnmarshalText([]byte(s)) }
+func (v *profileValue) Type() string       { return "profile" }
+
+// featureFlags cut a data set into windows.
+type featureFlags struct {
+	predictFile                             string
+	maxSeqLength, docStride, maxQueryLength int
+	numEvalIterations, predictBatchSize     int
+}
+
+func (f *featureFlags) add(flags *pflag.FlagSet) {
+	flags.StringVar(&f.predictFile, "predict_file", "", "SQuAD `file` with the questions")
+	f.addWindow(flags)
+	flags.IntVar(&f.predictBatchSize, "predict_batch_size", 8, "windows of a batch")
+	flags.IntVar(&f.numEvalIterations, "num_eval_iterations", 0,
+		"take only the first N times --predict_batch_size questions (0: all)")
+}
+
+func (f *featureFlags) addWindow(flags *pflag.FlagSet) {
+	flags.IntVar(&f.maxSeqLength, "max_seq_length", 384, "word pieces of a window, with question and markers")
+	flags.IntVar(&f.docStride, "doc_stride", 128, "word pieces from a window to the next")
+	flags.IntVar(&f.maxQueryLength, "max_query_length", 64, "word pieces of a question that are kept")
+}
+
+func (f *featureFlags) featurizer(t *wordpiece.Tokenizer) (squad.Featurizer, error) {
+	if f.maxSeqLength <= 0 || f.docStride <= 0 || f.maxQueryLength <= 0 {
+		return squad.Featurizer{}, usagef("--max_seq_length, --doc_stride and --max_query_length must be positive")
+	}
+	s := squad.Featurizer{Tokenizer: t, MaxSeqLength: f.maxSeqLength, DocStride: f.docStride, MaxQueryLength: f.maxQueryLength}
+	return s, s.Check()
+}
+
+func (f *featureFlags) check() error {
+	switch {
+	case f.predictFile == "":
+		return usagef("--predict_file is required")
+	case f.predictBatchSize <= 0:
+		return usagef("--predict_batch_size must be positive")
+	case f.numEvalIterations < 0:
+		return usagef("--num_eval_iterations must not be negative")
+	}
+	return nil
+}
+
+// decoderFlags rank the answers.
+type decoderFlags struct{ squad.Decoder }
+
+func (f *decoderFlags) add(flags *pflag.FlagSet) {
+	flags.IntVar(&f.NBestSize, "n_best_size", 20, "answers in the n-best list")
+	flags.IntVar(&f.MaxAnswerLength, "max_answer_length", 30, "word pieces of an answer, at most")
+	flags.BoolVar(&f.WithNegative, "version_2_with_negative", false, "questions may have no answer (SQuAD 2.0)")
+	flags.Float64Var(&f.NullScoreDiffThreshold, "null_score_diff_threshold", 0,
+		"answer nothing if that scores more than this above the best text")
+}
+
+func (f *decoderFlags) check() error {
+	if f.NBestSize <= 0 || f.MaxAnswerLength <= 0 {
+		return usagef("--n_best_size and --max_answer_length must be positive")
+	}
+	return f.Decoder.Check()
+}
+
+// modelFlags open a model.
+type modelFlags struct {
+	model     string
+	tokenizer tokenizerFlags
+	config    savedmodel.Config
+	extra     string
+}
+
+func (f *modelFlags) add(flags *pflag.FlagSet) {
+	flags.StringVar(&f.model, "model", "", "SavedModel `directory`, as 'tfbert export' writes it")
+	f.tokenizer.add(flags)
+	for name, usage := range map[string]string{
+		"vocab_file":    "vocabulary `file` in place of the model's own",
+		"do_lower_case": "lower-case the text, in place of the model's own setting",
+		"profile":       "`version` of the scripts to tokenize as, in place of the model's own setting",
+	} {
+		flags.Lookup(name).Usage = usage
+	}
+	flags.IntVar(&f.config.IntraOpThreads, "intra_op_threads", 0, "threads of one operation (0: one for each processor)")
+	flags.IntVar(&f.config.InterOpThreads, "inter_op_threads", 0, "operations at once (0: one for each processor)")
+	flags.BoolVar(&f.config.XLA, "use_xla", false, "compile the graph with XLA")
+	flags.BoolVar(&f.config.GPU.AllowGrowth, "gpu_allow_growth", false, "take GPU memory as it is needed")
+	flags.Float64Var(&f.config.GPU.MemoryFraction, "gpu_memory_fraction", 0, "share of each GPU's memory to take (0: all)")
+	flags.StringVar(&f.config.GPU.VisibleDevices, "gpu_visible_devices", "", "GPUs to use, as in 0,2")
+	flags.StringVar(&f.extra, "session_config", "", "`file` with a serialized ConfigProto to merge over the above")
+}
+
+// open opens the model. What the command line does not set is the model's own.
+func (f *modelFlags) open(cmd *cobra.Command) (*tfbert.Model, error) {
+	if f.model == "" {
+		return nil, usagef("--model is required")
+	}
+	opts := &tfbert.Options{VocabFile: f.tokenizer.vocabFile, Config: f.config}
+	if cmd.Flags().Changed("do_lower_case") {
+		cased := !f.tokenizer.doLowerCase
+		opts.Cased = &cased
+	}
+	if cmd.Flags().Changed("profile") {
+		opts.Profile = &f.tokenizer.profile.Profile
+	}
+	if f.extra != "" {
+		b, err := os.ReadFile(f.extra)
+		if err != nil {
+			return nil, err
+		}
+		opts.Config.Extra = b
+	}
+	if _, err := loadTensorFlow(); err != nil {
+		return nil, err
+	}
+	return tfbert.Open(f.model, opts)
+}
+
+// length settles the sequence length: what the command line says, else the model's one length, else
+// the reference's default or the model's number of positions, whichever is less.
+func (f *featureFlags) length(cmd *cobra.Command, m *tfbert.Model) error {
+	if !cmd.Flags().Changed("max_seq_length") {
+		if n := m.MaxSeqLength(); n > 0 {
+			f.maxSeqLength = n
+		}
+	}
+	return m.CheckLength(f.maxSeqLength)
+}
+
+// closing runs a Close and joins its error to the one of the function that defers it.
+func closing(err *error, close func() error) { *err = errors.Join(*err, close()) }

@@ -1,0 +1,152 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tfbert/go/checkpoint"
+	"github.com/tfbert/go/savedmodel"
+)
+
+func newInspect() *cobra.Command {
+	var asJSON, all bool
+	cmd := &cobra.Command{
+		Use:   "inspect PATH",
+		Short: "Show what a SavedModel or a checkpoint holds",
+		Long: `Inspect shows the tags, signatures, operations and assets of a SavedModel
+directory, or the variables of a checkpoint (a folder, or a prefix such as
+model.ckpt). It needs no TensorFlow.`,
+		Args: args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			out := cmd.OutOrStdout()
+			if _, err := os.Stat(filepath.Join(args[0], savedmodel.GraphFile)); err == nil {
+				info, err := savedmodel.Inspect(args[0])
+				if err != nil {
+					return err
+				}
+				if asJSON {
+					return printJSON(out, info)
+				}
+				return printSavedModel(out, info, all)
+			}
+			r, err := checkpoint.Open(args[0])
+			if err != nil {
+				return err
+			}
+			defer r.Close()
+			if asJSON {
+				return printJSON(out, checkpointJSON(r))
+			}
+			return printCheckpoint(out, r, all)
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "as JSON")
+	cmd.Flags().BoolVar(&all, "all", false, "every operation type, or the optimizer's slots too")
+	return cmd
+}
+
+func printSavedModel(out io.Writer, info *savedmodel.Info, all bool) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(w, "SavedModel %s, %d bytes\n", info.Dir, info.Size)
+	for _, m := range info.MetaGraphs {
+		fmt.Fprintf(w, "\nmeta graph {%s}, written by TensorFlow %s\n", strings.Join(m.Tags, ","), cmp.Or(m.TensorFlowVersion, "of unknown version"))
+		for _, s := range m.Signatures {
+			fmt.Fprintf(w, "  signature %s\t%s\n", s.Key, s.Method)
+			for _, t := range s.Inputs {
+				fmt.Fprintf(w, "    input %v\t%s\n", t, t.Name)
+			}
+			for _, t := range s.Outputs {
+				fmt.Fprintf(w, "    output %v\t%s\n", t, t.Name)
+			}
+		}
+		for _, a := range m.Assets {
+			fmt.Fprintf(w, "  asset %s\n", a)
+		}
+		total := 0
+		types := slices.SortedFunc(maps.Keys(m.Ops), func(a, b string) int {
+			return cmp.Or(cmp.Compare(m.Ops[b], m.Ops[a]), cmp.Compare(a, b))
+		})
+		for _, t := range types {
+			total += m.Ops[t]
+		}
+		fmt.Fprintf(w, "  %d operations of %d types", total, len(types))
+		if m.Functions > 0 {
+			fmt.Fprintf(w, ", %d functions", m.Functions)
+		}
+		fmt.Fprintln(w)
+		const most = 12
+		for i, t := range types {
+			if i == most && !all {
+				fmt.Fprintf(w, "    ...\t(--all shows %d more)\n", len(types)-most)
+				break
+			}
+			fmt.Fprintf(w, "    %s\t%d\n", t, m.Ops[t])
+		}
+	}
+	return w.Flush()
+}
+
+type checkpointVariable struct {
+	Name  string  `json:"name"`
+	DType string  `json:"dtype"`
+	Shape []int64 `json:"shape"`
+	Bytes int64   `json:"bytes"`
+	Kind  string  `json:"kind"`
+}
+
+func checkpointJSON(r *checkpoint.Reader) any {
+	var list []checkpointVariable
+	for _, v := range r.Variables() {
+		list = append(list, checkpointVariable{v.Name, v.DType.String(), v.Shape, v.Size, v.Kind.String()})
+	}
+	return struct {
+		Checkpoint string               `json:"checkpoint"`
+		Variables  []checkpointVariable `json:"variables"`
+	}{r.Prefix(), list}
+}
+
+func printCheckpoint(out io.Writer, r *checkpoint.Reader, all bool) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	type sum struct {
+		variables       int
+		elements, bytes int64
+	}
+	sums := map[checkpoint.Kind]*sum{}
+	fmt.Fprintf(w, "checkpoint %s\n\n", r.Prefix())
+	for _, v := range r.Variables() {
+		s := sums[v.Kind]
+		if s == nil {
+			s = &sum{}
+			sums[v.Kind] = s
+		}
+		elements := int64(1)
+		for _, d := range v.Shape {
+			elements *= d
+		}
+		s.variables++
+		s.elements += elements
+		s.bytes += v.Size
+		if v.Kind == checkpoint.Weight || all {
+			fmt.Fprintf(w, "%s\t%v\t%v\n", v.Name, v.DType, v.Shape)
+		}
+	}
+	fmt.Fprintln(w)
+	for _, kind := range slices.Sorted(maps.Keys(sums)) {
+		s := sums[kind]
+		note := ""
+		if kind != checkpoint.Weight && !all {
+			note = " (--all shows them)"
+		}
+		fmt.Fprintf(w, "%v: %d variables, %d elements, %d bytes%s\n", kind, s.variables, s.elements, s.bytes, note)
+	}
+	return w.Flush()
+}

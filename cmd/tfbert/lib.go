@@ -1,0 +1,197 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"slices"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tfbert/go/internal/libtf"
+	"github.com/tfbert/go/tf"
+)
+
+func newLib() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "lib",
+		Short: "Install, find and examine TensorFlow's library",
+		Args:  args(cobra.NoArgs),
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newLibInstall(), newLibPath(), newLibDoctor())
+	return cmd
+}
+
+func newLibInstall() *cobra.Command {
+	var opts libtf.Options
+	cmd := &cobra.Command{
+		Use:   "install",
+		Short: "Install libtensorflow into the user's cache",
+		Long: `Install takes libtensorflow out of a TensorFlow wheel, which pip downloads, and
+puts it into the user's cache, where every tfbert program finds it.`,
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			level := slog.LevelWarn
+			if verbose {
+				level = slog.LevelInfo
+			}
+			opts.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+			var bar progress
+			var stage string
+			opts.Progress = func(p libtf.Progress) {
+				if what := p.Stage + " " + p.Wheel; what != stage {
+					if bar != nil {
+						bar.Done()
+					}
+					stage = what
+					say("%s", what)
+					bar = newProgress(p.Stage, "B", p.Total)
+				}
+				bar.Set(p.Done)
+			}
+			in, err := libtf.Install(cmd.Context(), opts)
+			if bar != nil {
+				bar.Done()
+			}
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), in.Library())
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&opts.Version, "tf_version", "", "TensorFlow `version` (default "+libtf.DefaultVersion+")")
+	cmd.Flags().BoolVar(&opts.GPU, "gpu", false, "the build for NVIDIA GPUs, with CUDA's libraries (3 GB)")
+	cmd.Flags().StringVar(&opts.Wheel, "wheel", "", "TensorFlow wheel `file` to use instead of downloading one")
+	cmd.Flags().StringVar(&opts.Python, "python", "", "Python whose pip downloads (default python3)")
+	return cmd
+}
+
+func newLibPath() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "path",
+		Short: "Print the path of the library that would be loaded",
+		Args:  args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), libtf.Candidates())
+			}
+			path, err := libtf.Path()
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), path)
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "every place that is looked at, as JSON")
+	return cmd
+}
+
+// doctor is libtf's report and what only the loaded library knows.
+type doctor struct {
+	libtf.Report
+	TensorFlow string      `json:"tensorflow,omitempty"`
+	Devices    []tf.Device `json:"devices,omitempty"`
+}
+
+func newLibDoctor() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Say which library, devices and CPU features there are, and what is missing",
+		Long: `Doctor looks at this machine, loads the library and says what it found. It exits
+with status 1 if tfbert cannot run here.`,
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			report := doctor{Report: libtf.Diagnose(cmd.Context())}
+			loadErr := report.load()
+			if loadErr != nil && len(report.Problems) == 0 {
+				report.Problems = append(report.Problems, loadErr.Error())
+			}
+			if asJSON {
+				if err := printJSON(cmd.OutOrStdout(), report); err != nil {
+					return err
+				}
+			} else if err := report.print(cmd.OutOrStdout()); err != nil {
+				return err
+			}
+			if loadErr != nil {
+				return fmt.Errorf("TensorFlow cannot be used on this machine: see above")
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "the report as JSON")
+	return cmd
+}
+
+func (d *doctor) load() error {
+	if _, err := loadTensorFlow(); err != nil {
+		return err
+	}
+	d.TensorFlow = tf.Version()
+	g, err := tf.NewGraph()
+	if err != nil {
+		return err
+	}
+	defer g.Close()
+	s, err := tf.NewSession(g, nil)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	d.Devices, err = s.Devices()
+	d.Devices = slices.DeleteFunc(d.Devices, func(v tf.Device) bool { return v.Type != "CPU" && v.Type != "GPU" })
+	return err
+}
+
+func (d *doctor) print(out io.Writer) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	row := func(name, format string, args ...any) { fmt.Fprintf(w, name+"\t"+format+"\n", args...) }
+	row("system", "%s/%s, glibc %s", d.OS, d.Arch, d.Glibc)
+	row("memory", "%.1f GiB", float64(d.Memory)/(1<<30))
+	row("cpu", "%s, %d usable", d.CPU.Model, d.CPU.Count)
+	for _, f := range d.CPU.Features {
+		present := "no"
+		if f.Present {
+			present = "yes"
+		}
+		row("", "%s\t%s\t%s", f.Name, present, f.Use)
+	}
+	if d.GPUs.Driver == "" && len(d.GPUs.Devices) == 0 {
+		row("gpu", "none")
+	} else {
+		row("gpu driver", "%s", d.GPUs.Driver)
+		for _, g := range d.GPUs.Devices {
+			row("gpu", "%s, compute capability %s, %s", g.Name, g.ComputeCapability, g.Memory)
+		}
+	}
+	if l := d.Library; l != nil {
+		build := "CPU build"
+		if l.GPU {
+			build = "GPU build"
+		}
+		row("library", "%s", l.Path)
+		row("", "%s, from %s", build, l.Source)
+	} else {
+		row("library", "none")
+	}
+	if d.TensorFlow != "" {
+		row("tensorflow", "%s", d.TensorFlow)
+	}
+	for _, v := range d.Devices {
+		row("device", "%s", v.Name)
+	}
+	for _, p := range d.Problems {
+		row("problem", "%s", p)
+	}
+	if len(d.Problems) == 0 {
+		row("problems", "none")
+	}
+	return w.Flush()
+}

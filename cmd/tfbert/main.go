@@ -1,0 +1,125 @@
+// Command tfbert runs TF1 BERT checkpoints for question answering: it exports them as SavedModels,
+// answers SQuAD files and single questions with them, and scores the answers.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// Exit statuses.
+const (
+	exitOK = iota
+	exitFailure
+	exitUsage
+)
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+func run(args []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	// A second signal ends the process at once, in the middle of whatever TensorFlow does.
+	context.AfterFunc(ctx, stop)
+	defer releaseTensorFlow()
+
+	root := newRoot()
+	root.SetArgs(positiveFlags(root, args))
+	cmd, err := root.ExecuteContextC(ctx)
+	switch usage := (*usageError)(nil); {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &usage):
+		printError(err)
+		hint("run '%s --help' for what it takes", cmd.CommandPath())
+		return exitUsage
+	case ctx.Err() != nil && errors.Is(err, context.Canceled):
+		printError(errors.New("interrupted"))
+	default:
+		printError(err)
+	}
+	return exitFailure
+}
+
+// usageError is a mistake in the command line.
+type usageError struct{ error }
+
+func (e *usageError) Unwrap() error { return e.error }
+
+func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "tfbert",
+		Short: "Run TF1 BERT checkpoints for question answering",
+		Long: `tfbert runs NVIDIA's and Google's TF1 BERT checkpoints for question answering:
+it exports a checkpoint as a SavedModel, runs it through libtensorflow, and
+turns logits into the answers, files and scores of the reference scripts.
+
+Flags have the names and defaults of run_squad.py; '-' and '_' are the same in
+them. Results go to standard output or to --output_dir, all else to standard
+error.`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usagef("no such command: %s", args[0])
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.PersistentFlags().BoolVarP(&verbose, "verbose", "v", false, "show what TensorFlow logs")
+	root.SetGlobalNormalizationFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+		return pflag.NormalizedName(strings.ReplaceAll(name, "-", "_"))
+	})
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
+	root.AddCommand(
+		newLib(), newInspect(), newExport(), newTokenize(), newFeatures(), newPredict(),
+		newDecode(), newEvaluate(), newAnswer(), newDemo(), newVersion(),
+	)
+	return root
+}
+
+// args wraps a check of positional arguments, so that a wrong number is a usage error.
+func args(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return &usageError{err}
+		}
+		return nil
+	}
+}
+
+// positiveFlags rewrites --noNAME to --NAME=false where NAME is a boolean flag of the command, as
+// the reference's flags library understands it.
+func positiveFlags(root *cobra.Command, arguments []string) []string {
+	cmd, _, err := root.Find(arguments)
+	if err != nil {
+		return arguments
+	}
+	out := make([]string, len(arguments))
+	for i, a := range arguments {
+		out[i] = a
+		if a == "--" {
+			copy(out[i:], arguments[i:])
+			break
+		}
+		name, ok := strings.CutPrefix(a, "--no")
+		if !ok || cmd.Flags().Lookup("no"+name) != nil {
+			continue
+		}
+		if f := cmd.Flags().Lookup(name); f != nil && f.Value.Type() == "bool" {
+			out[i] = "--" + name + "=false"
+		}
+	}
+	return out
+}

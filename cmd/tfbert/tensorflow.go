@@ -1,0 +1,51 @@
+package main
+
+import (
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/tfbert/go/tf"
+)
+
+var verbose bool // --verbose
+
+// stopLogs ends the capture of TensorFlow's log.
+var stopLogs func() error
+
+// loadTensorFlow loads the library, with its log on our standard error: warnings, or with --verbose
+// everything. It says how long loading took.
+func loadTensorFlow() (time.Duration, error) {
+	if tf.Loaded() {
+		return 0, nil
+	}
+	level := slog.LevelError // its warnings are for those who write graphs
+	if verbose {
+		level = slog.LevelInfo
+	}
+	stderr := os.Stderr
+	log := slog.New(slog.NewTextHandler(forward{&stderr}, &slog.HandlerOptions{Level: level}))
+	stop, err := tf.CaptureLogs(log)
+	if err != nil {
+		return 0, err
+	}
+	stderr = os.Stderr // the real one, now that file descriptor 2 is the library's
+	stopLogs = stop
+	start := time.Now()
+	if err := tf.Load(""); err != nil {
+		return 0, err
+	}
+	return time.Since(start), nil
+}
+
+// forward writes to what f is at the time.
+type forward struct{ f **os.File }
+
+func (w forward) Write(b []byte) (int, error) { return (*w.f).Write(b) }
+
+// releaseTensorFlow shows the last lines of TensorFlow's log.
+func releaseTensorFlow() {
+	if stopLogs != nil {
+		_ = stopLogs() // the process ends
+	}
+}
