@@ -13,22 +13,35 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/sbinet/npyio"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/tfbert/go/internal/npy"
 	"github.com/tfbert/go/internal/testenv"
 	"github.com/tfbert/go/squad"
 )
 
+// readLogits reads a recorded array as one run of numbers.
+func readLogits(t testing.TB, path string) []float32 {
+	t.Helper()
+	f, err := os.Open(path)
+	require.NoError(t, err)
+	defer f.Close()
+	r, err := npy.NewReader(f)
+	require.NoError(t, err)
+	n := 1
+	for _, d := range r.Shape {
+		n *= d
+	}
+	values := make([]float32, n)
+	require.NoError(t, r.ReadFloat32s(values))
+	return values
+}
+
 // logits returns the logits of the run: recorded from a model, or made up.
 func (g *golden) logits(t testing.TB) func(squad.Feature) squad.RawResult {
 	if g.Logits == "model" {
-		f, err := os.Open(g.base + ".logits.npy")
-		require.NoError(t, err)
-		defer f.Close()
-		var all []float32
-		require.NoError(t, npyio.Read(f, &all))
+		all := readLogits(t, g.base+".logits.npy")
 		require.Len(t, all, g.Features*2*g.MaxSeqLength)
 		return func(f squad.Feature) squad.RawResult {
 			at := int(f.UniqueID-1000000000) * 2 * g.MaxSeqLength
@@ -187,11 +200,7 @@ func TestGoldenDevSet(t *testing.T) {
 // TestGoldenModelOnDevSet decodes what the bundled model made of the dev set's first windows.
 func TestGoldenModelOnDevSet(t *testing.T) {
 	g := devGolden(t, "e2e")
-	f, err := os.Open(g.base + ".logits-first-64.npy")
-	require.NoError(t, err)
-	defer f.Close()
-	var logits []float32
-	require.NoError(t, npyio.Read(f, &logits))
+	logits := readLogits(t, g.base+".logits-first-64.npy")
 	next := func() []float32 {
 		l := logits[:g.MaxSeqLength]
 		logits = logits[g.MaxSeqLength:]

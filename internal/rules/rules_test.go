@@ -1,0 +1,112 @@
+// Package rules holds the module to its own structure.
+package rules
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"go/parser"
+	"go/token"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tfbert/go/internal/testenv"
+)
+
+const module = "github.com/tfbert/go/"
+
+// allowed says which packages of the module each package may import. What is not named here may
+// import none.
+var allowed = map[string][]string{
+	"cmd/tfbert":       {"tfbert", "savedmodel", "checkpoint", "squad", "squad/prcurve", "wordpiece", "tf", "internal/libtf", "internal/npy", "internal/pyjson"},
+	"tfbert":           {"savedmodel", "checkpoint", "squad", "wordpiece", "tf"},
+	"savedmodel":       {"tf", "internal/tfproto"},
+	"squad":            {"wordpiece", "internal/pyjson", "internal/pymath", "internal/pytext"},
+	"squad/prcurve":    {"squad"},
+	"wordpiece":        {"internal/pytext"},
+	"checkpoint":       {"internal/tfproto"},
+	"tf":               {"internal/libtf", "internal/tfproto"},
+	"internal/testenv": {"internal/libtf"},
+}
+
+// pure packages never reach the binding, whatever they import.
+var pure = []string{"squad", "squad/prcurve", "wordpiece", "checkpoint"}
+
+type goPackage struct {
+	ImportPath string
+	Imports    []string
+	Deps       []string
+}
+
+func packages(t *testing.T) []goPackage {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-json=ImportPath,Imports,Deps", "./...")
+	cmd.Dir = testenv.Root(t)
+	out, err := cmd.Output()
+	require.NoError(t, err)
+	var list []goPackage
+	for d := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p goPackage
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			return list
+		} else {
+			require.NoError(t, err)
+		}
+		list = append(list, p)
+	}
+}
+
+func TestImports(t *testing.T) {
+	for _, p := range packages(t) {
+		name := strings.TrimPrefix(p.ImportPath, module)
+		for _, i := range p.Imports {
+			if imported, ok := strings.CutPrefix(i, module); ok {
+				assert.Contains(t, allowed[name], imported, "%s must not import %s", name, imported)
+			}
+		}
+		if slices.Contains(pure, name) {
+			assert.NotContains(t, p.Deps, module+"tf", "%s must do without TensorFlow", name)
+		}
+	}
+}
+
+// cgo and unsafe are package tf's alone.
+func TestConfinement(t *testing.T) {
+	root := testenv.Root(t)
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || filepath.Ext(path) != ".go" {
+			return err
+		}
+		rel, err := filepath.Rel(root, path)
+		if err != nil || filepath.Dir(rel) == "tf" || strings.HasSuffix(rel, ".pb.go") {
+			return err
+		}
+		source, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, source, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		for _, i := range file.Imports {
+			imported, err := strconv.Unquote(i.Path.Value)
+			if err != nil {
+				return err
+			}
+			assert.NotContains(t, []string{"C", "unsafe"}, imported, rel)
+		}
+		return nil
+	})
+	require.NoError(t, err)
+}
