@@ -3,6 +3,7 @@
 package testenv
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -12,6 +13,18 @@ import (
 
 	"github.com/tfbert/go/internal/libtf"
 )
+
+// Main runs a package's tests, as its TestMain, and fails them where they left something open: where
+// alive, which counts that, does not give zero in the end.
+func Main[T comparable](m *testing.M, alive func() T) {
+	code := m.Run()
+	var none T
+	if left := alive(); code == 0 && left != none {
+		fmt.Fprintf(os.Stderr, "left open at the end of the tests: %+v\n", left)
+		code = 1
+	}
+	os.Exit(code)
+}
 
 // Root returns the repository's root folder.
 func Root(t testing.TB) string {
@@ -71,4 +84,14 @@ func TensorFlow(t testing.TB) string {
 		Missing(t, "tensorflow", err.Error())
 	}
 	return path
+}
+
+// Python returns the Python with TensorFlow that TFBERT_PYTHON names.
+func Python(t testing.TB) string {
+	t.Helper()
+	python := os.Getenv("TFBERT_PYTHON")
+	if python == "" {
+		Missing(t, "python", "TFBERT_PYTHON is not set: no Python with TensorFlow here")
+	}
+	return python
 }
