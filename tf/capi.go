@@ -14,7 +14,6 @@ import (
 	"bytes"
 	"errors"
 	"math"
-	"runtime"
 	"unsafe"
 )
 
@@ -227,13 +226,7 @@ func capiGraphExport(g graphPtr) ([]byte, error) {
 }
 
 func capiGraphImport(g graphPtr, def []byte, prefix, device string) error {
-	// The buffer's struct is on C's stack and points to def, so def must not move: it is pinned.
-	var pin runtime.Pinner
-	defer pin.Unpin()
 	p, n := bytesPtr(def)
-	if n > 0 {
-		pin.Pin(p)
-	}
 	return take("import graph", C.tfb_graph_import(g, p, n, cstr(prefix), cstr(device)))
 }
 
@@ -279,11 +272,6 @@ func capiSessionRun(s sessionPtr, options []byte, feeds []output, values []tenso
 		metadata = new(C.tfb_bytes)
 	}
 	p, n := bytesPtr(options)
-	var pin runtime.Pinner // the options' buffer struct on C's stack points to them
-	defer pin.Unpin()
-	if n > 0 {
-		pin.Pin(p)
-	}
 	err := take("run session", C.tfb_session_run(s, p, n,
 		unsafe.SliceData(cOutputs(feeds)), unsafe.SliceData(values), C.int(len(feeds)),
 		unsafe.SliceData(cOutputs(fetches)), unsafe.SliceData(results), C.int(len(fetches)),

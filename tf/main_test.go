@@ -1,8 +1,6 @@
 package tf_test
 
 import (
-	"fmt"
-	"os"
 	"runtime"
 	"testing"
 
@@ -13,14 +11,7 @@ import (
 )
 
 // TestMain fails the run where a test left a tensor, graph or session open.
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if alive := tf.Alive(); code == 0 && alive != (tf.Counts{}) {
-		fmt.Fprintf(os.Stderr, "tf: left open at the end of the tests: %+v\n", alive)
-		code = 1
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { testenv.Main(m, tf.Alive) }
 
 // load loads the machine's TensorFlow, or skips the test.
 func load(t testing.TB) {

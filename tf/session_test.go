@@ -37,6 +37,16 @@ func TestRun(t *testing.T) {
 	assert.Same(t, g, s.Graph())
 }
 
+func TestRunFeedsOneTensorTwice(t *testing.T) {
+	g := newGraph(t)
+	a, b := placeholder(t, g, "a", tf.Float), placeholder(t, g, "b", tf.Float)
+	sum := add(t, g, tf.OpSpec{Type: "AddV2", Inputs: []tf.Input{a, b}})
+	s := newSession(t, g)
+	x := tensor(t, tf.Shape{1}, float32(3))
+	assert.Equal(t, []float32{6}, run[float32](t, s, sum, tf.Feed{Output: a, Tensor: x}, tf.Feed{Output: b, Tensor: x}))
+	require.NoError(t, x.Close(), "nothing holds it any more")
+}
+
 func TestRunErrors(t *testing.T) {
 	g, other := newGraph(t), newGraph(t)
 	a := placeholder(t, g, "a", tf.Float)

@@ -144,24 +144,29 @@ func (t *Tensor) Bytes() ([]byte, error) {
 
 // lend holds the tensors open while C uses them. release must be called when it is done.
 func lend(tensors []*Tensor) (ptrs []tensorPtr, release func(), err error) {
-	ptrs = make([]tensorPtr, 0, len(tensors))
+	ptrs = make([]tensorPtr, len(tensors))
+	var locked []*Tensor
 	release = func() {
-		for _, t := range tensors[:len(ptrs)] {
+		for _, t := range locked {
 			t.mu.RUnlock()
 		}
 	}
-	for _, t := range tensors {
+	for i, t := range tensors {
 		if t == nil {
 			release()
 			return nil, nil, fmt.Errorf("tf: a tensor is nil")
 		}
-		t.mu.RLock()
+		// A tensor that comes twice is locked once: a Close that waits between two read locks of
+		// one goroutine would never get its turn, nor would the second lock.
+		if !slices.Contains(locked, t) {
+			t.mu.RLock()
+			locked = append(locked, t)
+		}
 		if t.ptr == nil {
-			t.mu.RUnlock()
 			release()
 			return nil, nil, ErrClosed
 		}
-		ptrs = append(ptrs, t.ptr)
+		ptrs[i] = t.ptr
 	}
 	return ptrs, release, nil
 }
