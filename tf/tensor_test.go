@@ -2,6 +2,8 @@ package tf_test
 
 import (
 	"math"
+	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -144,4 +146,41 @@ func TestShape(t *testing.T) {
 	assert.True(t, tf.Shape{-1, 3}.Compatible(tf.Shape{7, 3}))
 	assert.False(t, tf.Shape{-1, 3}.Compatible(tf.Shape{7, 4}))
 	assert.False(t, tf.Shape{-1, 3}.Compatible(tf.Shape{7}))
+}
+
+// A string tensor's strings are freed with it, also when it went through a session.
+func TestStringTensorsDoNotLeak(t *testing.T) {
+	g := newGraph(t)
+	x := placeholder(t, g, "x", tf.String)
+	y := add(t, g, tf.OpSpec{Type: "Identity", Inputs: []tf.Input{x}})
+	s := newSession(t, g)
+	const size = 1 << 20
+	value := []string{strings.Repeat("x", size)}
+	round := func() {
+		in, err := tf.NewTensor(tf.Shape{1}, value)
+		require.NoError(t, err)
+		out, _, err := s.Run([]tf.Feed{{Output: x, Tensor: in}}, []tf.Output{y}, nil)
+		require.NoError(t, err)
+		require.NoError(t, in.Close())
+		require.NoError(t, out[0].Close())
+	}
+	round()
+	before := residentBytes(t)
+	const rounds = 300
+	for range rounds {
+		round()
+	}
+	assert.Less(t, residentBytes(t)-before, int64(rounds*size/2))
+}
+
+// residentBytes gives the process's resident memory (proc(5), statm).
+func residentBytes(t *testing.T) int64 {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		t.Skip("this system has no /proc/self/statm")
+	}
+	pages, err := strconv.ParseInt(strings.Fields(string(b))[1], 10, 64)
+	require.NoError(t, err)
+	return pages * int64(os.Getpagesize())
 }
