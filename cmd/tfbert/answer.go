@@ -26,7 +26,7 @@ func newAnswer() *cobra.Command {
 		Long: `Answer finds the answer to a question in a passage. On a terminal it asks for
 what the flags leave out, and for further questions. Without --model it uses the
 bundled one, exported once into the user's cache.`,
-		Args: args(cobra.NoArgs),
+		Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if err := decoder.check(); err != nil {
 				return err

@@ -23,7 +23,7 @@ func newDecode() *cobra.Command {
 		Long: `Decode writes the files of 'tfbert predict' from logits that were stored before:
 float32 [windows, 2, length], start and end, in the order of the windows. It
 needs no TensorFlow.`,
-		Args: args(cobra.NoArgs),
+		Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if logitsFile == "" || outputDir == "" {
 				return usagef("--logits and --output_dir are required")

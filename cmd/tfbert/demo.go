@@ -20,7 +20,7 @@ func newDemo() *cobra.Command {
 		Short: "Export, predict, evaluate and answer with the bundled model",
 		Long: `Demo runs the whole way from a TF1 checkpoint to answers and scores with what
 comes with the source, and prints the command of each step.`,
-		Args: args(cobra.NoArgs),
+		Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			models, err := bundledDir()
 			if err != nil {

@@ -21,7 +21,7 @@ func newEvaluate() *cobra.Command {
 		Short: "Score answers as the official SQuAD scripts do",
 		Long: `Evaluate prints what evaluate-v1.1.py or evaluate-v2.0.py prints, whichever the
 data set's version asks for.`,
-		Args: args(cobra.ExactArgs(2)),
+		Args: args("DATA", "PREDICTIONS"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if version != "" && version != "1.1" && version != "2.0" {
 				return usagef("--version is 1.1 or 2.0, not %q", version)

@@ -17,7 +17,7 @@ func newExport() *cobra.Command {
 on SQuAD as a SavedModel, with the vocabulary and all else that predicting needs
 beside it. CHECKPOINT is a folder, a prefix such as model.ckpt, or the zip that
 NGC serves. Optimizer slots are left out. An export that fails leaves nothing.`,
-		Args: args(cobra.ExactArgs(2)),
+		Args: args("CHECKPOINT", "MODEL_DIR"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			opts.Cased, opts.Profile = !lower, profile.Profile
 			return export(cmd, args[0], args[1], &opts, asJSON)

@@ -25,7 +25,7 @@ func newFeatures() *cobra.Command {
 arrays input_ids, input_mask and segment_ids [windows, length] and unique_ids
 [windows], or with --format jsonl as a line of JSON a window with every field.
 It needs no TensorFlow.`,
-		Args: args(cobra.NoArgs),
+		Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if out == "" {
 				return usagef("--out is required")

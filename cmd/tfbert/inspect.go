@@ -25,7 +25,7 @@ func newInspect() *cobra.Command {
 		Long: `Inspect shows the tags, signatures, operations and assets of a SavedModel
 directory, or the variables of a checkpoint (a folder, or a prefix such as
 model.ckpt). It needs no TensorFlow.`,
-		Args: args(cobra.ExactArgs(1)),
+		Args: args("PATH"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			out := cmd.OutOrStdout()
 			if _, err := os.Stat(filepath.Join(args[0], savedmodel.GraphFile)); err == nil {

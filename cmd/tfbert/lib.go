@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -18,7 +19,7 @@ func newLib() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "lib",
 		Short: "Install, find and examine TensorFlow's library",
-		Args:  args(cobra.NoArgs),
+		Args:  noCommand,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newLibInstall(), newLibPath(), newLibDoctor())
@@ -32,35 +33,23 @@ func newLibInstall() *cobra.Command {
 		Short: "Install libtensorflow into the user's cache",
 		Long: `Install takes libtensorflow out of a TensorFlow wheel, which pip downloads, and
 puts it into the user's cache, where every tfbert program finds it.`,
-		Args: args(cobra.NoArgs),
+		Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			level := slog.LevelWarn
 			if verbose {
 				level = slog.LevelInfo
 			}
-			opts.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
-			var bar progress
-			var stage string
-			opts.Progress = func(p libtf.Progress) {
-				if what := p.Stage + " " + p.Wheel; what != stage {
-					if bar != nil {
-						bar.Done()
-					}
-					stage = what
-					say("%s", what)
-					bar = newProgress(p.Stage, "B", p.Total)
-				}
-				bar.Set(p.Done)
-			}
+			stderr := os.Stderr
+			opts.Log = slog.New(slog.NewTextHandler(forward{&stderr}, &slog.HandlerOptions{Level: level}))
+			stages := stages{}
+			opts.Progress = stages.show
 			in, err := libtf.Install(cmd.Context(), opts)
-			if bar != nil {
-				bar.Done()
-			}
+			stages.end()
 			if err != nil {
 				return err
 			}
-			fmt.Fprintln(cmd.OutOrStdout(), in.Library())
-			return nil
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), in.Library())
+			return err
 		},
 	}
 	cmd.Flags().StringVar(&opts.Version, "tf_version", "", "TensorFlow `version` (default "+libtf.DefaultVersion+")")
@@ -70,12 +59,36 @@ puts it into the user's cache, where every tfbert program finds it.`,
 	return cmd
 }
 
+// stages shows the stages of an installation, one after another.
+type stages struct {
+	stage, wheel string
+	progress     progress // nil before the first
+}
+
+func (s *stages) show(p libtf.Progress) {
+	if s.progress == nil || p.Stage != s.stage || p.Wheel != s.wheel {
+		s.end()
+		s.stage, s.wheel = p.Stage, p.Wheel
+		if !onTerminal() {
+			say("%s", strings.TrimSpace(p.Stage+" "+p.Wheel))
+		}
+		s.progress = newProgress(p.Stage, "B", p.Total)
+	}
+	s.progress.Set(p.Done)
+}
+
+func (s *stages) end() {
+	if s.progress != nil {
+		s.progress.Done()
+	}
+}
+
 func newLibPath() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "path",
 		Short: "Print the path of the library that would be loaded",
-		Args:  args(cobra.NoArgs),
+		Args:  args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), libtf.Candidates())
@@ -84,8 +97,8 @@ func newLibPath() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintln(cmd.OutOrStdout(), path)
-			return nil
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), path)
+			return err
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "every place that is looked at, as JSON")
@@ -106,7 +119,7 @@ func newLibDoctor() *cobra.Command {
 		Short: "Say which library, devices and CPU features there are, and what is missing",
 		Long: `Doctor looks at this machine, loads the library and says what it found. It exits
 with status 1 if tfbert cannot run here.`,
-		Args: args(cobra.NoArgs),
+		Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			report := doctor{Report: libtf.Diagnose(cmd.Context())}
 			loadErr := report.load()

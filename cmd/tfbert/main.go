@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -69,19 +70,14 @@ them. Results go to standard output or to --output_dir, all else to standard
 error.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usagef("no such command: %s", args[0])
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Args:          noCommand,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.PersistentFlags().BoolVarP(&verbose, "verbose", "v", false, "show what TensorFlow logs")
+	root.PersistentFlags().BoolVarP(&verbose, "verbose", "v", verbose, "show what TensorFlow logs")
 	root.SetGlobalNormalizationFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 		return pflag.NormalizedName(strings.ReplaceAll(name, "-", "_"))
 	})
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{flagError(err)} })
 	root.AddCommand(
 		newLib(), newInspect(), newExport(), newTokenize(), newFeatures(), newPredict(),
 		newDecode(), newEvaluate(), newAnswer(), newDemo(), newVersion(),
@@ -89,14 +85,44 @@ error.`,
 	return root
 }
 
-// args wraps a check of positional arguments, so that a wrong number is a usage error.
-func args(check cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil {
-			return &usageError{err}
+// args makes a command take exactly the named arguments.
+func args(names ...string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		switch {
+		case len(args) > len(names):
+			return usagef("unexpected argument: %s", args[len(names)])
+		case len(args) < len(names):
+			return usagef("missing argument: %s", strings.Join(names[len(args):], " "))
 		}
 		return nil
 	}
+}
+
+// noCommand refuses the arguments of a command that only has others below it.
+func noCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	err := fmt.Errorf("no such command: %s", args[0])
+	cmd.SuggestionsMinimumDistance = 2 // letters
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		err = fmt.Errorf("%w; did you mean %s?", err, strings.Join(near, " or "))
+	}
+	return &usageError{err}
+}
+
+// flagError says in terms of the command line what pflag says in terms of Go.
+func flagError(err error) error {
+	invalid, number := (*pflag.InvalidValueError)(nil), (*strconv.NumError)(nil)
+	if !errors.As(err, &invalid) {
+		return err
+	}
+	flag := invalid.GetFlag()
+	if !errors.As(err, &number) {
+		return fmt.Errorf("--%s: %w", flag.Name, invalid.Unwrap())
+	}
+	want := map[string]string{"int": "a whole number", "float64": "a number", "bool": "true or false"}[flag.Value.Type()]
+	return fmt.Errorf("--%s takes %s, not %q", flag.Name, want, invalid.GetValue())
 }
 
 // positiveFlags rewrites --noNAME to --NAME=false where NAME is a boolean flag of the command, as

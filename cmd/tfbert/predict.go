@@ -23,7 +23,7 @@ func newPredict() *cobra.Command {
 		Long: `Predict answers every question of a SQuAD file and writes predictions.json,
 nbest_predictions.json and, with --version_2_with_negative, null_odds.json to
 --output_dir, as run_squad.py does. The files appear when all are complete.`,
-		Args: args(cobra.NoArgs),
+		Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if outputDir == "" {
 				return usagef("--output_dir is required")

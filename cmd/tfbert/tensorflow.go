@@ -41,7 +41,10 @@ func loadTensorFlow() (time.Duration, error) {
 // forward writes to what f is at the time.
 type forward struct{ f **os.File }
 
-func (w forward) Write(b []byte) (int, error) { return (*w.f).Write(b) }
+func (w forward) Write(b []byte) (int, error) {
+	clearBar()
+	return (*w.f).Write(b)
+}
 
 // releaseTensorFlow shows the last lines of TensorFlow's log.
 func releaseTensorFlow() {

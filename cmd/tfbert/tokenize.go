@@ -17,7 +17,7 @@ func newTokenize() *cobra.Command {
 		Short: "Cut lines of JSON text into word pieces",
 		Long: `Tokenize reads a JSON object {"text": ...} a line on standard input and writes
 one with "text", "tokens" and "ids" a line to standard output.`,
-		Args: args(cobra.NoArgs),
+		Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			t, err := flags.tokenizer()
 			if err != nil {

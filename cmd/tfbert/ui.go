@@ -5,29 +5,40 @@ package main
 // and says what to do; progress is a bar on a terminal and a line now and then elsewhere.
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
-	"strings"
+	"regexp"
+	"sync"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
 )
 
-func printError(err error) {
-	fmt.Fprintf(os.Stderr, "tfbert: %s\n", strings.TrimPrefix(err.Error(), "tfbert: "))
+func printError(err error) { say("tfbert: %s", plain(err)) }
+
+// plain gives an error's text for people, to whom our packages mean nothing, as one line.
+func plain(err error) string {
+	return lineBreaks.ReplaceAllString(packages.ReplaceAllString(err.Error(), "$1"), "; ")
 }
 
-func hint(format string, args ...any) { fmt.Fprintf(os.Stderr, "tfbert: "+format+"\n", args...) }
+var (
+	packages   = regexp.MustCompile(`(?m)(^|: )(?:(?:checkpoint|libtf|npy|savedmodel|squad|tf|tfbert|wordpiece): )+`)
+	lineBreaks = regexp.MustCompile(`\s*\n\s*`)
+)
 
-func warn(format string, args ...any) {
-	fmt.Fprintf(os.Stderr, "tfbert: warning: "+format+"\n", args...)
+func hint(format string, args ...any) { say("tfbert: "+format, args...) }
+
+func warn(format string, args ...any) { say("tfbert: warning: "+format, args...) }
+
+// say writes a line to standard error.
+func say(format string, args ...any) {
+	clearBar()
+	fmt.Fprintf(os.Stderr, format+"\n", args...)
 }
-
-// say tells a person what has been done.
-func say(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
 
 func printJSON(w io.Writer, v any) error {
 	e := json.NewEncoder(w)
@@ -42,33 +53,72 @@ type progress interface {
 	Done()
 }
 
-// newProgress shows progress towards total; unit is what is counted, "B" for bytes.
+// newProgress shows progress towards total, 0 if that is not known; unit is what is counted, "B" for
+// bytes.
 func newProgress(what, unit string, total int64) progress {
-	if !term.IsTerminal(int(os.Stderr.Fd())) {
+	if !onTerminal() {
 		return &lineProgress{what: what, unit: unit, total: total, last: time.Now()}
 	}
 	options := []progressbar.Option{
 		progressbar.OptionSetWriter(os.Stderr),
 		progressbar.OptionSetDescription(what),
-		progressbar.OptionSetWidth(30),
+		progressbar.OptionSetWidth(barWidth()),
 		progressbar.OptionThrottle(100 * time.Millisecond),
 		progressbar.OptionShowCount(),
 		progressbar.OptionSetPredictTime(true),
 		progressbar.OptionClearOnFinish(),
+		progressbar.OptionSetRenderBlankState(true), // and begin to measure the time
 	}
 	if unit == "B" {
 		options = append(options, progressbar.OptionShowBytes(true))
-	} else {
-		options = append(options, progressbar.OptionShowIts(), progressbar.OptionSetItsString(unit))
 	}
-	return &barProgress{progressbar.NewOptions64(total, options...)}
+	bar.Lock()
+	defer bar.Unlock()
+	bar.ProgressBar = progressbar.NewOptions64(cmp.Or(total, -1), options...)
+	return barProgress{}
 }
 
-// A failure to draw is not worth failing for.
-type barProgress struct{ bar *progressbar.ProgressBar }
+// onTerminal says whether a person looks at standard error.
+func onTerminal() bool { return term.IsTerminal(int(os.Stderr.Fd())) }
 
-func (p *barProgress) Set(done int64) { _ = p.bar.Set64(done) }
-func (p *barProgress) Done()          { _ = p.bar.Finish() }
+// barWidth leaves room for the longest figures beside the bar: a line that wraps cannot be cleared.
+func barWidth() int {
+	columns, _, err := term.GetSize(int(os.Stderr.Fd()))
+	if err != nil || columns == 0 {
+		columns = 80
+	}
+	return min(max(columns-50, 5), 30)
+}
+
+// bar is the one on the screen, nil where there is none. A failure to draw is not worth failing for.
+var bar struct {
+	sync.Mutex // TensorFlow's log lines come from another goroutine
+	*progressbar.ProgressBar
+}
+
+// clearBar makes room for a line. The bar comes back below it with the next step.
+func clearBar() {
+	bar.Lock()
+	defer bar.Unlock()
+	if bar.ProgressBar != nil {
+		_ = bar.Clear()
+	}
+}
+
+type barProgress struct{}
+
+func (barProgress) Set(done int64) {
+	bar.Lock()
+	defer bar.Unlock()
+	_ = bar.Set64(done)
+}
+
+func (barProgress) Done() {
+	bar.Lock()
+	defer bar.Unlock()
+	_ = bar.Finish()
+	bar.ProgressBar = nil
+}
 
 // lineInterval is the time between two lines of progress in a log.
 const lineInterval = 10 * time.Second
@@ -84,10 +134,14 @@ func (p *lineProgress) Set(done int64) {
 		return
 	}
 	p.last = time.Now()
-	if p.unit == "B" {
-		say("%s: %d of %d MB", p.what, done>>20, p.total>>20)
+	total, unit := p.total, p.unit
+	if unit == "B" {
+		done, total, unit = done/1e6, total/1e6, "MB"
+	}
+	if total == 0 {
+		say("%s: %d %s", p.what, done, unit)
 	} else {
-		say("%s: %d of %d %s", p.what, done, p.total, p.unit)
+		say("%s: %d of %d %s", p.what, done, total, unit)
 	}
 }
 

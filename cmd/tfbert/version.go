@@ -37,14 +37,14 @@ func newVersion() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "version",
 		Short: "Print the version of tfbert",
-		Args:  args(cobra.NoArgs),
+		Args:  args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			v := readVersion()
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), v)
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "tfbert %s (%s, %s)\n", v.Version, v.Go, v.Platform)
-			return nil
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "tfbert %s (%s, %s)\n", v.Version, v.Go, v.Platform)
+			return err
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "as JSON")
