@@ -52,6 +52,9 @@ needs no TensorFlow.`,
 			}
 			defer closing(&err, stored.f.Close)
 			p := prediction{outputDir: outputDir, questions: questions}
+			if windows.numEvalIterations == 0 { // else they may be those of the whole data set
+				p.complete = stored.end
+			}
 			p.answerer = squad.Answerer{Featurizer: featurizer, Predictor: stored, Decoder: decoder.Decoder, BatchSize: windows.predictBatchSize}
 			report, err := p.run(cmd.Context(), windows)
 			if err != nil {
@@ -105,8 +108,7 @@ func (s *storedLogits) Predict(ctx context.Context, features []squad.Feature) ([
 		return nil, err
 	}
 	if s.left < len(features) {
-		return nil, fmt.Errorf("%s holds the logits of %d windows, too few for the data set: check its file and --max_seq_length, --doc_stride and --max_query_length",
-			s.path, s.r.Shape[0])
+		return nil, s.mismatch("fewer")
 	}
 	s.left -= len(features)
 	results := make([]squad.RawResult, len(features))
@@ -118,4 +120,17 @@ func (s *storedLogits) Predict(ctx context.Context, features []squad.Feature) ([
 		results[i] = squad.RawResult{UniqueID: features[i].UniqueID, StartLogits: both[:s.length], EndLogits: both[s.length:]}
 	}
 	return results, nil
+}
+
+// end checks that there were no logits but those of the data set.
+func (s *storedLogits) end() error {
+	if s.left > 0 {
+		return s.mismatch("more")
+	}
+	return nil
+}
+
+func (s *storedLogits) mismatch(how string) error {
+	return fmt.Errorf("%s holds the logits of %d windows, %s than the data set has: check --predict_file, --doc_stride and --max_query_length",
+		s.path, s.r.Shape[0], how)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -91,23 +92,18 @@ func score(data *squad.Dataset, answers map[string]string, version string, opts 
 	return nil, fmt.Errorf("the data set's version is %q: pass --version 1.1 or 2.0", data.Version)
 }
 
-func writeReport(path string, report *squad.Report) error {
+func writeReport(path string, report *squad.Report) (err error) {
 	t, err := newTemporary(path)
 	if err != nil {
 		return err
 	}
+	defer closing(&err, t.abort)
 	f, err := os.Create(t.name)
 	if err != nil {
-		return err
+		return writing(path, err)
 	}
-	if err := report.WriteJSON(f); err != nil {
-		_ = f.Close()
-		_ = t.abort() // the first error is the one to tell
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	if err := f.Close(); err != nil {
-		_ = t.abort()
-		return err
+	if err := errors.Join(report.WriteJSON(f), f.Close()); err != nil {
+		return writing(path, err)
 	}
 	return t.commit()
 }

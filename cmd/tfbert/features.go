@@ -49,7 +49,7 @@ It needs no TensorFlow.`,
 			if err != nil {
 				return err
 			}
-			n, err := writeFeatures(cmd, w, &featurizer, windows)
+			n, err := writeFeatures(cmd, out, w, &featurizer, windows)
 			if err != nil {
 				return errors.Join(err, w.abort())
 			}
@@ -72,7 +72,7 @@ type featureWriter interface {
 	abort() error
 }
 
-func writeFeatures(cmd *cobra.Command, w featureWriter, featurizer *squad.Featurizer, windows featureFlags) (n int, err error) {
+func writeFeatures(cmd *cobra.Command, out string, w featureWriter, featurizer *squad.Featurizer, windows featureFlags) (n int, err error) {
 	for f, err := range featurizer.Features(windows.examples()) {
 		if err != nil {
 			return n, err
@@ -81,11 +81,11 @@ func writeFeatures(cmd *cobra.Command, w featureWriter, featurizer *squad.Featur
 			return n, err
 		}
 		if err := w.write(f); err != nil {
-			return n, err
+			return n, writing(out, err)
 		}
 		n++
 	}
-	return n, w.commit()
+	return n, writing(out, w.commit())
 }
 
 // npzWriter spools each array to a file of its own, because an archive takes them one after

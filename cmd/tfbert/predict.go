@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -85,6 +84,7 @@ type prediction struct {
 	outputDir  string
 	saveLogits string // "" for nowhere
 	questions  int
+	complete   func() error // nil, or a last check before the files appear
 }
 
 // predictionReport says what a pass did.
@@ -113,7 +113,7 @@ func (p *prediction) run(ctx context.Context, windows featureFlags) (report pred
 		report.Windows += len(features)
 		if logits != nil {
 			if err := logits.write(results); err != nil {
-				return err
+				return writing(p.saveLogits, err)
 			}
 		}
 		if onBatch != nil {
@@ -140,9 +140,14 @@ func (p *prediction) run(ctx context.Context, windows featureFlags) (report pred
 		bar.Set(int64(report.Questions))
 	}
 	report.Seconds = time.Since(start).Seconds()
+	if p.complete != nil {
+		if err := p.complete(); err != nil {
+			return report, err
+		}
+	}
 	if logits != nil {
 		if err := logits.commit(); err != nil {
-			return report, err
+			return report, writing(p.saveLogits, err)
 		}
 	}
 	return report, files.Commit()
@@ -180,7 +185,7 @@ func (l *logitsFile) write(results []squad.RawResult) error {
 
 func (l *logitsFile) commit() error {
 	if err := l.w.Close(); err != nil {
-		return fmt.Errorf("%s: %w", l.path, err)
+		return err
 	}
 	return l.temporary.commit()
 }

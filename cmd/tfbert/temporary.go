@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -15,15 +16,30 @@ type temporary struct{ path, name string }
 func newTemporary(path string) (temporary, error) {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".tmp-*")
 	if err != nil {
-		return temporary{}, err
+		return temporary{}, writing(path, err)
 	}
 	if err := errors.Join(f.Chmod(0o644), f.Close()); err != nil {
-		return temporary{}, err
+		return temporary{}, writing(path, err)
 	}
 	return temporary{path, f.Name()}, nil
 }
 
-func (t temporary) commit() error { return os.Rename(t.name, t.path) }
+// writing names the file that a person asked for in place of the temporary one.
+func writing(path string, err error) error {
+	if err == nil {
+		return nil
+	}
+	file, link := (*fs.PathError)(nil), (*os.LinkError)(nil)
+	switch {
+	case errors.As(err, &file):
+		err = file.Err
+	case errors.As(err, &link):
+		err = link.Err
+	}
+	return fmt.Errorf("cannot write %s: %w", path, err)
+}
+
+func (t temporary) commit() error { return writing(t.path, os.Rename(t.name, t.path)) }
 
 // abort removes the file; after commit it does nothing.
 func (t temporary) abort() error {
