@@ -2,11 +2,13 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -31,7 +33,7 @@ bundled one, exported once into the user's cache.`,
 			if err := decoder.check(); err != nil {
 				return err
 			}
-			in := asker{in: bufio.NewReader(cmd.InOrStdin()), prompt: term.IsTerminal(int(os.Stdin.Fd()))}
+			in := asker{in: bufio.NewReader(stdin(cmd)), prompt: term.IsTerminal(int(os.Stdin.Fd()))}
 			passage, err := in.text("passage", "context", passage, passageFile)
 			if err != nil {
 				return err
@@ -139,16 +141,36 @@ func (a *asker) text(what, flag, value, file string) (string, error) {
 		return "", usagef("--%s and --%s_file exclude each other", flag, flag)
 	case value != "":
 		return value, nil
-	case file == "-":
-		b, err := io.ReadAll(a.in)
-		return string(b), err
 	case file != "":
-		b, err := os.ReadFile(file)
-		return string(b), err
+		return a.file(what, file)
 	case a.prompt:
-		return a.line(what)
+		text, err := a.line(what)
+		if !errors.Is(err, io.EOF) {
+			return text, err
+		}
 	}
 	return "", usagef("--%s or --%s_file is required", flag, flag)
+}
+
+func (a *asker) file(what, file string) (string, error) {
+	var b []byte
+	var err error
+	if file == "-" {
+		file = "standard input"
+		b, err = io.ReadAll(a.in)
+	} else {
+		b, err = os.ReadFile(file)
+	}
+	b = bytes.TrimPrefix(b, []byte("\ufeff"))
+	switch {
+	case err != nil:
+		return "", err
+	case !utf8.Valid(b):
+		return "", fmt.Errorf("%s is not UTF-8: save the %s as UTF-8 text", file, what)
+	case len(bytes.TrimSpace(b)) == 0:
+		return "", fmt.Errorf("%s is empty: it should hold the %s", file, what)
+	}
+	return string(b), nil
 }
 
 // line asks until it gets a line with something in it.

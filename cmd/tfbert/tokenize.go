@@ -30,7 +30,7 @@ one with "text", "tokens" and "ids" a line to standard output.`,
 			}
 			out := bufio.NewWriterSize(cmd.OutOrStdout(), 1<<16)
 			defer closing(&err, out.Flush)
-			in := bufio.NewReaderSize(cmd.InOrStdin(), 1<<16)
+			in := bufio.NewReaderSize(stdin(cmd), 1<<16)
 			for n := 1; ; n++ {
 				b, readErr := in.ReadBytes('\n')
 				if len(b) > 0 {
