@@ -33,6 +33,9 @@ bundled one, exported once into the user's cache.`,
 			if err := decoder.check(); err != nil {
 				return err
 			}
+			if err := model.check(); err != nil {
+				return err
+			}
 			in := asker{in: bufio.NewReader(stdin(cmd)), prompt: term.IsTerminal(int(os.Stdin.Fd()))}
 			passage, err := in.text("passage", "context", passage, passageFile)
 			if err != nil {
@@ -44,7 +47,7 @@ bundled one, exported once into the user's cache.`,
 					return err
 				}
 			}
-			if model.model == "" {
+			if model.model == "" && model.initCheckpoint == "" {
 				if model.model, err = bundledModel(cmd); err != nil {
 					return err
 				}

@@ -1,15 +1,12 @@
 package main
 
 import (
-	"crypto/sha256"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
 
-	"github.com/tfbert/go/savedmodel"
 	"github.com/tfbert/go/tfbert"
 )
 
@@ -45,34 +42,11 @@ func bundledDir() (string, error) {
 	return "", errors.New("the bundled model is not here: run in a clone of the repository, or name a model with --model")
 }
 
-// bundledModel gives the bundled model as a SavedModel, which it exports into the user's cache the
-// first time.
+// bundledModel gives the bundled model as a SavedModel in the user's cache.
 func bundledModel(cmd *cobra.Command) (string, error) {
 	models, err := bundledDir()
 	if err != nil {
 		return "", err
 	}
-	checkpoint := filepath.Join(models, bundledName)
-	index, err := os.ReadFile(filepath.Join(checkpoint, "model.ckpt.index"))
-	if err != nil {
-		return "", err
-	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return "", err
-	}
-	// The index holds the checksums of all weights, so its digest names the model.
-	dir := filepath.Join(cache, "tfbert", "models", fmt.Sprintf("%s-%x", bundledName, sha256.Sum256(index))[:len(bundledName)+13])
-	if exported(dir) {
-		return dir, nil
-	}
-	if err := export(cmd, checkpoint, dir, &tfbert.ExportOptions{}, false); err != nil && !exported(dir) {
-		return "", err // where it is exported all the same, another process was faster
-	}
-	return dir, nil
-}
-
-func exported(dir string) bool {
-	_, err := os.Stat(filepath.Join(dir, savedmodel.GraphFile))
-	return err == nil
+	return cachedModel(cmd, filepath.Join(models, bundledName), &tfbert.ExportOptions{})
 }

@@ -110,14 +110,17 @@ func (f *decoderFlags) check() error {
 
 // modelFlags open a model.
 type modelFlags struct {
-	model     string
-	tokenizer tokenizerFlags
-	config    savedmodel.Config
-	extra     string
+	model                          string
+	initCheckpoint, bertConfigFile string
+	tokenizer                      tokenizerFlags
+	config                         savedmodel.Config
+	extra                          string
 }
 
 func (f *modelFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.model, "model", "", "SavedModel `directory`, as 'tfbert export' writes it")
+	flags.StringVar(&f.initCheckpoint, "init_checkpoint", "", "`checkpoint` to use in place of --model: exported into the user's cache, once")
+	flags.StringVar(&f.bertConfigFile, "bert_config_file", "", "configuration `file` of --init_checkpoint (default: bert_config.json beside it)")
 	f.tokenizer.add(flags)
 	for name, usage := range map[string]string{
 		"vocab_file":    "vocabulary `file` in place of the model's own",
@@ -135,10 +138,25 @@ func (f *modelFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.extra, "session_config", "", "`file` with a serialized ConfigProto to merge over the above")
 }
 
+func (f *modelFlags) check() error {
+	switch {
+	case f.model != "" && f.initCheckpoint != "":
+		return usagef("--model and --init_checkpoint exclude each other")
+	case f.bertConfigFile != "" && f.initCheckpoint == "":
+		return usagef("--bert_config_file goes with --init_checkpoint: a model has its own")
+	}
+	return nil
+}
+
 // open opens the model. What the command line does not set is the model's own.
 func (f *modelFlags) open(cmd *cobra.Command) (*tfbert.Model, error) {
-	if f.model == "" {
-		return nil, usagef("--model is required")
+	dir := f.model
+	if f.initCheckpoint != "" {
+		var err error
+		dir, err = cachedModel(cmd, f.initCheckpoint, &tfbert.ExportOptions{ConfigFile: f.bertConfigFile, VocabFile: f.tokenizer.vocabFile})
+		if err != nil {
+			return nil, err
+		}
 	}
 	opts := &tfbert.Options{VocabFile: f.tokenizer.vocabFile, Config: f.config}
 	if cmd.Flags().Changed("do_lower_case") {
@@ -158,7 +176,7 @@ func (f *modelFlags) open(cmd *cobra.Command) (*tfbert.Model, error) {
 	if _, err := loadTensorFlow(); err != nil {
 		return nil, err
 	}
-	return tfbert.Open(f.model, opts)
+	return tfbert.Open(dir, opts)
 }
 
 // length settles the sequence length: what the command line says, else the model's one length, else

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,7 +15,7 @@ func newPredict() *cobra.Command {
 	var model modelFlags
 	var windows featureFlags
 	var decoder decoderFlags
-	var outputDir, saveLogits string
+	var outputDir, saveLogits, evalScript string
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "predict --model M --predict_file F --output_dir D",
@@ -27,8 +28,11 @@ nbest_predictions.json and, with --version_2_with_negative, null_odds.json to
 			if outputDir == "" {
 				return usagef("--output_dir is required")
 			}
-			if model.model == "" {
+			if model.model == "" && model.initCheckpoint == "" {
 				return usagef("--model is required")
+			}
+			if err := model.check(); err != nil {
+				return err
 			}
 			if err := windows.check(); err != nil {
 				return err
@@ -60,6 +64,10 @@ nbest_predictions.json and, with --version_2_with_negative, null_odds.json to
 			if err != nil {
 				return err
 			}
+			if evalScript != "" {
+				hint("--eval_script is not run; for the scores, run: tfbert %s",
+					commandLine([]string{"evaluate", windows.predictFile, filepath.Join(outputDir, squad.PredictionsFile)}))
+			}
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), report)
 			}
@@ -75,6 +83,9 @@ nbest_predictions.json and, with --version_2_with_negative, null_odds.json to
 	f.StringVar(&outputDir, "output_dir", "", "`directory` for the prediction files")
 	f.StringVar(&saveLogits, "save_logits", "", "`file` (.npy) to write the logits to: float32 [windows, 2, length], start and end")
 	f.BoolVar(&asJSON, "json", false, "report as JSON")
+	addRunSquadFlags(f)
+	f.StringVar(&evalScript, "eval_script", "", "")
+	f.Lookup("eval_script").Hidden = true
 	return cmd
 }
 

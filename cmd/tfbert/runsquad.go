@@ -1,0 +1,61 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/spf13/pflag"
+)
+
+// addRunSquadFlags takes the flags of run_squad.py that predicting has no use for, so that its
+// command lines can be pasted. They are not shown. Those that ask for something else than
+// predicting are refused rather than ignored.
+func addRunSquadFlags(flags *pflag.FlagSet) {
+	for _, name := range []string{
+		"dllog_path", "display_loss_steps", "gcp_project", "horovod", "iterations_per_loop",
+		"learning_rate", "master", "num_accumulation_steps", "num_tpu_cores", "num_train_epochs",
+		"save_checkpoints_steps", "tpu_name", "tpu_zone", "train_batch_size", "train_file",
+		"verbose_logging", "warmup_proportion",
+	} {
+		f := flags.VarPF(unused{}, name, "", "")
+		f.Hidden = true
+		if name == "horovod" || name == "verbose_logging" {
+			f.NoOptDefVal = "true"
+		}
+	}
+	for name, v := range map[string]settled{
+		"do_predict":    {true, "'tfbert predict' does nothing else"},
+		"do_train":      {false, "tfbert does not train"},
+		"export_triton": {false, "'tfbert export' writes a SavedModel"},
+		"use_tpu":       {false, "tfbert does not run on TPUs"},
+		"use_trt":       {false, "tfbert does not run TensorRT"},
+	} {
+		f := flags.VarPF(v, name, "", "")
+		f.Hidden, f.NoOptDefVal = true, "true"
+	}
+}
+
+// unused is the value of a flag that changes nothing.
+type unused struct{}
+
+func (unused) Set(string) error { return nil }
+func (unused) String() string   { return "" }
+func (unused) Type() string     { return "unused" }
+
+// settled is the value of a boolean flag that has but one.
+type settled struct {
+	value  bool
+	reason string
+}
+
+func (v settled) Set(s string) error {
+	b, err := strconv.ParseBool(s)
+	if err == nil && b != v.value {
+		err = errors.New(v.reason + ": leave it out")
+	}
+	return err
+}
+
+func (v settled) String() string { return fmt.Sprint(v.value) }
+func (settled) Type() string     { return "bool" }
