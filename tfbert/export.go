@@ -72,8 +72,8 @@ func Export(ctx context.Context, ckpt, dir string, opts *ExportOptions) (*Export
 	}
 	defer src.Close()
 	if n := opts.MaxSeqLength; n < 0 || n > src.config.MaxPositionEmbeddings {
-		return nil, fmt.Errorf("tfbert: export: a sequence length of %d does not fit the model, which has %d positions",
-			n, src.config.MaxPositionEmbeddings)
+		return nil, fmt.Errorf("tfbert: export %s: the model has positions for sequences of up to %d, not of %d: lower --max_seq_length",
+			ckpt, src.config.MaxPositionEmbeddings, n)
 	}
 	if err := src.checkWeights(src.config.weights()); err != nil {
 		return nil, err

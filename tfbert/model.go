@@ -43,6 +43,9 @@ func Open(dir string, opts *Options) (*Model, error) {
 	if opts == nil {
 		opts = &Options{}
 	}
+	if _, err := savedmodel.Inspect(dir); err != nil {
+		return nil, err // before anything is missed beside what is no model
+	}
 	m := &Model{}
 	var err error
 	if m.settings, err = readSettings(dir); err != nil {
@@ -152,7 +155,7 @@ func (m *Model) CheckLength(length int) error {
 		return fmt.Errorf("tfbert: the model takes sequences of %d, not of %d: set --max_seq_length %d or export it with another",
 			m.length, length, m.length)
 	case m.positions > 0 && length > m.positions:
-		return fmt.Errorf("tfbert: a sequence length of %d does not fit the model, which has %d positions", length, m.positions)
+		return fmt.Errorf("tfbert: the model has positions for sequences of up to %d, not of %d: lower --max_seq_length", m.positions, length)
 	}
 	return nil
 }

@@ -114,7 +114,7 @@ func checkVocabSize(path string, v *wordpiece.Vocab, c *Config) error {
 }
 
 // checkWeights says which variables the configuration asks for are missing or of another shape or
-// type, all of them at once.
+// type.
 func (s *source) checkWeights(weights []weight) error {
 	var wrong []string
 	missing := 0
@@ -133,16 +133,16 @@ func (s *source) checkWeights(weights []weight) error {
 	if len(wrong) == 0 {
 		return nil
 	}
-	hint := fmt.Sprintf("check that %s belongs to it", s.configPath)
+	hint := "name the right configuration with --bert_config_file"
 	if _, ok := s.Variable("cls/squad/output_weights"); !ok && missing == 2 {
 		hint = "it has no question-answering head: it was not fine-tuned on SQuAD"
 	}
-	const most = 8
+	const most = 3 // on one line
 	if n := len(wrong); n > most {
 		wrong = append(wrong[:most], fmt.Sprintf("and %d more", n-most))
 	}
-	return fmt.Errorf("tfbert: the checkpoint %s does not fit the configuration (%s):\n  %s",
-		s.Prefix(), hint, strings.Join(wrong, "\n  "))
+	return fmt.Errorf("tfbert: the checkpoint %s does not fit %s (%s): %s",
+		s.Prefix(), s.configPath, hint, strings.Join(wrong, "; "))
 }
 
 func isFloat(d checkpoint.DType) bool {
