@@ -95,3 +95,22 @@ func Python(t testing.TB) string {
 	}
 	return python
 }
+
+// Stdout runs f and returns what it wrote to the standard output: f is an Example that cannot run
+// everywhere and is therefore called by a test.
+func Stdout(t testing.TB, f func()) string {
+	t.Helper()
+	file, err := os.Create(filepath.Join(t.TempDir(), "stdout"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	defer func(stdout *os.File) { os.Stdout = stdout }(os.Stdout)
+	os.Stdout = file
+	f()
+	text, err := os.ReadFile(file.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
