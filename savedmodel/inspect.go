@@ -140,7 +140,7 @@ func (m *MetaGraph) Signature(key string) (*Signature, error) {
 		for _, s := range m.Signatures {
 			have = append(have, s.Key)
 		}
-		return nil, fmt.Errorf("savedmodel: no signature %q, only %s", key, strings.Join(have, ", "))
+		return nil, fmt.Errorf("savedmodel: no signature %q, only %s", key, list(have))
 	}
 	return &m.Signatures[n], nil
 }
@@ -159,23 +159,31 @@ func find(infos []TensorInfo, kind, signature, key string) (TensorInfo, error) {
 		}
 		have = append(have, t.Key)
 	}
-	return TensorInfo{}, fmt.Errorf("savedmodel: signature %q has no %s %q, only %s",
-		signature, kind, key, strings.Join(have, ", "))
+	return TensorInfo{}, fmt.Errorf("savedmodel: signature %q has no %s %q, only %s", signature, kind, key, list(have))
 }
+
+// list writes the choices that there are.
+func list(keys []string) string { return cmp.Or(strings.Join(keys, ", "), "(none)") }
 
 func readSavedModel(dir string) (*tfproto.SavedModel, error) {
 	path := filepath.Join(dir, GraphFile)
 	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		if _, err := os.Stat(filepath.Join(dir, "saved_model.pbtxt")); err == nil {
-			return nil, fmt.Errorf("savedmodel: %s holds a text saved_model.pbtxt, which is not supported: convert it to %s", dir, GraphFile)
-		}
-		return nil, fmt.Errorf("savedmodel: %s is not a SavedModel: it has no %s", dir, GraphFile)
+	if err == nil {
+		return parseSavedModel(data, path)
 	}
-	if err != nil {
+	info, statErr := os.Stat(dir)
+	switch {
+	case statErr != nil:
+		return nil, fmt.Errorf("savedmodel: %w", statErr)
+	case !info.IsDir():
+		return nil, fmt.Errorf("savedmodel: %s is a file: name the folder that holds %s", dir, GraphFile)
+	case !errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("savedmodel: %w", err)
 	}
-	return parseSavedModel(data, path)
+	if _, err := os.Stat(filepath.Join(dir, "saved_model.pbtxt")); err == nil {
+		return nil, fmt.Errorf("savedmodel: %s holds a text saved_model.pbtxt, which is not supported: convert it to %s", dir, GraphFile)
+	}
+	return nil, fmt.Errorf("savedmodel: %s is not a SavedModel: it has no %s", dir, GraphFile)
 }
 
 func parseSavedModel(data []byte, path string) (*tfproto.SavedModel, error) {
@@ -193,6 +201,7 @@ func metaGraph(m *tfproto.MetaGraphDef) MetaGraph {
 	g := MetaGraph{
 		Tags:              m.GetMetaInfoDef().GetTags(),
 		TensorFlowVersion: m.GetMetaInfoDef().GetTensorflowVersion(),
+		Signatures:        []Signature{},
 		Ops:               map[string]int{},
 		Functions:         len(m.GetGraphDef().GetLibrary().GetFunction()),
 	}
@@ -202,7 +211,7 @@ func metaGraph(m *tfproto.MetaGraphDef) MetaGraph {
 			Key: key, Method: s.GetMethodName(), Inputs: tensorInfos(s.GetInputs()), Outputs: tensorInfos(s.GetOutputs()),
 		})
 	}
-	for _, a := range m.AssetFileDef {
+	for _, a := range assets(m) {
 		g.Assets = append(g.Assets, a.GetFilename())
 	}
 	for _, n := range m.GetGraphDef().GetNode() {
@@ -216,17 +225,32 @@ func metaGraph(m *tfproto.MetaGraphDef) MetaGraph {
 	return g
 }
 
+// assets gives the assets' definitions. TensorFlow 1 kept them in a collection.
+func assets(m *tfproto.MetaGraphDef) []*tfproto.AssetFileDef {
+	if len(m.AssetFileDef) > 0 {
+		return m.AssetFileDef
+	}
+	var defs []*tfproto.AssetFileDef
+	for _, a := range m.CollectionDef["saved_model_assets"].GetAnyList().GetValue() {
+		def := &tfproto.AssetFileDef{}
+		if proto.Unmarshal(a.GetValue(), def) == nil && def.GetFilename() != "" {
+			defs = append(defs, def)
+		}
+	}
+	return defs
+}
+
 func tensorInfos(infos map[string]*tfproto.TensorInfo) []TensorInfo {
-	var list []TensorInfo
+	sorted := []TensorInfo{} // in JSON, none is an empty list
 	for _, key := range slices.Sorted(maps.Keys(infos)) {
 		t := infos[key]
 		name := t.GetName()
 		if sparse := t.GetCooSparse(); sparse != nil {
 			name = sparse.GetValuesTensorName()
 		}
-		list = append(list, TensorInfo{Key: key, Name: name, DType: tf.DataType(t.GetDtype()), Shape: shapeOf(t.GetTensorShape())})
+		sorted = append(sorted, TensorInfo{Key: key, Name: name, DType: tf.DataType(t.GetDtype()), Shape: shapeOf(t.GetTensorShape())})
 	}
-	return list
+	return sorted
 }
 
 func shapeOf(p *tfproto.TensorShapeProto) tf.Shape {

@@ -121,7 +121,7 @@ func (x BundleHeaderProto_Endianness) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use BundleHeaderProto_Endianness.Descriptor instead.
 func (BundleHeaderProto_Endianness) EnumDescriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{19, 0}
+	return file_tensorflow_proto_rawDescGZIP(), []int{20, 0}
 }
 
 type OptimizerOptions_GlobalJitLevel int32
@@ -173,7 +173,7 @@ func (x OptimizerOptions_GlobalJitLevel) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use OptimizerOptions_GlobalJitLevel.Descriptor instead.
 func (OptimizerOptions_GlobalJitLevel) EnumDescriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{23, 0}
+	return file_tensorflow_proto_rawDescGZIP(), []int{24, 0}
 }
 
 type RewriterConfig_Toggle int32
@@ -225,7 +225,7 @@ func (x RewriterConfig_Toggle) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use RewriterConfig_Toggle.Descriptor instead.
 func (RewriterConfig_Toggle) EnumDescriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{24, 0}
+	return file_tensorflow_proto_rawDescGZIP(), []int{25, 0}
 }
 
 type RunOptions_TraceLevel int32
@@ -277,7 +277,7 @@ func (x RunOptions_TraceLevel) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use RunOptions_TraceLevel.Descriptor instead.
 func (RunOptions_TraceLevel) EnumDescriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{27, 0}
+	return file_tensorflow_proto_rawDescGZIP(), []int{28, 0}
 }
 
 type TensorShapeProto struct {
@@ -1348,6 +1348,7 @@ type CollectionDef struct {
 	//
 	//	*CollectionDef_NodeList_
 	//	*CollectionDef_BytesList_
+	//	*CollectionDef_AnyList_
 	Kind          isCollectionDef_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1408,6 +1409,15 @@ func (x *CollectionDef) GetBytesList() *CollectionDef_BytesList {
 	return nil
 }
 
+func (x *CollectionDef) GetAnyList() *CollectionDef_AnyList {
+	if x != nil {
+		if x, ok := x.Kind.(*CollectionDef_AnyList_); ok {
+			return x.AnyList
+		}
+	}
+	return nil
+}
+
 type isCollectionDef_Kind interface {
 	isCollectionDef_Kind()
 }
@@ -1420,9 +1430,68 @@ type CollectionDef_BytesList_ struct {
 	BytesList *CollectionDef_BytesList `protobuf:"bytes,2,opt,name=bytes_list,json=bytesList,proto3,oneof"`
 }
 
+type CollectionDef_AnyList_ struct {
+	AnyList *CollectionDef_AnyList `protobuf:"bytes,5,opt,name=any_list,json=anyList,proto3,oneof"`
+}
+
 func (*CollectionDef_NodeList_) isCollectionDef_Kind() {}
 
 func (*CollectionDef_BytesList_) isCollectionDef_Kind() {}
+
+func (*CollectionDef_AnyList_) isCollectionDef_Kind() {}
+
+// Any is google.protobuf.Any.
+type Any struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	TypeUrl       string                 `protobuf:"bytes,1,opt,name=type_url,json=typeUrl,proto3" json:"type_url,omitempty"`
+	Value         []byte                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Any) Reset() {
+	*x = Any{}
+	mi := &file_tensorflow_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Any) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Any) ProtoMessage() {}
+
+func (x *Any) ProtoReflect() protoreflect.Message {
+	mi := &file_tensorflow_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Any.ProtoReflect.Descriptor instead.
+func (*Any) Descriptor() ([]byte, []int) {
+	return file_tensorflow_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Any) GetTypeUrl() string {
+	if x != nil {
+		return x.TypeUrl
+	}
+	return ""
+}
+
+func (x *Any) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
 
 // VariableDef describes a variable in the collections of a TF1 graph (variable.proto).
 type VariableDef struct {
@@ -1439,7 +1508,7 @@ type VariableDef struct {
 
 func (x *VariableDef) Reset() {
 	*x = VariableDef{}
-	mi := &file_tensorflow_proto_msgTypes[15]
+	mi := &file_tensorflow_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1451,7 +1520,7 @@ func (x *VariableDef) String() string {
 func (*VariableDef) ProtoMessage() {}
 
 func (x *VariableDef) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[15]
+	mi := &file_tensorflow_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1464,7 +1533,7 @@ func (x *VariableDef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VariableDef.ProtoReflect.Descriptor instead.
 func (*VariableDef) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{15}
+	return file_tensorflow_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *VariableDef) GetVariableName() string {
@@ -1525,7 +1594,7 @@ type TensorInfo struct {
 
 func (x *TensorInfo) Reset() {
 	*x = TensorInfo{}
-	mi := &file_tensorflow_proto_msgTypes[16]
+	mi := &file_tensorflow_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1537,7 +1606,7 @@ func (x *TensorInfo) String() string {
 func (*TensorInfo) ProtoMessage() {}
 
 func (x *TensorInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[16]
+	mi := &file_tensorflow_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1550,7 +1619,7 @@ func (x *TensorInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TensorInfo.ProtoReflect.Descriptor instead.
 func (*TensorInfo) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{16}
+	return file_tensorflow_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *TensorInfo) GetEncoding() isTensorInfo_Encoding {
@@ -1634,7 +1703,7 @@ type SignatureDef struct {
 
 func (x *SignatureDef) Reset() {
 	*x = SignatureDef{}
-	mi := &file_tensorflow_proto_msgTypes[17]
+	mi := &file_tensorflow_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1646,7 +1715,7 @@ func (x *SignatureDef) String() string {
 func (*SignatureDef) ProtoMessage() {}
 
 func (x *SignatureDef) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[17]
+	mi := &file_tensorflow_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1659,7 +1728,7 @@ func (x *SignatureDef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignatureDef.ProtoReflect.Descriptor instead.
 func (*SignatureDef) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{17}
+	return file_tensorflow_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SignatureDef) GetInputs() map[string]*TensorInfo {
@@ -1693,7 +1762,7 @@ type AssetFileDef struct {
 
 func (x *AssetFileDef) Reset() {
 	*x = AssetFileDef{}
-	mi := &file_tensorflow_proto_msgTypes[18]
+	mi := &file_tensorflow_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1705,7 +1774,7 @@ func (x *AssetFileDef) String() string {
 func (*AssetFileDef) ProtoMessage() {}
 
 func (x *AssetFileDef) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[18]
+	mi := &file_tensorflow_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1718,7 +1787,7 @@ func (x *AssetFileDef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssetFileDef.ProtoReflect.Descriptor instead.
 func (*AssetFileDef) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{18}
+	return file_tensorflow_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *AssetFileDef) GetTensorInfo() *TensorInfo {
@@ -1746,7 +1815,7 @@ type BundleHeaderProto struct {
 
 func (x *BundleHeaderProto) Reset() {
 	*x = BundleHeaderProto{}
-	mi := &file_tensorflow_proto_msgTypes[19]
+	mi := &file_tensorflow_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1758,7 +1827,7 @@ func (x *BundleHeaderProto) String() string {
 func (*BundleHeaderProto) ProtoMessage() {}
 
 func (x *BundleHeaderProto) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[19]
+	mi := &file_tensorflow_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1771,7 +1840,7 @@ func (x *BundleHeaderProto) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BundleHeaderProto.ProtoReflect.Descriptor instead.
 func (*BundleHeaderProto) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{19}
+	return file_tensorflow_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *BundleHeaderProto) GetNumShards() int32 {
@@ -1804,7 +1873,7 @@ type TensorSliceProto struct {
 
 func (x *TensorSliceProto) Reset() {
 	*x = TensorSliceProto{}
-	mi := &file_tensorflow_proto_msgTypes[20]
+	mi := &file_tensorflow_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1816,7 +1885,7 @@ func (x *TensorSliceProto) String() string {
 func (*TensorSliceProto) ProtoMessage() {}
 
 func (x *TensorSliceProto) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[20]
+	mi := &file_tensorflow_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1829,7 +1898,7 @@ func (x *TensorSliceProto) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TensorSliceProto.ProtoReflect.Descriptor instead.
 func (*TensorSliceProto) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{20}
+	return file_tensorflow_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *TensorSliceProto) GetExtent() []*TensorSliceProto_Extent {
@@ -1854,7 +1923,7 @@ type BundleEntryProto struct {
 
 func (x *BundleEntryProto) Reset() {
 	*x = BundleEntryProto{}
-	mi := &file_tensorflow_proto_msgTypes[21]
+	mi := &file_tensorflow_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1866,7 +1935,7 @@ func (x *BundleEntryProto) String() string {
 func (*BundleEntryProto) ProtoMessage() {}
 
 func (x *BundleEntryProto) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[21]
+	mi := &file_tensorflow_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1879,7 +1948,7 @@ func (x *BundleEntryProto) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BundleEntryProto.ProtoReflect.Descriptor instead.
 func (*BundleEntryProto) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{21}
+	return file_tensorflow_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *BundleEntryProto) GetDtype() int32 {
@@ -1943,7 +2012,7 @@ type GPUOptions struct {
 
 func (x *GPUOptions) Reset() {
 	*x = GPUOptions{}
-	mi := &file_tensorflow_proto_msgTypes[22]
+	mi := &file_tensorflow_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1955,7 +2024,7 @@ func (x *GPUOptions) String() string {
 func (*GPUOptions) ProtoMessage() {}
 
 func (x *GPUOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[22]
+	mi := &file_tensorflow_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1968,7 +2037,7 @@ func (x *GPUOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GPUOptions.ProtoReflect.Descriptor instead.
 func (*GPUOptions) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{22}
+	return file_tensorflow_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GPUOptions) GetPerProcessGpuMemoryFraction() float64 {
@@ -2008,7 +2077,7 @@ type OptimizerOptions struct {
 
 func (x *OptimizerOptions) Reset() {
 	*x = OptimizerOptions{}
-	mi := &file_tensorflow_proto_msgTypes[23]
+	mi := &file_tensorflow_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2020,7 +2089,7 @@ func (x *OptimizerOptions) String() string {
 func (*OptimizerOptions) ProtoMessage() {}
 
 func (x *OptimizerOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[23]
+	mi := &file_tensorflow_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2033,7 +2102,7 @@ func (x *OptimizerOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OptimizerOptions.ProtoReflect.Descriptor instead.
 func (*OptimizerOptions) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{23}
+	return file_tensorflow_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *OptimizerOptions) GetGlobalJitLevel() OptimizerOptions_GlobalJitLevel {
@@ -2057,7 +2126,7 @@ type RewriterConfig struct {
 
 func (x *RewriterConfig) Reset() {
 	*x = RewriterConfig{}
-	mi := &file_tensorflow_proto_msgTypes[24]
+	mi := &file_tensorflow_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2069,7 +2138,7 @@ func (x *RewriterConfig) String() string {
 func (*RewriterConfig) ProtoMessage() {}
 
 func (x *RewriterConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[24]
+	mi := &file_tensorflow_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2082,7 +2151,7 @@ func (x *RewriterConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RewriterConfig.ProtoReflect.Descriptor instead.
 func (*RewriterConfig) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{24}
+	return file_tensorflow_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RewriterConfig) GetLayoutOptimizer() RewriterConfig_Toggle {
@@ -2137,7 +2206,7 @@ type GraphOptions struct {
 
 func (x *GraphOptions) Reset() {
 	*x = GraphOptions{}
-	mi := &file_tensorflow_proto_msgTypes[25]
+	mi := &file_tensorflow_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2149,7 +2218,7 @@ func (x *GraphOptions) String() string {
 func (*GraphOptions) ProtoMessage() {}
 
 func (x *GraphOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[25]
+	mi := &file_tensorflow_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2162,7 +2231,7 @@ func (x *GraphOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GraphOptions.ProtoReflect.Descriptor instead.
 func (*GraphOptions) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{25}
+	return file_tensorflow_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *GraphOptions) GetOptimizerOptions() *OptimizerOptions {
@@ -2194,7 +2263,7 @@ type ConfigProto struct {
 
 func (x *ConfigProto) Reset() {
 	*x = ConfigProto{}
-	mi := &file_tensorflow_proto_msgTypes[26]
+	mi := &file_tensorflow_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2206,7 +2275,7 @@ func (x *ConfigProto) String() string {
 func (*ConfigProto) ProtoMessage() {}
 
 func (x *ConfigProto) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[26]
+	mi := &file_tensorflow_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2219,7 +2288,7 @@ func (x *ConfigProto) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigProto.ProtoReflect.Descriptor instead.
 func (*ConfigProto) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{26}
+	return file_tensorflow_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ConfigProto) GetDeviceCount() map[string]int32 {
@@ -2282,7 +2351,7 @@ type RunOptions struct {
 
 func (x *RunOptions) Reset() {
 	*x = RunOptions{}
-	mi := &file_tensorflow_proto_msgTypes[27]
+	mi := &file_tensorflow_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2294,7 +2363,7 @@ func (x *RunOptions) String() string {
 func (*RunOptions) ProtoMessage() {}
 
 func (x *RunOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[27]
+	mi := &file_tensorflow_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2307,7 +2376,7 @@ func (x *RunOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunOptions.ProtoReflect.Descriptor instead.
 func (*RunOptions) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{27}
+	return file_tensorflow_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RunOptions) GetTraceLevel() RunOptions_TraceLevel {
@@ -2347,7 +2416,7 @@ type NodeExecStats struct {
 
 func (x *NodeExecStats) Reset() {
 	*x = NodeExecStats{}
-	mi := &file_tensorflow_proto_msgTypes[28]
+	mi := &file_tensorflow_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2359,7 +2428,7 @@ func (x *NodeExecStats) String() string {
 func (*NodeExecStats) ProtoMessage() {}
 
 func (x *NodeExecStats) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[28]
+	mi := &file_tensorflow_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2372,7 +2441,7 @@ func (x *NodeExecStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeExecStats.ProtoReflect.Descriptor instead.
 func (*NodeExecStats) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{28}
+	return file_tensorflow_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *NodeExecStats) GetNodeName() string {
@@ -2441,7 +2510,7 @@ type DeviceStepStats struct {
 
 func (x *DeviceStepStats) Reset() {
 	*x = DeviceStepStats{}
-	mi := &file_tensorflow_proto_msgTypes[29]
+	mi := &file_tensorflow_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2453,7 +2522,7 @@ func (x *DeviceStepStats) String() string {
 func (*DeviceStepStats) ProtoMessage() {}
 
 func (x *DeviceStepStats) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[29]
+	mi := &file_tensorflow_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2466,7 +2535,7 @@ func (x *DeviceStepStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeviceStepStats.ProtoReflect.Descriptor instead.
 func (*DeviceStepStats) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{29}
+	return file_tensorflow_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *DeviceStepStats) GetDevice() string {
@@ -2492,7 +2561,7 @@ type StepStats struct {
 
 func (x *StepStats) Reset() {
 	*x = StepStats{}
-	mi := &file_tensorflow_proto_msgTypes[30]
+	mi := &file_tensorflow_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2504,7 +2573,7 @@ func (x *StepStats) String() string {
 func (*StepStats) ProtoMessage() {}
 
 func (x *StepStats) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[30]
+	mi := &file_tensorflow_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2517,7 +2586,7 @@ func (x *StepStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepStats.ProtoReflect.Descriptor instead.
 func (*StepStats) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{30}
+	return file_tensorflow_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *StepStats) GetDevStats() []*DeviceStepStats {
@@ -2538,7 +2607,7 @@ type RunMetadata struct {
 
 func (x *RunMetadata) Reset() {
 	*x = RunMetadata{}
-	mi := &file_tensorflow_proto_msgTypes[31]
+	mi := &file_tensorflow_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2550,7 +2619,7 @@ func (x *RunMetadata) String() string {
 func (*RunMetadata) ProtoMessage() {}
 
 func (x *RunMetadata) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[31]
+	mi := &file_tensorflow_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2563,7 +2632,7 @@ func (x *RunMetadata) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunMetadata.ProtoReflect.Descriptor instead.
 func (*RunMetadata) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{31}
+	return file_tensorflow_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RunMetadata) GetStepStats() *StepStats {
@@ -2597,7 +2666,7 @@ type TensorShapeProto_Dim struct {
 
 func (x *TensorShapeProto_Dim) Reset() {
 	*x = TensorShapeProto_Dim{}
-	mi := &file_tensorflow_proto_msgTypes[32]
+	mi := &file_tensorflow_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2609,7 +2678,7 @@ func (x *TensorShapeProto_Dim) String() string {
 func (*TensorShapeProto_Dim) ProtoMessage() {}
 
 func (x *TensorShapeProto_Dim) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[32]
+	mi := &file_tensorflow_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2654,7 +2723,7 @@ type AttrValue_ListValue struct {
 
 func (x *AttrValue_ListValue) Reset() {
 	*x = AttrValue_ListValue{}
-	mi := &file_tensorflow_proto_msgTypes[33]
+	mi := &file_tensorflow_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2666,7 +2735,7 @@ func (x *AttrValue_ListValue) String() string {
 func (*AttrValue_ListValue) ProtoMessage() {}
 
 func (x *AttrValue_ListValue) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[33]
+	mi := &file_tensorflow_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2746,7 +2815,7 @@ type OpDef_ArgDef struct {
 
 func (x *OpDef_ArgDef) Reset() {
 	*x = OpDef_ArgDef{}
-	mi := &file_tensorflow_proto_msgTypes[36]
+	mi := &file_tensorflow_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2758,7 +2827,7 @@ func (x *OpDef_ArgDef) String() string {
 func (*OpDef_ArgDef) ProtoMessage() {}
 
 func (x *OpDef_ArgDef) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[36]
+	mi := &file_tensorflow_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2838,7 +2907,7 @@ type OpDef_AttrDef struct {
 
 func (x *OpDef_AttrDef) Reset() {
 	*x = OpDef_AttrDef{}
-	mi := &file_tensorflow_proto_msgTypes[37]
+	mi := &file_tensorflow_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2850,7 +2919,7 @@ func (x *OpDef_AttrDef) String() string {
 func (*OpDef_AttrDef) ProtoMessage() {}
 
 func (x *OpDef_AttrDef) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[37]
+	mi := &file_tensorflow_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2929,7 +2998,7 @@ type MetaGraphDef_MetaInfoDef struct {
 
 func (x *MetaGraphDef_MetaInfoDef) Reset() {
 	*x = MetaGraphDef_MetaInfoDef{}
-	mi := &file_tensorflow_proto_msgTypes[39]
+	mi := &file_tensorflow_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2941,7 +3010,7 @@ func (x *MetaGraphDef_MetaInfoDef) String() string {
 func (*MetaGraphDef_MetaInfoDef) ProtoMessage() {}
 
 func (x *MetaGraphDef_MetaInfoDef) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[39]
+	mi := &file_tensorflow_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3008,7 +3077,7 @@ type CollectionDef_NodeList struct {
 
 func (x *CollectionDef_NodeList) Reset() {
 	*x = CollectionDef_NodeList{}
-	mi := &file_tensorflow_proto_msgTypes[42]
+	mi := &file_tensorflow_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3020,7 +3089,7 @@ func (x *CollectionDef_NodeList) String() string {
 func (*CollectionDef_NodeList) ProtoMessage() {}
 
 func (x *CollectionDef_NodeList) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[42]
+	mi := &file_tensorflow_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3052,7 +3121,7 @@ type CollectionDef_BytesList struct {
 
 func (x *CollectionDef_BytesList) Reset() {
 	*x = CollectionDef_BytesList{}
-	mi := &file_tensorflow_proto_msgTypes[43]
+	mi := &file_tensorflow_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3064,7 +3133,7 @@ func (x *CollectionDef_BytesList) String() string {
 func (*CollectionDef_BytesList) ProtoMessage() {}
 
 func (x *CollectionDef_BytesList) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[43]
+	mi := &file_tensorflow_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3087,6 +3156,50 @@ func (x *CollectionDef_BytesList) GetValue() [][]byte {
 	return nil
 }
 
+type CollectionDef_AnyList struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Value         []*Any                 `protobuf:"bytes,1,rep,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CollectionDef_AnyList) Reset() {
+	*x = CollectionDef_AnyList{}
+	mi := &file_tensorflow_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CollectionDef_AnyList) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CollectionDef_AnyList) ProtoMessage() {}
+
+func (x *CollectionDef_AnyList) ProtoReflect() protoreflect.Message {
+	mi := &file_tensorflow_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CollectionDef_AnyList.ProtoReflect.Descriptor instead.
+func (*CollectionDef_AnyList) Descriptor() ([]byte, []int) {
+	return file_tensorflow_proto_rawDescGZIP(), []int{14, 2}
+}
+
+func (x *CollectionDef_AnyList) GetValue() []*Any {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
 type TensorInfo_CooSparse struct {
 	state                protoimpl.MessageState `protogen:"open.v1"`
 	ValuesTensorName     string                 `protobuf:"bytes,1,opt,name=values_tensor_name,json=valuesTensorName,proto3" json:"values_tensor_name,omitempty"`
@@ -3098,7 +3211,7 @@ type TensorInfo_CooSparse struct {
 
 func (x *TensorInfo_CooSparse) Reset() {
 	*x = TensorInfo_CooSparse{}
-	mi := &file_tensorflow_proto_msgTypes[44]
+	mi := &file_tensorflow_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3110,7 +3223,7 @@ func (x *TensorInfo_CooSparse) String() string {
 func (*TensorInfo_CooSparse) ProtoMessage() {}
 
 func (x *TensorInfo_CooSparse) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[44]
+	mi := &file_tensorflow_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3123,7 +3236,7 @@ func (x *TensorInfo_CooSparse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TensorInfo_CooSparse.ProtoReflect.Descriptor instead.
 func (*TensorInfo_CooSparse) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{16, 0}
+	return file_tensorflow_proto_rawDescGZIP(), []int{17, 0}
 }
 
 func (x *TensorInfo_CooSparse) GetValuesTensorName() string {
@@ -3156,7 +3269,7 @@ type TensorInfo_CompositeTensor struct {
 
 func (x *TensorInfo_CompositeTensor) Reset() {
 	*x = TensorInfo_CompositeTensor{}
-	mi := &file_tensorflow_proto_msgTypes[45]
+	mi := &file_tensorflow_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3168,7 +3281,7 @@ func (x *TensorInfo_CompositeTensor) String() string {
 func (*TensorInfo_CompositeTensor) ProtoMessage() {}
 
 func (x *TensorInfo_CompositeTensor) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[45]
+	mi := &file_tensorflow_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3181,7 +3294,7 @@ func (x *TensorInfo_CompositeTensor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TensorInfo_CompositeTensor.ProtoReflect.Descriptor instead.
 func (*TensorInfo_CompositeTensor) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{16, 1}
+	return file_tensorflow_proto_rawDescGZIP(), []int{17, 1}
 }
 
 func (x *TensorInfo_CompositeTensor) GetComponents() []*TensorInfo {
@@ -3204,7 +3317,7 @@ type TensorSliceProto_Extent struct {
 
 func (x *TensorSliceProto_Extent) Reset() {
 	*x = TensorSliceProto_Extent{}
-	mi := &file_tensorflow_proto_msgTypes[48]
+	mi := &file_tensorflow_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3216,7 +3329,7 @@ func (x *TensorSliceProto_Extent) String() string {
 func (*TensorSliceProto_Extent) ProtoMessage() {}
 
 func (x *TensorSliceProto_Extent) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[48]
+	mi := &file_tensorflow_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3229,7 +3342,7 @@ func (x *TensorSliceProto_Extent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TensorSliceProto_Extent.ProtoReflect.Descriptor instead.
 func (*TensorSliceProto_Extent) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{20, 0}
+	return file_tensorflow_proto_rawDescGZIP(), []int{21, 0}
 }
 
 func (x *TensorSliceProto_Extent) GetStart() int64 {
@@ -3276,7 +3389,7 @@ type RunMetadata_FunctionGraphs struct {
 
 func (x *RunMetadata_FunctionGraphs) Reset() {
 	*x = RunMetadata_FunctionGraphs{}
-	mi := &file_tensorflow_proto_msgTypes[50]
+	mi := &file_tensorflow_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3288,7 +3401,7 @@ func (x *RunMetadata_FunctionGraphs) String() string {
 func (*RunMetadata_FunctionGraphs) ProtoMessage() {}
 
 func (x *RunMetadata_FunctionGraphs) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[50]
+	mi := &file_tensorflow_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3301,7 +3414,7 @@ func (x *RunMetadata_FunctionGraphs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunMetadata_FunctionGraphs.ProtoReflect.Descriptor instead.
 func (*RunMetadata_FunctionGraphs) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{31, 0}
+	return file_tensorflow_proto_rawDescGZIP(), []int{32, 0}
 }
 
 func (x *RunMetadata_FunctionGraphs) GetPartitionGraphs() []*GraphDef {
@@ -3465,16 +3578,22 @@ const file_tensorflow_proto_rawDesc = "" +
 	"\n" +
 	"\x06LEGACY\x10\x00\x12\x06\n" +
 	"\x02V1\x10\x01\x12\x06\n" +
-	"\x02V2\x10\x02\"\xff\x01\n" +
+	"\x02V2\x10\x02\"\x8b\x03\n" +
 	"\rCollectionDef\x12N\n" +
 	"\tnode_list\x18\x01 \x01(\v2/.tfbert.internal.tfproto.CollectionDef.NodeListH\x00R\bnodeList\x12Q\n" +
 	"\n" +
-	"bytes_list\x18\x02 \x01(\v20.tfbert.internal.tfproto.CollectionDef.BytesListH\x00R\tbytesList\x1a \n" +
+	"bytes_list\x18\x02 \x01(\v20.tfbert.internal.tfproto.CollectionDef.BytesListH\x00R\tbytesList\x12K\n" +
+	"\bany_list\x18\x05 \x01(\v2..tfbert.internal.tfproto.CollectionDef.AnyListH\x00R\aanyList\x1a \n" +
 	"\bNodeList\x12\x14\n" +
 	"\x05value\x18\x01 \x03(\tR\x05value\x1a!\n" +
 	"\tBytesList\x12\x14\n" +
-	"\x05value\x18\x01 \x03(\fR\x05valueB\x06\n" +
-	"\x04kind\"\xef\x01\n" +
+	"\x05value\x18\x01 \x03(\fR\x05value\x1a=\n" +
+	"\aAnyList\x122\n" +
+	"\x05value\x18\x01 \x03(\v2\x1c.tfbert.internal.tfproto.AnyR\x05valueB\x06\n" +
+	"\x04kind\"6\n" +
+	"\x03Any\x12\x19\n" +
+	"\btype_url\x18\x01 \x01(\tR\atypeUrl\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value\"\xef\x01\n" +
 	"\vVariableDef\x12#\n" +
 	"\rvariable_name\x18\x01 \x01(\tR\fvariableName\x12)\n" +
 	"\x10initializer_name\x18\x02 \x01(\tR\x0finitializerName\x12#\n" +
@@ -3638,7 +3757,7 @@ func file_tensorflow_proto_rawDescGZIP() []byte {
 }
 
 var file_tensorflow_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_tensorflow_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
+var file_tensorflow_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
 var file_tensorflow_proto_goTypes = []any{
 	(SaverDef_CheckpointFormatVersion)(0), // 0: tfbert.internal.tfproto.SaverDef.CheckpointFormatVersion
 	(BundleHeaderProto_Endianness)(0),     // 1: tfbert.internal.tfproto.BundleHeaderProto.Endianness
@@ -3660,121 +3779,125 @@ var file_tensorflow_proto_goTypes = []any{
 	(*MetaGraphDef)(nil),                  // 17: tfbert.internal.tfproto.MetaGraphDef
 	(*SaverDef)(nil),                      // 18: tfbert.internal.tfproto.SaverDef
 	(*CollectionDef)(nil),                 // 19: tfbert.internal.tfproto.CollectionDef
-	(*VariableDef)(nil),                   // 20: tfbert.internal.tfproto.VariableDef
-	(*TensorInfo)(nil),                    // 21: tfbert.internal.tfproto.TensorInfo
-	(*SignatureDef)(nil),                  // 22: tfbert.internal.tfproto.SignatureDef
-	(*AssetFileDef)(nil),                  // 23: tfbert.internal.tfproto.AssetFileDef
-	(*BundleHeaderProto)(nil),             // 24: tfbert.internal.tfproto.BundleHeaderProto
-	(*TensorSliceProto)(nil),              // 25: tfbert.internal.tfproto.TensorSliceProto
-	(*BundleEntryProto)(nil),              // 26: tfbert.internal.tfproto.BundleEntryProto
-	(*GPUOptions)(nil),                    // 27: tfbert.internal.tfproto.GPUOptions
-	(*OptimizerOptions)(nil),              // 28: tfbert.internal.tfproto.OptimizerOptions
-	(*RewriterConfig)(nil),                // 29: tfbert.internal.tfproto.RewriterConfig
-	(*GraphOptions)(nil),                  // 30: tfbert.internal.tfproto.GraphOptions
-	(*ConfigProto)(nil),                   // 31: tfbert.internal.tfproto.ConfigProto
-	(*RunOptions)(nil),                    // 32: tfbert.internal.tfproto.RunOptions
-	(*NodeExecStats)(nil),                 // 33: tfbert.internal.tfproto.NodeExecStats
-	(*DeviceStepStats)(nil),               // 34: tfbert.internal.tfproto.DeviceStepStats
-	(*StepStats)(nil),                     // 35: tfbert.internal.tfproto.StepStats
-	(*RunMetadata)(nil),                   // 36: tfbert.internal.tfproto.RunMetadata
-	(*TensorShapeProto_Dim)(nil),          // 37: tfbert.internal.tfproto.TensorShapeProto.Dim
-	(*AttrValue_ListValue)(nil),           // 38: tfbert.internal.tfproto.AttrValue.ListValue
-	nil,                                   // 39: tfbert.internal.tfproto.NameAttrList.AttrEntry
-	nil,                                   // 40: tfbert.internal.tfproto.NodeDef.AttrEntry
-	(*OpDef_ArgDef)(nil),                  // 41: tfbert.internal.tfproto.OpDef.ArgDef
-	(*OpDef_AttrDef)(nil),                 // 42: tfbert.internal.tfproto.OpDef.AttrDef
-	nil,                                   // 43: tfbert.internal.tfproto.FunctionDef.RetEntry
-	(*MetaGraphDef_MetaInfoDef)(nil),      // 44: tfbert.internal.tfproto.MetaGraphDef.MetaInfoDef
-	nil,                                   // 45: tfbert.internal.tfproto.MetaGraphDef.CollectionDefEntry
-	nil,                                   // 46: tfbert.internal.tfproto.MetaGraphDef.SignatureDefEntry
-	(*CollectionDef_NodeList)(nil),        // 47: tfbert.internal.tfproto.CollectionDef.NodeList
-	(*CollectionDef_BytesList)(nil),       // 48: tfbert.internal.tfproto.CollectionDef.BytesList
-	(*TensorInfo_CooSparse)(nil),          // 49: tfbert.internal.tfproto.TensorInfo.CooSparse
-	(*TensorInfo_CompositeTensor)(nil),    // 50: tfbert.internal.tfproto.TensorInfo.CompositeTensor
-	nil,                                   // 51: tfbert.internal.tfproto.SignatureDef.InputsEntry
-	nil,                                   // 52: tfbert.internal.tfproto.SignatureDef.OutputsEntry
-	(*TensorSliceProto_Extent)(nil),       // 53: tfbert.internal.tfproto.TensorSliceProto.Extent
-	nil,                                   // 54: tfbert.internal.tfproto.ConfigProto.DeviceCountEntry
-	(*RunMetadata_FunctionGraphs)(nil),    // 55: tfbert.internal.tfproto.RunMetadata.FunctionGraphs
+	(*Any)(nil),                           // 20: tfbert.internal.tfproto.Any
+	(*VariableDef)(nil),                   // 21: tfbert.internal.tfproto.VariableDef
+	(*TensorInfo)(nil),                    // 22: tfbert.internal.tfproto.TensorInfo
+	(*SignatureDef)(nil),                  // 23: tfbert.internal.tfproto.SignatureDef
+	(*AssetFileDef)(nil),                  // 24: tfbert.internal.tfproto.AssetFileDef
+	(*BundleHeaderProto)(nil),             // 25: tfbert.internal.tfproto.BundleHeaderProto
+	(*TensorSliceProto)(nil),              // 26: tfbert.internal.tfproto.TensorSliceProto
+	(*BundleEntryProto)(nil),              // 27: tfbert.internal.tfproto.BundleEntryProto
+	(*GPUOptions)(nil),                    // 28: tfbert.internal.tfproto.GPUOptions
+	(*OptimizerOptions)(nil),              // 29: tfbert.internal.tfproto.OptimizerOptions
+	(*RewriterConfig)(nil),                // 30: tfbert.internal.tfproto.RewriterConfig
+	(*GraphOptions)(nil),                  // 31: tfbert.internal.tfproto.GraphOptions
+	(*ConfigProto)(nil),                   // 32: tfbert.internal.tfproto.ConfigProto
+	(*RunOptions)(nil),                    // 33: tfbert.internal.tfproto.RunOptions
+	(*NodeExecStats)(nil),                 // 34: tfbert.internal.tfproto.NodeExecStats
+	(*DeviceStepStats)(nil),               // 35: tfbert.internal.tfproto.DeviceStepStats
+	(*StepStats)(nil),                     // 36: tfbert.internal.tfproto.StepStats
+	(*RunMetadata)(nil),                   // 37: tfbert.internal.tfproto.RunMetadata
+	(*TensorShapeProto_Dim)(nil),          // 38: tfbert.internal.tfproto.TensorShapeProto.Dim
+	(*AttrValue_ListValue)(nil),           // 39: tfbert.internal.tfproto.AttrValue.ListValue
+	nil,                                   // 40: tfbert.internal.tfproto.NameAttrList.AttrEntry
+	nil,                                   // 41: tfbert.internal.tfproto.NodeDef.AttrEntry
+	(*OpDef_ArgDef)(nil),                  // 42: tfbert.internal.tfproto.OpDef.ArgDef
+	(*OpDef_AttrDef)(nil),                 // 43: tfbert.internal.tfproto.OpDef.AttrDef
+	nil,                                   // 44: tfbert.internal.tfproto.FunctionDef.RetEntry
+	(*MetaGraphDef_MetaInfoDef)(nil),      // 45: tfbert.internal.tfproto.MetaGraphDef.MetaInfoDef
+	nil,                                   // 46: tfbert.internal.tfproto.MetaGraphDef.CollectionDefEntry
+	nil,                                   // 47: tfbert.internal.tfproto.MetaGraphDef.SignatureDefEntry
+	(*CollectionDef_NodeList)(nil),        // 48: tfbert.internal.tfproto.CollectionDef.NodeList
+	(*CollectionDef_BytesList)(nil),       // 49: tfbert.internal.tfproto.CollectionDef.BytesList
+	(*CollectionDef_AnyList)(nil),         // 50: tfbert.internal.tfproto.CollectionDef.AnyList
+	(*TensorInfo_CooSparse)(nil),          // 51: tfbert.internal.tfproto.TensorInfo.CooSparse
+	(*TensorInfo_CompositeTensor)(nil),    // 52: tfbert.internal.tfproto.TensorInfo.CompositeTensor
+	nil,                                   // 53: tfbert.internal.tfproto.SignatureDef.InputsEntry
+	nil,                                   // 54: tfbert.internal.tfproto.SignatureDef.OutputsEntry
+	(*TensorSliceProto_Extent)(nil),       // 55: tfbert.internal.tfproto.TensorSliceProto.Extent
+	nil,                                   // 56: tfbert.internal.tfproto.ConfigProto.DeviceCountEntry
+	(*RunMetadata_FunctionGraphs)(nil),    // 57: tfbert.internal.tfproto.RunMetadata.FunctionGraphs
 }
 var file_tensorflow_proto_depIdxs = []int32{
-	37, // 0: tfbert.internal.tfproto.TensorShapeProto.dim:type_name -> tfbert.internal.tfproto.TensorShapeProto.Dim
+	38, // 0: tfbert.internal.tfproto.TensorShapeProto.dim:type_name -> tfbert.internal.tfproto.TensorShapeProto.Dim
 	5,  // 1: tfbert.internal.tfproto.TensorProto.tensor_shape:type_name -> tfbert.internal.tfproto.TensorShapeProto
-	38, // 2: tfbert.internal.tfproto.AttrValue.list:type_name -> tfbert.internal.tfproto.AttrValue.ListValue
+	39, // 2: tfbert.internal.tfproto.AttrValue.list:type_name -> tfbert.internal.tfproto.AttrValue.ListValue
 	5,  // 3: tfbert.internal.tfproto.AttrValue.shape:type_name -> tfbert.internal.tfproto.TensorShapeProto
 	6,  // 4: tfbert.internal.tfproto.AttrValue.tensor:type_name -> tfbert.internal.tfproto.TensorProto
 	8,  // 5: tfbert.internal.tfproto.AttrValue.func:type_name -> tfbert.internal.tfproto.NameAttrList
-	39, // 6: tfbert.internal.tfproto.NameAttrList.attr:type_name -> tfbert.internal.tfproto.NameAttrList.AttrEntry
-	40, // 7: tfbert.internal.tfproto.NodeDef.attr:type_name -> tfbert.internal.tfproto.NodeDef.AttrEntry
-	41, // 8: tfbert.internal.tfproto.OpDef.input_arg:type_name -> tfbert.internal.tfproto.OpDef.ArgDef
-	41, // 9: tfbert.internal.tfproto.OpDef.output_arg:type_name -> tfbert.internal.tfproto.OpDef.ArgDef
-	42, // 10: tfbert.internal.tfproto.OpDef.attr:type_name -> tfbert.internal.tfproto.OpDef.AttrDef
+	40, // 6: tfbert.internal.tfproto.NameAttrList.attr:type_name -> tfbert.internal.tfproto.NameAttrList.AttrEntry
+	41, // 7: tfbert.internal.tfproto.NodeDef.attr:type_name -> tfbert.internal.tfproto.NodeDef.AttrEntry
+	42, // 8: tfbert.internal.tfproto.OpDef.input_arg:type_name -> tfbert.internal.tfproto.OpDef.ArgDef
+	42, // 9: tfbert.internal.tfproto.OpDef.output_arg:type_name -> tfbert.internal.tfproto.OpDef.ArgDef
+	43, // 10: tfbert.internal.tfproto.OpDef.attr:type_name -> tfbert.internal.tfproto.OpDef.AttrDef
 	11, // 11: tfbert.internal.tfproto.OpList.op:type_name -> tfbert.internal.tfproto.OpDef
 	11, // 12: tfbert.internal.tfproto.FunctionDef.signature:type_name -> tfbert.internal.tfproto.OpDef
 	9,  // 13: tfbert.internal.tfproto.FunctionDef.node_def:type_name -> tfbert.internal.tfproto.NodeDef
-	43, // 14: tfbert.internal.tfproto.FunctionDef.ret:type_name -> tfbert.internal.tfproto.FunctionDef.RetEntry
+	44, // 14: tfbert.internal.tfproto.FunctionDef.ret:type_name -> tfbert.internal.tfproto.FunctionDef.RetEntry
 	13, // 15: tfbert.internal.tfproto.FunctionDefLibrary.function:type_name -> tfbert.internal.tfproto.FunctionDef
 	9,  // 16: tfbert.internal.tfproto.GraphDef.node:type_name -> tfbert.internal.tfproto.NodeDef
 	14, // 17: tfbert.internal.tfproto.GraphDef.library:type_name -> tfbert.internal.tfproto.FunctionDefLibrary
 	10, // 18: tfbert.internal.tfproto.GraphDef.versions:type_name -> tfbert.internal.tfproto.VersionDef
 	17, // 19: tfbert.internal.tfproto.SavedModel.meta_graphs:type_name -> tfbert.internal.tfproto.MetaGraphDef
-	44, // 20: tfbert.internal.tfproto.MetaGraphDef.meta_info_def:type_name -> tfbert.internal.tfproto.MetaGraphDef.MetaInfoDef
+	45, // 20: tfbert.internal.tfproto.MetaGraphDef.meta_info_def:type_name -> tfbert.internal.tfproto.MetaGraphDef.MetaInfoDef
 	15, // 21: tfbert.internal.tfproto.MetaGraphDef.graph_def:type_name -> tfbert.internal.tfproto.GraphDef
 	18, // 22: tfbert.internal.tfproto.MetaGraphDef.saver_def:type_name -> tfbert.internal.tfproto.SaverDef
-	45, // 23: tfbert.internal.tfproto.MetaGraphDef.collection_def:type_name -> tfbert.internal.tfproto.MetaGraphDef.CollectionDefEntry
-	46, // 24: tfbert.internal.tfproto.MetaGraphDef.signature_def:type_name -> tfbert.internal.tfproto.MetaGraphDef.SignatureDefEntry
-	23, // 25: tfbert.internal.tfproto.MetaGraphDef.asset_file_def:type_name -> tfbert.internal.tfproto.AssetFileDef
+	46, // 23: tfbert.internal.tfproto.MetaGraphDef.collection_def:type_name -> tfbert.internal.tfproto.MetaGraphDef.CollectionDefEntry
+	47, // 24: tfbert.internal.tfproto.MetaGraphDef.signature_def:type_name -> tfbert.internal.tfproto.MetaGraphDef.SignatureDefEntry
+	24, // 25: tfbert.internal.tfproto.MetaGraphDef.asset_file_def:type_name -> tfbert.internal.tfproto.AssetFileDef
 	0,  // 26: tfbert.internal.tfproto.SaverDef.version:type_name -> tfbert.internal.tfproto.SaverDef.CheckpointFormatVersion
-	47, // 27: tfbert.internal.tfproto.CollectionDef.node_list:type_name -> tfbert.internal.tfproto.CollectionDef.NodeList
-	48, // 28: tfbert.internal.tfproto.CollectionDef.bytes_list:type_name -> tfbert.internal.tfproto.CollectionDef.BytesList
-	49, // 29: tfbert.internal.tfproto.TensorInfo.coo_sparse:type_name -> tfbert.internal.tfproto.TensorInfo.CooSparse
-	50, // 30: tfbert.internal.tfproto.TensorInfo.composite_tensor:type_name -> tfbert.internal.tfproto.TensorInfo.CompositeTensor
-	5,  // 31: tfbert.internal.tfproto.TensorInfo.tensor_shape:type_name -> tfbert.internal.tfproto.TensorShapeProto
-	51, // 32: tfbert.internal.tfproto.SignatureDef.inputs:type_name -> tfbert.internal.tfproto.SignatureDef.InputsEntry
-	52, // 33: tfbert.internal.tfproto.SignatureDef.outputs:type_name -> tfbert.internal.tfproto.SignatureDef.OutputsEntry
-	21, // 34: tfbert.internal.tfproto.AssetFileDef.tensor_info:type_name -> tfbert.internal.tfproto.TensorInfo
-	1,  // 35: tfbert.internal.tfproto.BundleHeaderProto.endianness:type_name -> tfbert.internal.tfproto.BundleHeaderProto.Endianness
-	10, // 36: tfbert.internal.tfproto.BundleHeaderProto.version:type_name -> tfbert.internal.tfproto.VersionDef
-	53, // 37: tfbert.internal.tfproto.TensorSliceProto.extent:type_name -> tfbert.internal.tfproto.TensorSliceProto.Extent
-	5,  // 38: tfbert.internal.tfproto.BundleEntryProto.shape:type_name -> tfbert.internal.tfproto.TensorShapeProto
-	25, // 39: tfbert.internal.tfproto.BundleEntryProto.slices:type_name -> tfbert.internal.tfproto.TensorSliceProto
-	2,  // 40: tfbert.internal.tfproto.OptimizerOptions.global_jit_level:type_name -> tfbert.internal.tfproto.OptimizerOptions.GlobalJitLevel
-	3,  // 41: tfbert.internal.tfproto.RewriterConfig.layout_optimizer:type_name -> tfbert.internal.tfproto.RewriterConfig.Toggle
-	3,  // 42: tfbert.internal.tfproto.RewriterConfig.constant_folding:type_name -> tfbert.internal.tfproto.RewriterConfig.Toggle
-	3,  // 43: tfbert.internal.tfproto.RewriterConfig.remapping:type_name -> tfbert.internal.tfproto.RewriterConfig.Toggle
-	3,  // 44: tfbert.internal.tfproto.RewriterConfig.auto_mixed_precision:type_name -> tfbert.internal.tfproto.RewriterConfig.Toggle
-	3,  // 45: tfbert.internal.tfproto.RewriterConfig.auto_mixed_precision_onednn_bfloat16:type_name -> tfbert.internal.tfproto.RewriterConfig.Toggle
-	28, // 46: tfbert.internal.tfproto.GraphOptions.optimizer_options:type_name -> tfbert.internal.tfproto.OptimizerOptions
-	29, // 47: tfbert.internal.tfproto.GraphOptions.rewrite_options:type_name -> tfbert.internal.tfproto.RewriterConfig
-	54, // 48: tfbert.internal.tfproto.ConfigProto.device_count:type_name -> tfbert.internal.tfproto.ConfigProto.DeviceCountEntry
-	27, // 49: tfbert.internal.tfproto.ConfigProto.gpu_options:type_name -> tfbert.internal.tfproto.GPUOptions
-	30, // 50: tfbert.internal.tfproto.ConfigProto.graph_options:type_name -> tfbert.internal.tfproto.GraphOptions
-	4,  // 51: tfbert.internal.tfproto.RunOptions.trace_level:type_name -> tfbert.internal.tfproto.RunOptions.TraceLevel
-	33, // 52: tfbert.internal.tfproto.DeviceStepStats.node_stats:type_name -> tfbert.internal.tfproto.NodeExecStats
-	34, // 53: tfbert.internal.tfproto.StepStats.dev_stats:type_name -> tfbert.internal.tfproto.DeviceStepStats
-	35, // 54: tfbert.internal.tfproto.RunMetadata.step_stats:type_name -> tfbert.internal.tfproto.StepStats
-	15, // 55: tfbert.internal.tfproto.RunMetadata.partition_graphs:type_name -> tfbert.internal.tfproto.GraphDef
-	55, // 56: tfbert.internal.tfproto.RunMetadata.function_graphs:type_name -> tfbert.internal.tfproto.RunMetadata.FunctionGraphs
-	5,  // 57: tfbert.internal.tfproto.AttrValue.ListValue.shape:type_name -> tfbert.internal.tfproto.TensorShapeProto
-	6,  // 58: tfbert.internal.tfproto.AttrValue.ListValue.tensor:type_name -> tfbert.internal.tfproto.TensorProto
-	7,  // 59: tfbert.internal.tfproto.NameAttrList.AttrEntry.value:type_name -> tfbert.internal.tfproto.AttrValue
-	7,  // 60: tfbert.internal.tfproto.NodeDef.AttrEntry.value:type_name -> tfbert.internal.tfproto.AttrValue
-	7,  // 61: tfbert.internal.tfproto.OpDef.AttrDef.default_value:type_name -> tfbert.internal.tfproto.AttrValue
-	7,  // 62: tfbert.internal.tfproto.OpDef.AttrDef.allowed_values:type_name -> tfbert.internal.tfproto.AttrValue
-	12, // 63: tfbert.internal.tfproto.MetaGraphDef.MetaInfoDef.stripped_op_list:type_name -> tfbert.internal.tfproto.OpList
-	19, // 64: tfbert.internal.tfproto.MetaGraphDef.CollectionDefEntry.value:type_name -> tfbert.internal.tfproto.CollectionDef
-	22, // 65: tfbert.internal.tfproto.MetaGraphDef.SignatureDefEntry.value:type_name -> tfbert.internal.tfproto.SignatureDef
-	21, // 66: tfbert.internal.tfproto.TensorInfo.CompositeTensor.components:type_name -> tfbert.internal.tfproto.TensorInfo
-	21, // 67: tfbert.internal.tfproto.SignatureDef.InputsEntry.value:type_name -> tfbert.internal.tfproto.TensorInfo
-	21, // 68: tfbert.internal.tfproto.SignatureDef.OutputsEntry.value:type_name -> tfbert.internal.tfproto.TensorInfo
-	15, // 69: tfbert.internal.tfproto.RunMetadata.FunctionGraphs.partition_graphs:type_name -> tfbert.internal.tfproto.GraphDef
-	15, // 70: tfbert.internal.tfproto.RunMetadata.FunctionGraphs.pre_optimization_graph:type_name -> tfbert.internal.tfproto.GraphDef
-	15, // 71: tfbert.internal.tfproto.RunMetadata.FunctionGraphs.post_optimization_graph:type_name -> tfbert.internal.tfproto.GraphDef
-	72, // [72:72] is the sub-list for method output_type
-	72, // [72:72] is the sub-list for method input_type
-	72, // [72:72] is the sub-list for extension type_name
-	72, // [72:72] is the sub-list for extension extendee
-	0,  // [0:72] is the sub-list for field type_name
+	48, // 27: tfbert.internal.tfproto.CollectionDef.node_list:type_name -> tfbert.internal.tfproto.CollectionDef.NodeList
+	49, // 28: tfbert.internal.tfproto.CollectionDef.bytes_list:type_name -> tfbert.internal.tfproto.CollectionDef.BytesList
+	50, // 29: tfbert.internal.tfproto.CollectionDef.any_list:type_name -> tfbert.internal.tfproto.CollectionDef.AnyList
+	51, // 30: tfbert.internal.tfproto.TensorInfo.coo_sparse:type_name -> tfbert.internal.tfproto.TensorInfo.CooSparse
+	52, // 31: tfbert.internal.tfproto.TensorInfo.composite_tensor:type_name -> tfbert.internal.tfproto.TensorInfo.CompositeTensor
+	5,  // 32: tfbert.internal.tfproto.TensorInfo.tensor_shape:type_name -> tfbert.internal.tfproto.TensorShapeProto
+	53, // 33: tfbert.internal.tfproto.SignatureDef.inputs:type_name -> tfbert.internal.tfproto.SignatureDef.InputsEntry
+	54, // 34: tfbert.internal.tfproto.SignatureDef.outputs:type_name -> tfbert.internal.tfproto.SignatureDef.OutputsEntry
+	22, // 35: tfbert.internal.tfproto.AssetFileDef.tensor_info:type_name -> tfbert.internal.tfproto.TensorInfo
+	1,  // 36: tfbert.internal.tfproto.BundleHeaderProto.endianness:type_name -> tfbert.internal.tfproto.BundleHeaderProto.Endianness
+	10, // 37: tfbert.internal.tfproto.BundleHeaderProto.version:type_name -> tfbert.internal.tfproto.VersionDef
+	55, // 38: tfbert.internal.tfproto.TensorSliceProto.extent:type_name -> tfbert.internal.tfproto.TensorSliceProto.Extent
+	5,  // 39: tfbert.internal.tfproto.BundleEntryProto.shape:type_name -> tfbert.internal.tfproto.TensorShapeProto
+	26, // 40: tfbert.internal.tfproto.BundleEntryProto.slices:type_name -> tfbert.internal.tfproto.TensorSliceProto
+	2,  // 41: tfbert.internal.tfproto.OptimizerOptions.global_jit_level:type_name -> tfbert.internal.tfproto.OptimizerOptions.GlobalJitLevel
+	3,  // 42: tfbert.internal.tfproto.RewriterConfig.layout_optimizer:type_name -> tfbert.internal.tfproto.RewriterConfig.Toggle
+	3,  // 43: tfbert.internal.tfproto.RewriterConfig.constant_folding:type_name -> tfbert.internal.tfproto.RewriterConfig.Toggle
+	3,  // 44: tfbert.internal.tfproto.RewriterConfig.remapping:type_name -> tfbert.internal.tfproto.RewriterConfig.Toggle
+	3,  // 45: tfbert.internal.tfproto.RewriterConfig.auto_mixed_precision:type_name -> tfbert.internal.tfproto.RewriterConfig.Toggle
+	3,  // 46: tfbert.internal.tfproto.RewriterConfig.auto_mixed_precision_onednn_bfloat16:type_name -> tfbert.internal.tfproto.RewriterConfig.Toggle
+	29, // 47: tfbert.internal.tfproto.GraphOptions.optimizer_options:type_name -> tfbert.internal.tfproto.OptimizerOptions
+	30, // 48: tfbert.internal.tfproto.GraphOptions.rewrite_options:type_name -> tfbert.internal.tfproto.RewriterConfig
+	56, // 49: tfbert.internal.tfproto.ConfigProto.device_count:type_name -> tfbert.internal.tfproto.ConfigProto.DeviceCountEntry
+	28, // 50: tfbert.internal.tfproto.ConfigProto.gpu_options:type_name -> tfbert.internal.tfproto.GPUOptions
+	31, // 51: tfbert.internal.tfproto.ConfigProto.graph_options:type_name -> tfbert.internal.tfproto.GraphOptions
+	4,  // 52: tfbert.internal.tfproto.RunOptions.trace_level:type_name -> tfbert.internal.tfproto.RunOptions.TraceLevel
+	34, // 53: tfbert.internal.tfproto.DeviceStepStats.node_stats:type_name -> tfbert.internal.tfproto.NodeExecStats
+	35, // 54: tfbert.internal.tfproto.StepStats.dev_stats:type_name -> tfbert.internal.tfproto.DeviceStepStats
+	36, // 55: tfbert.internal.tfproto.RunMetadata.step_stats:type_name -> tfbert.internal.tfproto.StepStats
+	15, // 56: tfbert.internal.tfproto.RunMetadata.partition_graphs:type_name -> tfbert.internal.tfproto.GraphDef
+	57, // 57: tfbert.internal.tfproto.RunMetadata.function_graphs:type_name -> tfbert.internal.tfproto.RunMetadata.FunctionGraphs
+	5,  // 58: tfbert.internal.tfproto.AttrValue.ListValue.shape:type_name -> tfbert.internal.tfproto.TensorShapeProto
+	6,  // 59: tfbert.internal.tfproto.AttrValue.ListValue.tensor:type_name -> tfbert.internal.tfproto.TensorProto
+	7,  // 60: tfbert.internal.tfproto.NameAttrList.AttrEntry.value:type_name -> tfbert.internal.tfproto.AttrValue
+	7,  // 61: tfbert.internal.tfproto.NodeDef.AttrEntry.value:type_name -> tfbert.internal.tfproto.AttrValue
+	7,  // 62: tfbert.internal.tfproto.OpDef.AttrDef.default_value:type_name -> tfbert.internal.tfproto.AttrValue
+	7,  // 63: tfbert.internal.tfproto.OpDef.AttrDef.allowed_values:type_name -> tfbert.internal.tfproto.AttrValue
+	12, // 64: tfbert.internal.tfproto.MetaGraphDef.MetaInfoDef.stripped_op_list:type_name -> tfbert.internal.tfproto.OpList
+	19, // 65: tfbert.internal.tfproto.MetaGraphDef.CollectionDefEntry.value:type_name -> tfbert.internal.tfproto.CollectionDef
+	23, // 66: tfbert.internal.tfproto.MetaGraphDef.SignatureDefEntry.value:type_name -> tfbert.internal.tfproto.SignatureDef
+	20, // 67: tfbert.internal.tfproto.CollectionDef.AnyList.value:type_name -> tfbert.internal.tfproto.Any
+	22, // 68: tfbert.internal.tfproto.TensorInfo.CompositeTensor.components:type_name -> tfbert.internal.tfproto.TensorInfo
+	22, // 69: tfbert.internal.tfproto.SignatureDef.InputsEntry.value:type_name -> tfbert.internal.tfproto.TensorInfo
+	22, // 70: tfbert.internal.tfproto.SignatureDef.OutputsEntry.value:type_name -> tfbert.internal.tfproto.TensorInfo
+	15, // 71: tfbert.internal.tfproto.RunMetadata.FunctionGraphs.partition_graphs:type_name -> tfbert.internal.tfproto.GraphDef
+	15, // 72: tfbert.internal.tfproto.RunMetadata.FunctionGraphs.pre_optimization_graph:type_name -> tfbert.internal.tfproto.GraphDef
+	15, // 73: tfbert.internal.tfproto.RunMetadata.FunctionGraphs.post_optimization_graph:type_name -> tfbert.internal.tfproto.GraphDef
+	74, // [74:74] is the sub-list for method output_type
+	74, // [74:74] is the sub-list for method input_type
+	74, // [74:74] is the sub-list for extension type_name
+	74, // [74:74] is the sub-list for extension extendee
+	0,  // [0:74] is the sub-list for field type_name
 }
 
 func init() { file_tensorflow_proto_init() }
@@ -3797,13 +3920,14 @@ func file_tensorflow_proto_init() {
 	file_tensorflow_proto_msgTypes[14].OneofWrappers = []any{
 		(*CollectionDef_NodeList_)(nil),
 		(*CollectionDef_BytesList_)(nil),
+		(*CollectionDef_AnyList_)(nil),
 	}
-	file_tensorflow_proto_msgTypes[16].OneofWrappers = []any{
+	file_tensorflow_proto_msgTypes[17].OneofWrappers = []any{
 		(*TensorInfo_Name)(nil),
 		(*TensorInfo_CooSparse_)(nil),
 		(*TensorInfo_CompositeTensor_)(nil),
 	}
-	file_tensorflow_proto_msgTypes[48].OneofWrappers = []any{
+	file_tensorflow_proto_msgTypes[50].OneofWrappers = []any{
 		(*TensorSliceProto_Extent_Length)(nil),
 	}
 	type x struct{}
@@ -3812,7 +3936,7 @@ func file_tensorflow_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tensorflow_proto_rawDesc), len(file_tensorflow_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   51,
+			NumMessages:   53,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,66 @@
+package savedmodel
+
+import (
+	"encoding/json"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/tfbert/go/internal/tfproto"
+)
+
+// FuzzMetaGraph: whatever a saved_model.pb holds, it is described or refused.
+func FuzzMetaGraph(f *testing.F) {
+	tensor := &tfproto.TensorInfo{Encoding: &tfproto.TensorInfo_Name{Name: "x:0"}, Dtype: 1,
+		TensorShape: &tfproto.TensorShapeProto{Dim: []*tfproto.TensorShapeProto_Dim{{Size: -1}, {Size: 384}}}}
+	sparse := &tfproto.TensorInfo{Encoding: &tfproto.TensorInfo_CooSparse_{
+		CooSparse: &tfproto.TensorInfo_CooSparse{ValuesTensorName: "values:0"}}}
+	asset, err := proto.Marshal(&tfproto.AssetFileDef{TensorInfo: tensor, Filename: "vocab.txt"})
+	if err != nil {
+		f.Fatal(err)
+	}
+	collection := &tfproto.CollectionDef{Kind: &tfproto.CollectionDef_AnyList_{
+		AnyList: &tfproto.CollectionDef_AnyList{Value: []*tfproto.Any{{Value: asset}, {Value: []byte("?")}}}}}
+	for _, meta := range []*tfproto.MetaGraphDef{
+		nil,
+		{MetaInfoDef: &tfproto.MetaGraphDef_MetaInfoDef{Tags: []string{"serve"}, TensorflowVersion: "1.14.0"}},
+		{
+			SignatureDef: map[string]*tfproto.SignatureDef{"serving_default": {
+				Inputs: map[string]*tfproto.TensorInfo{"x": tensor, "none": nil}, Outputs: map[string]*tfproto.TensorInfo{"y": sparse}}},
+			CollectionDef: map[string]*tfproto.CollectionDef{"saved_model_assets": collection},
+		},
+		{GraphDef: &tfproto.GraphDef{Node: []*tfproto.NodeDef{{Name: "a", Op: "NoOp"}},
+			Library: &tfproto.FunctionDefLibrary{Function: []*tfproto.FunctionDef{{NodeDef: []*tfproto.NodeDef{{Op: "Add"}}}}}}},
+	} {
+		b, err := proto.Marshal(&tfproto.SavedModel{SavedModelSchemaVersion: 1, MetaGraphs: []*tfproto.MetaGraphDef{meta}})
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+		f.Add(b[:len(b)/2])
+	}
+	f.Add([]byte("saved_model"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		model, err := parseSavedModel(data, "saved_model.pb")
+		if err != nil {
+			return
+		}
+		for _, m := range model.MetaGraphs {
+			g := metaGraph(m)
+			if _, err := json.Marshal(g); err != nil {
+				t.Fatal(err)
+			}
+			for _, s := range g.Signatures {
+				found, err := g.Signature(s.Key)
+				if err != nil || found.Key != s.Key {
+					t.Fatalf("signature %q is not found: %v", s.Key, err)
+				}
+				for _, in := range s.Inputs {
+					if _, err := s.Input(in.Key); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+		}
+	})
+}
