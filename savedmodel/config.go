@@ -2,6 +2,7 @@ package savedmodel
 
 import (
 	"fmt"
+	"math"
 
 	"google.golang.org/protobuf/proto"
 
@@ -55,8 +56,8 @@ type Config struct {
 	// LogPlacement writes the device of every operation to the log.
 	LogPlacement bool
 
-	// Extra is a serialized ConfigProto that is merged over the above: its scalars win and its
-	// lists are appended.
+	// Extra is a serialized ConfigProto that is put after the above and merged as protobuf does:
+	// its scalars win and its lists are appended.
 	Extra []byte
 }
 
@@ -68,11 +69,16 @@ func (c *Config) Bytes() ([]byte, error) {
 	if c == nil {
 		c = &Config{}
 	}
-	if c.IntraOpThreads < 0 || c.InterOpThreads < 0 {
-		return fail("a number of threads is negative")
+	for _, n := range []int{c.IntraOpThreads, c.InterOpThreads} {
+		if n < 0 || n > math.MaxInt32 {
+			return fail("%d is no number of threads", n)
+		}
 	}
-	if f := c.GPU.MemoryFraction; f < 0 || f > 1 {
+	if f := c.GPU.MemoryFraction; !(f >= 0 && f <= 1) { // NaN is neither
 		return fail("GPU memory fraction %v is not between 0 and 1", f)
+	}
+	if err := proto.Unmarshal(c.Extra, &tfproto.ConfigProto{}); err != nil {
+		return fail("Extra is not a serialized ConfigProto: %w", err)
 	}
 	p := &tfproto.ConfigProto{
 		IntraOpParallelismThreads: int32(c.IntraOpThreads),
@@ -103,14 +109,9 @@ func (c *Config) Bytes() ([]byte, error) {
 	if proto.Size(graph) > 0 {
 		p.GraphOptions = graph
 	}
-	extra := &tfproto.ConfigProto{}
-	if err := proto.Unmarshal(c.Extra, extra); err != nil {
-		return fail("Extra is not a serialized ConfigProto: %w", err)
-	}
-	proto.Merge(p, extra)
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(p)
 	if err != nil {
 		return fail("%w", err)
 	}
-	return b, nil
+	return append(b, c.Extra...), nil // messages one after another are one message, merged
 }
