@@ -2,13 +2,11 @@ package savedmodel
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
-	"github.com/tfbert/go/internal/tfproto"
 	"github.com/tfbert/go/tf"
 )
 
@@ -38,7 +36,11 @@ func Load(dir string, opts *Options) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := info.MetaGraph(tags); err != nil {
+	meta, err := info.MetaGraph(tags)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkVariables(dir, meta); err != nil {
 		return nil, err
 	}
 	config, err := opts.Config.Bytes()
@@ -52,11 +54,17 @@ func Load(dir string, opts *Options) (*Model, error) {
 	if err != nil {
 		return nil, fmt.Errorf("savedmodel: %w", err)
 	}
-	meta := &tfproto.MetaGraphDef{}
-	if err := proto.Unmarshal(session.MetaGraphDef(), meta); err != nil {
-		return nil, errors.Join(fmt.Errorf("savedmodel: load %s: %w", dir, err), session.Close())
+	return &Model{session: session, meta: *meta}, nil
+}
+
+// checkVariables finds a model whose variables were not copied with it. TensorFlow loads such a
+// model and fails when it runs.
+func checkVariables(dir string, meta *MetaGraph) error {
+	index := VariablesPrefix + ".index"
+	if _, err := os.Stat(filepath.Join(dir, index)); err != nil && meta.Ops["RestoreV2"] > 0 {
+		return fmt.Errorf("savedmodel: %s is not complete: the graph has variables, but there is no %s", dir, index)
 	}
-	return &Model{session: session, meta: metaGraph(meta)}, nil
+	return nil
 }
 
 // Close waits for the runs under way and releases the session.
@@ -75,30 +83,28 @@ func (m *Model) Func(signature string, inputs, outputs []string) (*Func, error) 
 		return nil, err
 	}
 	f := &Func{model: m}
-	for _, key := range inputs {
-		info, err := s.Input(key)
-		if err != nil {
-			return nil, err
-		}
-		output, err := m.session.Graph().Output(info.Name)
-		if err != nil {
-			return nil, fmt.Errorf("savedmodel: signature %q, input %q: %w", signature, key, err)
-		}
-		f.inputs = append(f.inputs, info)
-		f.feeds = append(f.feeds, output)
+	if f.inputs, f.feeds, err = m.bind(inputs, s.Input); err != nil {
+		return nil, err
 	}
-	for _, key := range outputs {
-		info, err := s.Output(key)
-		if err != nil {
-			return nil, err
-		}
-		output, err := m.session.Graph().Output(info.Name)
-		if err != nil {
-			return nil, fmt.Errorf("savedmodel: signature %q, output %q: %w", signature, key, err)
-		}
-		f.fetches = append(f.fetches, output)
+	if _, f.fetches, err = m.bind(outputs, s.Output); err != nil {
+		return nil, err
 	}
 	return f, nil
+}
+
+func (m *Model) bind(keys []string, find func(key string) (TensorInfo, error)) (infos []TensorInfo, outputs []tf.Output, err error) {
+	for _, key := range keys {
+		info, err := find(key)
+		if err != nil {
+			return nil, nil, err
+		}
+		output, err := m.session.Graph().Output(info.Name)
+		if err != nil {
+			return nil, nil, fmt.Errorf("savedmodel: the tensor of %q: %w", key, err)
+		}
+		infos, outputs = append(infos, info), append(outputs, output)
+	}
+	return infos, outputs, nil
 }
 
 // Func is a signature bound to an order of inputs and outputs.
@@ -144,18 +150,25 @@ func (f *Func) RunOptions(ctx context.Context, opts *tf.RunOptions, in ...*tf.Te
 	if opts != nil {
 		o = *opts
 	}
-	if deadline, ok := ctx.Deadline(); ok {
+	deadline, bounded := ctx.Deadline()
+	if bounded {
 		left := time.Until(deadline)
 		if left <= 0 {
 			return nil, nil, context.DeadlineExceeded
 		}
-		if o.Timeout == 0 || left < o.Timeout {
+		if bounded = o.Timeout == 0 || left < o.Timeout; bounded {
 			o.Timeout = left
 		}
 	}
 	out, metadata, err := f.model.session.Run(feeds, f.fetches, &o)
-	if err != nil && ctx.Err() != nil {
-		err = errors.Join(ctx.Err(), err)
+	if err != nil {
+		cause := ctx.Err()
+		if bounded && tf.ErrCode(err) == tf.DeadlineExceeded {
+			cause = context.DeadlineExceeded // TensorFlow's clock may be ahead of the context's
+		}
+		if cause != nil {
+			err = fmt.Errorf("%w: %w", cause, err)
+		}
 	}
 	return out, metadata, err
 }
