@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -34,11 +35,18 @@ type Variable struct {
 // AddVariable adds a resource variable to a graph: its handle, named as the variable is, an
 // initial value of zeros, and what TensorFlow's own tools look for beside it.
 func AddVariable(g *tf.Graph, name string, dtype tf.DataType, shape tf.Shape) (*Variable, error) {
+	fixed := make([]int32, len(shape))
+	for i, d := range shape {
+		if d < 0 || d > math.MaxInt32 {
+			return nil, fmt.Errorf("savedmodel: add variable %s: a variable cannot have the shape %v", name, shape)
+		}
+		fixed[i] = int32(d)
+	}
 	v := &Variable{Name: name, DType: dtype, Shape: shape}
 	b := tf.Builder{Graph: g}
 	v.Handle = b.Add(tf.OpSpec{Type: "VarHandleOp", Name: name, Attrs: map[string]tf.Attr{
 		"dtype": dtype, "shape": shape, "shared_name": name}})
-	dims := tf.AddConst(&b, name+"/Initializer/zeros/shape", tf.Shape{int64(len(shape))}, toInt32(shape)...)
+	dims := tf.AddConst(&b, name+"/Initializer/zeros/shape", tf.Shape{int64(len(shape))}, fixed...)
 	zero := b.Add(tf.OpSpec{Type: "Cast", Name: name + "/Initializer/zeros/value",
 		Inputs: []tf.Input{tf.AddConst(&b, name+"/Initializer/zeros/Const", nil, float32(0))},
 		Attrs:  map[string]tf.Attr{"DstT": dtype}})
@@ -52,14 +60,6 @@ func AddVariable(g *tf.Graph, name string, dtype tf.DataType, shape tf.Shape) (*
 		return nil, fmt.Errorf("savedmodel: add variable %s: %w", name, b.Err)
 	}
 	return v, nil
-}
-
-func toInt32(shape tf.Shape) []int32 {
-	dims := make([]int32, len(shape))
-	for i, d := range shape {
-		dims[i] = int32(d)
-	}
-	return dims
 }
 
 // Content is what Write puts into a SavedModel.
