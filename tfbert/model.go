@@ -43,9 +43,6 @@ func Open(dir string, opts *Options) (*Model, error) {
 	if opts == nil {
 		opts = &Options{}
 	}
-	if _, err := savedmodel.Inspect(dir); err != nil {
-		return nil, err // before anything is missed beside what is no model
-	}
 	m := &Model{}
 	var err error
 	if m.settings, err = readSettings(dir); err != nil {
@@ -77,6 +74,9 @@ func (m *Model) openTokenizer(dir, vocabPath string) error {
 	if vocabPath == "" {
 		found, ok := beside(dir, vocabFile)
 		if !ok {
+			if _, err := savedmodel.Inspect(dir); err != nil {
+				return err // nothing is missing beside what is no model
+			}
 			return fmt.Errorf("tfbert: %s has no %s beside it: name one with --vocab_file", dir, vocabFile)
 		}
 		vocabPath = found

@@ -107,7 +107,7 @@ func (s *source) checkVocab(profile wordpiece.Profile) error {
 // refused too, though it would run: its ids are those of other words.
 func checkVocabSize(path string, v *wordpiece.Vocab, c *Config) error {
 	if v.Len() != c.VocabSize {
-		return fmt.Errorf("tfbert: %s has %d entries, but the configuration's vocab_size is %d: it belongs to another model",
+		return fmt.Errorf("tfbert: %s has %d entries, but the configuration's vocab_size is %d: it belongs to another model; name the right one with --vocab_file",
 			path, v.Len(), c.VocabSize)
 	}
 	return nil
