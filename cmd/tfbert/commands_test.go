@@ -1,0 +1,326 @@
+package main
+
+import (
+	"archive/zip"
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/tfbert/go/internal/libtf"
+	"github.com/tfbert/go/internal/npy"
+)
+
+// commands are those that the scripts have beside testscript's own.
+func commands(exported func() (string, error)) map[string]func(ts *testscript.TestScript, neg bool, args []string) {
+	all := map[string]func(ts *testscript.TestScript, args []string){
+		"model": func(ts *testscript.TestScript, args []string) {
+			dir, err := exported()
+			ts.Check(err)
+			ts.Setenv("MODEL", dir)
+		},
+		"fail":      fail,
+		"usage":     usage,
+		"interrupt": interrupt,
+		"json":      validJSON,
+		"nothing":   nothing,
+		"gunzip":    gunzip,
+		"tokens":    tokens,
+		"digest":    digest,
+		"logits":    logits,
+		"flip":      flip,
+		"cut":       cut,
+		"tmpfs":     tmpfs,
+	}
+	out := make(map[string]func(*testscript.TestScript, bool, []string))
+	for name, command := range all {
+		out[name] = func(ts *testscript.TestScript, neg bool, args []string) {
+			if neg {
+				ts.Fatalf("! %s is not supported", name)
+			}
+			command(ts, args)
+		}
+	}
+	return out
+}
+
+func want(ts *testscript.TestScript, ok bool, usage string) {
+	if !ok {
+		ts.Fatalf("usage: %s", usage)
+	}
+}
+
+// fail COMMAND... asserts a failure: exit status 1, nothing on standard output, and on standard
+// error one line of ours.
+func fail(ts *testscript.TestScript, args []string) {
+	want(ts, len(args) > 0, "fail command...")
+	code := exitCode(ts, ts.Exec(args[0], args[1:]...))
+	assertError(ts, code, 1, ts.ReadFile("stdout"), ts.ReadFile("stderr"))
+}
+
+// usage COMMAND... asserts a usage error: exit status 2, nothing on standard output, and on standard
+// error one line of ours and one that points to the help.
+func usage(ts *testscript.TestScript, args []string) {
+	want(ts, len(args) > 0, "usage command...")
+	code := exitCode(ts, ts.Exec(args[0], args[1:]...))
+	stderr, found := ts.ReadFile("stderr"), false
+	if lines := strings.SplitAfter(stderr, "\n"); len(lines) == 3 {
+		found = strings.HasPrefix(lines[1], "tfbert: run 'tfbert") && strings.HasSuffix(lines[1], "--help' for what it takes\n")
+		stderr = lines[0]
+	}
+	if !found {
+		ts.Fatalf("no line on standard error points to the help")
+	}
+	assertError(ts, code, 2, ts.ReadFile("stdout"), stderr)
+}
+
+func exitCode(ts *testscript.TestScript, err error) int {
+	exit := (*exec.ExitError)(nil)
+	if err != nil && !errors.As(err, &exit) {
+		ts.Fatalf("%v", err)
+	}
+	if err == nil {
+		return 0
+	}
+	return exit.ExitCode()
+}
+
+func assertError(ts *testscript.TestScript, code, wantCode int, stdout, stderr string) {
+	switch rest, ours := strings.CutPrefix(stderr, "tfbert: "); {
+	case code != wantCode:
+		ts.Fatalf("exit status %d, want %d", code, wantCode)
+	case stdout != "":
+		ts.Fatalf("an error has something on standard output")
+	case !ours, strings.Count(rest, "\n") != 1, !strings.HasSuffix(rest, "\n"):
+		ts.Fatalf("standard error is not one line that begins with 'tfbert: '")
+	case strings.Contains(rest, "tfbert: "), strings.HasPrefix(rest, "Error"), strings.HasSuffix(rest, ".\n"):
+		ts.Fatalf("the line on standard error is not in the form of ours")
+	}
+}
+
+// interrupt PATTERN COMMAND... runs a command, sends it SIGINT when there is a file that matches
+// PATTERN, and asserts a failure. Standard error is then in the file "stderr.txt".
+func interrupt(ts *testscript.TestScript, args []string) {
+	want(ts, len(args) > 1, "interrupt pattern command...")
+	var stdout, stderr bytes.Buffer
+	cmd := exec.Command(args[1], args[2:]...)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = ts.MkAbs("."), &stdout, &stderr
+	for _, name := range []string{"HOME", "PATH", "XDG_CACHE_HOME", libtf.EnvLibrary} {
+		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
+	}
+	ts.Check(cmd.Start())
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		if found, _ := filepath.Glob(ts.MkAbs(args[0])); len(found) > 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+			ts.Fatalf("no %s after a minute: %s", args[0], &stderr)
+		}
+	}
+	ts.Check(cmd.Process.Signal(os.Interrupt))
+	code := exitCode(ts, cmd.Wait())
+	ts.Check(os.WriteFile(ts.MkAbs("stderr.txt"), stderr.Bytes(), 0o666))
+	assertError(ts, code, 1, stdout.String(), stderr.String())
+}
+
+// json FILE asserts that a file, or "stdout", is JSON.
+func validJSON(ts *testscript.TestScript, args []string) {
+	want(ts, len(args) == 1, "json file")
+	if !json.Valid([]byte(ts.ReadFile(args[0]))) {
+		ts.Fatalf("%s is not JSON", args[0])
+	}
+}
+
+// nothing PATH... asserts that each is missing or an empty folder.
+func nothing(ts *testscript.TestScript, args []string) {
+	want(ts, len(args) > 0, "nothing path...")
+	for _, path := range args {
+		entries, err := os.ReadDir(ts.MkAbs(path))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			ts.Fatalf("%v", err)
+		}
+		if len(entries) > 0 {
+			ts.Fatalf("%s holds %v", path, entries)
+		}
+	}
+}
+
+// gunzip FROM TO
+func gunzip(ts *testscript.TestScript, args []string) {
+	want(ts, len(args) == 2, "gunzip from to")
+	r, err := os.Open(ts.MkAbs(args[0]))
+	ts.Check(err)
+	defer r.Close()
+	z, err := gzip.NewReader(r)
+	ts.Check(err)
+	b, err := io.ReadAll(z)
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), b, 0o666))
+}
+
+// tokens GOLDEN LOWER CASED compares what tokenize made of a recording's lines, lower-cased and not,
+// with the tokens in it.
+func tokens(ts *testscript.TestScript, args []string) {
+	want(ts, len(args) == 3, "tokens golden lower cased")
+	type line struct {
+		Text   string   `json:"text"`
+		Tokens []string `json:"tokens"`
+		IDs    []int32  `json:"ids"`
+		Lower  bool     `json:"lower"`
+	}
+	read := func(file string) (lines []line) {
+		for d := json.NewDecoder(strings.NewReader(ts.ReadFile(file))); d.More(); {
+			var l line
+			ts.Check(d.Decode(&l))
+			lines = append(lines, l)
+		}
+		return lines
+	}
+	golden, lower, cased := read(args[0]), read(args[1]), read(args[2])
+	if len(golden) == 0 || len(lower) != len(golden) || len(cased) != len(golden) {
+		ts.Fatalf("%d and %d lines for %d", len(lower), len(cased), len(golden))
+	}
+	for i, want := range golden {
+		got := cased[i]
+		if want.Lower {
+			got = lower[i]
+			got.Lower = true
+		}
+		if !reflect.DeepEqual(got, want) {
+			ts.Fatalf("line %d is %+v, want %+v", i+1, got, want)
+		}
+	}
+}
+
+// digest NPZ META compares the features in an archive with the digest in a recording's settings.
+func digest(ts *testscript.TestScript, args []string) {
+	want(ts, len(args) == 2, "digest npz meta")
+	var meta struct {
+		Features       int    `json:"features"`
+		FeaturesSHA256 string `json:"features_sha256"`
+	}
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[1])), &meta))
+	z, err := zip.OpenReader(ts.MkAbs(args[0]))
+	ts.Check(err)
+	defer z.Close()
+	rows := make(map[string][][]byte) // of each array
+	for _, f := range z.File {
+		r, err := f.Open()
+		ts.Check(err)
+		b, err := io.ReadAll(r)
+		ts.Check(err)
+		ts.Check(r.Close())
+		array, err := npy.NewReader(bytes.NewReader(b))
+		ts.Check(err)
+		size := 4
+		if len(array.Shape) == 2 {
+			size *= array.Shape[1]
+		}
+		if array.DType != npy.Int32 || array.Shape[0] != meta.Features {
+			ts.Fatalf("%s is %s %v", f.Name, array.DType, array.Shape)
+		}
+		rows[f.Name] = slices.Collect(slices.Chunk(b[len(b)-size*meta.Features:], size))
+	}
+	h := sha256.New()
+	for i := range meta.Features {
+		for _, name := range []string{"input_ids.npy", "input_mask.npy", "segment_ids.npy"} {
+			h.Write(rows[name][i])
+		}
+	}
+	if got := fmt.Sprintf("%x", h.Sum(nil)); got != meta.FeaturesSHA256 {
+		ts.Fatalf("features_sha256 is %s, want %s", got, meta.FeaturesSHA256)
+	}
+	for i, id := range rows["unique_ids.npy"] {
+		if got := binary.LittleEndian.Uint32(id); got != 1000000000+uint32(i) {
+			ts.Fatalf("unique id %d is %d", i, got)
+		}
+	}
+}
+
+// logits FROM TO WINDOWS [VALUE] copies logits, from the start again when they end; a VALUE takes
+// the place of one of them.
+func logits(ts *testscript.TestScript, args []string) {
+	want(ts, len(args) == 3 || len(args) == 4, "logits from to windows [value]")
+	windows, err := strconv.Atoi(args[2])
+	ts.Check(err)
+	f, err := os.Open(ts.MkAbs(args[0]))
+	ts.Check(err)
+	defer f.Close()
+	r, err := npy.NewReader(f)
+	ts.Check(err)
+	stored := make([]float32, r.Shape[0]*r.Shape[1]*r.Shape[2])
+	ts.Check(r.ReadFloat32s(stored))
+	if len(args) == 4 {
+		v, err := strconv.ParseFloat(args[3], 32)
+		ts.Check(err)
+		stored[r.Shape[1]*r.Shape[2]+3] = float32(v) // the second window's fourth start
+	}
+	w, err := npy.Create(ts.MkAbs(args[1]), npy.Float32, r.Shape[1:]...)
+	ts.Check(err)
+	row := r.Shape[1] * r.Shape[2]
+	for i := range windows {
+		at := i % r.Shape[0] * row
+		ts.Check(w.WriteFloat32s(stored[at : at+row]))
+	}
+	ts.Check(w.Close())
+}
+
+// flip FILE OFFSET changes a bit.
+func flip(ts *testscript.TestScript, args []string) {
+	want(ts, len(args) == 2, "flip file offset")
+	offset, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	b := []byte(ts.ReadFile(args[0]))
+	b[offset] ^= 1 << 3
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), b, 0o666))
+}
+
+// cut FILE SIZE shortens a file.
+func cut(ts *testscript.TestScript, args []string) {
+	want(ts, len(args) == 2, "cut file size")
+	size, err := strconv.ParseInt(args[1], 10, 64)
+	ts.Check(err)
+	ts.Check(os.Truncate(ts.MkAbs(args[0]), size))
+}
+
+// tmpfs DIR SIZE mounts a small disk.
+func tmpfs(ts *testscript.TestScript, args []string) {
+	want(ts, len(args) == 2, "tmpfs dir size")
+	dir := ts.MkAbs(args[0])
+	ts.Check(os.Mkdir(dir, 0o777))
+	ts.Check(mount(dir, args[1]))
+	ts.Defer(func() { ts.Check(unmount(dir)) })
+}
+
+func mount(dir, size string) error {
+	return exec.Command("mount", "-t", "tmpfs", "-o", "size="+size, "tmpfs", dir).Run()
+}
+
+func unmount(dir string) error { return exec.Command("umount", dir).Run() }
+
+// canMount says whether tmpfs works, which takes Linux and root's rights.
+var canMount = sync.OnceValue(func() bool {
+	dir, err := os.MkdirTemp("", "tfbert-tmpfs")
+	if err != nil {
+		return false
+	}
+	defer os.Remove(dir)
+	return mount(dir, "16k") == nil && unmount(dir) == nil
+})
