@@ -2,27 +2,17 @@ package tf_test
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"log"
 	"os"
 	"testing"
 
-	"github.com/tfbert/go/internal/libtf"
+	"github.com/stretchr/testify/assert"
+
+	"github.com/tfbert/go/internal/testenv"
 	"github.com/tfbert/go/savedmodel"
 	"github.com/tfbert/go/tf"
 )
-
-// An example cannot skip itself. Without a library none is run, as the tests that need it are not.
-func init() {
-	if _, err := libtf.Path(); err == nil {
-		return
-	}
-	testing.Init()
-	if err := flag.Set("test.skip", "^Example"); err != nil {
-		panic(err)
-	}
-}
 
 // A graph is built from operations, given by type and attributes, and run in a session.
 func Example() {
@@ -59,8 +49,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println(out[0].Shape(), values)
-	// Output: [2,1] [200 -200]
+	fmt.Println(out[0].Shape(), values) // [2,1] [200 -200]
 }
 
 // A SavedModel is loaded by its tags, and its operations are found by name.
@@ -68,6 +57,9 @@ func ExampleLoadSession() {
 	dir := halfPlusTwo()
 	defer os.RemoveAll(dir)
 
+	if err := tf.Load(""); err != nil {
+		log.Fatal(err)
+	}
 	s, err := tf.LoadSession(dir, []string{"serve"}, nil)
 	if err != nil {
 		log.Fatal(err)
@@ -96,8 +88,7 @@ func ExampleLoadSession() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println(values)
-	// Output: [2.5 3 7]
+	fmt.Println(values) // [2.5 3 7]
 }
 
 // The same by signature: package savedmodel looks the names up, checks types and shapes, and makes
@@ -130,8 +121,7 @@ func ExampleLoadSession_signature() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println(values)
-	// Output: [2.5 3 7]
+	fmt.Println(values) // [2.5 3 7]
 }
 
 // Strings are elements like any others; they may hold any bytes.
@@ -148,8 +138,7 @@ func ExampleNewTensor_strings() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Printf("%v %v %q\n", t.DataType(), t.Shape(), values)
-	// Output: string [2,2] ["a" "" "c" "\xff\x00"]
+	fmt.Printf("%v %v %q\n", t.DataType(), t.Shape(), values) // string [2,2] ["a" "" "c" "\xff\x00"]
 }
 
 // TensorFlow's own errors have a code.
@@ -158,8 +147,7 @@ func ExampleErrCode() {
 	defer os.RemoveAll(dir)
 
 	_, err := tf.LoadSession(dir, []string{"train"}, nil)
-	fmt.Println(tf.ErrCode(err) == tf.NotFound)
-	// Output: true
+	fmt.Println(tf.ErrCode(err) == tf.NotFound) // true
 }
 
 // A graph goes into another one by way of a serialized GraphDef.
@@ -198,8 +186,28 @@ func ExampleGraph_Import() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println(x, x.DataType(), shape)
-	// Output: model/x:0 float32 [?,2]
+	fmt.Println(x, x.DataType(), shape) // model/x:0 float32 [?,2]
+}
+
+// The examples need a library, and so a test runs them.
+func TestExamples(t *testing.T) {
+	load(t)
+	for _, tt := range []struct {
+		name    string
+		example func()
+		want    string
+	}{
+		{"Example", Example, `[2,1] [200 -200]`},
+		{"ExampleLoadSession", ExampleLoadSession, `[2.5 3 7]`},
+		{"ExampleLoadSession_signature", ExampleLoadSession_signature, `[2.5 3 7]`},
+		{"ExampleNewTensor_strings", ExampleNewTensor_strings, `string [2,2] ["a" "" "c" "\xff\x00"]`},
+		{"ExampleErrCode", ExampleErrCode, `true`},
+		{"ExampleGraph_Import", ExampleGraph_Import, `model/x:0 float32 [?,2]`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			assert.Equal(t, tt.want+"\n", testenv.Stdout(t, tt.example))
+		})
+	}
 }
 
 // halfPlusTwo writes a SavedModel that maps x to x/2 + 2.
