@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 
 	"github.com/tfbert/go/tf"
 )
@@ -28,14 +29,22 @@ func ReadConfig(r io.Reader) (*Config, error) {
 		HiddenSize: 768, NumHiddenLayers: 12, NumAttentionHeads: 12, IntermediateSize: 3072,
 		HiddenAct: "gelu", MaxPositionEmbeddings: 512, TypeVocabSize: 16,
 	}
-	if err := json.NewDecoder(r).Decode(c); err != nil {
+	b, err := io.ReadAll(r)
+	if err == nil {
+		err = json.Unmarshal(b, c)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("tfbert: config: not a bert_config.json: %w", err)
 	}
+	c.HiddenAct = strings.ToLower(c.HiddenAct)
 	if err := c.validate(); err != nil {
 		return nil, fmt.Errorf("tfbert: config: %w", err)
 	}
 	return c, nil
 }
+
+// maxSize bounds every size of a configuration, so that what a damaged file says is not allocated.
+const maxSize = 1 << 20
 
 func (c *Config) validate() error {
 	for _, f := range []struct {
@@ -49,6 +58,9 @@ func (c *Config) validate() error {
 	} {
 		if f.value <= 0 {
 			return fmt.Errorf("%s is %d or missing, and must be positive", f.name, f.value)
+		}
+		if f.value > maxSize {
+			return fmt.Errorf("%s is %d, which no BERT has", f.name, f.value)
 		}
 	}
 	if c.HiddenSize%c.NumAttentionHeads != 0 {
