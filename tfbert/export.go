@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -59,85 +58,42 @@ func Export(ctx context.Context, ckpt, dir string, opts *ExportOptions) (*Export
 	if opts.Graph != "" && opts.Graph != ReferenceGraph {
 		return nil, fmt.Errorf("tfbert: export: no such graph %q: there is %s", opts.Graph, ReferenceGraph)
 	}
-	if err := checkTarget(dir, opts.Overwrite); err != nil {
+	stage, err := newStaging(dir, opts.Overwrite)
+	if err != nil {
 		return nil, fmt.Errorf("tfbert: export: %w", err)
 	}
-	parent := filepath.Dir(filepath.Clean(dir))
-	if err := os.MkdirAll(parent, 0o777); err != nil {
-		return nil, fmt.Errorf("tfbert: export: %w", err)
-	}
-	src, err := openSource(ckpt, parent, opts)
+	defer stage.remove()
+	src, err := openSource(ctx, ckpt, stage.path("checkpoint"), opts)
 	if err != nil {
 		return nil, err
 	}
 	defer src.Close()
 	if n := opts.MaxSeqLength; n < 0 || n > src.config.MaxPositionEmbeddings {
-		return nil, fmt.Errorf("tfbert: export %s: the model has positions for sequences of up to %d, not of %d: lower --max_seq_length",
-			ckpt, src.config.MaxPositionEmbeddings, n)
+		return nil, fmt.Errorf("tfbert: export: a sequence length of %d does not fit the model, which has %d positions",
+			n, src.config.MaxPositionEmbeddings)
 	}
-	if err := src.checkWeights(src.config.weights()); err != nil {
+	if err := src.checkWeights(); err != nil {
 		return nil, err
 	}
 	if err := tf.Load(""); err != nil {
 		return nil, err
 	}
-	temp, err := os.MkdirTemp(parent, "."+filepath.Base(dir)+".tmp-*")
-	if err != nil {
-		return nil, fmt.Errorf("tfbert: export: %w", err)
-	}
-	defer os.RemoveAll(temp) // nothing is there once it has been renamed
 	report := &ExportReport{Dir: dir, Checkpoint: ckpt, Config: src.config, Settings: Settings{
 		Graph: ReferenceGraph, MaxSeqLength: opts.MaxSeqLength, DoLowerCase: !opts.Cased, Profile: opts.Profile,
-		TensorFlow: tf.Version(), Source: src.name,
+		TensorFlow: tf.Version(), Source: filepath.Base(ckpt),
 	}}
-	if err := exportTo(ctx, temp, src, report); err != nil {
+	if err := exportTo(ctx, stage.path("model"), src, report); err != nil {
 		return nil, fmt.Errorf("tfbert: export %s: %w", ckpt, err)
 	}
-	if err := replace(temp, dir, opts.Overwrite); err != nil {
+	if err := stage.publish("model"); err != nil {
 		return nil, fmt.Errorf("tfbert: export: %w", err)
 	}
 	return report, nil
 }
 
-func checkTarget(dir string, overwrite bool) error {
-	entries, err := os.ReadDir(dir)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	case err != nil:
-		return err
-	case len(entries) > 0 && !overwrite:
-		return fmt.Errorf("%s exists: name another directory or pass --overwrite", dir)
-	case len(entries) > 0:
-		// Only a SavedModel is ever removed, whatever directory was named by mistake.
-		if _, err := os.Stat(filepath.Join(dir, savedmodel.GraphFile)); err != nil {
-			return fmt.Errorf("%s is not a SavedModel and will not be overwritten", dir)
-		}
-	}
-	return nil
-}
-
-// replace renames temp to dir. A model that dir holds is moved aside first, so that one or the other
-// is whole at any time.
-func replace(temp, dir string, overwrite bool) error {
-	if err := os.Chmod(temp, 0o755); err != nil { // MkdirTemp's are private
-		return err
-	}
-	if overwrite {
-		old := temp + ".old"
-		switch err := os.Rename(dir, old); {
-		case err == nil:
-			defer os.RemoveAll(old)
-		case !errors.Is(err, fs.ErrNotExist):
-			return err
-		}
-	}
-	return os.Rename(temp, dir)
-}
-
 func exportTo(ctx context.Context, dir string, src *source, report *ExportReport) error {
 	for _, folder := range []string{filepath.Dir(savedmodel.VariablesPrefix), savedmodel.ExtraAssetsDir} {
-		if err := os.Mkdir(filepath.Join(dir, folder), 0o777); err != nil {
+		if err := os.MkdirAll(filepath.Join(dir, folder), 0o777); err != nil {
 			return err
 		}
 	}

@@ -1,0 +1,104 @@
+package tfbert
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/tfbert/go/savedmodel"
+)
+
+// staging is a folder beside a model to be, on the same disk, so that what is complete in it can be
+// renamed to the model's name.
+type staging struct {
+	target    string // the model, absolute and without links
+	overwrite bool
+	dir       string
+	made      []string // folders above that were not there, from the innermost
+}
+
+// newStaging makes a staging folder for a model in the folder target, which must be empty or not be
+// there unless a model there may be overwritten.
+func newStaging(target string, overwrite bool) (*staging, error) {
+	if err := checkTarget(target, overwrite); err != nil {
+		return nil, err
+	}
+	target, err := filepath.Abs(target)
+	if err != nil {
+		return nil, err
+	}
+	if resolved, err := filepath.EvalSymlinks(target); err == nil {
+		target = resolved
+	}
+	s := &staging{target: target, overwrite: overwrite}
+	parent := filepath.Dir(target)
+	for p := parent; ; p = filepath.Dir(p) {
+		if _, err := os.Stat(p); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		s.made = append(s.made, p)
+	}
+	if err = os.MkdirAll(parent, 0o777); err == nil {
+		s.dir, err = os.MkdirTemp(parent, "."+filepath.Base(target)+".tmp-*")
+	}
+	if err != nil {
+		s.remove()
+		return nil, err
+	}
+	return s, nil
+}
+
+func checkTarget(dir string, overwrite bool) error {
+	entries, err := os.ReadDir(dir)
+	switch {
+	case dir == "":
+		return errors.New("no directory for the model is named")
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case len(entries) > 0 && !overwrite:
+		return fmt.Errorf("%s exists: name another directory or pass --overwrite", dir)
+	case len(entries) > 0:
+		// Only a SavedModel is ever removed, whatever directory was named by mistake.
+		if _, err := os.Stat(filepath.Join(dir, savedmodel.GraphFile)); err != nil {
+			return fmt.Errorf("%s is not a SavedModel and will not be overwritten", dir)
+		}
+	}
+	return nil
+}
+
+// path gives the path of a file or folder in the staging folder.
+func (s *staging) path(name string) string { return filepath.Join(s.dir, name) }
+
+// publish renames a folder to the model's name. A model that is overwritten is moved aside first, so
+// that one or the other is whole at any time.
+func (s *staging) publish(name string) error {
+	if !s.overwrite {
+		_ = os.Remove(s.target) // an empty folder may be in the way
+		return os.Rename(s.path(name), s.target)
+	}
+	aside := s.dir + ".replaced"
+	switch err := os.Rename(s.target, aside); {
+	case errors.Is(err, fs.ErrNotExist):
+		return os.Rename(s.path(name), s.target)
+	case err != nil:
+		return err
+	}
+	if err := os.Rename(s.path(name), s.target); err != nil {
+		return errors.Join(err, os.Rename(aside, s.target))
+	}
+	return os.RemoveAll(aside)
+}
+
+// remove removes the staging folder, and the folders above that were made for it and are empty.
+func (s *staging) remove() {
+	if s.dir != "" {
+		_ = os.RemoveAll(s.dir) // nothing is lost by what stays
+	}
+	for _, p := range s.made {
+		_ = os.Remove(p) // which a folder with a model in it refuses
+	}
+}
