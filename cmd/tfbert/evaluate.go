@@ -105,7 +105,7 @@ func writeReport(path string, report *squad.Report) (err error) {
 	if err := errors.Join(report.WriteJSON(f), f.Close()); err != nil {
 		return writing(path, err)
 	}
-	return t.commit()
+	return writing(path, t.commit())
 }
 
 // readFile reads a file with its format's reader; errors name the file.

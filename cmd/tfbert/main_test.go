@@ -27,6 +27,7 @@ func TestMain(m *testing.M) {
 //	VOCAB   its vocabulary
 //	GOLDEN  testdata/golden
 //	SHARED  the folder of the SQuAD sets
+//	LIBRARY this machine's TensorFlow, as TFBERT_LIBTENSORFLOW also says
 //
 // The conditions [tensorflow], [model] and [shared] say what this machine has; where TFBERT_REQUIRE
 // names what it has not, the script that asks fails.
@@ -66,7 +67,8 @@ func TestScripts(t *testing.T) {
 			home := filepath.Join(env.WorkDir, ".home")
 			env.Setenv("HOME", home)
 			env.Setenv("XDG_CACHE_HOME", filepath.Join(home, "cache"))
-			env.Setenv("TFBERT_LIBTENSORFLOW", library)
+			env.Setenv("LIBRARY", library)
+			env.Setenv(libtf.EnvLibrary, library)
 			env.Setenv("CKPT", filepath.Join(models, bundledName))
 			env.Setenv("VOCAB", filepath.Join(models, bundledName, "vocab.txt"))
 			env.Setenv("GOLDEN", filepath.Join(root, "testdata", "golden"))

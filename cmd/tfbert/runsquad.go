@@ -13,16 +13,16 @@ import (
 // predicting are refused rather than ignored.
 func addRunSquadFlags(flags *pflag.FlagSet) {
 	for _, name := range []string{
-		"dllog_path", "display_loss_steps", "gcp_project", "horovod", "iterations_per_loop",
+		"dllog_path", "display_loss_steps", "gcp_project", "iterations_per_loop",
 		"learning_rate", "master", "num_accumulation_steps", "num_tpu_cores", "num_train_epochs",
 		"save_checkpoints_steps", "tpu_name", "tpu_zone", "train_batch_size", "train_file",
-		"verbose_logging", "warmup_proportion",
+		"warmup_proportion",
 	} {
-		f := flags.VarPF(unused{}, name, "", "")
-		f.Hidden = true
-		if name == "horovod" || name == "verbose_logging" {
-			f.NoOptDefVal = "true"
-		}
+		flags.VarPF(unused("value"), name, "", "").Hidden = true
+	}
+	for _, name := range []string{"horovod", "verbose_logging"} {
+		f := flags.VarPF(unused("bool"), name, "", "")
+		f.Hidden, f.NoOptDefVal = true, "true"
 	}
 	for name, v := range map[string]settled{
 		"do_predict":    {true, "'tfbert predict' does nothing else"},
@@ -36,12 +36,12 @@ func addRunSquadFlags(flags *pflag.FlagSet) {
 	}
 }
 
-// unused is the value of a flag that changes nothing.
-type unused struct{}
+// unused is the value of a flag that changes nothing, by the name of its type.
+type unused string
 
 func (unused) Set(string) error { return nil }
 func (unused) String() string   { return "" }
-func (unused) Type() string     { return "unused" }
+func (u unused) Type() string   { return string(u) }
 
 // settled is the value of a boolean flag that has but one.
 type settled struct {

@@ -39,7 +39,7 @@ func writing(path string, err error) error {
 	return fmt.Errorf("cannot write %s: %w", path, err)
 }
 
-func (t temporary) commit() error { return writing(t.path, os.Rename(t.name, t.path)) }
+func (t temporary) commit() error { return os.Rename(t.name, t.path) }
 
 // abort removes the file; after commit it does nothing.
 func (t temporary) abort() error {
