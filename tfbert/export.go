@@ -58,6 +58,9 @@ func Export(ctx context.Context, ckpt, dir string, opts *ExportOptions) (*Export
 	if opts.Graph != "" && opts.Graph != ReferenceGraph {
 		return nil, fmt.Errorf("tfbert: export: no such graph %q: there is %s", opts.Graph, ReferenceGraph)
 	}
+	if opts.MaxSeqLength < 0 {
+		return nil, fmt.Errorf("tfbert: export: --max_seq_length %d is negative", opts.MaxSeqLength)
+	}
 	stage, err := newStaging(dir, opts.Overwrite)
 	if err != nil {
 		return nil, fmt.Errorf("tfbert: export: %w", err)
@@ -68,9 +71,9 @@ func Export(ctx context.Context, ckpt, dir string, opts *ExportOptions) (*Export
 		return nil, err
 	}
 	defer src.Close()
-	if n := opts.MaxSeqLength; n < 0 || n > src.config.MaxPositionEmbeddings {
-		return nil, fmt.Errorf("tfbert: export: a sequence length of %d does not fit the model, which has %d positions",
-			n, src.config.MaxPositionEmbeddings)
+	if n := opts.MaxSeqLength; n > src.config.MaxPositionEmbeddings {
+		return nil, fmt.Errorf("tfbert: export %s: the model has positions for sequences of up to %d, not of %d: lower --max_seq_length",
+			ckpt, src.config.MaxPositionEmbeddings, n)
 	}
 	if err := src.checkWeights(); err != nil {
 		return nil, err

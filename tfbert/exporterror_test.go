@@ -70,11 +70,11 @@ func TestExportErrors(t *testing.T) {
 		},
 		{
 			name: "length above the positions", opts: tfbert.ExportOptions{MaxSeqLength: 49},
-			want: []string{"a sequence length of 49 does not fit the model, which has 48 positions"},
+			want: []string{"sequences of up to 48, not of 49: lower --max_seq_length"},
 		},
 		{
 			name: "negative length", opts: tfbert.ExportOptions{MaxSeqLength: -1},
-			want: []string{"a sequence length of -1 does not fit"},
+			want: []string{"--max_seq_length -1 is negative"},
 		},
 		{
 			name: "missing variables",
@@ -82,7 +82,7 @@ func TestExportErrors(t *testing.T) {
 				return k.without(is("bert/embeddings/LayerNorm/beta", weight, "cls/squad/output_bias"))
 			},
 			want: []string{
-				"does not fit its configuration (check that ", "bert_config.json belongs to it)",
+				"does not fit ", "bert_config.json (name the right configuration with --bert_config_file): ",
 				"bert/embeddings/LayerNorm/beta is missing; " + weight + " is missing; cls/squad/output_bias is missing",
 			},
 		},
@@ -90,7 +90,7 @@ func TestExportErrors(t *testing.T) {
 			name: "no question-answering head",
 			toy:  func(k *toy) *toy { return k.without(is("cls/squad/output_weights", "cls/squad/output_bias")) },
 			want: []string{
-				"(it has no question-answering head, so it was not fine-tuned on SQuAD)",
+				"(it has no question-answering head: it was not fine-tuned on SQuAD)",
 				"cls/squad/output_weights is missing; cls/squad/output_bias is missing",
 			},
 		},
@@ -99,15 +99,18 @@ func TestExportErrors(t *testing.T) {
 			damage: change("bert_config.json",
 				replaceText(`"intermediate_size":12`, `"intermediate_size":16`)),
 			want: []string{
-				"bert/encoder/layer_0/intermediate/dense/kernel has the shape [8,12], not [8,16]",
-				"bert/encoder/layer_1/intermediate/dense/bias has the shape [12], not [16]",
-				weight + " has the shape [12,8], not [16,8]",
+				"bert/encoder/layer_0/intermediate/dense/kernel has shape [8 12], the configuration asks for [8 16]",
+				"bert/encoder/layer_1/intermediate/dense/bias has shape [12], the configuration asks for [16]",
+				weight + " has shape [12 8], the configuration asks for [16 8]",
 			},
 		},
 		{
 			name:   "more layers",
 			damage: change("bert_config.json", replaceText(`"num_hidden_layers":2`, `"num_hidden_layers":3`)),
-			want:   []string{"bert/encoder/layer_2/attention/self/query/kernel is missing; "},
+			want: []string{
+				"bert/encoder/layer_2/attention/self/query/kernel is missing; bert/encoder/layer_2/attention/self/query/bias is missing; ",
+				"; and 8 more",
+			},
 		},
 		{
 			name: "a weight of integers",
@@ -131,16 +134,16 @@ func TestExportErrors(t *testing.T) {
 			name: "no vocabulary", damage: remove("vocab.txt"),
 			want: []string{"has no vocab.txt beside it: name one with --vocab_file"},
 		},
-		{name: "no such vocabulary", opts: tfbert.ExportOptions{VocabFile: "/none/vocab.txt"}, want: []string{"tfbert: vocabulary: open /none/vocab.txt: no such file"}},
+		{name: "no such vocabulary", opts: tfbert.ExportOptions{VocabFile: "/none/vocab.txt"}, want: []string{"tfbert: no vocabulary: open /none/vocab.txt: no such file or directory; name one with --vocab_file"}},
 		{
 			name: "no configuration", damage: remove("bert_config.json"),
 			want: []string{"has no bert_config.json beside it: name one with --bert_config_file"},
 		},
-		{name: "no such configuration", opts: tfbert.ExportOptions{ConfigFile: "/none/config.json"}, want: []string{"tfbert: config: open /none/config.json: no such file"}},
+		{name: "no such configuration", opts: tfbert.ExportOptions{ConfigFile: "/none/config.json"}, want: []string{"tfbert: no BERT configuration: open /none/config.json: no such file or directory; name one with --bert_config_file"}},
 		{
 			name:   "no JSON",
 			damage: change("bert_config.json", func(b []byte) []byte { return b[:len(b)/2] }),
-			want:   []string{"tfbert: config: not a bert_config.json: ", "bert_config.json)"},
+			want:   []string{"bert_config.json: tfbert: config: not a bert_config.json: "},
 		},
 		{
 			name:   "a configuration that cannot be",

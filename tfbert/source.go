@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/tfbert/go/checkpoint"
-	"github.com/tfbert/go/tf"
 	"github.com/tfbert/go/wordpiece"
 )
 
@@ -85,12 +84,12 @@ func (s *source) beside(name, named, flag string) (string, error) {
 func readConfigFile(path string) (*Config, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, fmt.Errorf("tfbert: config: %w", err)
+		return nil, fmt.Errorf("tfbert: no BERT configuration: %w; name one with --bert_config_file", err)
 	}
 	defer f.Close()
 	c, err := ReadConfig(f)
 	if err != nil {
-		return nil, fmt.Errorf("%w (%s)", err, path)
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return c, nil
 }
@@ -98,12 +97,12 @@ func readConfigFile(path string) (*Config, error) {
 func readVocabFile(path string, profile wordpiece.Profile) (*wordpiece.Vocab, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, fmt.Errorf("tfbert: vocabulary: %w", err)
+		return nil, fmt.Errorf("tfbert: no vocabulary: %w; name one with --vocab_file", err)
 	}
 	defer f.Close()
 	v, err := profile.ReadVocab(f)
 	if err != nil {
-		return nil, fmt.Errorf("%w (%s)", err, path)
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return v, nil
 }
@@ -119,18 +118,16 @@ func checkVocabSize(path string, v *wordpiece.Vocab, c *Config) error {
 }
 
 // checkWeights says which variables the configuration asks for are missing or of another shape or
-// type, all of them at once.
+// type.
 func (s *source) checkWeights() error {
 	var wrong []string
-	missing := 0
 	for _, w := range s.config.weights() {
 		v, ok := s.Variable(w.name)
 		switch {
 		case !ok:
-			missing++
 			wrong = append(wrong, w.name+" is missing")
 		case !w.shape.Compatible(v.Shape):
-			wrong = append(wrong, fmt.Sprintf("%s has the shape %v, not %v", w.name, tf.Shape(v.Shape), w.shape))
+			wrong = append(wrong, fmt.Sprintf("%s has shape %v, the configuration asks for %v", w.name, v.Shape, []int64(w.shape)))
 		case !isFloat(v.DType):
 			wrong = append(wrong, fmt.Sprintf("%s is of type %v, not a floating-point one", w.name, v.DType))
 		}
@@ -138,11 +135,17 @@ func (s *source) checkWeights() error {
 	if len(wrong) == 0 {
 		return nil
 	}
-	hint := "check that " + s.configPath + " belongs to it"
-	if _, ok := s.Variable("cls/squad/output_weights"); !ok && missing == 2 && len(wrong) == 2 {
-		hint = "it has no question-answering head, so it was not fine-tuned on SQuAD"
+	hint := "name the right configuration with --bert_config_file"
+	_, hasWeights := s.Variable("cls/squad/output_weights")
+	_, hasBias := s.Variable("cls/squad/output_bias")
+	if !hasWeights && !hasBias && len(wrong) == 2 {
+		hint = "it has no question-answering head: it was not fine-tuned on SQuAD"
 	}
-	return fmt.Errorf("tfbert: the checkpoint %s does not fit its configuration (%s): %s", s.name, hint, strings.Join(wrong, "; "))
+	const most = 8 // on one line
+	if n := len(wrong); n > most {
+		wrong = append(wrong[:most], fmt.Sprintf("and %d more", n-most))
+	}
+	return fmt.Errorf("tfbert: the checkpoint %s does not fit %s (%s): %s", s.name, s.configPath, hint, strings.Join(wrong, "; "))
 }
 
 func isFloat(d checkpoint.DType) bool {
