@@ -66,7 +66,7 @@ func ReadDataset(r io.Reader) (*Dataset, error) {
 }
 
 // Paragraphs reads a data set one paragraph at a time, with the checks of [ReadDataset]. It holds
-// one paragraph and, to find repeated ids, some 30 bytes a question. An error ends the sequence.
+// one paragraph and, to find repeated ids, some 40 bytes a question. An error ends the sequence.
 func Paragraphs(r io.Reader) iter.Seq2[*Paragraph, error] {
 	return func(yield func(*Paragraph, error) bool) {
 		s := newScanner(r)

@@ -26,9 +26,10 @@
 // The package does not run a model, load weights or draw; it needs no TensorFlow and no cgo. It does
 // not train: a question's answers are read for evaluation alone.
 //
-// It differs from the scripts where they crash or lose data, and nowhere else: a repeated question
-// id, a lone surrogate in the input and NaN among the logits are errors, and with negatives a
-// passage without a valid answer gets the answer "" and a [Prediction.Warning].
+// It differs from the scripts where they crash or lose data: what is no data set to us (a repeated
+// question id, say, or a lone surrogate) and logits that have no order are errors, and with negatives
+// a passage without a valid answer gets the answer "" and a [Prediction.Warning]. docs/parity.md
+// lists every difference.
 //
 // Featurizer, Decoder and Answerer are plain settings. They may be used from several goroutines at
 // once, an Answerer if its Predictor may; a sequence and [Files] belong to one goroutine at a time.

@@ -1,6 +1,8 @@
 package squad
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -34,22 +36,49 @@ type Scores struct {
 	Total      int
 }
 
-// Evaluate scores the predicted answers, by question id, as the official script for the data set's
-// version does: see [EvaluateV1] and [EvaluateV2]. Answers to other questions are ignored.
-func Evaluate(d *Dataset, answers map[string]string) (*Report, error) {
-	switch strings.TrimPrefix(d.Version, "v") {
-	case "1.1":
-		return EvaluateV1(d, answers)
-	case "2.0":
-		return EvaluateV2(d, answers, nil)
-	}
-	return nil, fmt.Errorf("squad: evaluate: the data set's version is %q, want 1.1 or 2.0; choose the rules to follow", d.Version)
+// EvaluateOptions are what the official scripts take beside their two files. The zero value is their
+// default.
+type EvaluateOptions struct {
+	// Version chooses the rules: "1.1" or "2.0"; "" is the data set's own version.
+	Version string
+
+	// NAProbs are the probabilities that a question has no answer, or any scores that rise with
+	// them, such as null odds. There must be one for every question with a prediction. They belong
+	// to version 2.0, as do the options below.
+	NAProbs []NAProb
+
+	// NAProbThresh is the probability above which a prediction counts as "no answer"; nil is 1.
+	NAProbThresh *float64
+
+	// Analyze asks for precision-recall curves and their average precision. It needs NAProbs.
+	Analyze bool
 }
 
-// EvaluateV1 scores answers as evaluate-v1.1.py does, whatever version the data set states. A
-// question without a prediction gets no points. It is an error, as it is in the script, if a
-// question that was answered has no reference answer, or if there are no questions at all.
-func EvaluateV1(d *Dataset, answers map[string]string) (*Report, error) {
+// Evaluate scores the predicted answers, by question id, as evaluate-v1.1.py or evaluate-v2.0.py
+// does. Answers to other questions are ignored; in version 2.0, "" means that there is no answer.
+//
+// A question without a prediction gets no points by the rules of 1.1. The script for 2.0 stops with
+// a KeyError there; Evaluate goes on as if the data set did not hold such questions, and reports
+// them as missing. It is an error, as in the scripts, if nothing is left to score, or by the rules
+// of 1.1 if a question that was answered has no reference answer.
+func Evaluate(d *Dataset, answers map[string]string, opts *EvaluateOptions) (*Report, error) {
+	if opts == nil {
+		opts = &EvaluateOptions{}
+	}
+	switch version := cmp.Or(opts.Version, strings.TrimPrefix(d.Version, "v")); version {
+	case "1.1":
+		if opts.NAProbs != nil {
+			return nil, errors.New("squad: evaluate: no-answer probabilities go with the rules of version 2.0, not 1.1")
+		}
+		return evaluateV1(d, answers)
+	case "2.0":
+		return evaluateV2(d, answers, opts)
+	default:
+		return nil, fmt.Errorf("squad: evaluate: the version is %q, want 1.1 or 2.0; choose the rules to follow", version)
+	}
+}
+
+func evaluateV1(d *Dataset, answers map[string]string) (*Report, error) {
 	r := &Report{Version: "1.1"}
 	if d.Version != "1.1" {
 		r.messages = append(r.messages, "Evaluation expects v-1.1, but got dataset with v-"+d.Version)

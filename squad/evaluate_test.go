@@ -54,7 +54,7 @@ func TestEvaluateV1Golden(t *testing.T) {
 	d := sharedDataset(t, "dev-v1.1.json")
 	for _, name := range []string{"v1.1-bert-ensemble", "v1.1-logistic-regression"} {
 		t.Run(name, func(t *testing.T) {
-			r, err := squad.Evaluate(d, sharedAnswers(t, name+".json"))
+			r, err := squad.Evaluate(d, sharedAnswers(t, name+".json"), nil)
 			require.NoError(t, err)
 			stdout, stderr := printed(t, r)
 			assert.Equal(t, sharedText(t, "golden", "eval", name+".stdout"), stdout)
@@ -71,21 +71,21 @@ func TestEvaluateV2Golden(t *testing.T) {
 	probs := readShared(t, func(f *os.File) ([]squad.NAProb, error) { return squad.ReadNAProbs(f) }, "golden", "eval", name+".na_prob.json")
 
 	t.Run("plain", func(t *testing.T) {
-		r, err := squad.Evaluate(d, answers)
+		r, err := squad.Evaluate(d, answers, nil)
 		require.NoError(t, err)
 		stdout, stderr := printed(t, r)
 		assert.Equal(t, sharedText(t, "golden", "eval", name+".stdout"), stdout)
 		assert.Empty(t, stderr)
 	})
 	t.Run("na", func(t *testing.T) {
-		r, err := squad.EvaluateV2(d, answers, &squad.EvaluateOptions{NAProbs: probs})
+		r, err := squad.Evaluate(d, answers, &squad.EvaluateOptions{Version: "2.0", NAProbs: probs})
 		require.NoError(t, err)
 		stdout, stderr := printed(t, r)
 		assert.Equal(t, sharedText(t, "golden", "eval", name+".na.stdout"), stdout)
 		assert.Empty(t, stderr)
 	})
 	t.Run("na-thresh", func(t *testing.T) {
-		r, err := squad.EvaluateV2(d, answers, &squad.EvaluateOptions{NAProbs: probs, NAProbThresh: new(3.5)})
+		r, err := squad.Evaluate(d, answers, &squad.EvaluateOptions{Version: "2.0", NAProbs: probs, NAProbThresh: new(3.5)})
 		require.NoError(t, err)
 		var stdout, stderr, file bytes.Buffer
 		require.NoError(t, r.PrintMessages(&stdout, &stderr))
@@ -96,7 +96,7 @@ func TestEvaluateV2Golden(t *testing.T) {
 	})
 	// Computed in Python from the description of the script's precision-recall figures.
 	t.Run("analysis", func(t *testing.T) {
-		r, err := squad.EvaluateV2(d, answers, &squad.EvaluateOptions{NAProbs: probs, Analyze: true})
+		r, err := squad.Evaluate(d, answers, &squad.EvaluateOptions{Version: "2.0", NAProbs: probs, Analyze: true})
 		require.NoError(t, err)
 		stdout, _ := printed(t, r)
 		want := strings.TrimSuffix(sharedText(t, "golden", "eval", name+".na.stdout"), "\n}\n") +
@@ -150,7 +150,7 @@ func TestEvaluateAnswer(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			answers := map[string]string{"q": test.answer}
 			for version, want := range map[string][2]float64{"1.1": test.v1, "v2.0": test.v2} {
-				r, err := squad.Evaluate(dataset(version, question("q", test.golds...)), answers)
+				r, err := squad.Evaluate(dataset(version, question("q", test.golds...)), answers, nil)
 				require.NoError(t, err)
 				assert.Equal(t, want[0], r.ExactMatch, version)
 				assert.InDelta(t, want[1], r.F1, 1e-12, version)
@@ -161,7 +161,7 @@ func TestEvaluateAnswer(t *testing.T) {
 
 func TestEvaluateV1Messages(t *testing.T) {
 	d := dataset("v2.0", question("a", "x"), question("b"), question("c", "x"), question("d", "x"))
-	r, err := squad.EvaluateV1(d, map[string]string{"a": "x", "c": "x y", "other": "x"})
+	r, err := squad.Evaluate(d, map[string]string{"a": "x", "c": "x y", "other": "x"}, &squad.EvaluateOptions{Version: "1.1"})
 	require.NoError(t, err)
 	stdout, stderr := printed(t, r)
 	assert.Equal(t, "{\"exact_match\": 25.0, \"f1\": 41.666666666666664}\n", stdout)
@@ -176,7 +176,7 @@ func TestEvaluateV1Messages(t *testing.T) {
 func TestEvaluateV2Missing(t *testing.T) {
 	d := dataset("v2.0", question("a", "x"), question("b"), question("c", "x"), question("d"))
 	probs := []squad.NAProb{{ID: "d", Prob: .5}, {ID: "b", Prob: .5}, {ID: "a", Prob: .1}, {ID: "other", Prob: 0}}
-	r, err := squad.EvaluateV2(d, map[string]string{"a": "x", "d": "x"}, &squad.EvaluateOptions{NAProbs: probs, Analyze: true})
+	r, err := squad.Evaluate(d, map[string]string{"a": "x", "d": "x"}, &squad.EvaluateOptions{Version: "2.0", NAProbs: probs, Analyze: true})
 	require.NoError(t, err)
 	assert.Equal(t, []string{"b", "c"}, r.Missing)
 	stdout, stderr := printed(t, r)
@@ -203,7 +203,7 @@ Missing prediction for c
 }
 `, stdout)
 
-	whole, err := squad.EvaluateV2(dataset("v2.0", question("a", "x"), question("d")), map[string]string{"a": "x", "d": "x"}, &squad.EvaluateOptions{NAProbs: probs, Analyze: true})
+	whole, err := squad.Evaluate(dataset("v2.0", question("a", "x"), question("d")), map[string]string{"a": "x", "d": "x"}, &squad.EvaluateOptions{Version: "2.0", NAProbs: probs, Analyze: true})
 	require.NoError(t, err)
 	assert.Equal(t, whole.Scores, r.Scores)
 	assert.Equal(t, whole.Analysis, r.Analysis, "as if the data set did not hold them")
@@ -229,7 +229,7 @@ func TestEvaluateThreshold(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			r, err := squad.EvaluateV2(d, answers, &squad.EvaluateOptions{NAProbs: test.probs, NAProbThresh: test.thresh})
+			r, err := squad.Evaluate(d, answers, &squad.EvaluateOptions{Version: "2.0", NAProbs: test.probs, NAProbThresh: test.thresh})
 			require.NoError(t, err)
 			assert.Equal(t, squad.Scores{ExactMatch: test.hasAns, F1: test.hasAns, Total: 1}, *r.HasAns)
 			assert.Equal(t, squad.Scores{ExactMatch: test.noAns, F1: test.noAns, Total: 1}, *r.NoAns)
@@ -260,7 +260,7 @@ func TestBestThresholds(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			r, err := squad.EvaluateV2(d, answers, &squad.EvaluateOptions{NAProbs: test.probs})
+			r, err := squad.Evaluate(d, answers, &squad.EvaluateOptions{Version: "2.0", NAProbs: test.probs})
 			require.NoError(t, err)
 			assert.InDeltaMapValues(t, map[string]float64{
 				"exact": test.want.ExactMatch, "exact thresh": test.want.ExactMatchThresh,
@@ -277,7 +277,7 @@ func TestCurves(t *testing.T) {
 	d := dataset("v2.0", question("a", "x"), question("b", "x y z"), question("c"), question("d", "z"))
 	answers := map[string]string{"a": "x", "b": "x", "c": "x", "d": ""}
 	probs := []squad.NAProb{{"a", .1}, {"b", .2}, {"c", .2}, {"d", .9}}
-	r, err := squad.EvaluateV2(d, answers, &squad.EvaluateOptions{NAProbs: probs, Analyze: true})
+	r, err := squad.Evaluate(d, answers, &squad.EvaluateOptions{Version: "2.0", NAProbs: probs, Analyze: true})
 	require.NoError(t, err)
 	// The points behind a, behind the tie of b and c, and behind d.
 	third := 1. / 3
@@ -296,7 +296,7 @@ func TestCurves(t *testing.T) {
 func TestEvaluateOneClass(t *testing.T) {
 	none := dataset("2.0", question("a"), question("b"))
 	probs := []squad.NAProb{{"a", .1}, {"b", .2}}
-	r, err := squad.EvaluateV2(none, map[string]string{"a": "", "b": ""}, &squad.EvaluateOptions{NAProbs: probs, Analyze: true})
+	r, err := squad.Evaluate(none, map[string]string{"a": "", "b": ""}, &squad.EvaluateOptions{Version: "2.0", NAProbs: probs, Analyze: true})
 	require.NoError(t, err)
 	stdout, _ := printed(t, r)
 	assert.Equal(t, `{
@@ -320,7 +320,7 @@ func TestEvaluateErrors(t *testing.T) {
 	answers := map[string]string{"a": "x", "b": ""}
 	v2 := func(probs ...squad.NAProb) func() (*squad.Report, error) {
 		return func() (*squad.Report, error) {
-			return squad.EvaluateV2(d, answers, &squad.EvaluateOptions{NAProbs: probs})
+			return squad.Evaluate(d, answers, &squad.EvaluateOptions{Version: "2.0", NAProbs: probs})
 		}
 	}
 	tests := []struct {
@@ -328,13 +328,17 @@ func TestEvaluateErrors(t *testing.T) {
 		evaluate func() (*squad.Report, error)
 		want     string
 	}{
-		{"unknown version", func() (*squad.Report, error) { return squad.Evaluate(dataset("3"), answers) },
-			`squad: evaluate: the data set's version is "3", want 1.1 or 2.0; choose the rules to follow`},
-		{"v1.1 without references", func() (*squad.Report, error) { return squad.EvaluateV1(d, answers) },
+		{"unknown version", func() (*squad.Report, error) { return squad.Evaluate(dataset("3"), answers, nil) },
+			`squad: evaluate: the version is "3", want 1.1 or 2.0; choose the rules to follow`},
+		{"v1.1 without references", func() (*squad.Report, error) {
+			return squad.Evaluate(d, answers, &squad.EvaluateOptions{Version: "1.1"})
+		},
 			`squad: evaluate: question "b" has no reference answer; data with unanswerable questions follows the rules of version 2.0`},
-		{"v1.1 without questions", func() (*squad.Report, error) { return squad.EvaluateV1(dataset("1.1"), answers) },
+		{"v1.1 without questions", func() (*squad.Report, error) {
+			return squad.Evaluate(dataset("1.1"), answers, &squad.EvaluateOptions{Version: "1.1"})
+		},
 			`squad: evaluate: the data set has no questions`},
-		{"v2.0 without predictions", func() (*squad.Report, error) { return squad.Evaluate(d, nil) },
+		{"v2.0 without predictions", func() (*squad.Report, error) { return squad.Evaluate(d, nil, nil) },
 			`squad: evaluate: no question of the data set has a prediction`},
 		{"probability missing", v2(squad.NAProb{ID: "a"}),
 			`squad: evaluate: question "b" has a prediction but no no-answer probability; both files must be of the same run`},
@@ -354,7 +358,7 @@ func TestEvaluateErrors(t *testing.T) {
 
 func TestPrintErrors(t *testing.T) {
 	d := dataset("1.1", question("a", "x"), question("b", "x"))
-	r, err := squad.Evaluate(d, map[string]string{"a": "x"})
+	r, err := squad.Evaluate(d, map[string]string{"a": "x"}, nil)
 	require.NoError(t, err)
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
@@ -377,7 +381,7 @@ func ExampleEvaluate() {
 		fmt.Println(err)
 		return
 	}
-	r, err := squad.Evaluate(d, map[string]string{"1": "cat", "2": "the mat"})
+	r, err := squad.Evaluate(d, map[string]string{"1": "cat", "2": "the mat"}, nil)
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -391,7 +395,7 @@ func BenchmarkEvaluateV1(b *testing.B) {
 	answers := sharedAnswers(b, "v1.1-bert-ensemble.json")
 	b.ReportAllocs()
 	for b.Loop() {
-		_, err := squad.EvaluateV1(d, answers)
+		_, err := squad.Evaluate(d, answers, &squad.EvaluateOptions{Version: "1.1"})
 		require.NoError(b, err)
 	}
 }

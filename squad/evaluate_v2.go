@@ -7,30 +7,7 @@ import (
 	"slices"
 )
 
-// EvaluateOptions are what evaluate-v2.0.py takes beside its two files. The zero value is its
-// default.
-type EvaluateOptions struct {
-	// NAProbs are the probabilities that a question has no answer, or any scores that rise with
-	// them, such as null odds. There must be one for every question with a prediction.
-	NAProbs []NAProb
-
-	// NAProbThresh is the probability above which a prediction counts as "no answer"; nil is 1.
-	NAProbThresh *float64
-
-	// Analyze asks for precision-recall curves and their average precision. It needs NAProbs.
-	Analyze bool
-}
-
-// EvaluateV2 scores answers as evaluate-v2.0.py does; "" means that there is no answer. opts may be
-// nil.
-//
-// The script stops with a KeyError where a question has no prediction. EvaluateV2 evaluates as if
-// the data set did not hold these questions, and reports them as missing. It is an error if no
-// question is left.
-func EvaluateV2(d *Dataset, answers map[string]string, opts *EvaluateOptions) (*Report, error) {
-	if opts == nil {
-		opts = &EvaluateOptions{}
-	}
+func evaluateV2(d *Dataset, answers map[string]string, opts *EvaluateOptions) (*Report, error) {
 	r := &Report{Version: "2.0"}
 	results := r.score(d, answers)
 	if len(results) == 0 {

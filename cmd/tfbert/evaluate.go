@@ -37,11 +37,17 @@ data set's version asks for.`,
 			if err != nil {
 				return err
 			}
+			switch version = cmp.Or(version, strings.TrimPrefix(data.Version, "v")); {
+			case version != "1.1" && version != "2.0":
+				return fmt.Errorf("the data set's version is %q: pass --version 1.1 or 2.0", data.Version)
+			case version == "1.1" && naProbFile != "":
+				return usagef("--na-prob-file is for SQuAD 2.0; to score by its rules, pass --version 2.0")
+			}
 			answers, err := readFile(args[1], squad.ReadAnswers)
 			if err != nil {
 				return err
 			}
-			opts := squad.EvaluateOptions{NAProbThresh: &naProbThresh, Analyze: imageDir != ""}
+			opts := squad.EvaluateOptions{Version: version, NAProbThresh: &naProbThresh, Analyze: imageDir != ""}
 			if naProbFile != "" {
 				if opts.NAProbs, err = readFile(naProbFile, squad.ReadNAProbs); err != nil {
 					return err
@@ -50,7 +56,7 @@ data set's version asks for.`,
 					opts.NAProbs = []squad.NAProb{} // given, though it is empty
 				}
 			}
-			report, err := score(data, answers, version, &opts)
+			report, err := squad.Evaluate(data, answers, &opts)
 			if err != nil {
 				return err
 			}
@@ -77,19 +83,6 @@ data set's version asks for.`,
 	f.StringVarP(&imageDir, "out_image_dir", "p", "", "`directory` for precision-recall plots")
 	f.StringVar(&imageFormat, "out_image_format", "png", "png or svg")
 	return cmd
-}
-
-func score(data *squad.Dataset, answers map[string]string, version string, opts *squad.EvaluateOptions) (*squad.Report, error) {
-	switch cmp.Or(version, strings.TrimPrefix(data.Version, "v")) {
-	case "1.1":
-		if opts.NAProbs != nil {
-			return nil, usagef("--na-prob-file is for SQuAD 2.0; to score by its rules, pass --version 2.0")
-		}
-		return squad.EvaluateV1(data, answers)
-	case "2.0":
-		return squad.EvaluateV2(data, answers, opts)
-	}
-	return nil, fmt.Errorf("the data set's version is %q: pass --version 1.1 or 2.0", data.Version)
 }
 
 func writeReport(path string, report *squad.Report) (err error) {
