@@ -93,7 +93,7 @@ func (f *Files) Write(p *Prediction) error {
 	for _, pf := range f.files {
 		pf.member(pf.json, p)
 		if pf.err != nil {
-			return fmt.Errorf("squad: write %s: %w", filepath.Join(f.dir, pf.name), pf.err)
+			return f.failed(pf, pf.err)
 		}
 	}
 	return nil
@@ -115,7 +115,7 @@ func (f *Files) Commit() error {
 			err = pf.Close()
 		}
 		if err != nil {
-			return fmt.Errorf("squad: write %s: %w", filepath.Join(f.dir, pf.name), err)
+			return f.failed(pf, err)
 		}
 	}
 	for _, pf := range f.files {
@@ -125,6 +125,14 @@ func (f *Files) Commit() error {
 	}
 	f.files = nil
 	return nil
+}
+
+// failed names the file that was to be in place of the temporary one.
+func (f *Files) failed(pf *pendingFile, err error) error {
+	if path := (*os.PathError)(nil); errors.As(err, &path) {
+		err = path.Err
+	}
+	return fmt.Errorf("squad: write %s: %w", filepath.Join(f.dir, pf.name), err)
 }
 
 // Abort removes what was written. After Commit it does nothing.
