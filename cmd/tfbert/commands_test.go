@@ -21,9 +21,13 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/tfbert/go/internal/libtf"
 	"github.com/tfbert/go/internal/npy"
+	"github.com/tfbert/go/internal/tfproto"
+	"github.com/tfbert/go/savedmodel"
+	"github.com/tfbert/go/tf"
 )
 
 // commands are those that the scripts have beside testscript's own.
@@ -43,6 +47,7 @@ func commands(exported func() (string, error)) map[string]func(ts *testscript.Te
 		"tokens":    tokens,
 		"digest":    digest,
 		"logits":    logits,
+		"edit":      edit,
 		"flip":      flip,
 		"cut":       cut,
 		"tmpfs":     tmpfs,
@@ -280,6 +285,36 @@ func logits(ts *testscript.TestScript, args []string) {
 		ts.Check(w.WriteFloat32s(stored[at : at+row]))
 	}
 	ts.Check(w.Close())
+}
+
+// edit MODEL WHAT makes a SavedModel in the folder WHAT that is MODEL but for its tag, the name of its
+// signature, or the type or the shape of input_ids.
+func edit(ts *testscript.TestScript, args []string) {
+	want(ts, len(args) == 2, "edit model (tag|signature|type|shape)")
+	var m tfproto.SavedModel
+	ts.Check(proto.Unmarshal([]byte(ts.ReadFile(filepath.Join(args[0], savedmodel.GraphFile))), &m))
+	graph := m.MetaGraphs[0]
+	input := graph.SignatureDef[savedmodel.DefaultSignature].Inputs["input_ids"]
+	switch args[1] {
+	case "tag":
+		graph.MetaInfoDef.Tags = []string{"train"}
+	case "signature":
+		graph.SignatureDef = map[string]*tfproto.SignatureDef{"another": graph.SignatureDef[savedmodel.DefaultSignature]}
+	case "type":
+		input.Dtype = int32(tf.Int64)
+	case "shape":
+		input.TensorShape.Dim = input.TensorShape.Dim[:1]
+	default:
+		ts.Fatalf("edit what?")
+	}
+	b, err := proto.Marshal(&m)
+	ts.Check(err)
+	dir := ts.MkAbs(args[1])
+	ts.Check(os.Mkdir(dir, 0o777))
+	ts.Check(os.WriteFile(filepath.Join(dir, savedmodel.GraphFile), b, 0o666))
+	for _, name := range []string{"variables", savedmodel.ExtraAssetsDir} {
+		ts.Check(os.Symlink(filepath.Join(args[0], name), filepath.Join(dir, name)))
+	}
 }
 
 // flip FILE OFFSET changes a bit.

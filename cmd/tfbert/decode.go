@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -116,6 +117,12 @@ func (s *storedLogits) Predict(ctx context.Context, features []squad.Feature) ([
 		both := make([]float32, 2*s.length)
 		if err := s.r.ReadFloat32s(both); err != nil {
 			return nil, fmt.Errorf("%s: %w", s.path, err)
+		}
+		for at, x := range both {
+			if x != x || x > math.MaxFloat32 { // the decoder would say so too, but not of which file
+				return nil, fmt.Errorf("%s: window %d, logit %d is %v: what made it is broken or overflows in its precision; try it in float32",
+					s.path, s.r.Shape[0]-s.left-len(features)+i, at, x)
+			}
 		}
 		results[i] = squad.RawResult{UniqueID: features[i].UniqueID, StartLogits: both[:s.length], EndLogits: both[s.length:]}
 	}

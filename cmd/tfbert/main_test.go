@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 //	LIBRARY this machine's TensorFlow, as TFBERT_LIBTENSORFLOW also says
 //
 // The conditions [tensorflow], [model] and [shared] say what this machine has; where TFBERT_REQUIRE
-// names what it has not, the script that asks fails.
+// names what it has not, the script that asks fails. [tmpfs] and [linker] are explained below.
 func TestScripts(t *testing.T) {
 	root, err := filepath.Abs(testenv.Root(t))
 	if err != nil {
@@ -54,8 +54,12 @@ func TestScripts(t *testing.T) {
 		Condition: func(name string) (bool, error) {
 			have, known := pieces[name]
 			switch {
-			case name == "tmpfs":
+			case name == "tmpfs": // a disk that can be filled
 				return canMount(), nil
+			case name == "linker": // a library that the system's linker finds
+				return slices.ContainsFunc(libtf.Candidates(), func(c libtf.Candidate) bool {
+					return c.Source == "dynamic linker" && c.Err == nil
+				}), nil
 			case !known:
 				return false, &unknownCondition{name}
 			case !have && slices.Contains(strings.Split(os.Getenv("TFBERT_REQUIRE"), ","), name):
