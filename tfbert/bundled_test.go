@@ -1,0 +1,172 @@
+package tfbert_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"iter"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tfbert/go/internal/npy"
+	"github.com/tfbert/go/internal/testenv"
+	"github.com/tfbert/go/squad"
+	"github.com/tfbert/go/tfbert"
+)
+
+// bundled opens the bundled model.
+func bundled(t testing.TB) *tfbert.Model {
+	t.Helper()
+	return open(t, export(t, testenv.Model(t), nil), nil)
+}
+
+// examples reads the questions of a data set's file.
+func examples(t testing.TB, path string) iter.Seq2[*squad.Example, error] {
+	t.Helper()
+	f, err := os.Open(path)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = f.Close() })
+	return squad.Examples(f)
+}
+
+// features gives the first n features of a data set, all of them for n = 0.
+func features(t testing.TB, f *squad.Featurizer, path string, n int) []squad.Feature {
+	t.Helper()
+	var list []squad.Feature
+	for feature, err := range f.Features(examples(t, path)) {
+		require.NoError(t, err)
+		if list = append(list, *feature); len(list) == n {
+			break
+		}
+	}
+	return list
+}
+
+// predictAll runs features in batches of 8, as the reference does.
+func predictAll(t testing.TB, m *tfbert.Model, features []squad.Feature) []squad.RawResult {
+	t.Helper()
+	var results []squad.RawResult
+	for len(features) > 0 {
+		n := min(8, len(features))
+		results = append(results, predict(t, m, features[:n]...)...)
+		features = features[n:]
+	}
+	return results
+}
+
+// readLogits reads an array [features, 2 (start, end), length].
+func readLogits(t testing.TB, path string) []squad.RawResult {
+	t.Helper()
+	f, err := os.Open(path)
+	require.NoError(t, err)
+	defer f.Close()
+	r, err := npy.NewReader(f)
+	require.NoError(t, err)
+	require.Len(t, r.Shape, 3)
+	results := make([]squad.RawResult, r.Shape[0])
+	for i := range results {
+		results[i].StartLogits, results[i].EndLogits = make([]float32, r.Shape[2]), make([]float32, r.Shape[2])
+		require.NoError(t, r.ReadFloat32s(results[i].StartLogits))
+		require.NoError(t, r.ReadFloat32s(results[i].EndLogits))
+	}
+	return results
+}
+
+func readAnswers(t testing.TB, data []byte) map[string]string {
+	t.Helper()
+	answers, err := squad.ReadAnswers(bytes.NewReader(data))
+	require.NoError(t, err)
+	return answers
+}
+
+// The logits are those that were recorded on another machine of the same kind: the same bits there,
+// within the tolerance elsewhere.
+func TestMiniGolden(t *testing.T) {
+	m := bundled(t)
+	var got []squad.RawResult
+	a := m.Answerer()
+	a.OnBatch = func(_ []squad.Feature, results []squad.RawResult) error {
+		got = append(got, results...)
+		return nil
+	}
+	var predictions []squad.Prediction
+	for p, err := range a.AnswerAll(t.Context(), examples(t, testenv.Golden(t, "mini", "mini-v1.1.json"))) {
+		require.NoError(t, err)
+		predictions = append(predictions, p)
+	}
+	d := difference(t, readLogits(t, testenv.Golden(t, "mini", "model.s384.logits.npy")), got)
+	t.Logf("largest difference of logits: %.1e", d)
+	assert.Less(t, d, tolerance)
+
+	want, err := os.ReadFile(testenv.Golden(t, "mini", "model.s384.predictions.json"))
+	require.NoError(t, err)
+	var file bytes.Buffer
+	require.NoError(t, squad.WritePredictions(&file, predictions))
+	if d == 0 {
+		assert.Equal(t, string(want), file.String())
+	} else {
+		assert.Equal(t, readAnswers(t, want), readAnswers(t, file.Bytes()))
+	}
+}
+
+func TestDevGolden(t *testing.T) {
+	data := testenv.Shared(t, "data", "dev-v1.1.json")
+	m := bundled(t)
+	got := predictAll(t, m, features(t, &m.Answerer().Featurizer, data, 64))
+	d := difference(t, readLogits(t, testenv.Shared(t, "golden", "dev", "e2e.logits-first-64.npy")), got)
+	t.Logf("largest difference of logits: %.1e", d)
+	assert.Less(t, d, tolerance)
+}
+
+// At a static length the bundled model gives the same bits.
+func TestBundledStaticLength(t *testing.T) {
+	dynamic := bundled(t)
+	static := open(t, export(t, testenv.Model(t), &tfbert.ExportOptions{MaxSeqLength: 64}), nil)
+	f := squad.Featurizer{Tokenizer: static.Tokenizer(), MaxSeqLength: 64, MaxQueryLength: 32, DocStride: 16}
+	batch := features(t, &f, testenv.Golden(t, "mini", "mini-v1.1.json"), 8)
+	assert.Equal(t, predict(t, dynamic, batch...), predict(t, static, batch...))
+}
+
+func TestBundledReport(t *testing.T) {
+	testenv.TensorFlow(t)
+	dir := filepath.Join(t.TempDir(), "model")
+	report, err := tfbert.Export(t.Context(), testenv.Model(t), dir, nil)
+	require.NoError(t, err)
+	text, err := json.Marshal(report)
+	require.NoError(t, err)
+	var got map[string]any
+	require.NoError(t, json.Unmarshal(text, &got))
+	assert.Equal(t, 5.0+16*6+2, got["variables"])
+	assert.Equal(t, 22566146.0, got["parameters"])
+	assert.Equal(t, 103.0, got["cast"], "the checkpoint is float16")
+	assert.Equal(t, 2.0, got["left_out"], "the pooler")
+	assert.Equal(t, 30522.0, got["config"].(map[string]any)["vocab_size"])
+	assert.Equal(t, true, got["settings"].(map[string]any)["do_lower_case"])
+}
+
+func TestCancelBetweenBatches(t *testing.T) {
+	m := open(t, export(t, newToy("gelu").write(t, "model.ckpt"), &tfbert.ExportOptions{MaxSeqLength: 32}), nil)
+	a := m.Answerer()
+	a.Featurizer.MaxQueryLength = 8
+	a.BatchSize = 1
+	ctx, cancel := context.WithCancel(t.Context())
+	batches := 0
+	a.OnBatch = func([]squad.Feature, []squad.RawResult) error {
+		if batches++; batches == 3 {
+			cancel()
+		}
+		return nil
+	}
+	var err error
+	for _, err = range a.AnswerAll(ctx, examples(t, testenv.Golden(t, "mini", "mini-v1.1.json"))) {
+		if err != nil {
+			break
+		}
+	}
+	assert.ErrorIs(t, err, context.Canceled)
+	assert.Equal(t, 3, batches)
+}
