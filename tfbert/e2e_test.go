@@ -1,0 +1,86 @@
+package tfbert_test
+
+import (
+	"bytes"
+	"compress/gzip"
+	"io"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tfbert/go/internal/testenv"
+	"github.com/tfbert/go/squad"
+)
+
+// TestEndToEnd answers SQuAD 1.1's dev set with the bundled model, as the reference run did: reference
+// graph, float32, padded to 384, batches of 8. TFBERT_E2E=slice takes every sixth article, a minute or
+// two; TFBERT_E2E=all takes all of them, about ten minutes.
+func TestEndToEnd(t *testing.T) {
+	every := map[string]int{"slice": 6, "all": 1}[os.Getenv("TFBERT_E2E")]
+	if every == 0 {
+		t.Skip("TFBERT_E2E is neither slice nor all")
+	}
+	data := readDataset(t, testenv.Shared(t, "data", "dev-v1.1.json"), every)
+	reference := readAnswers(t, gunzip(t, testenv.Shared(t, "golden", "dev", "e2e.predictions.json.gz")))
+	m := bundled(t)
+
+	began := time.Now()
+	answers := map[string]string{}
+	different, windows := 0, 0
+	a := m.Answerer()
+	a.OnBatch = func(f []squad.Feature, _ []squad.RawResult) error {
+		windows += len(f)
+		return nil
+	}
+	for p, err := range a.AnswerAll(t.Context(), data.Examples()) {
+		require.NoError(t, err)
+		answers[p.ID] = p.Answer
+		if p.Answer != reference[p.ID] {
+			different++
+		}
+	}
+	seconds := time.Since(began).Seconds()
+
+	got, err := squad.Evaluate(data, answers, nil)
+	require.NoError(t, err)
+	want, err := squad.Evaluate(data, reference, nil)
+	require.NoError(t, err)
+	require.Equal(t, "1.1", got.Version)
+	require.Equal(t, got.Total, len(answers))
+	t.Logf("%d questions, %d windows in %.1f s, %.1f windows/s", len(answers), windows, seconds, float64(windows)/seconds)
+	t.Logf("EM %.4f (reference %.4f), F1 %.4f (reference %.4f), %d answers different",
+		got.ExactMatch, want.ExactMatch, got.F1, want.F1, different)
+	assert.LessOrEqual(t, float64(different), 0.002*float64(len(answers)))
+	assert.InDelta(t, want.ExactMatch, got.ExactMatch, 0.05)
+	assert.InDelta(t, want.F1, got.F1, 0.05)
+}
+
+// readDataset reads every n-th article of a data set, from the first.
+func readDataset(t testing.TB, path string, n int) *squad.Dataset {
+	t.Helper()
+	f, err := os.Open(path)
+	require.NoError(t, err)
+	defer f.Close()
+	data, err := squad.ReadDataset(f)
+	require.NoError(t, err)
+	var articles []squad.Article
+	for i := 0; i < len(data.Articles); i += n {
+		articles = append(articles, data.Articles[i])
+	}
+	data.Articles = articles
+	return data
+}
+
+func gunzip(t testing.TB, path string) []byte {
+	t.Helper()
+	compressed, err := os.ReadFile(path)
+	require.NoError(t, err)
+	r, err := gzip.NewReader(bytes.NewReader(compressed))
+	require.NoError(t, err)
+	data, err := io.ReadAll(r)
+	require.NoError(t, err)
+	return data
+}
