@@ -119,7 +119,17 @@ func (m *Model) bind(signature string) error {
 	if _, err := s.Input(uniqueIDs); err == nil {
 		inputs = append(inputs, uniqueIDs)
 	}
-	m.predict, err = m.model.Func(signature, inputs, []string{startLogits, endLogits})
+	outputs := []string{startLogits, endLogits}
+	for _, key := range outputs {
+		info, err := s.Output(key)
+		if err != nil {
+			return err
+		}
+		if info.DType != tf.Float {
+			return fmt.Errorf("signature %q gives %v, not float32 [?,length]", signature, info)
+		}
+	}
+	m.predict, err = m.model.Func(signature, inputs, outputs)
 	return err
 }
 
