@@ -112,4 +112,7 @@ func (c *Config) weights() []weight {
 		weight{"cls/squad/output_bias", tf.Shape{2}})
 }
 
-func layerScope(n int) string { return "bert/encoder/layer_" + strconv.Itoa(n) }
+// encoderScope is the variable scope of the layers.
+const encoderScope = "bert/encoder/"
+
+func layerScope(n int) string { return encoderScope + "layer_" + strconv.Itoa(n) }

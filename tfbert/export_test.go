@@ -167,7 +167,7 @@ func TestExportSettings(t *testing.T) {
 
 	// Nothing needs to be said again.
 	m := open(t, dir, nil)
-	assert.Equal(t, 32, m.MaxSeqLength())
+	assert.Equal(t, 32, m.SeqLength())
 	assert.Equal(t, 32, m.Answerer().Featurizer.MaxSeqLength)
 	assert.True(t, m.Tokenizer().Cased)
 	assert.Equal(t, wordpiece.Google, m.Tokenizer().Profile)

@@ -105,6 +105,15 @@ func TestExportErrors(t *testing.T) {
 			},
 		},
 		{
+			name:   "fewer layers",
+			damage: change("bert_config.json", replaceText(`"num_hidden_layers":2`, `"num_hidden_layers":1`)),
+			want: []string{
+				"bert_config.json (name the right configuration with --bert_config_file): " +
+					"bert/encoder/layer_1/attention/output/LayerNorm/beta is not of the configuration's 1 layers; ",
+				"; and 8 more",
+			},
+		},
+		{
 			name:   "more layers",
 			damage: change("bert_config.json", replaceText(`"num_hidden_layers":2`, `"num_hidden_layers":3`)),
 			want: []string{

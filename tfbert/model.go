@@ -145,15 +145,26 @@ func (m *Model) SavedModel() *savedmodel.Model { return m.model }
 // Tokenizer gives the model's tokenizer.
 func (m *Model) Tokenizer() *wordpiece.Tokenizer { return &m.tokenizer }
 
-// MaxSeqLength gives the one sequence length that the model takes, 0 where it takes any up to its
-// number of positions.
-func (m *Model) MaxSeqLength() int { return int(max(0, m.length)) }
+// SeqLength gives the sequence length to use where none is asked for: the model's one length, or
+// where it takes any the 384 of run_squad.py or its number of positions, whichever is less.
+func (m *Model) SeqLength() int {
+	switch {
+	case m.length > 0:
+		return int(m.length)
+	case m.positions > 0:
+		return min(defaultSeqLength, m.positions)
+	}
+	return defaultSeqLength
+}
+
+// defaultSeqLength is run_squad.py's --max_seq_length.
+const defaultSeqLength = 384
 
 // Answerer gives what answers questions with this model as run_squad.py does by default. Its fields
 // may be changed before use.
 func (m *Model) Answerer() *squad.Answerer {
 	return &squad.Answerer{
-		Featurizer: squad.Featurizer{Tokenizer: &m.tokenizer, MaxSeqLength: m.MaxSeqLength()},
+		Featurizer: squad.Featurizer{Tokenizer: &m.tokenizer, MaxSeqLength: m.SeqLength()},
 		Predictor:  m,
 	}
 }

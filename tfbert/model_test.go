@@ -262,11 +262,15 @@ func TestPredictErrors(t *testing.T) {
 	require.NoError(t, dynamic.CheckLength(48))
 	require.NoError(t, static.CheckLength(32))
 	require.Error(t, static.CheckLength(33))
-	assert.Equal(t, 0, dynamic.MaxSeqLength())
 
-	// The default length of the scripts is more than this model has.
-	_, err := dynamic.Answerer().Answer(t.Context(), "Who wrote it?", "Ada wrote it.")
-	assert.ErrorContains(t, err, "sequences of up to 48, not of 384: lower --max_seq_length")
+	// The default length of the scripts is more than this model has, and so is that of a question.
+	assert.Equal(t, 48, dynamic.SeqLength())
+	a := dynamic.Answerer()
+	_, err := a.Answer(t.Context(), "Who wrote it?", "Ada wrote it.")
+	assert.ErrorContains(t, err, "max_seq_length 48 leaves no room for the passage")
+	a.Featurizer.MaxQueryLength = 16
+	_, err = a.Answer(t.Context(), "Who wrote it?", "Ada wrote it.")
+	assert.NoError(t, err)
 }
 
 func TestPredictEmptyBatch(t *testing.T) {

@@ -118,10 +118,12 @@ func checkVocabSize(path string, v *wordpiece.Vocab, c *Config) error {
 }
 
 // checkWeights says which variables the configuration asks for are missing or of another shape or
-// type.
+// type, and which layers it does not ask for.
 func (s *source) checkWeights() error {
 	var wrong []string
+	known := map[string]bool{}
 	for _, w := range s.config.weights() {
+		known[w.name] = true
 		v, ok := s.Variable(w.name)
 		switch {
 		case !ok:
@@ -130,6 +132,12 @@ func (s *source) checkWeights() error {
 			wrong = append(wrong, fmt.Sprintf("%s has shape %v, the configuration asks for %v", w.name, v.Shape, []int64(w.shape)))
 		case !isFloat(v.DType):
 			wrong = append(wrong, fmt.Sprintf("%s is of type %v, not a floating-point one", w.name, v.DType))
+		}
+	}
+	// The scripts restore what the graph asks for and run a model that lacks its last layers.
+	for _, v := range s.Variables() {
+		if v.Kind == checkpoint.Weight && strings.HasPrefix(v.Name, encoderScope) && !known[v.Name] {
+			wrong = append(wrong, fmt.Sprintf("%s is not of the configuration's %d layers", v.Name, s.config.NumHiddenLayers))
 		}
 	}
 	if len(wrong) == 0 {

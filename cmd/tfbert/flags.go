@@ -128,6 +128,7 @@ func (f *modelFlags) add(flags *pflag.FlagSet) {
 		"profile":       "`version` of the scripts to tokenize as, in place of the model's own setting",
 	} {
 		flags.Lookup(name).Usage = usage
+		flags.Lookup(name).DefValue = "" // the help is not to name a default that is the model's
 	}
 	flags.IntVar(&f.config.IntraOpThreads, "intra_op_threads", 0, "threads of one operation (0: one for each processor)")
 	flags.IntVar(&f.config.InterOpThreads, "inter_op_threads", 0, "operations at once (0: one for each processor)")
@@ -179,13 +180,10 @@ func (f *modelFlags) open(cmd *cobra.Command) (*tfbert.Model, error) {
 	return tfbert.Open(dir, opts)
 }
 
-// length settles the sequence length: what the command line says, else the model's one length, else
-// the reference's default or the model's number of positions, whichever is less.
+// length settles the sequence length: what the command line says, else what suits the model.
 func (f *featureFlags) length(cmd *cobra.Command, m *tfbert.Model) error {
 	if !cmd.Flags().Changed("max_seq_length") {
-		if n := m.MaxSeqLength(); n > 0 {
-			f.maxSeqLength = n
-		}
+		f.maxSeqLength = m.SeqLength()
 	}
 	return m.CheckLength(f.maxSeqLength)
 }
