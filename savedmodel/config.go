@@ -40,7 +40,8 @@ type GPUOptions struct {
 	VisibleDevices string  // as in "0,2"; "" is all
 }
 
-// Config is a session's configuration; the zero value is TensorFlow's own defaults.
+// Config is a session's configuration. The zero value is TensorFlow's own defaults, but that an
+// operation which cannot run where it asks to runs elsewhere (see NoSoftPlacement).
 type Config struct {
 	MixedPrecision Precision
 	XLA            bool // compile clusters of operations (global_jit_level ON_1)

@@ -145,8 +145,10 @@ func (m *MetaGraph) Signature(key string) (*Signature, error) {
 	return &m.Signatures[n], nil
 }
 
-// Input finds an input by key, Output an output.
+// Input finds an input by key.
 func (s *Signature) Input(key string) (TensorInfo, error) { return find(s.Inputs, "input", s.Key, key) }
+
+// Output finds an output by key.
 func (s *Signature) Output(key string) (TensorInfo, error) {
 	return find(s.Outputs, "output", s.Key, key)
 }

@@ -124,12 +124,12 @@ func (f *Func) NumInputs() int { return len(f.feeds) }
 // A run that has begun cannot be interrupted: the context is looked at before, and its deadline
 // becomes the run's timeout.
 func (f *Func) Run(ctx context.Context, in ...*tf.Tensor) ([]*tf.Tensor, error) {
-	out, _, err := f.RunOptions(ctx, nil, in...)
+	out, _, err := f.RunWith(ctx, nil, in...)
 	return out, err
 }
 
-// RunOptions is Run with run options and their metadata.
-func (f *Func) RunOptions(ctx context.Context, opts *tf.RunOptions, in ...*tf.Tensor) ([]*tf.Tensor, *tf.RunMetadata, error) {
+// RunWith is Run with run options and their metadata.
+func (f *Func) RunWith(ctx context.Context, opts *tf.RunOptions, in ...*tf.Tensor) ([]*tf.Tensor, *tf.RunMetadata, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, nil, err
 	}

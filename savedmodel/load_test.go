@@ -181,7 +181,7 @@ func TestRunContext(t *testing.T) {
 	t.Run("the option's timeout is shorter", func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
-		_, _, err := f.RunOptions(ctx, &tf.RunOptions{Timeout: 20 * time.Millisecond})
+		_, _, err := f.RunWith(ctx, &tf.RunOptions{Timeout: 20 * time.Millisecond})
 		assert.NotErrorIs(t, err, context.DeadlineExceeded)
 		assert.Equal(t, tf.DeadlineExceeded, tf.ErrCode(err))
 	})
@@ -189,7 +189,7 @@ func TestRunContext(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		defer cancel()
 		opts := tf.RunOptions{Timeout: time.Hour}
-		_, _, err := f.RunOptions(ctx, &opts)
+		_, _, err := f.RunWith(ctx, &opts)
 		assert.ErrorIs(t, err, context.DeadlineExceeded)
 		assert.Equal(t, time.Hour, opts.Timeout, "the caller's options are left alone")
 	})
@@ -216,7 +216,7 @@ func writeBlocked(t testing.TB, dir string) {
 func TestRunMetadata(t *testing.T) {
 	m := load(t, halfPlusTwo(t), nil)
 	f := function(t, m, "serving_default", []string{"x"}, []string{"y"})
-	out, metadata, err := f.RunOptions(t.Context(), &tf.RunOptions{Trace: true}, tensor[float32](t, tf.Shape{1, 1}, 4))
+	out, metadata, err := f.RunWith(t.Context(), &tf.RunOptions{Trace: true}, tensor[float32](t, tf.Shape{1, 1}, 4))
 	assert.Equal(t, []float32{4}, values[float32](t, out, err))
 	require.NotNil(t, metadata)
 	nodes, err := metadata.Nodes()
