@@ -3,6 +3,7 @@ package tf
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // Errors that callers branch on.
@@ -61,9 +62,9 @@ type Error struct {
 	Message string // TensorFlow's own words
 }
 
-// Error implements error.
+// Error implements error, on one line: TensorFlow's messages may have several.
 func (e *Error) Error() string {
-	return fmt.Sprintf("tf: %s: %s: %s", e.Op, e.Code, e.Message)
+	return fmt.Sprintf("tf: %s: %s: %s", e.Op, e.Code, strings.Join(strings.Fields(e.Message), " "))
 }
 
 // ErrCode gives the code of the *Error in err's chain: OK for nil, Unknown where there is none.

@@ -15,8 +15,8 @@ var library struct {
 	asked  string // the path given to the Load that succeeded
 }
 
-// Load opens libtensorflow, once per process: a second call with the same path, or with "", does
-// nothing. An empty path stands for $TFBERT_LIBTENSORFLOW, then the library that `tfbert lib
+// Load opens libtensorflow, once per process: a second call with "", the same path or that of the
+// library that is loaded does nothing. An empty path stands for $TFBERT_LIBTENSORFLOW, then the library that `tfbert lib
 // install` put into the user's cache, then an active Python environment's, then the well-known
 // names of the system's linker.
 //
@@ -25,7 +25,7 @@ func Load(path string) error {
 	library.mu.Lock()
 	defer library.mu.Unlock()
 	if library.loaded.Load() {
-		if path == "" || path == library.asked {
+		if path == "" || path == library.asked || path == capiLibraryPath() {
 			return nil
 		}
 		return fmt.Errorf("tf: load %s: %s is loaded already, and a process can hold only one TensorFlow",
