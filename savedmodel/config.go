@@ -3,6 +3,7 @@ package savedmodel
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -30,6 +31,24 @@ func (p Precision) String() string {
 		return fmt.Sprintf("Precision(%d)", int(p))
 	}
 	return precisionNames[p]
+}
+
+// ParsePrecision gives the precision of a name that String gives.
+func ParsePrecision(name string) (Precision, error) {
+	i := slices.Index(precisionNames[:], name)
+	if i < 0 {
+		return 0, fmt.Errorf("savedmodel: no precision %q, only %s", name, list(precisionNames[:]))
+	}
+	return Precision(i), nil
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (p Precision) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (p *Precision) UnmarshalText(text []byte) (err error) {
+	*p, err = ParsePrecision(string(text))
+	return err
 }
 
 // GPUOptions say how a session uses GPUs. TensorFlow applies those of a process's first session to

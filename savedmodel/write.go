@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"os"
 	"path/filepath"
 	"slices"
 
@@ -70,6 +69,8 @@ type Content struct {
 	// Variables are the graph's variables. Their values are not part of the content: the caller
 	// writes them as a checkpoint with the prefix VariablesPrefix below the directory.
 	Variables []*Variable
+	// Constants are the values of placeholders that AddConstant added.
+	Constants []Constant
 }
 
 // Write writes the graph file of a SavedModel with the tag "serve" into an existing directory. It
@@ -101,19 +102,11 @@ func write(dir string, c Content) error {
 	if err != nil {
 		return err
 	}
-	meta.GraphDef = &tfproto.GraphDef{}
-	if err := proto.Unmarshal(graph, meta.GraphDef); err != nil {
-		return err
-	}
-	// The order in which a graph is exported depends on addresses; the same model is to be the same
-	// bytes.
-	slices.SortFunc(meta.GraphDef.Node, func(a, b *tfproto.NodeDef) int { return cmp.Compare(a.Name, b.Name) })
-	model := &tfproto.SavedModel{SavedModelSchemaVersion: schemaVersion, MetaGraphs: []*tfproto.MetaGraphDef{meta}}
-	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(model)
+	nodes, rest, err := graphNodes(graph, c.Constants)
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, GraphFile), data, 0o666)
+	return writeGraphFile(filepath.Join(dir, GraphFile), meta, nodes, rest)
 }
 
 // addSaver adds what a Saver of Python's adds: save/restore_all for the loader, save/control_dependency
@@ -211,10 +204,8 @@ func tensorInfoDefs(g *tf.Graph, infos []TensorInfo) (map[string]*tfproto.Tensor
 		if err != nil {
 			return nil, err
 		}
-		p := &tfproto.TensorShapeProto{UnknownRank: !known}
-		for _, d := range shape {
-			p.Dim = append(p.Dim, &tfproto.TensorShapeProto_Dim{Size: d})
-		}
+		p := shapeProto(shape)
+		p.UnknownRank = !known
 		defs[info.Key] = &tfproto.TensorInfo{
 			Encoding: &tfproto.TensorInfo_Name{Name: output.String()}, Dtype: int32(output.DataType()), TensorShape: p,
 		}
