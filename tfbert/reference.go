@@ -8,16 +8,6 @@ import (
 	"github.com/tfbert/go/tf"
 )
 
-// The names of run_squad.py's signature (model_fn and serving_input_fn).
-const (
-	uniqueIDs   = "unique_ids"
-	inputIDs    = "input_ids"
-	inputMask   = "input_mask"
-	segmentIDs  = "segment_ids"
-	startLogits = "start_logits"
-	endLogits   = "end_logits"
-)
-
 // layerNormEpsilon is that of tf.contrib.layers.layer_norm.
 const layerNormEpsilon = 1e-12
 
@@ -25,7 +15,7 @@ const layerNormEpsilon = 1e-12
 // for operation, so that TensorFlow rewrites it to the same kernels and the logits are the same
 // bits. The weights are resource variables. A length of 0 leaves the sequence length dynamic.
 func referenceGraph(g *tf.Graph, c *Config, length int) (savedmodel.Content, error) {
-	b := &reference{Builder: tf.Builder{Graph: g}, config: c, variables: map[string]*savedmodel.Variable{}}
+	b := &reference{graphBuilder: graphBuilder{tf.Builder{Graph: g}}, config: c, variables: map[string]*savedmodel.Variable{}}
 	content := savedmodel.Content{Graph: g}
 	for _, w := range c.weights() {
 		v, err := savedmodel.AddVariable(g, w.name, tf.Float, w.shape)
@@ -45,33 +35,11 @@ func referenceGraph(g *tf.Graph, c *Config, length int) (savedmodel.Content, err
 
 // reference builds the reference graph. Its methods follow the functions of modeling.py.
 type reference struct {
-	tf.Builder
+	graphBuilder
 	config    *Config
 	variables map[string]*savedmodel.Variable
 
 	batch, length dim
-}
-
-// dim is the size of a dimension: a number, or a tensor where it is known only at run time.
-type dim struct {
-	size   int64
-	tensor tf.Output
-}
-
-func static(n int) dim { return dim{size: int64(n)} }
-
-type attrs = map[string]tf.Attr
-
-func (b *reference) op(typ, name string, a attrs, inputs ...tf.Input) tf.Output {
-	return b.Add(tf.OpSpec{Type: typ, Name: name, Inputs: inputs, Attrs: a})
-}
-
-func (b *reference) scalar(name string, v float64) tf.Output {
-	return tf.AddConst(&b.Builder, name, nil, float32(v))
-}
-
-func (b *reference) ints(name string, v ...int32) tf.Output {
-	return tf.AddConst(&b.Builder, name, tf.Shape{int64(len(v))}, v...)
 }
 
 // read gives a variable's value, as conversion of a variable to a tensor does in Python.
@@ -80,72 +48,10 @@ func (b *reference) read(user, variable string) tf.Output {
 	return b.op("ReadVariableOp", user+"/ReadVariableOp", attrs{"dtype": v.DType}, v.Handle)
 }
 
-// shape gives a shape as a tensor: a constant where all of it is known.
-func (b *reference) shape(name string, dims ...dim) tf.Output {
-	sizes := make([]int32, len(dims))
-	known := true
-	for i, d := range dims {
-		sizes[i] = int32(d.size)
-		known = known && d.tensor.Op == nil
-	}
-	if known {
-		return b.ints(name, sizes...)
-	}
-	parts := make(tf.OutputList, len(dims))
-	for i, d := range dims {
-		if parts[i] = d.tensor; d.tensor.Op == nil {
-			parts[i] = tf.AddConst(&b.Builder, fmt.Sprintf("%s/%d", name, i), nil, sizes[i])
-		}
-	}
-	return b.op("Pack", name, nil, parts)
-}
-
-// size gives one dimension of a tensor at run time.
-func (b *reference) size(name string, x tf.Output, axis int32) dim {
-	return dim{tensor: b.op("StridedSlice", name, attrs{"shrink_axis_mask": 1},
-		b.op("Shape", name+"/Shape", nil, x),
-		b.ints(name+"/stack", axis), b.ints(name+"/stack_1", axis+1), b.ints(name+"/stack_2", 1))}
-}
-
-func (b *reference) reshape(name string, x tf.Output, dims ...dim) tf.Output {
-	return b.op("Reshape", name, nil, x, b.shape(name+"/shape", dims...))
-}
-
-func (b *reference) transpose(name string, x tf.Output, perm ...int32) tf.Output {
-	return b.op("Transpose", name, nil, x, b.ints(name+"/perm", perm...))
-}
-
 func (b *reference) build(length int) savedmodel.Signature {
-	sequence := tf.Shape{-1, -1}
-	if length > 0 {
-		sequence[1] = int64(length)
-	}
-	placeholder := func(name string, shape tf.Shape) tf.Output {
-		return b.op("Placeholder", name, attrs{"dtype": tf.Int32, "shape": shape})
-	}
-	unique := placeholder(uniqueIDs, tf.Shape{-1})
-	ids, mask, segments := placeholder(inputIDs, sequence), placeholder(inputMask, sequence), placeholder(segmentIDs, sequence)
-	b.batch = b.size("bert/batch_size", ids, 0)
-	b.length = static(length)
-	if length == 0 {
-		b.length = b.size("bert/seq_length", ids, 1)
-	}
-
-	x := b.encoder(b.embeddings(ids, segments), b.attentionMask(mask))
-	start, end := b.head(x)
-	unique = b.op("Identity", "unique_ids/identity", nil, unique)
-
-	info := func(key string, o tf.Output) savedmodel.TensorInfo {
-		return savedmodel.TensorInfo{Key: key, Name: o.String()}
-	}
-	return savedmodel.Signature{
-		Key: savedmodel.DefaultSignature,
-		Inputs: []savedmodel.TensorInfo{
-			{Key: uniqueIDs, Name: uniqueIDs}, {Key: inputIDs, Name: inputIDs},
-			{Key: inputMask, Name: inputMask}, {Key: segmentIDs, Name: segmentIDs},
-		},
-		Outputs: []savedmodel.TensorInfo{info(uniqueIDs, unique), info(startLogits, start), info(endLogits, end)},
-	}
+	ids, mask, segments, batch, seq := b.inputs(length)
+	b.batch, b.length = batch, seq
+	return b.signature(b.head(b.encoder(b.embeddings(ids, segments), b.attentionMask(mask))))
 }
 
 // embeddings is embedding_lookup and embedding_postprocessor.
