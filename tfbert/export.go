@@ -1,6 +1,7 @@
 package tfbert
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,14 +15,23 @@ import (
 	"github.com/tfbert/go/wordpiece"
 )
 
-// ReferenceGraph is the graph of modeling.py and run_squad.py, operation for operation, with its
-// weights as variables.
-const ReferenceGraph = "reference"
+// The graphs that Export writes.
+const (
+	// ReferenceGraph is the graph of modeling.py and run_squad.py, operation for operation, with its
+	// weights as float32 variables.
+	ReferenceGraph = "reference"
+	// FusedGraph computes the same in few large operations of oneDNN, with its weights as constants:
+	// the fast path on a CPU.
+	FusedGraph = "fused"
+)
 
 // ExportOptions are the choices of an export; nil is the reference's own.
 type ExportOptions struct {
-	Graph        string // "" for ReferenceGraph
-	MaxSeqLength int    // a static sequence length; 0 leaves it dynamic
+	Graph string // "" for ReferenceGraph
+	// Precision is the type that FusedGraph computes in: FP32 or BF16. The reference graph is FP32;
+	// a session's configuration may rewrite it.
+	Precision    savedmodel.Precision
+	MaxSeqLength int // a static sequence length; 0 leaves it dynamic
 
 	// ConfigFile and VocabFile are looked for beside the checkpoint where they are "".
 	ConfigFile, VocabFile string
@@ -55,8 +65,14 @@ func Export(ctx context.Context, ckpt, dir string, opts *ExportOptions) (*Export
 	if opts == nil {
 		opts = &ExportOptions{}
 	}
-	if opts.Graph != "" && opts.Graph != ReferenceGraph {
-		return nil, fmt.Errorf("tfbert: export: no such graph %q: there is %s", opts.Graph, ReferenceGraph)
+	graph := cmp.Or(opts.Graph, ReferenceGraph)
+	switch {
+	case graph != ReferenceGraph && graph != FusedGraph:
+		return nil, fmt.Errorf("tfbert: export: no such graph %q: there are %s and %s", graph, ReferenceGraph, FusedGraph)
+	case graph == ReferenceGraph && opts.Precision != savedmodel.FP32:
+		return nil, fmt.Errorf("tfbert: export: the reference graph is written in fp32, not %v: choose the fused graph", opts.Precision)
+	case opts.Precision != savedmodel.FP32 && opts.Precision != savedmodel.BF16:
+		return nil, fmt.Errorf("tfbert: export: the fused graph is written in fp32 or bf16, not %v", opts.Precision)
 	}
 	if opts.MaxSeqLength < 0 {
 		return nil, fmt.Errorf("tfbert: export: --max_seq_length %d is negative", opts.MaxSeqLength)
@@ -82,7 +98,7 @@ func Export(ctx context.Context, ckpt, dir string, opts *ExportOptions) (*Export
 		return nil, err
 	}
 	report := &ExportReport{Dir: dir, Checkpoint: ckpt, Config: src.config, Settings: Settings{
-		Graph: ReferenceGraph, MaxSeqLength: opts.MaxSeqLength, DoLowerCase: !opts.Cased, Profile: opts.Profile,
+		Graph: graph, Precision: opts.Precision, MaxSeqLength: opts.MaxSeqLength, DoLowerCase: !opts.Cased, Profile: opts.Profile,
 		TensorFlow: tf.Version(), Source: filepath.Base(ckpt),
 	}}
 	if err := exportTo(ctx, stage.path("model"), src, report); err != nil {
@@ -95,18 +111,19 @@ func Export(ctx context.Context, ckpt, dir string, opts *ExportOptions) (*Export
 }
 
 func exportTo(ctx context.Context, dir string, src *source, report *ExportReport) error {
-	for _, folder := range []string{filepath.Dir(savedmodel.VariablesPrefix), savedmodel.ExtraAssetsDir} {
-		if err := os.MkdirAll(filepath.Join(dir, folder), 0o777); err != nil {
-			return err
-		}
-	}
-	if err := exportGraph(dir, src.config, report.Settings.MaxSeqLength); err != nil {
-		return err
-	}
-	if err := exportVariables(ctx, filepath.Join(dir, savedmodel.VariablesPrefix), src, report); err != nil {
-		return err
-	}
 	extra := filepath.Join(dir, savedmodel.ExtraAssetsDir)
+	if err := os.MkdirAll(extra, 0o777); err != nil {
+		return err
+	}
+	weights := &countingReader{ctx: ctx, source: src, report: report}
+	export := exportReference
+	if report.Settings.Graph == FusedGraph {
+		export = exportFused
+	}
+	if err := export(dir, weights, report.Settings); err != nil {
+		return err
+	}
+	report.LeftOut = len(src.Variables()) - report.Variables
 	if err := errors.Join(
 		copyFile(filepath.Join(extra, configFile), src.configPath),
 		copyFile(filepath.Join(extra, vocabFile), src.vocabPath),
@@ -122,45 +139,80 @@ func exportTo(ctx context.Context, dir string, src *source, report *ExportReport
 	return nil
 }
 
-func exportGraph(dir string, c *Config, length int) (err error) {
-	g, err := tf.NewGraph()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, g.Close()) }()
-	content, err := referenceGraph(g, c, length)
-	if err != nil {
-		return err
-	}
-	return savedmodel.Write(dir, content)
+// countingReader reads weights for an export, which its context may end.
+type countingReader struct {
+	*source
+	ctx    context.Context
+	report *ExportReport
 }
 
-// exportVariables copies the weights from the checkpoint one at a time, as float32.
-func exportVariables(ctx context.Context, prefix string, src *source, report *ExportReport) error {
+func (r *countingReader) Float32s(name string) ([]float32, error) {
+	if err := r.ctx.Err(); err != nil {
+		return nil, err
+	}
+	values, err := r.source.Float32s(name)
+	if err != nil {
+		return nil, err
+	}
+	if v, _ := r.Variable(name); v.DType != checkpoint.Float32 {
+		r.report.Cast++
+	}
+	r.report.Variables++
+	r.report.Parameters += int64(len(values))
+	return values, nil
+}
+
+// exportReference writes the reference graph and its variables, one at a time.
+func exportReference(dir string, weights *countingReader, s Settings) error {
+	err := writeGraph(dir, func(g *tf.Graph) (savedmodel.Content, error) {
+		return referenceGraph(g, weights.config, s.MaxSeqLength)
+	})
+	if err != nil {
+		return err
+	}
+	prefix := filepath.Join(dir, savedmodel.VariablesPrefix)
+	if err := os.Mkdir(filepath.Dir(prefix), 0o777); err != nil {
+		return err
+	}
 	w, err := checkpoint.Create(prefix)
 	if err != nil {
 		return err
 	}
 	defer w.Abort()
-	for _, weight := range src.config.weights() {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		values, err := src.Float32s(weight.name)
+	for _, weight := range weights.config.weights() {
+		values, err := weights.Float32s(weight.name)
 		if err != nil {
 			return err
 		}
 		if err := w.AddFloat32s(weight.name, weight.shape, values); err != nil {
 			return err
 		}
-		if v, _ := src.Variable(weight.name); v.DType != checkpoint.Float32 {
-			report.Cast++
-		}
-		report.Variables++
-		report.Parameters += int64(len(values))
 	}
-	report.LeftOut = len(src.Variables()) - report.Variables
 	return w.Close()
+}
+
+// exportFused writes the fused graph, whose constants are the weights.
+func exportFused(dir string, weights *countingReader, s Settings) error {
+	dtype := tf.Float
+	if s.Precision == savedmodel.BF16 {
+		dtype = tf.Bfloat16
+	}
+	return writeGraph(dir, func(g *tf.Graph) (savedmodel.Content, error) {
+		return fusedGraph(g, weights.config, s.MaxSeqLength, dtype, weights)
+	})
+}
+
+func writeGraph(dir string, build func(g *tf.Graph) (savedmodel.Content, error)) (err error) {
+	g, err := tf.NewGraph()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, g.Close()) }()
+	content, err := build(g)
+	if err != nil {
+		return err
+	}
+	return savedmodel.Write(dir, content)
 }
 
 func copyFile(to, from string) error {

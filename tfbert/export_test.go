@@ -161,7 +161,7 @@ func TestExportSettings(t *testing.T) {
 	text := files(t, dir)["assets.extra/tfbert.json"]
 	require.NoError(t, json.Unmarshal([]byte(text), &settings))
 	assert.Equal(t, map[string]any{
-		"graph": "reference", "max_seq_length": 32.0, "do_lower_case": false, "profile": "google",
+		"graph": "reference", "precision": "fp32", "max_seq_length": 32.0, "do_lower_case": false, "profile": "google",
 		"tensorflow": tf.Version(), "source": filepath.Base(ckpt),
 	}, settings)
 

@@ -66,7 +66,7 @@ func TestExportErrors(t *testing.T) {
 	}{
 		{
 			name: "graph", opts: tfbert.ExportOptions{Graph: "fast"},
-			want: []string{`tfbert: export: no such graph "fast": there is reference`},
+			want: []string{`tfbert: export: no such graph "fast": there are reference and fused`},
 		},
 		{
 			name: "length above the positions", opts: tfbert.ExportOptions{MaxSeqLength: 49},

@@ -22,12 +22,13 @@ const (
 
 // Settings are the choices of an export.
 type Settings struct {
-	Graph        string            `json:"graph"`
-	MaxSeqLength int               `json:"max_seq_length"` // 0: dynamic
-	DoLowerCase  bool              `json:"do_lower_case"`
-	Profile      wordpiece.Profile `json:"profile"`
-	TensorFlow   string            `json:"tensorflow"` // the version that exported
-	Source       string            `json:"source"`     // the checkpoint's name
+	Graph        string               `json:"graph"`
+	Precision    savedmodel.Precision `json:"precision"`      // that the weights are written in
+	MaxSeqLength int                  `json:"max_seq_length"` // 0: dynamic
+	DoLowerCase  bool                 `json:"do_lower_case"`
+	Profile      wordpiece.Profile    `json:"profile"`
+	TensorFlow   string               `json:"tensorflow"` // the version that exported
+	Source       string               `json:"source"`     // the checkpoint's name
 }
 
 func writeSettings(path string, s Settings) error {

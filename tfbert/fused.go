@@ -1,0 +1,227 @@
+package tfbert
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+
+	"github.com/tfbert/go/savedmodel"
+	"github.com/tfbert/go/tf"
+)
+
+// weightReader gives a weight's values by name; a checkpoint does.
+type weightReader interface {
+	Float32s(name string) ([]float32, error)
+}
+
+// fusedGraph builds the inference graph in the fewest and largest operations that TensorFlow has for
+// a CPU with oneDNN, with the weights as constants of one type: oneDNN then reorders each once and
+// keeps the copy, where a variable is cast and reordered at every run. It computes what the
+// reference graph computes, to the precision of the type.
+func fusedGraph(g *tf.Graph, c *Config, length int, dtype tf.DataType, weights weightReader) (savedmodel.Content, error) {
+	b := &fused{graphBuilder: graphBuilder{tf.Builder{Graph: g}}, config: c, dtype: dtype, weights: weights}
+	ids, mask, segments, batch, seq := b.inputs(length)
+	b.batch, b.length = batch, seq
+	x, adder := b.embeddings(ids, segments), b.maskAdder(mask)
+	for n := range c.NumHiddenLayers {
+		x = b.layer(layerScope(n), x, adder)
+	}
+	signature := b.signature(b.head(x))
+	if b.Err != nil {
+		return savedmodel.Content{}, fmt.Errorf("tfbert: fused graph: %w", b.Err)
+	}
+	return savedmodel.Content{Graph: g, Signatures: []savedmodel.Signature{signature}, Constants: b.constants}, nil
+}
+
+// fused builds the fused graph.
+type fused struct {
+	graphBuilder
+	config    *Config
+	dtype     tf.DataType
+	weights   weightReader
+	constants []savedmodel.Constant
+
+	batch, length dim
+}
+
+// constant adds a constant whose values are made of weights when the model is written.
+func (b *fused) constant(name string, dtype tf.DataType, shape tf.Shape, values func() ([]float32, error)) tf.Output {
+	c := savedmodel.Constant{Name: name, DType: dtype, Shape: shape, Data: func() ([]byte, error) {
+		v, err := values()
+		if err != nil {
+			return nil, err
+		}
+		return encode(v, dtype), nil
+	}}
+	b.constants = append(b.constants, c)
+	return savedmodel.AddConstant(&b.Builder, c)
+}
+
+// weight adds a weight of the checkpoint as it is.
+func (b *fused) weight(name string, dtype tf.DataType, shape ...int64) tf.Output {
+	return b.constant(name, dtype, shape, func() ([]float32, error) { return b.weights.Float32s(name) })
+}
+
+// encode gives the little-endian bytes of values in a type, rounded to the nearest, ties to even.
+func encode(values []float32, dtype tf.DataType) []byte {
+	if dtype == tf.Bfloat16 {
+		data := make([]byte, 0, 2*len(values))
+		for _, v := range values {
+			data = binary.LittleEndian.AppendUint16(data, uint16(roundBFloat16(v)))
+		}
+		return data
+	}
+	data := make([]byte, 0, 4*len(values))
+	for _, v := range values {
+		data = binary.LittleEndian.AppendUint32(data, math.Float32bits(v))
+	}
+	return data
+}
+
+func roundBFloat16(v float32) tf.BFloat16 {
+	bits := math.Float32bits(v)
+	if v != v {
+		return tf.BFloat16(bits>>16 | 0x40) // a NaN must not round to infinity
+	}
+	return tf.BFloat16((bits + 0x7fff + bits>>16&1) >> 16)
+}
+
+func (b *fused) cast(name string, x tf.Output, dtype tf.DataType) tf.Output {
+	if dtype == x.DataType() {
+		return x
+	}
+	return b.op("Cast", name, attrs{"DstT": dtype}, x)
+}
+
+// embeddings adds the three embeddings and normalizes them in float32, once for a run.
+func (b *fused) embeddings(ids, segments tf.Output) tf.Output {
+	const scope = "bert/embeddings"
+	c := b.config
+	hidden := int64(c.HiddenSize)
+	flat := func(name string, x tf.Output) tf.Output { return b.reshape(scope+"/"+name, x, static(-1)) }
+	axis := tf.AddConst(&b.Builder, scope+"/axis", nil, int32(0))
+	gather := func(name string, table, indices tf.Output) tf.Output {
+		return b.op("GatherV2", scope+"/"+name, nil, table, indices, axis)
+	}
+	words := gather("words", b.weight(scope+"/word_embeddings", b.dtype, int64(c.VocabSize), hidden), flat("ids", ids))
+	words = b.cast(scope+"/words_float", words, tf.Float)
+	types := gather("types", b.weight(scope+"/token_type_embeddings", tf.Float, int64(c.TypeVocabSize), hidden), flat("segments", segments))
+	x := b.op("AddV2", scope+"/add", nil, words, types)
+
+	positions := b.op("Slice", scope+"/Slice", nil,
+		b.weight(scope+"/position_embeddings", tf.Float, int64(c.MaxPositionEmbeddings), hidden),
+		b.ints(scope+"/Slice/begin", 0, 0), b.shape(scope+"/Slice/size", b.length, static(-1)))
+	x = b.reshape(scope+"/windows", x, b.batch, b.length, static(c.HiddenSize))
+	x = b.op("AddV2", scope+"/add_1", nil, x, positions)
+	x = b.layerNorm(scope+"/LayerNorm", b.reshape(scope+"/rows", x, static(-1), static(c.HiddenSize)))
+	return b.cast(scope+"/output", x, b.dtype)
+}
+
+// maskAdder gives what is added to every layer's scores: 0 where a position may be attended to, -10000
+// where it may not, as [batch,1,1,length].
+func (b *fused) maskAdder(mask tf.Output) tf.Output {
+	const scope = "bert/encoder"
+	x := b.op("Cast", scope+"/Cast", attrs{"DstT": tf.Float}, b.reshape(scope+"/mask", mask, b.batch, static(1), static(1), b.length))
+	x = b.op("Sub", scope+"/sub", nil, b.scalar(scope+"/sub/x", 1), x)
+	x = b.op("Mul", scope+"/mul", nil, x, b.scalar(scope+"/mul/y", -10000))
+	return b.cast(scope+"/adder", x, b.dtype)
+}
+
+func (b *fused) layer(scope string, x, adder tf.Output) tf.Output {
+	h, i := int64(b.config.HiddenSize), int64(b.config.IntermediateSize)
+	dense := func(name string, x tf.Output, in, out int64, ops []string, more ...tf.Output) tf.Output {
+		name = scope + name
+		args := append([]tf.Output{b.weight(name+"/bias", b.dtype, out)}, more...)
+		return b.matMul(name+"/MatMul", x, b.weight(name+"/kernel", b.dtype, in, out), ops, args...)
+	}
+	context := b.attention(scope+"/attention/self", x, adder)
+	x = dense("/attention/output/dense", context, h, h, []string{"BiasAdd", "Add"}, x)
+	x = b.layerNorm(scope+"/attention/output/LayerNorm", x)
+	ops := []string{"BiasAdd"}
+	if f := fusedActivation[b.config.HiddenAct]; f != "" {
+		ops = append(ops, f)
+	}
+	y := dense("/intermediate/dense", x, h, i, ops)
+	y = dense("/output/dense", y, i, h, []string{"BiasAdd", "Add"}, x)
+	return b.layerNorm(scope+"/output/LayerNorm", y)
+}
+
+// fusedActivation names modeling.py's activations as _FusedMatMul does.
+var fusedActivation = map[string]string{"gelu": "GeluApproximate", "relu": "Relu", "tanh": "Tanh"}
+
+// matMul multiplies and applies ops to the product, each with its argument, in one operation.
+func (b *fused) matMul(name string, x, w tf.Output, ops []string, args ...tf.Output) tf.Output {
+	return b.op("_FusedMatMul", name, attrs{"fused_ops": ops, "num_args": len(args)}, x, w, tf.OutputList(args))
+}
+
+// attention makes queries, keys and values by one product, the scale of the scores folded into its
+// weights, and lays the three out for the products by head with one transposition.
+func (b *fused) attention(scope string, x, adder tf.Output) tf.Output {
+	c := b.config
+	hidden, heads := c.HiddenSize, c.NumAttentionHeads
+	size := hidden / heads
+	parts := []string{scope + "/query", scope + "/key", scope + "/value"}
+	scales := []float32{float32(1 / math.Sqrt(float64(size))), 1, 1}
+	kernel := b.constant(scope+"/qkv/kernel", b.dtype, tf.Shape{int64(hidden), int64(3 * hidden)}, func() ([]float32, error) {
+		return b.sideBySide(parts, "/kernel", scales)
+	})
+	bias := b.constant(scope+"/qkv/bias", b.dtype, tf.Shape{int64(3 * hidden)}, func() ([]float32, error) {
+		return b.sideBySide(parts, "/bias", scales)
+	})
+	x = b.matMul(scope+"/qkv/MatMul", x, kernel, []string{"BiasAdd"}, bias)
+	x = b.reshape(scope+"/Reshape", x, b.batch, b.length, static(3), static(heads), static(size))
+	x = b.transpose(scope+"/transpose", x, 2, 0, 3, 1, 4)
+	query := b.op("Unpack", scope+"/unstack", attrs{"num": 3, "axis": 0}, x)
+	if b.Err != nil {
+		return tf.Output{}
+	}
+	key, value := query.Op.Output(1), query.Op.Output(2)
+	scores := b.op("BatchMatMulV2", scope+"/MatMul", attrs{"adj_y": true}, query, key)
+	probs := b.op("Softmax", scope+"/Softmax", nil, b.op("AddV2", scope+"/add", nil, scores, adder))
+	context := b.op("BatchMatMulV2", scope+"/MatMul_1", nil, probs, value)
+	context = b.transpose(scope+"/transpose_1", context, 0, 2, 1, 3)
+	return b.reshape(scope+"/Reshape_1", context, static(-1), static(hidden))
+}
+
+// sideBySide joins weights, matrices of HiddenSize columns or vectors, along their last axis.
+func (b *fused) sideBySide(scopes []string, suffix string, scales []float32) ([]float32, error) {
+	width := b.config.HiddenSize
+	var joined []float32
+	for i, scope := range scopes {
+		v, err := b.weights.Float32s(scope + suffix)
+		if err != nil {
+			return nil, err
+		}
+		if joined == nil {
+			joined = make([]float32, len(v)*len(scopes))
+		}
+		for row := 0; row*width < len(v); row++ {
+			to := joined[(row*len(scopes)+i)*width:]
+			for j, x := range v[row*width : (row+1)*width] {
+				to[j] = x * scales[i]
+			}
+		}
+	}
+	return joined, nil
+}
+
+// layerNorm normalizes rows in the type of x.
+func (b *fused) layerNorm(scope string, x tf.Output) tf.Output {
+	h, dtype := int64(b.config.HiddenSize), x.DataType()
+	return b.op("_MklLayerNorm", scope, attrs{"epsilon": float32(layerNormEpsilon)}, x,
+		b.weight(scope+"/gamma", dtype, h), b.weight(scope+"/beta", dtype, h))
+}
+
+// head computes the logits in float32: of a smaller type they would have many ties.
+func (b *fused) head(x tf.Output) (start, end tf.Output) {
+	h := int64(b.config.HiddenSize)
+	x = b.cast("cls/squad/input", x, tf.Float)
+	logits := b.op("_FusedMatMul", "cls/squad/MatMul", attrs{"fused_ops": []string{"BiasAdd"}, "num_args": 1, "transpose_b": true},
+		x, b.weight("cls/squad/output_weights", tf.Float, 2, h), tf.OutputList{b.weight("cls/squad/output_bias", tf.Float, 2)})
+	logits = b.reshape("cls/squad/Reshape", logits, b.batch, b.length, static(2))
+	logits = b.op("Unpack", "unstack", attrs{"num": 2, "axis": 2}, logits)
+	if b.Err != nil {
+		return tf.Output{}, tf.Output{}
+	}
+	return logits, logits.Op.Output(1)
+}

@@ -1,0 +1,142 @@
+package tfbert_test
+
+import (
+	"math"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tfbert/go/internal/testenv"
+	"github.com/tfbert/go/savedmodel"
+	"github.com/tfbert/go/squad"
+	"github.com/tfbert/go/tfbert"
+)
+
+// fusedPrecisions bound the difference of logits as a share of the largest: bfloat16 has eight bits
+// of precision, a relative rounding error of 0.4 %, which layers of width eight add up.
+var fusedPrecisions = []struct {
+	precision savedmodel.Precision
+	share     float64
+}{{savedmodel.FP32, 1e-5}, {savedmodel.BF16, 0.1}}
+
+func fused(p savedmodel.Precision) *tfbert.ExportOptions {
+	return &tfbert.ExportOptions{Graph: tfbert.FusedGraph, Precision: p}
+}
+
+func TestFusedAgainstFloat64(t *testing.T) {
+	for _, act := range []string{"gelu", "relu", "tanh", "linear"} {
+		k := newToy(act)
+		ckpt := k.write(t, "model.ckpt")
+		for _, c := range fusedPrecisions {
+			t.Run(act+" "+c.precision.String(), func(t *testing.T) {
+				m := open(t, export(t, ckpt, fused(c.precision)), nil)
+				for _, length := range []int{8, 48} {
+					features := windows(3, length)
+					largest, scale := 0.0, 0.0
+					for i, r := range predict(t, m, features...) {
+						start, end := k.forward(features[i])
+						for pos := range start {
+							largest = max(largest, math.Abs(start[pos]-float64(r.StartLogits[pos])), math.Abs(end[pos]-float64(r.EndLogits[pos])))
+							scale = max(scale, math.Abs(start[pos]), math.Abs(end[pos]))
+						}
+					}
+					assert.Less(t, largest, c.share*scale, "length %d", length)
+					t.Logf("length %d: largest difference %.1e of %.1f", length, largest, scale)
+				}
+			})
+		}
+	}
+}
+
+// The fused graph has the reference's signature and one operation where that has many.
+func TestFusedGraph(t *testing.T) {
+	k := newToy("gelu")
+	meta := func(opts *tfbert.ExportOptions) *savedmodel.MetaGraph {
+		info, err := savedmodel.Inspect(export(t, k.write(t, "model.ckpt"), opts))
+		require.NoError(t, err)
+		m, err := info.MetaGraph([]string{"serve"})
+		require.NoError(t, err)
+		return m
+	}
+	reference, graph := meta(nil), meta(fused(savedmodel.BF16))
+	assert.Equal(t, texts(reference.Signatures[0].Inputs), texts(graph.Signatures[0].Inputs))
+	assert.Equal(t, texts(reference.Signatures[0].Outputs), texts(graph.Signatures[0].Outputs))
+
+	const layers = 2
+	for op, want := range map[string]int{
+		"_FusedMatMul":   4*layers + 1, // queries, keys and values are one
+		"_MklLayerNorm":  2*layers + 1,
+		"BatchMatMulV2":  2 * layers,
+		"Transpose":      2 * layers,
+		"Softmax":        layers,
+		"AddV2":          layers + 2, // scores and mask; the embeddings
+		"MatMul":         0,
+		"OneHot":         0,
+		"VarHandleOp":    0,
+		"Placeholder":    4,
+		"ReadVariableOp": 0,
+	} {
+		assert.Equal(t, want, graph.Ops[op], op)
+	}
+}
+
+func TestFusedExport(t *testing.T) {
+	ckpt := newToy("gelu").write(t, "model.ckpt")
+	first, second := export(t, ckpt, fused(savedmodel.BF16)), export(t, ckpt, fused(savedmodel.BF16))
+	assert.Equal(t, files(t, first), files(t, second))
+	assert.NotContains(t, files(t, first), "variables/variables.index")
+	m := open(t, first, nil)
+	assert.Equal(t, "fused bf16", m.Settings().Graph+" "+m.Settings().Precision.String())
+
+	features := windows(3, 32)
+	static := fused(savedmodel.BF16)
+	static.MaxSeqLength = 32
+	assert.Equal(t, predict(t, m, features...), predict(t, open(t, export(t, ckpt, static), nil), features...))
+}
+
+func TestFusedExportErrors(t *testing.T) {
+	ckpt := newToy("gelu").write(t, "model.ckpt")
+	for name, c := range map[string]struct {
+		opts tfbert.ExportOptions
+		want string
+	}{
+		"no such graph":     {tfbert.ExportOptions{Graph: "fast"}, `no such graph "fast": there are reference and fused`},
+		"reference in bf16": {tfbert.ExportOptions{Precision: savedmodel.BF16}, "the reference graph is written in fp32, not bf16: choose the fused graph"},
+		"fused in fp16":     {tfbert.ExportOptions{Graph: tfbert.FusedGraph, Precision: savedmodel.FP16}, "the fused graph is written in fp32 or bf16, not fp16"},
+		"no such precision": {tfbert.ExportOptions{Graph: tfbert.FusedGraph, Precision: 7}, "not Precision(7)"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := tfbert.Export(t.Context(), ckpt, t.TempDir()+"/model", &c.opts)
+			require.ErrorContains(t, err, c.want)
+		})
+	}
+}
+
+// On the bundled model fusing moves logits no more than another CPU does, and bfloat16 moves them
+// little enough to keep the order of answers.
+func TestFusedBundledModel(t *testing.T) {
+	want := readLogits(t, testenv.Golden(t, "mini", "model.s384.logits.npy"))[:16]
+	for _, c := range []struct {
+		precision savedmodel.Precision
+		tolerance float64
+	}{{savedmodel.FP32, tolerance}, {savedmodel.BF16, 0.5}} {
+		t.Run(c.precision.String(), func(t *testing.T) {
+			m := open(t, export(t, testenv.Model(t), fused(c.precision)), nil)
+			windows := features(t, &m.Answerer().Featurizer, testenv.Golden(t, "mini", "mini-v1.1.json"), len(want))
+			largest := difference(t, tokens(windows, want), tokens(windows, predictAll(t, m, windows)))
+			t.Logf("largest difference %.1e", largest)
+			assert.Less(t, largest, c.tolerance)
+		})
+	}
+}
+
+// tokens cuts the logits of padding off.
+func tokens(features []squad.Feature, results []squad.RawResult) []squad.RawResult {
+	cut := make([]squad.RawResult, len(results))
+	for i, r := range results {
+		n := features[i].Len
+		cut[i] = squad.RawResult{UniqueID: r.UniqueID, StartLogits: r.StartLogits[:n], EndLogits: r.EndLogits[:n]}
+	}
+	return cut
+}
