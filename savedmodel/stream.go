@@ -82,7 +82,7 @@ func constantHead(c *Constant) (head []byte, size int, err error) {
 		return nil, 0, fmt.Errorf("the constant %s of %v %v has no size", c.Name, c.DType, c.Shape)
 	}
 	size = int(elements) * c.DType.Size()
-	shape, err := proto.Marshal(shapeProto(c.Shape))
+	shape, err := proto.Marshal(tfproto.NewShape(c.Shape))
 	if err != nil {
 		return nil, 0, err
 	}
@@ -160,12 +160,4 @@ func (n *node) write(w io.Writer) error {
 	}
 	_, err = w.Write(data)
 	return err
-}
-
-func shapeProto(s tf.Shape) *tfproto.TensorShapeProto {
-	p := &tfproto.TensorShapeProto{}
-	for _, d := range s {
-		p.Dim = append(p.Dim, &tfproto.TensorShapeProto_Dim{Size: d})
-	}
-	return p
 }

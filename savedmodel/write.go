@@ -204,7 +204,7 @@ func tensorInfoDefs(g *tf.Graph, infos []TensorInfo) (map[string]*tfproto.Tensor
 		if err != nil {
 			return nil, err
 		}
-		p := shapeProto(shape)
+		p := tfproto.NewShape(shape)
 		p.UnknownRank = !known
 		defs[info.Key] = &tfproto.TensorInfo{
 			Encoding: &tfproto.TensorInfo_Name{Name: output.String()}, Dtype: int32(output.DataType()), TensorShape: p,

@@ -95,11 +95,11 @@ func attrProto(value Attr) (*tfproto.AttrValue, error) {
 		}
 		return list(l), nil
 	case Shape:
-		return &tfproto.AttrValue{Value: &tfproto.AttrValue_Shape{Shape: shapeProto(v)}}, nil
+		return &tfproto.AttrValue{Value: &tfproto.AttrValue_Shape{Shape: tfproto.NewShape(v)}}, nil
 	case []Shape:
 		l := &tfproto.AttrValue_ListValue{}
 		for _, s := range v {
-			l.Shape = append(l.Shape, shapeProto(s))
+			l.Shape = append(l.Shape, tfproto.NewShape(s))
 		}
 		return list(l), nil
 	case UnknownShape:
@@ -111,12 +111,4 @@ func attrProto(value Attr) (*tfproto.AttrValue, error) {
 	default:
 		return nil, fmt.Errorf("a %T is no attribute value; see tf.Attr for those that are", value)
 	}
-}
-
-func shapeProto(s Shape) *tfproto.TensorShapeProto {
-	p := &tfproto.TensorShapeProto{}
-	for _, d := range s {
-		p.Dim = append(p.Dim, &tfproto.TensorShapeProto_Dim{Size: d})
-	}
-	return p
 }
