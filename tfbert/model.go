@@ -22,6 +22,12 @@ type Options struct {
 	VocabFile string
 	Cased     *bool
 	Profile   *wordpiece.Profile
+
+	// TrimPadding cuts each batch at the end of its longest window, where the model's sequence
+	// length is dynamic. It saves time, and a short passage gets an answer: the scripts also rank
+	// positions of padding, which can leave no place to those of the passage. The n-best lists are
+	// then not always the scripts'.
+	TrimPadding bool
 }
 
 // Model is a SavedModel of a BERT that answers questions, with its tokenizer. It is a
@@ -33,6 +39,7 @@ type Model struct {
 	predict   *savedmodel.Func
 	length    int64 // -1 where it is dynamic
 	positions int   // 0 where they are not known
+	trim      bool
 }
 
 var _ squad.Predictor = (*Model)(nil)
@@ -43,7 +50,7 @@ func Open(dir string, opts *Options) (*Model, error) {
 	if opts == nil {
 		opts = &Options{}
 	}
-	m := &Model{}
+	m := &Model{trim: opts.TrimPadding}
 	var err error
 	if m.settings, err = readSettings(dir); err != nil {
 		return nil, err
@@ -190,6 +197,12 @@ func (m *Model) Predict(ctx context.Context, features []squad.Feature) ([]squad.
 	if err := m.CheckLength(length); err != nil {
 		return nil, err
 	}
+	if m.trim && m.length < 0 {
+		length = 0
+		for i := range features {
+			length = max(length, features[i].Len)
+		}
+	}
 	in, err := feeds(features, length)
 	defer closeAll(in)
 	if err != nil {
@@ -223,13 +236,13 @@ func feeds(features []squad.Feature, length int) ([]*tf.Tensor, error) {
 	ids, mask, segments := make([]int32, 0, n*length), make([]int32, 0, n*length), make([]int32, 0, n*length)
 	for i := range features {
 		f := &features[i]
-		if len(f.InputIDs) != length || len(f.InputMask) != length || len(f.SegmentIDs) != length {
-			return nil, fmt.Errorf("tfbert: predict: feature %d is %d long, the first of its batch %d", f.UniqueID, len(f.InputIDs), length)
+		if n := len(f.InputIDs); n != len(features[0].InputIDs) || len(f.InputMask) != n || len(f.SegmentIDs) != n {
+			return nil, fmt.Errorf("tfbert: predict: feature %d is %d long, the first of its batch %d", f.UniqueID, n, len(features[0].InputIDs))
 		}
 		unique = append(unique, f.UniqueID)
-		ids = append(ids, f.InputIDs...)
-		mask = append(mask, f.InputMask...)
-		segments = append(segments, f.SegmentIDs...)
+		ids = append(ids, f.InputIDs[:length]...)
+		mask = append(mask, f.InputMask[:length]...)
+		segments = append(segments, f.SegmentIDs[:length]...)
 	}
 	var tensors []*tf.Tensor
 	matrix := tf.Shape{int64(n), int64(length)}

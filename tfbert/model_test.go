@@ -273,6 +273,29 @@ func TestPredictErrors(t *testing.T) {
 	assert.NoError(t, err)
 }
 
+// A batch without its padding has the logits of its tokens, and a short passage an answer.
+func TestTrimPadding(t *testing.T) {
+	dir := export(t, testenv.Model(t), nil)
+	padded, trimmed := open(t, dir, nil), open(t, dir, &tfbert.Options{TrimPadding: true})
+	windows := features(t, &padded.Answerer().Featurizer, testenv.Golden(t, "mini", "mini-v1.1.json"), 4)
+	longest := 0
+	for i := range windows {
+		longest = max(longest, windows[i].Len)
+	}
+	got, err := trimmed.Predict(t.Context(), windows)
+	require.NoError(t, err)
+	require.Len(t, got[0].StartLogits, longest)
+	assert.Less(t, difference(t, tokens(windows, predict(t, padded, windows...)), tokens(windows, got)), tolerance)
+
+	const question, passage = "Who?", "Ada Lovelace"
+	p, err := padded.Answerer().Answer(t.Context(), question, passage)
+	require.NoError(t, err)
+	assert.Equal(t, "empty", p.Answer, "padding takes all places, as in the scripts")
+	p, err = trimmed.Answerer().Answer(t.Context(), question, passage)
+	require.NoError(t, err)
+	assert.Equal(t, "Ada Lovelace", p.Answer)
+}
+
 func TestPredictEmptyBatch(t *testing.T) {
 	m := open(t, export(t, newToy("gelu").write(t, "model.ckpt"), nil), nil)
 	results, err := m.Predict(t.Context(), nil)

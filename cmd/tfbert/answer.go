@@ -21,7 +21,7 @@ func newAnswer() *cobra.Command {
 	var windows featureFlags
 	var decoder decoderFlags
 	var question, questionFile, passage, passageFile string
-	var asJSON bool
+	var asJSON, padToMax bool
 	cmd := &cobra.Command{
 		Use:   "answer --question Q (--context TEXT | --context_file F)",
 		Short: "Answer a question from a passage",
@@ -52,6 +52,7 @@ bundled one, exported once into the user's cache.`,
 					return err
 				}
 			}
+			model.trimPadding = !padToMax
 			m, err := model.open(cmd)
 			if err != nil {
 				return err
@@ -99,6 +100,7 @@ bundled one, exported once into the user's cache.`,
 	model.add(f)
 	windows.addWindow(f)
 	decoder.add(f)
+	f.BoolVar(&padToMax, "pad_to_max", false, "pad windows to --max_seq_length and rank the padding too, as the scripts do: a short passage may then give \"empty\"")
 	f.BoolVar(&asJSON, "json", false, "the answer and its n-best list as JSON")
 	return cmd
 }

@@ -115,6 +115,7 @@ type modelFlags struct {
 	tokenizer                      tokenizerFlags
 	config                         savedmodel.Config
 	extra                          string
+	trimPadding                    bool
 }
 
 func (f *modelFlags) add(flags *pflag.FlagSet) {
@@ -159,7 +160,7 @@ func (f *modelFlags) open(cmd *cobra.Command) (*tfbert.Model, error) {
 			return nil, err
 		}
 	}
-	opts := &tfbert.Options{VocabFile: f.tokenizer.vocabFile, Config: f.config}
+	opts := &tfbert.Options{VocabFile: f.tokenizer.vocabFile, Config: f.config, TrimPadding: f.trimPadding}
 	if cmd.Flags().Changed("do_lower_case") {
 		cased := !f.tokenizer.doLowerCase
 		opts.Cased = &cased
