@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 	"time"
 
@@ -72,7 +73,7 @@ nbest_predictions.json and, with --version_2_with_negative, null_odds.json to
 				return printJSON(cmd.OutOrStdout(), report)
 			}
 			say("%d questions, %d windows in %.1f s (%.1f windows/s): %s",
-				report.Questions, report.Windows, report.Seconds, float64(report.Windows)/report.Seconds, outputDir)
+				report.Questions, report.Windows, report.Seconds, float64(report.Windows)/max(report.Seconds, 1e-9), outputDir)
 			return nil
 		},
 	}
@@ -112,7 +113,6 @@ func (p *prediction) run(ctx context.Context, windows featureFlags) (report pred
 		return report, err
 	}
 	defer closing(&err, files.Abort) // does nothing once they are committed
-	onBatch := p.answerer.OnBatch
 	var logits *logitsFile
 	if p.saveLogits != "" {
 		if logits, err = createLogits(p.saveLogits, windows.maxSeqLength); err != nil {
@@ -126,9 +126,6 @@ func (p *prediction) run(ctx context.Context, windows featureFlags) (report pred
 			if err := logits.write(results); err != nil {
 				return writing(p.saveLogits, err)
 			}
-		}
-		if onBatch != nil {
-			return onBatch(features, results)
 		}
 		return nil
 	}
@@ -177,7 +174,7 @@ func createLogits(path string, length int) (*logitsFile, error) {
 	}
 	w, err := npy.Create(t.name, npy.Float32, 2, length)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, t.abort())
 	}
 	return &logitsFile{t, w}, nil
 }
