@@ -66,6 +66,11 @@ type Config struct {
 	XLA            bool // compile clusters of operations (global_jit_level ON_1)
 	GPU            GPUOptions
 
+	// NoGrappler runs the graph as it is written: TensorFlow's graph optimizers (Grappler), among
+	// them the mixed-precision rewrites, are left out. They copy a graph with all its constants for
+	// every pass, which a graph of large constants that needs none of them can be spared.
+	NoGrappler bool
+
 	// IntraOpThreads bounds the threads of one operation, InterOpThreads the operations at once; 0
 	// is one for each processor.
 	IntraOpThreads, InterOpThreads int
@@ -125,6 +130,12 @@ func (c *Config) Bytes() ([]byte, error) {
 		graph.RewriteOptions = &tfproto.RewriterConfig{AutoMixedPrecisionOnednnBfloat16: tfproto.RewriterConfig_ON}
 	default:
 		return fail("no such precision: %d", int(c.MixedPrecision))
+	}
+	if c.NoGrappler {
+		if c.MixedPrecision != FP32 {
+			return fail("the mixed-precision rewrite to %v is one of the graph optimizers that NoGrappler leaves out", c.MixedPrecision)
+		}
+		graph.RewriteOptions = &tfproto.RewriterConfig{DisableMetaOptimizer: true}
 	}
 	if proto.Size(graph) > 0 {
 		p.GraphOptions = graph

@@ -23,6 +23,7 @@ func TestConfigBytes(t *testing.T) {
 		{"defaults", savedmodel.Config{}, "38 01"},
 		{"rewrite to fp16", savedmodel.Config{MixedPrecision: savedmodel.FP16}, "38 01  52 05 52 03 b8 01 01"},
 		{"rewrite to bf16", savedmodel.Config{MixedPrecision: savedmodel.BF16}, "38 01  52 05 52 03 f8 01 01"},
+		{"no Grappler", savedmodel.Config{NoGrappler: true}, "38 01  52 05 52 03 98 01 01"},
 		{"XLA", savedmodel.Config{XLA: true}, "38 01  52 04 1a 02 28 01"},
 		{"XLA and fp16", savedmodel.Config{XLA: true, MixedPrecision: savedmodel.FP16}, "38 01  52 09 1a 02 28 01 52 03 b8 01 01"},
 		{"threads", savedmodel.Config{IntraOpThreads: 1, InterOpThreads: 300}, "10 01  28 ac 02  38 01"},
@@ -55,6 +56,8 @@ func TestConfigErrors(t *testing.T) {
 	}{
 		{"threads", savedmodel.Config{IntraOpThreads: -1}, "-1 is no number of threads"},
 		{"operations at once", savedmodel.Config{InterOpThreads: math.MaxInt32 + 1}, "2147483648 is no number of threads"},
+		{"rewrite without Grappler", savedmodel.Config{MixedPrecision: savedmodel.BF16, NoGrappler: true},
+			"the mixed-precision rewrite to bf16 is one of the graph optimizers"},
 		{"precision", savedmodel.Config{MixedPrecision: 7}, "no such precision: 7"},
 		{"memory above 1", savedmodel.Config{GPU: savedmodel.GPUOptions{MemoryFraction: 1.5}}, "GPU memory fraction 1.5 is not between 0 and 1"},
 		{"memory NaN", savedmodel.Config{GPU: savedmodel.GPUOptions{MemoryFraction: math.NaN()}}, "GPU memory fraction NaN is not between 0 and 1"},

@@ -64,7 +64,11 @@ func Open(dir string, opts *Options) (*Model, error) {
 	if err := m.openTokenizer(dir, opts.VocabFile); err != nil {
 		return nil, err
 	}
-	if m.model, err = savedmodel.Load(dir, &savedmodel.Options{Tags: opts.Tags, Config: opts.Config}); err != nil {
+	config := opts.Config
+	if m.settings.Graph == FusedGraph && config.MixedPrecision == savedmodel.FP32 {
+		config.NoGrappler = true // nothing is left to fuse, and its weights are constants
+	}
+	if m.model, err = savedmodel.Load(dir, &savedmodel.Options{Tags: opts.Tags, Config: config}); err != nil {
 		return nil, err
 	}
 	signature := opts.Signature
