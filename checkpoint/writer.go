@@ -104,12 +104,9 @@ func (w *Writer) begin(name string, dtype DType, shape []int64, size int64) (*tf
 	}
 	e := &tfproto.BundleEntryProto{
 		Dtype:  int32(dtype),
-		Shape:  &tfproto.TensorShapeProto{},
+		Shape:  tfproto.NewShape(shape),
 		Offset: w.offset,
 		Size:   size,
-	}
-	for _, d := range shape {
-		e.Shape.Dim = append(e.Shape.Dim, &tfproto.TensorShapeProto_Dim{Size: d})
 	}
 	w.entries[name] = e
 	w.offset += size
