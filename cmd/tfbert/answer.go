@@ -53,19 +53,11 @@ bundled one, exported once into the user's cache.`,
 				}
 			}
 			model.trimPadding = !padToMax
-			m, err := model.open(cmd)
+			m, a, err := model.answerer(cmd, &windows, &decoder)
 			if err != nil {
 				return err
 			}
 			defer closing(&err, m.Close)
-			if err := windows.length(cmd, m); err != nil {
-				return err
-			}
-			a := m.Answerer()
-			a.Decoder = decoder.Decoder
-			if a.Featurizer, err = windows.featurizer(m.Tokenizer()); err != nil {
-				return err
-			}
 			for {
 				if many {
 					if question, err = in.line("question"); errors.Is(err, io.EOF) {

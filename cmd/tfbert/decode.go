@@ -35,11 +35,7 @@ needs no TensorFlow.`,
 			if err := decoder.check(); err != nil {
 				return err
 			}
-			t, err := tokenizer.tokenizer()
-			if err != nil {
-				return err
-			}
-			featurizer, err := windows.featurizer(t)
+			featurizer, err := tokenizer.featurizer(&windows)
 			if err != nil {
 				return err
 			}

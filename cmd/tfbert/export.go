@@ -24,8 +24,8 @@ beside it. CHECKPOINT is a folder, a prefix such as model.ckpt, or the zip that
 NGC serves. Optimizer slots are left out. An export that fails leaves nothing.
 
 The reference graph is that of the scripts, operation for operation. The fused
-graph computes the same in few large operations of oneDNN, in float32 or
-bfloat16, several times as fast on a CPU with units for bfloat16.`,
+graph computes the same in few large operations of oneDNN, in float32 or, for
+CPUs with units for it, in bfloat16.`,
 		Args: args("CHECKPOINT", "MODEL_DIR"),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if opts.Precision, err = choosePrecision(precision); err != nil {
@@ -69,7 +69,7 @@ func choosePrecision(name string) (savedmodel.Precision, error) {
 }
 
 func export(cmd *cobra.Command, checkpoint, dir string, opts *tfbert.ExportOptions, asJSON bool) error {
-	if _, err := loadTensorFlow(); err != nil {
+	if err := loadTensorFlow(); err != nil {
 		return err
 	}
 	report, err := tfbert.Export(cmd.Context(), checkpoint, dir, opts)

@@ -37,11 +37,7 @@ It needs no TensorFlow.`,
 			if err := windows.check(); err != nil {
 				return err
 			}
-			t, err := tokenizer.tokenizer()
-			if err != nil {
-				return err
-			}
-			featurizer, err := windows.featurizer(t)
+			featurizer, err := tokenizer.featurizer(&windows)
 			if err != nil {
 				return err
 			}

@@ -43,6 +43,15 @@ func (f *tokenizerFlags) tokenizer() (*wordpiece.Tokenizer, error) {
 	return &wordpiece.Tokenizer{Vocab: vocab, Cased: !f.doLowerCase, Profile: f.profile.Profile}, nil
 }
 
+// featurizer makes features with the tokenizer.
+func (f *tokenizerFlags) featurizer(windows *featureFlags) (squad.Featurizer, error) {
+	t, err := f.tokenizer()
+	if err != nil {
+		return squad.Featurizer{}, err
+	}
+	return windows.featurizer(t)
+}
+
 // profileValue is a wordpiece.Profile as a flag.
 type profileValue struct{ wordpiece.Profile }
 
@@ -175,10 +184,33 @@ func (f *modelFlags) open(cmd *cobra.Command) (*tfbert.Model, error) {
 		}
 		opts.Config.Extra = b
 	}
-	if _, err := loadTensorFlow(); err != nil {
+	if err := loadTensorFlow(); err != nil {
 		return nil, err
 	}
 	return tfbert.Open(dir, opts)
+}
+
+// answerer opens the model and makes what answers questions with it as all the flags say. The caller
+// closes the model.
+func (f *modelFlags) answerer(cmd *cobra.Command, windows *featureFlags, decoder *decoderFlags) (_ *tfbert.Model, _ *squad.Answerer, err error) {
+	m, err := f.open(cmd)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, m.Close())
+		}
+	}()
+	if err := windows.length(cmd, m); err != nil {
+		return nil, nil, err
+	}
+	a := m.Answerer()
+	a.Decoder = decoder.Decoder
+	if a.Featurizer, err = windows.featurizer(m.Tokenizer()); err != nil {
+		return nil, nil, err
+	}
+	return m, a, nil
 }
 
 // length settles the sequence length: what the command line says, else what suits the model.

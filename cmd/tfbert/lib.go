@@ -144,7 +144,7 @@ with status 1 if tfbert cannot run here.`,
 }
 
 func (d *doctor) load() error {
-	if _, err := loadTensorFlow(); err != nil {
+	if err := loadTensorFlow(); err != nil {
 		return err
 	}
 	d.TensorFlow = tf.Version()

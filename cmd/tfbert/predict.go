@@ -46,21 +46,13 @@ nbest_predictions.json and, with --version_2_with_negative, null_odds.json to
 			if err != nil {
 				return err
 			}
-			m, err := model.open(cmd)
+			m, a, err := model.answerer(cmd, &windows, &decoder)
 			if err != nil {
 				return err
 			}
 			defer closing(&err, m.Close)
-			if err := windows.length(cmd, m); err != nil {
-				return err
-			}
-			p := prediction{outputDir: outputDir, saveLogits: saveLogits, questions: questions}
-			p.answerer.Predictor = m
-			p.answerer.Decoder = decoder.Decoder
-			p.answerer.BatchSize = windows.predictBatchSize
-			if p.answerer.Featurizer, err = windows.featurizer(m.Tokenizer()); err != nil {
-				return err
-			}
+			a.BatchSize = windows.predictBatchSize
+			p := prediction{answerer: *a, outputDir: outputDir, saveLogits: saveLogits, questions: questions}
 			report, err := p.run(ctx, windows)
 			if err != nil {
 				return err

@@ -3,7 +3,6 @@ package main
 import (
 	"log/slog"
 	"os"
-	"time"
 
 	"github.com/tfbert/go/tf"
 )
@@ -14,10 +13,10 @@ var verbose bool // --verbose
 var stopLogs func() error
 
 // loadTensorFlow loads the library, with its log on our standard error: warnings, or with --verbose
-// everything. It says how long loading took.
-func loadTensorFlow() (time.Duration, error) {
+// everything.
+func loadTensorFlow() error {
 	if tf.Loaded() {
-		return 0, nil
+		return nil
 	}
 	level := slog.LevelError // its warnings are for those who write graphs
 	if verbose {
@@ -27,15 +26,11 @@ func loadTensorFlow() (time.Duration, error) {
 	log := slog.New(slog.NewTextHandler(forward{&stderr}, &slog.HandlerOptions{Level: level}))
 	stop, err := tf.CaptureLogs(log)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	stderr = os.Stderr // the real one, now that file descriptor 2 is the library's
 	stopLogs = stop
-	start := time.Now()
-	if err := tf.Load(""); err != nil {
-		return 0, err
-	}
-	return time.Since(start), nil
+	return tf.Load("")
 }
 
 // forward writes to what f is at the time.
