@@ -1,6 +1,7 @@
 package tfbert
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -71,11 +72,7 @@ func Open(dir string, opts *Options) (*Model, error) {
 	if m.model, err = savedmodel.Load(dir, &savedmodel.Options{Tags: opts.Tags, Config: config}); err != nil {
 		return nil, err
 	}
-	signature := opts.Signature
-	if signature == "" {
-		signature = savedmodel.DefaultSignature
-	}
-	if err := m.bind(signature); err != nil {
+	if err := m.bind(cmp.Or(opts.Signature, savedmodel.DefaultSignature)); err != nil {
 		return nil, errors.Join(fmt.Errorf("tfbert: %s does not answer questions as NVIDIA's export does: %w", dir, err), m.Close())
 	}
 	return m, nil
