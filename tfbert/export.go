@@ -62,6 +62,13 @@ type ExportReport struct {
 // The model is written beside dir and renamed when it is complete: an export that fails, or whose
 // context ends, leaves nothing behind.
 func Export(ctx context.Context, ckpt, dir string, opts *ExportOptions) (*ExportReport, error) {
+	return exportFrom(ctx, ckpt, dir, opts, func(temp string, opts *ExportOptions) (*source, error) {
+		return openSource(ctx, ckpt, temp, opts)
+	})
+}
+
+// exportFrom exports what open opens, which may use the folder temp and has to make it.
+func exportFrom(ctx context.Context, name, dir string, opts *ExportOptions, open func(temp string, opts *ExportOptions) (*source, error)) (*ExportReport, error) {
 	if opts == nil {
 		opts = &ExportOptions{}
 	}
@@ -82,14 +89,14 @@ func Export(ctx context.Context, ckpt, dir string, opts *ExportOptions) (*Export
 		return nil, fmt.Errorf("tfbert: export: %w", err)
 	}
 	defer stage.remove()
-	src, err := openSource(ctx, ckpt, stage.path("checkpoint"), opts)
+	src, err := open(stage.path("checkpoint"), opts)
 	if err != nil {
 		return nil, err
 	}
 	defer src.Close()
 	if n := opts.MaxSeqLength; n > src.config.MaxPositionEmbeddings {
 		return nil, fmt.Errorf("tfbert: export %s: the model has positions for sequences of up to %d, not of %d: lower --max_seq_length",
-			ckpt, src.config.MaxPositionEmbeddings, n)
+			name, src.config.MaxPositionEmbeddings, n)
 	}
 	if err := src.checkWeights(); err != nil {
 		return nil, err
@@ -97,12 +104,12 @@ func Export(ctx context.Context, ckpt, dir string, opts *ExportOptions) (*Export
 	if err := tf.Load(""); err != nil {
 		return nil, err
 	}
-	report := &ExportReport{Dir: dir, Checkpoint: ckpt, Config: src.config, Settings: Settings{
+	report := &ExportReport{Dir: dir, Checkpoint: name, Config: src.config, Settings: Settings{
 		Graph: graph, Precision: opts.Precision, MaxSeqLength: opts.MaxSeqLength, DoLowerCase: !opts.Cased, Profile: opts.Profile,
-		TensorFlow: tf.Version(), Source: filepath.Base(ckpt),
+		TensorFlow: tf.Version(), Source: filepath.Base(name),
 	}}
 	if err := exportTo(ctx, stage.path("model"), src, report); err != nil {
-		return nil, fmt.Errorf("tfbert: export %s: %w", ckpt, err)
+		return nil, fmt.Errorf("tfbert: export %s: %w", name, err)
 	}
 	if err := stage.publish("model"); err != nil {
 		return nil, fmt.Errorf("tfbert: export: %w", err)

@@ -13,10 +13,19 @@ import (
 	"github.com/tfbert/go/wordpiece"
 )
 
-// source is what an export reads: a checkpoint and the two files that stand beside it.
+// variables are the values of a model: those of a checkpoint, or random ones.
+type variables interface {
+	weightReader
+	Variables() []checkpoint.Variable
+	Variable(name string) (checkpoint.Variable, bool)
+	Close() error
+}
+
+// source is what an export reads: variables and the two files that stand beside them.
 type source struct {
-	*checkpoint.Reader
+	variables
 	name       string // the checkpoint, as the caller named it
+	prefix     string // and where it was found
 	configPath string
 	vocabPath  string
 	config     *Config
@@ -44,7 +53,7 @@ func openFiles(name, path string, opts *ExportOptions) (*source, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &source{Reader: r, name: name}
+	s := &source{variables: r, name: name, prefix: r.Prefix()}
 	if err := s.check(opts); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -74,7 +83,7 @@ func (s *source) beside(name, named, flag string) (string, error) {
 	if named != "" {
 		return named, nil
 	}
-	path := filepath.Join(filepath.Dir(s.Prefix()), name)
+	path := filepath.Join(filepath.Dir(s.prefix), name)
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("tfbert: the checkpoint %s has no %s beside it: name one with --%s", s.name, name, flag)
 	}
