@@ -59,9 +59,10 @@ func TestAnswerAllFillsBatches(t *testing.T) {
 			sizes = append(sizes, len(features))
 			return zeros(ctx, features)
 		})
-		a.OnBatch = func(features []squad.Feature, results []squad.RawResult) error {
-			require.Len(t, results, len(features))
-			for _, f := range features {
+		a.OnExample = func(w *squad.Windows, results []squad.RawResult) error {
+			require.Len(t, results, len(w.Features))
+			for i, f := range w.Features {
+				require.Equal(t, f.UniqueID, results[i].UniqueID)
 				ids = append(ids, int(f.UniqueID-1000000000))
 			}
 			return nil
@@ -119,8 +120,8 @@ func TestAnswerAllStops(t *testing.T) {
 				yield(nil, broken)
 			}
 		}, broken},
-		{"OnBatch fails", func(a *squad.Answerer, _ func()) iter.Seq2[*squad.Example, error] {
-			a.OnBatch = func([]squad.Feature, []squad.RawResult) error { return broken }
+		{"OnExample fails", func(a *squad.Answerer, _ func()) iter.Seq2[*squad.Example, error] {
+			a.OnExample = func(*squad.Windows, []squad.RawResult) error { return broken }
 			return questions(100, new(int))
 		}, broken},
 		{"cancelled in a batch", func(a *squad.Answerer, cancel func()) iter.Seq2[*squad.Example, error] {
@@ -181,9 +182,9 @@ func TestAnswerAllWorksAhead(t *testing.T) {
 		a.Predictor = predictor(func(ctx context.Context, f []squad.Feature) ([]squad.RawResult, error) {
 			if first {
 				first = false
-				synctest.Wait() // the goroutine has done all it will do
-				assert.Greater(t, read, 4)
-				assert.Less(t, read, 12)
+				synctest.Wait()             // the goroutine has done all it will do
+				assert.Greater(t, read, 9)  // the first pass: 8 batches or more, 1 + 1 + 2 + … + 8 windows
+				assert.Less(t, read, 9+5+1) // and the second
 			}
 			return zeros(ctx, f)
 		})
@@ -221,7 +222,10 @@ func TestAnswerAllErrors(t *testing.T) {
 	a.Predictor = spoil(func(r []squad.RawResult) []squad.RawResult { r[1].UniqueID++; return r })
 	assert.EqualError(t, all(a), `squad: decode: question "2", window 0: got the result of feature 1000000002, want that of 1000000001`)
 
-	a.Predictor = spoil(func(r []squad.RawResult) []squad.RawResult { r[2].EndLogits[0] = float32(math.NaN()); return r })
+	a.Predictor = spoil(func(r []squad.RawResult) []squad.RawResult {
+		r[min(2, len(r)-1)].EndLogits[0] = float32(math.NaN())
+		return r
+	})
 	assert.ErrorContains(t, all(a), `squad: decode: question "2", window 1: the end logit at position 0 is NaN`)
 
 	a.Predictor = predictor(zeros)

@@ -103,8 +103,8 @@ func TestGoldenPredictions(t *testing.T) {
 				Featurizer: *g.featurizer(t),
 				Predictor:  replay(g.logits(t)),
 				Decoder:    *g.decoder(),
-				OnBatch: func(features []squad.Feature, _ []squad.RawResult) error {
-					for _, f := range features {
+				OnExample: func(w *squad.Windows, _ []squad.RawResult) error {
+					for _, f := range w.Features {
 						for _, ids := range [][]int32{f.InputIDs, f.InputMask, f.SegmentIDs} {
 							binary.Write(digest, binary.LittleEndian, ids)
 						}

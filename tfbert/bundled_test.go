@@ -89,7 +89,7 @@ func TestMiniGolden(t *testing.T) {
 	m := bundled(t)
 	var got []squad.RawResult
 	a := m.Answerer()
-	a.OnBatch = func(_ []squad.Feature, results []squad.RawResult) error {
+	a.OnExample = func(_ *squad.Windows, results []squad.RawResult) error {
 		got = append(got, results...)
 		return nil
 	}
@@ -155,12 +155,12 @@ func TestCancelBetweenBatches(t *testing.T) {
 	a.BatchSize = 1
 	ctx, cancel := context.WithCancel(t.Context())
 	batches := 0
-	a.OnBatch = func([]squad.Feature, []squad.RawResult) error {
+	a.Predictor = predictorFunc(func(ctx context.Context, f []squad.Feature) ([]squad.RawResult, error) {
 		if batches++; batches == 3 {
-			cancel()
+			defer cancel()
 		}
-		return nil
-	}
+		return m.Predict(ctx, f)
+	})
 	var err error
 	for _, err = range a.AnswerAll(ctx, examples(t, testenv.Golden(t, "mini", "mini-v1.1.json"))) {
 		if err != nil {
@@ -169,4 +169,10 @@ func TestCancelBetweenBatches(t *testing.T) {
 	}
 	assert.ErrorIs(t, err, context.Canceled)
 	assert.Equal(t, 3, batches)
+}
+
+type predictorFunc func(context.Context, []squad.Feature) ([]squad.RawResult, error)
+
+func (p predictorFunc) Predict(ctx context.Context, f []squad.Feature) ([]squad.RawResult, error) {
+	return p(ctx, f)
 }

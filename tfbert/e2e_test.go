@@ -31,8 +31,8 @@ func TestEndToEnd(t *testing.T) {
 	answers := map[string]string{}
 	different, windows := 0, 0
 	a := m.Answerer()
-	a.OnBatch = func(f []squad.Feature, _ []squad.RawResult) error {
-		windows += len(f)
+	a.OnExample = func(w *squad.Windows, _ []squad.RawResult) error {
+		windows += len(w.Features)
 		return nil
 	}
 	for p, err := range a.AnswerAll(t.Context(), data.Examples()) {

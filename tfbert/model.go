@@ -25,9 +25,10 @@ type Options struct {
 	Profile   *wordpiece.Profile
 
 	// TrimPadding cuts each batch at the end of its longest window, where the model's sequence
-	// length is dynamic. It saves time, and a short passage gets an answer: the scripts also rank
-	// positions of padding, which can leave no place to those of the passage. The n-best lists are
-	// then not always the scripts'.
+	// length is dynamic, and each window's logits at its own end. It saves time, most where windows
+	// are batched by length, as those of Answerer then are, and a short passage gets an answer: the
+	// scripts also rank positions of padding, which can leave no place to those of the passage. The
+	// n-best lists are then not always the scripts'.
 	TrimPadding bool
 }
 
@@ -168,14 +169,22 @@ func (m *Model) SeqLength() int {
 // defaultSeqLength is run_squad.py's --max_seq_length.
 const defaultSeqLength = 384
 
-// Answerer gives what answers questions with this model as run_squad.py does by default. Its fields
-// may be changed before use.
+// Answerer gives what answers questions with this model as run_squad.py does by default, but for
+// what TrimPadding changes. Its fields may be changed before use.
 func (m *Model) Answerer() *squad.Answerer {
-	return &squad.Answerer{
+	a := &squad.Answerer{
 		Featurizer: squad.Featurizer{Tokenizer: &m.tokenizer, MaxSeqLength: m.SeqLength()},
 		Predictor:  m,
 	}
+	if m.trim && m.length < 0 {
+		a.Lookahead = lookahead
+	}
+	return a
 }
+
+// lookahead leaves 0.2 % of padding in batches of 8 of SQuAD 1.1's dev set at 384, and 1.4 % in batches
+// of 64; in file order there are 21 % and 63 %.
+const lookahead = 4096
 
 // CheckLength says why the model cannot take sequences of a length, nil where it can.
 func (m *Model) CheckLength(length int) error {
@@ -224,8 +233,11 @@ func (m *Model) Predict(ctx context.Context, features []squad.Feature) ([]squad.
 	}
 	results := make([]squad.RawResult, len(features))
 	for i := range results {
-		row := func(values []float32) []float32 { return values[i*length : (i+1)*length : (i+1)*length] }
-		results[i] = squad.RawResult{UniqueID: features[i].UniqueID, StartLogits: row(start), EndLogits: row(end)}
+		from, to := i*length, (i+1)*length
+		if m.trim { // so that it is of no consequence what else is in the batch
+			to = from + features[i].Len
+		}
+		results[i] = squad.RawResult{UniqueID: features[i].UniqueID, StartLogits: start[from:to:to], EndLogits: end[from:to:to]}
 	}
 	return results, nil
 }

@@ -278,14 +278,16 @@ func TestTrimPadding(t *testing.T) {
 	dir := export(t, testenv.Model(t), nil)
 	padded, trimmed := open(t, dir, nil), open(t, dir, &tfbert.Options{TrimPadding: true})
 	windows := features(t, &padded.Answerer().Featurizer, testenv.Golden(t, "mini", "mini-v1.1.json"), 4)
-	longest := 0
-	for i := range windows {
-		longest = max(longest, windows[i].Len)
-	}
 	got, err := trimmed.Predict(t.Context(), windows)
 	require.NoError(t, err)
-	require.Len(t, got[0].StartLogits, longest)
+	for i := range windows {
+		require.Len(t, got[i].StartLogits, windows[i].Len)
+		require.Len(t, got[i].EndLogits, windows[i].Len)
+	}
 	assert.Less(t, difference(t, tokens(windows, predict(t, padded, windows...)), tokens(windows, got)), tolerance)
+
+	assert.Zero(t, padded.Answerer().Lookahead, "the scripts' batches")
+	assert.NotZero(t, trimmed.Answerer().Lookahead)
 
 	const question, passage = "Who?", "Ada Lovelace"
 	p, err := padded.Answerer().Answer(t.Context(), question, passage)

@@ -22,8 +22,9 @@ func newDecode() *cobra.Command {
 		Use:   "decode --vocab_file V --predict_file F --logits L.npy --output_dir D",
 		Short: "Turn stored logits into the prediction files",
 		Long: `Decode writes the files of 'tfbert predict' from logits that were stored before:
-float32 [windows, 2, length], start and end, in the order of the windows. It
-needs no TensorFlow.`,
+float32 [windows, 2, length], start and end, in the order of the windows. NaN in
+place of padding stands for logits that were not computed. It needs no
+TensorFlow.`,
 		Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if logitsFile == "" || outputDir == "" {
@@ -114,15 +115,27 @@ func (s *storedLogits) Predict(ctx context.Context, features []squad.Feature) ([
 		if err := s.r.ReadFloat32s(both); err != nil {
 			return nil, fmt.Errorf("%s: %w", s.path, err)
 		}
-		for at, x := range both {
-			if x != x || x > math.MaxFloat32 { // the decoder would say so too, but not of which file
-				return nil, fmt.Errorf("%s: window %d, logit %d is %v: what made it is broken or overflows in its precision; try it in float32",
-					s.path, s.r.Shape[0]-s.left-len(features)+i, at, x)
+		start, end := computed(both[:s.length], features[i].Len), computed(both[s.length:], features[i].Len)
+		for row, logits := range [][]float32{start, end} {
+			for at, x := range logits {
+				if x != x || x > math.MaxFloat32 { // the decoder would say so too, but not of which file
+					return nil, fmt.Errorf("%s: window %d, logit %d is %v: what made it is broken or overflows in its precision; try it in float32",
+						s.path, s.r.Shape[0]-s.left-len(features)+i, row*s.length+at, x)
+				}
 			}
 		}
-		results[i] = squad.RawResult{UniqueID: features[i].UniqueID, StartLogits: both[:s.length], EndLogits: both[s.length:]}
+		results[i] = squad.RawResult{UniqueID: features[i].UniqueID, StartLogits: start, EndLogits: end}
 	}
 	return results, nil
+}
+
+// computed cuts a row where nothing but NaN follows, at the end of the window's tokens at the earliest.
+func computed(row []float32, tokens int) []float32 {
+	n := len(row)
+	for n > tokens && row[n-1] != row[n-1] {
+		n--
+	}
+	return row[:n]
 }
 
 // end checks that there were no logits but those of the data set.

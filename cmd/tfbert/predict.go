@@ -3,7 +3,10 @@ package main
 import (
 	"context"
 	"errors"
+	"math"
 	"path/filepath"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,13 +20,19 @@ func newPredict() *cobra.Command {
 	var windows featureFlags
 	var decoder decoderFlags
 	var outputDir, saveLogits, evalScript string
-	var asJSON bool
+	var maxBatchTokens int
+	var padToMax, asJSON bool
 	cmd := &cobra.Command{
 		Use:   "predict --model M --predict_file F --output_dir D",
 		Short: "Answer the questions of a SQuAD file",
 		Long: `Predict answers every question of a SQuAD file and writes predictions.json,
 nbest_predictions.json and, with --version_2_with_negative, null_odds.json to
---output_dir, as run_squad.py does. The files appear when all are complete.`,
+--output_dir, as run_squad.py does. The files appear when all are complete.
+
+Windows are batched by length and padded to the longest of their batch, and the
+padding is not ranked. With --pad_to_max the batches and the files are those of
+run_squad.py: in the file's order, padded to --max_seq_length, padding ranked
+too.`,
 		Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if outputDir == "" {
@@ -31,6 +40,12 @@ nbest_predictions.json and, with --version_2_with_negative, null_odds.json to
 			}
 			if model.model == "" && model.initCheckpoint == "" {
 				return usagef("--model is required")
+			}
+			switch {
+			case maxBatchTokens < 0:
+				return usagef("--max_batch_tokens must not be negative")
+			case maxBatchTokens > 0 && padToMax:
+				return usagef("--max_batch_tokens and --pad_to_max exclude each other")
 			}
 			if err := model.check(); err != nil {
 				return err
@@ -46,12 +61,13 @@ nbest_predictions.json and, with --version_2_with_negative, null_odds.json to
 			if err != nil {
 				return err
 			}
+			model.trimPadding = !padToMax
 			m, a, err := model.answerer(cmd, &windows, &decoder)
 			if err != nil {
 				return err
 			}
 			defer closing(&err, m.Close)
-			a.BatchSize = windows.predictBatchSize
+			a.BatchSize, a.MaxTokens = windows.predictBatchSize, maxBatchTokens
 			p := prediction{answerer: *a, outputDir: outputDir, saveLogits: saveLogits, questions: questions}
 			report, err := p.run(ctx, windows)
 			if err != nil {
@@ -64,8 +80,9 @@ nbest_predictions.json and, with --version_2_with_negative, null_odds.json to
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), report)
 			}
-			say("%d questions, %d windows in %.1f s (%.1f windows/s): %s",
-				report.Questions, report.Windows, report.Seconds, float64(report.Windows)/max(report.Seconds, 1e-9), outputDir)
+			seconds := max(report.Seconds, 1e-9)
+			say("%d questions, %d windows in %.1f s (%.1f windows/s, %.0f tokens/s): %s", report.Questions, report.Windows,
+				report.Seconds, float64(report.Windows)/seconds, float64(report.Tokens)/seconds, outputDir)
 			return nil
 		},
 	}
@@ -74,7 +91,9 @@ nbest_predictions.json and, with --version_2_with_negative, null_odds.json to
 	windows.add(f)
 	decoder.add(f)
 	f.StringVar(&outputDir, "output_dir", "", "`directory` for the prediction files")
-	f.StringVar(&saveLogits, "save_logits", "", "`file` (.npy) to write the logits to: float32 [windows, 2, length], start and end")
+	f.IntVar(&maxBatchTokens, "max_batch_tokens", 0, "tokens of a batch, at most: its windows times the longest (0: no limit)")
+	f.BoolVar(&padToMax, "pad_to_max", false, "batches, padding and files exactly as run_squad.py has them; slower")
+	f.StringVar(&saveLogits, "save_logits", "", "`file` (.npy) to write the logits to: float32 [windows, 2, length], start and end; NaN where padding was cut off")
 	f.BoolVar(&asJSON, "json", false, "report as JSON")
 	addRunSquadFlags(f)
 	f.StringVar(&evalScript, "eval_script", "", "")
@@ -95,6 +114,7 @@ type prediction struct {
 type predictionReport struct {
 	Questions int     `json:"questions"`
 	Windows   int     `json:"windows"`
+	Tokens    int     `json:"tokens"`   // without padding
 	Warnings  int     `json:"warnings"` // questions without any text to choose
 	Seconds   float64 `json:"seconds"`
 }
@@ -112,12 +132,13 @@ func (p *prediction) run(ctx context.Context, windows featureFlags) (report pred
 		}
 		defer closing(&err, logits.abort)
 	}
-	p.answerer.OnBatch = func(features []squad.Feature, results []squad.RawResult) error {
-		report.Windows += len(features)
+	p.answerer.OnExample = func(w *squad.Windows, results []squad.RawResult) error {
+		report.Windows += len(w.Features)
+		for i := range w.Features {
+			report.Tokens += w.Features[i].Len
+		}
 		if logits != nil {
-			if err := logits.write(results); err != nil {
-				return writing(p.saveLogits, err)
-			}
+			return writing(p.saveLogits, logits.write(results))
 		}
 		return nil
 	}
@@ -125,6 +146,7 @@ func (p *prediction) run(ctx context.Context, windows featureFlags) (report pred
 	start := time.Now()
 	bar := newProgress("predict", "questions", int64(p.questions))
 	defer bar.Done()
+	p.answerer.Predictor = &observed{Predictor: p.answerer.Predictor, bar: bar}
 	for answer, err := range p.answerer.AnswerAll(ctx, windows.examples()) {
 		if err != nil {
 			return report, err
@@ -137,7 +159,6 @@ func (p *prediction) run(ctx context.Context, windows featureFlags) (report pred
 			return report, err
 		}
 		report.Questions++
-		bar.Set(int64(report.Questions))
 	}
 	report.Seconds = time.Since(start).Seconds()
 	if p.complete != nil {
@@ -153,10 +174,34 @@ func (p *prediction) run(ctx context.Context, windows featureFlags) (report pred
 	return report, files.Commit()
 }
 
+// observed is a Predictor that shows its progress by the questions whose first window it has run:
+// batched by length, their answers come many at a time.
+type observed struct {
+	squad.Predictor
+	bar progress
+
+	mu   sync.Mutex
+	done int64
+}
+
+func (o *observed) Predict(ctx context.Context, features []squad.Feature) ([]squad.RawResult, error) {
+	results, err := o.Predictor.Predict(ctx, features)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for i := range features {
+		if features[i].DocSpanIndex == 0 {
+			o.done++
+		}
+	}
+	o.bar.Set(o.done)
+	return results, err
+}
+
 // logitsFile is the file of --save_logits, under a temporary name until it is complete.
 type logitsFile struct {
 	temporary
-	w *npy.Writer
+	w   *npy.Writer
+	nan []float32 // a row
 }
 
 func createLogits(path string, length int) (*logitsFile, error) {
@@ -168,16 +213,19 @@ func createLogits(path string, length int) (*logitsFile, error) {
 	if err != nil {
 		return nil, errors.Join(err, t.abort())
 	}
-	return &logitsFile{t, w}, nil
+	return &logitsFile{t, w, slices.Repeat([]float32{float32(math.NaN())}, length)}, nil
 }
 
+// write fills the rows up with NaN, which stands for logits that were not computed.
 func (l *logitsFile) write(results []squad.RawResult) error {
 	for _, r := range results {
-		if err := l.w.WriteFloat32s(r.StartLogits); err != nil {
-			return err
-		}
-		if err := l.w.WriteFloat32s(r.EndLogits); err != nil {
-			return err
+		for _, row := range [][]float32{r.StartLogits, r.EndLogits} {
+			if err := l.w.WriteFloat32s(row); err != nil {
+				return err
+			}
+			if err := l.w.WriteFloat32s(l.nan[len(row):]); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
