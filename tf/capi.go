@@ -5,6 +5,13 @@ package tf
 /*
 #cgo CFLAGS: -std=gnu11 -Wall -Wextra -O2
 #cgo linux LDFLAGS: -ldl
+#cgo noescape tfb_session_run
+#cgo noescape tfb_tensor_new
+#cgo noescape tfb_tensor_inspect
+#cgo noescape tfb_tensor_dims
+#cgo nocallback tfb_tensor_new
+#cgo nocallback tfb_tensor_inspect
+#cgo nocallback tfb_tensor_dims
 #include <stdlib.h>
 #include "capi.h"
 */
@@ -24,7 +31,10 @@ type (
 	graphPtr     = *C.TF_Graph
 	operationPtr = *C.TF_Operation
 	sessionPtr   = *C.TF_Session
+	output       = C.TF_Output
 )
+
+func newOutput(op operationPtr, index int) output { return output{oper: op, index: C.int(index)} }
 
 // cstr gives C a NUL-terminated copy of s for the length of one call; the memory is Go's.
 func cstr(s string) *C.char {
@@ -54,17 +64,6 @@ func takeBytes(b C.tfb_bytes) []byte {
 
 func bytesPtr(b []byte) (unsafe.Pointer, C.size_t) {
 	return unsafe.Pointer(unsafe.SliceData(b)), C.size_t(len(b))
-}
-
-func cOutputs(outputs []output) []C.TF_Output {
-	if len(outputs) == 0 {
-		return nil
-	}
-	c := make([]C.TF_Output, len(outputs))
-	for i, o := range outputs {
-		c[i] = C.TF_Output{oper: o.op, index: C.int(o.index)}
-	}
-	return c
 }
 
 func cDims(shape Shape) *C.int64_t {
@@ -173,7 +172,7 @@ func capiGraphAdd(g graphPtr, typ, name, device string, inputs []inputValue,
 	}
 	var result operationPtr
 	err := take("add operation "+name, C.tfb_graph_add(g, cstr(typ), cstr(name), cstr(device),
-		unsafe.SliceData(cOutputs(outputs)), unsafe.SliceData(lists), C.int(len(lists)),
+		unsafe.SliceData(outputs), unsafe.SliceData(lists), C.int(len(lists)),
 		unsafe.SliceData(controls), C.int(len(controls)),
 		unsafe.SliceData(cattrs), C.int(len(cattrs)),
 		(*C.char)(unsafe.Pointer(unsafe.SliceData(protos))), unsafe.SliceData(tensors), &result))
@@ -197,7 +196,7 @@ func capiOperation(op operationPtr) (name, typ, device string, outputs int) {
 }
 
 func capiOutputType(o output) DataType {
-	return DataType(C.tfb_output_type(o.op, C.int(o.index)))
+	return DataType(C.tfb_output_type(o.oper, o.index))
 }
 
 // maxRank is the largest number of dimensions of a TensorFlow shape (kMaxTensorDims is 254).
@@ -206,7 +205,7 @@ const maxRank = 254
 func capiOutputShape(g graphPtr, o output) (shape Shape, known bool, err error) {
 	var dims [maxRank]C.int64_t
 	var n C.int
-	err = take("shape of output", C.tfb_output_shape(g, o.op, C.int(o.index), &dims[0], maxRank, &n))
+	err = take("shape of output", C.tfb_output_shape(g, o.oper, o.index, &dims[0], maxRank, &n))
 	if err != nil || n < 0 {
 		return nil, false, err
 	}
@@ -273,8 +272,8 @@ func capiSessionRun(s sessionPtr, options []byte, feeds []output, values []tenso
 	}
 	p, n := bytesPtr(options)
 	err := take("run session", C.tfb_session_run(s, p, n,
-		unsafe.SliceData(cOutputs(feeds)), unsafe.SliceData(values), C.int(len(feeds)),
-		unsafe.SliceData(cOutputs(fetches)), unsafe.SliceData(results), C.int(len(fetches)),
+		unsafe.SliceData(feeds), unsafe.SliceData(values), C.int(len(feeds)),
+		unsafe.SliceData(fetches), unsafe.SliceData(results), C.int(len(fetches)),
 		unsafe.SliceData(targets), C.int(len(targets)), metadata))
 	if err != nil {
 		return nil, nil, err

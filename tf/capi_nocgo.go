@@ -16,7 +16,10 @@ type (
 	graphPtr     = unsafe.Pointer
 	operationPtr = unsafe.Pointer
 	sessionPtr   = unsafe.Pointer
+	output       struct{}
 )
+
+func newOutput(operationPtr, int) output { return output{} }
 
 func capiLoad(string) error   { return errNoCgo }
 func capiVersion() string     { return "" }

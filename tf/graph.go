@@ -18,12 +18,6 @@ type Graph struct {
 	cleanup runtime.Cleanup
 }
 
-// output is an Output as C sees it.
-type output struct {
-	op    operationPtr
-	index int
-}
-
 // inputValue is one input of an operation: one output, or a list of them.
 type inputValue struct {
 	outputs []output
@@ -99,7 +93,7 @@ type Output struct {
 	Index int
 }
 
-func (o Output) capi() output { return output{o.Op.ptr, o.Index} }
+func (o Output) capi() output { return newOutput(o.Op.ptr, o.Index) }
 
 func (o Output) valid() error {
 	if o.Op == nil {

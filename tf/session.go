@@ -124,7 +124,11 @@ type RunOptions struct {
 	Targets []*Operation
 }
 
+// encode gives no bytes for no options, as most runs have.
 func (o *RunOptions) encode() ([]byte, error) {
+	if o.Timeout <= 0 && !o.Trace && !o.PartitionGraphs {
+		return nil, nil
+	}
 	p := &tfproto.RunOptions{OutputPartitionGraphs: o.PartitionGraphs}
 	if o.Timeout > 0 {
 		p.TimeoutInMs = max(1, o.Timeout.Milliseconds())

@@ -145,7 +145,7 @@ func (t *Tensor) Bytes() ([]byte, error) {
 // lend holds the tensors open while C uses them. release must be called when it is done.
 func lend(tensors []*Tensor) (ptrs []tensorPtr, release func(), err error) {
 	ptrs = make([]tensorPtr, len(tensors))
-	var locked []*Tensor
+	locked := make([]*Tensor, 0, len(tensors))
 	release = func() {
 		for _, t := range locked {
 			t.mu.RUnlock()
