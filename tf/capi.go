@@ -5,11 +5,8 @@ package tf
 /*
 #cgo CFLAGS: -std=gnu11 -Wall -Wextra -O2
 #cgo linux LDFLAGS: -ldl
-#cgo noescape tfb_session_run
-#cgo noescape tfb_tensor_new
 #cgo noescape tfb_tensor_inspect
 #cgo noescape tfb_tensor_dims
-#cgo nocallback tfb_tensor_new
 #cgo nocallback tfb_tensor_inspect
 #cgo nocallback tfb_tensor_dims
 #include <stdlib.h>
