@@ -18,11 +18,11 @@
 //
 // Each stage stands alone. [Examples] reads questions, [Featurizer] turns each into features, the
 // windows over its passage that fit the model; a [Predictor] makes logits of features; [Decoder]
-// finds answers in the logits; [Files] and the Write functions write them; [ReadAnswers] and
-// [ReadNAProbs] read them back. Sequences hold a paragraph or a few batches at a time, so memory does
-// not grow with the file but for a hash of each question's id, which finds repeated ids. [Answerer]
-// runs all stages and, with the model as the slow one, keeps it supplied with full batches, on demand
-// of windows of like length.
+// finds answers in the logits; [Files] and the Write functions write them; the Read functions read
+// them back. Sequences hold a paragraph or a bounded number of windows at a time, so memory does not
+// grow with the file but for a hash of each question's id, which finds repeated ids. [Answerer] runs
+// all stages and, with the model as the slow one, keeps it supplied with full batches, on demand of
+// windows of like length.
 //
 // The package does not run a model, load weights or draw; it needs no TensorFlow and no cgo. It does
 // not train: a question's answers are read for evaluation alone.

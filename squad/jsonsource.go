@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -136,6 +137,20 @@ func (s *jsonSource) int(what string, dst *int) error {
 		return fmt.Errorf("%s is %s, want a whole number", what, t)
 	}
 	*dst = int(n)
+	return nil
+}
+
+func (s *jsonSource) float(what string, dst *float64) error {
+	if kind := s.dec.PeekKind(); kind != jsontext.KindNumber {
+		return s.wrongKind(what, kind, "a number")
+	}
+	v, err := s.dec.ReadValue()
+	if err != nil {
+		return err
+	}
+	if *dst, err = strconv.ParseFloat(string(v), 64); err != nil {
+		return fmt.Errorf("%s is %s, which is out of range", what, v)
+	}
 	return nil
 }
 

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"io"
 	"strconv"
-
-	"github.com/go-json-experiment/json/jsontext"
 )
 
 // ReadAnswers reads predictions.json: the answer to each question by its id. Of a repeated id the
@@ -35,32 +33,70 @@ type NAProb struct {
 // ReadNAProbs reads null_odds.json or another file of the same form, in its order. A repeated id
 // has its first place and its last value, as in Python.
 func ReadNAProbs(r io.Reader) ([]NAProb, error) {
-	var probs []NAProb
-	index := make(map[string]int)
 	s := newJSONSource(r)
-	err := s.document(func(id string) error {
-		what := "the value of question " + strconv.Quote(id)
-		if kind := s.dec.PeekKind(); kind != jsontext.KindNumber {
-			return s.wrongKind(what, kind, "a number")
-		}
-		v, err := s.dec.ReadValue()
-		if err != nil {
-			return err
-		}
-		prob, err := strconv.ParseFloat(string(v), 64)
-		if err != nil {
-			return fmt.Errorf("%s is %s, which is out of range", what, v)
-		}
-		if i, ok := index[id]; ok {
-			probs[i].Prob = prob
-			return nil
-		}
-		index[id] = len(probs)
-		probs = append(probs, NAProb{id, prob})
-		return nil
+	probs, err := members(&s, func(id string) (NAProb, error) {
+		p := NAProb{ID: id}
+		return p, s.float("the value of question "+strconv.Quote(id), &p.Prob)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("squad: read no-answer odds: %w", err)
 	}
 	return probs, nil
+}
+
+// An NBest is the n-best list of one question.
+type NBest struct {
+	ID         string
+	Candidates []Candidate // without the places in the passage, which the file does not hold
+}
+
+// ReadNBest reads nbest_predictions.json in its order. A repeated id has its first place and its last
+// value, as in Python.
+func ReadNBest(r io.Reader) ([]NBest, error) {
+	s := newJSONSource(r)
+	lists, err := members(&s, func(id string) (NBest, error) {
+		list := NBest{ID: id}
+		what := "the n-best list of question " + strconv.Quote(id)
+		err := s.array(what, func(i int) error {
+			c := Candidate{Window: -1, StartWord: -1, EndWord: -1}
+			what := fmt.Sprintf("entry %d of %s", i, what)
+			err := s.object(what, func(key string) error {
+				switch what := key + " in " + what; key {
+				case "text":
+					return s.string(what, &c.Text)
+				case "probability":
+					return s.float(what, &c.Probability)
+				case "start_logit":
+					return s.float(what, &c.StartLogit)
+				case "end_logit":
+					return s.float(what, &c.EndLogit)
+				}
+				return s.dec.SkipValue()
+			})
+			list.Candidates = append(list.Candidates, c)
+			return err
+		})
+		return list, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("squad: read n-best lists: %w", err)
+	}
+	return lists, nil
+}
+
+// members reads a file that is one object with what read makes of each member, in the file's order. A
+// repeated key has its first place and its last value, as in Python.
+func members[T any](s *jsonSource, read func(key string) (T, error)) (list []T, err error) {
+	index := make(map[string]int)
+	err = s.document(func(key string) error {
+		v, err := read(key)
+		if i, ok := index[key]; ok {
+			list[i] = v
+		} else {
+			index[key] = len(list)
+			list = append(list, v)
+		}
+		return err
+	})
+	return list, err
 }

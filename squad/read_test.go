@@ -51,6 +51,36 @@ func TestReadNAProbs(t *testing.T) {
 	}
 }
 
+func TestReadNBest(t *testing.T) {
+	candidate := func(text string, p, start, end float64) squad.Candidate {
+		return squad.Candidate{Text: text, Probability: p, StartLogit: start, EndLogit: end, Window: -1, StartWord: -1, EndWord: -1}
+	}
+	want := []squad.NBest{
+		{ID: "b", Candidates: []squad.Candidate{candidate("x \"é\"", 0.75, 1.5, -2e-7), candidate("", 0.25, 1, 0)}},
+		{ID: "a", Candidates: []squad.Candidate{candidate("empty", 1, 0, 0)}},
+	}
+	var b bytes.Buffer
+	require.NoError(t, squad.WriteNBest(&b, []squad.Prediction{
+		{ID: "b", NBest: want[0].Candidates[1:]}, {ID: "a", NBest: want[1].Candidates}, {ID: "b", NBest: want[0].Candidates}}))
+	lists, err := squad.ReadNBest(&b)
+	require.NoError(t, err)
+	assert.Equal(t, want, lists)
+
+	for _, tt := range []struct{ name, text, want string }{
+		{"predictions.json", `{"a": "x"}`, `squad: read n-best lists: the n-best list of question "a" is a string, want an array (line 1, byte `},
+		{"entries", `{"a": ["x"]}`, `entry 0 of the n-best list of question "a" is a string, want an object`},
+		{"text", `{"a": [{}, {"text": 1}]}`, `text in entry 1 of the n-best list of question "a" is a number, want a string`},
+		{"probability", `{"a": [{"text": "x", "probability": null}]}`, `probability in entry 0 of the n-best list of question "a" is null, want a number`},
+		{"cut off", `{"a": [{"text": "x"`, "the file ends in the middle of a value"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			lists, err := squad.ReadNBest(strings.NewReader(tt.text))
+			assert.Nil(t, lists)
+			assert.ErrorContains(t, err, tt.want)
+		})
+	}
+}
+
 func FuzzReadAnswers(f *testing.F) {
 	f.Add([]byte(`{"a": "x", "\u00e9": "\ud83d\ude00"}`))
 	f.Add([]byte(`{"a": 1}`))

@@ -44,11 +44,15 @@ TensorFlow.`,
 			if err != nil {
 				return err
 			}
-			stored, err := openLogits(logitsFile, windows.maxSeqLength)
+			stored, err := openLogits(logitsFile)
 			if err != nil {
 				return err
 			}
 			defer closing(&err, stored.f.Close)
+			if stored.length != windows.maxSeqLength {
+				return fmt.Errorf("%s holds logits of windows of %d, not of %d: check --max_seq_length",
+					logitsFile, stored.length, windows.maxSeqLength)
+			}
 			p := prediction{outputDir: outputDir, questions: questions}
 			if windows.numEvalIterations == 0 { // else they may be those of the whole data set
 				p.complete = stored.end
@@ -80,7 +84,7 @@ type storedLogits struct {
 	left   int // windows
 }
 
-func openLogits(path string, length int) (_ *storedLogits, err error) {
+func openLogits(path string) (_ *storedLogits, err error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -94,10 +98,20 @@ func openLogits(path string, length int) (_ *storedLogits, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if r.DType != npy.Float32 || len(r.Shape) != 3 || r.Shape[1] != 2 || r.Shape[2] != length {
-		return nil, fmt.Errorf("want float32 [windows, 2, %d], got %s %v: check --max_seq_length", length, r.DType, r.Shape)
+	if r.DType != npy.Float32 || len(r.Shape) != 3 || r.Shape[1] != 2 {
+		return nil, fmt.Errorf("want float32 [windows, 2, length], got %s %v", r.DType, r.Shape)
 	}
-	return &storedLogits{path: path, f: f, r: r, length: length, left: r.Shape[0]}, nil
+	return &storedLogits{path: path, f: f, r: r, length: r.Shape[2], left: r.Shape[0]}, nil
+}
+
+// next gives the next window's logits, starts before ends.
+func (s *storedLogits) next() ([]float32, error) {
+	both := make([]float32, 2*s.length)
+	if err := s.r.ReadFloat32s(both); err != nil {
+		return nil, fmt.Errorf("%s: %w", s.path, err)
+	}
+	s.left--
+	return both, nil
 }
 
 // Predict gives the next windows' logits. It relies on being asked in their order.
@@ -108,19 +122,18 @@ func (s *storedLogits) Predict(ctx context.Context, features []squad.Feature) ([
 	if s.left < len(features) {
 		return nil, s.mismatch("fewer")
 	}
-	s.left -= len(features)
 	results := make([]squad.RawResult, len(features))
 	for i := range results {
-		both := make([]float32, 2*s.length)
-		if err := s.r.ReadFloat32s(both); err != nil {
-			return nil, fmt.Errorf("%s: %w", s.path, err)
+		both, err := s.next()
+		if err != nil {
+			return nil, err
 		}
 		start, end := computed(both[:s.length], features[i].Len), computed(both[s.length:], features[i].Len)
 		for row, logits := range [][]float32{start, end} {
 			for at, x := range logits {
 				if x != x || x > math.MaxFloat32 { // the decoder would say so too, but not of which file
 					return nil, fmt.Errorf("%s: window %d, logit %d is %v: what made it is broken or overflows in its precision; try it in float32",
-						s.path, s.r.Shape[0]-s.left-len(features)+i, row*s.length+at, x)
+						s.path, s.r.Shape[0]-s.left-1, row*s.length+at, x)
 				}
 			}
 		}

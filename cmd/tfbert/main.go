@@ -80,7 +80,7 @@ error.`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{flagError(err)} })
 	root.AddCommand(
 		newLib(), newInspect(), newExport(), newTokenize(), newFeatures(), newPredict(),
-		newDecode(), newEvaluate(), newAnswer(), newDemo(), newVersion(),
+		newDecode(), newEvaluate(), newCompare(), newAnswer(), newDemo(), newVersion(),
 	)
 	return root
 }
