@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
@@ -52,12 +53,14 @@ bundled one, exported once into the user's cache.`,
 					return err
 				}
 			}
+			start, before := time.Now(), libraryLoad // not 0 where the model was exported just now
 			model.trimPadding = !padToMax
 			m, a, err := model.answerer(cmd, &windows, &decoder)
 			if err != nil {
 				return err
 			}
 			defer closing(&err, m.Close)
+			seconds := answerSeconds{Library: libraryLoad.Seconds(), Model: (time.Since(start) - (libraryLoad - before)).Seconds()}
 			for {
 				if many {
 					if question, err = in.line("question"); errors.Is(err, io.EOF) {
@@ -66,15 +69,20 @@ bundled one, exported once into the user's cache.`,
 						return err
 					}
 				}
+				start := time.Now()
 				p, err := a.Answer(cmd.Context(), question, passage)
 				if err != nil {
 					return err
+				}
+				seconds.Answer = time.Since(start).Seconds()
+				if verbose {
+					say("library %.2f s, model %.2f s, answer %.3f s", seconds.Library, seconds.Model, seconds.Answer)
 				}
 				if p.Warning != "" {
 					warn("%s", p.Warning)
 				}
 				if asJSON {
-					err = printJSON(cmd.OutOrStdout(), newAnswerJSON(question, &p, decoder.WithNegative))
+					err = printJSON(cmd.OutOrStdout(), newAnswerJSON(question, &p, decoder.WithNegative, seconds))
 				} else {
 					_, err = fmt.Fprintln(cmd.OutOrStdout(), p.Answer)
 				}
@@ -103,6 +111,14 @@ type answerJSON struct {
 	Probability float64         `json:"probability"`
 	NullOdds    *float64        `json:"null_odds,omitempty"`
 	NBest       []candidateJSON `json:"nbest"`
+	Seconds     answerSeconds   `json:"seconds"`
+}
+
+// answerSeconds says what the time went into: loading TensorFlow, loading the model, answering.
+type answerSeconds struct {
+	Library float64 `json:"library"`
+	Model   float64 `json:"model"`
+	Answer  float64 `json:"answer"`
 }
 
 type candidateJSON struct {
@@ -112,8 +128,8 @@ type candidateJSON struct {
 	EndLogit    float64 `json:"end_logit"`
 }
 
-func newAnswerJSON(question string, p *squad.Prediction, withNegative bool) answerJSON {
-	a := answerJSON{Question: question, Answer: p.Answer}
+func newAnswerJSON(question string, p *squad.Prediction, withNegative bool, seconds answerSeconds) answerJSON {
+	a := answerJSON{Question: question, Answer: p.Answer, Seconds: seconds}
 	if withNegative {
 		a.NullOdds = &p.NullOdds
 	}

@@ -3,11 +3,15 @@ package main
 import (
 	"log/slog"
 	"os"
+	"time"
 
 	"github.com/tfbert/go/tf"
 )
 
 var verbose bool // --verbose
+
+// libraryLoad is the time that loading the library took.
+var libraryLoad time.Duration
 
 // stopLogs ends the capture of TensorFlow's log.
 var stopLogs func() error
@@ -30,6 +34,8 @@ func loadTensorFlow() error {
 	}
 	stderr = os.Stderr // the real one, now that file descriptor 2 is the library's
 	stopLogs = stop
+	start := time.Now()
+	defer func() { libraryLoad = time.Since(start) }()
 	return tf.Load("")
 }
 
