@@ -28,11 +28,12 @@ const module = "github.com/tfbert/go/"
 // allowed says which packages of the module each package may import. What is not named here may
 // import none.
 var allowed = map[string][]string{
-	"cmd/tfbert":       {"tfbert", "savedmodel", "checkpoint", "squad", "squad/prcurve", "wordpiece", "tf", "internal/libtf", "internal/npy", "internal/pyjson"},
+	"cmd/tfbert":       {"bench", "tfbert", "savedmodel", "checkpoint", "squad", "squad/prcurve", "wordpiece", "tf", "internal/libtf", "internal/npy", "internal/pyjson"},
 	"tfbert":           {"savedmodel", "checkpoint", "squad", "wordpiece", "tf"},
 	"savedmodel":       {"tf", "internal/tfproto"},
 	"squad":            {"wordpiece", "internal/pyjson", "internal/pymath", "internal/pytext"},
-	"squad/prcurve":    {"squad"},
+	"squad/prcurve":    {"squad", "internal/figure"},
+	"bench":            {"internal/figure"},
 	"wordpiece":        {"internal/pytext"},
 	"checkpoint":       {"internal/tfproto"},
 	"tf":               {"internal/libtf", "internal/tfproto"},
@@ -40,7 +41,7 @@ var allowed = map[string][]string{
 }
 
 // pure packages never reach the binding, whatever they import.
-var pure = []string{"squad", "squad/prcurve", "wordpiece", "checkpoint"}
+var pure = []string{"squad", "squad/prcurve", "wordpiece", "checkpoint", "bench"}
 
 type goPackage struct {
 	ImportPath string

@@ -4,7 +4,6 @@
 package prcurve
 
 import (
-	"bytes"
 	"fmt"
 	"image/color"
 	"os"
@@ -12,17 +11,9 @@ import (
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
-	"gonum.org/v1/plot/vg"
-	"gonum.org/v1/plot/vg/draw"
 
+	"github.com/tfbert/go/internal/figure"
 	"github.com/tfbert/go/squad"
-)
-
-// 640 by 480 pixels at 96 dots an inch.
-const (
-	width  = 640 * vg.Inch / 96
-	height = 480 * vg.Inch / 96
-	margin = height / 40
 )
 
 var (
@@ -62,7 +53,7 @@ func Write(dir, format string, a *squad.Analysis) error {
 		return fmt.Errorf("prcurve: %w", err)
 	}
 	for name, p := range plots {
-		if err := save(p, filepath.Join(dir, name+"."+format), format); err != nil {
+		if err := figure.Save(p, nil, filepath.Join(dir, name+"."+format), format); err != nil {
 			return fmt.Errorf("prcurve: %w", err)
 		}
 	}
@@ -82,7 +73,7 @@ func curve(c squad.Curve) (*plot.Plot, error) {
 	line.Color = blue
 	line.FillColor = blue
 
-	p := newPlot(titles[c.Name], "Recall", "Precision")
+	p := figure.New(titles[c.Name], "Recall", "Precision")
 	p.Add(line)
 	p.X.Min, p.X.Max = 0, 1.05
 	p.Y.Min, p.Y.Max = 0, 1.05
@@ -104,7 +95,7 @@ func histogram(name string, probs []float64) *plot.Plot {
 		}
 	}
 
-	p := newPlot("Histogram of no-answer probability: "+name, "Model probability of no-answer", "Proportion of dataset")
+	p := figure.New("Histogram of no-answer probability: "+name, "Model probability of no-answer", "Proportion of dataset")
 	p.Add(h)
 	p.X.Min, p.X.Max = -0.05, 1.05
 	p.Y.Max = max(1.05*p.Y.Max, 0.05) // some height even if all lie outside
@@ -115,39 +106,4 @@ func histogram(name string, probs []float64) *plot.Plot {
 var fifths = plot.ConstantTicks{
 	{Value: 0, Label: "0.0"}, {Value: .2, Label: "0.2"}, {Value: .4, Label: "0.4"},
 	{Value: .6, Label: "0.6"}, {Value: .8, Label: "0.8"}, {Value: 1, Label: "1.0"},
-}
-
-func newPlot(title, x, y string) *plot.Plot {
-	p := plot.New()
-	p.BackgroundColor = color.White
-	p.Title.Text = title
-	p.Title.Padding = margin
-	p.X.Label.Text = x
-	p.Y.Label.Text = y
-	// Axes that meet at the corner, as far as the plot reaches.
-	p.X.Padding, p.Y.Padding = 0, 0
-	return p
-}
-
-// save writes a file that is whole or not there.
-func save(p *plot.Plot, path, format string) error {
-	image, err := draw.NewFormattedCanvas(width, height, format)
-	if err != nil {
-		return err
-	}
-	page := draw.New(image)
-	page.SetColor(p.BackgroundColor)
-	page.Fill(page.Rectangle.Path())
-	p.Draw(draw.Crop(page, margin, -margin, margin, -margin))
-
-	var file bytes.Buffer
-	if _, err := image.WriteTo(&file); err != nil {
-		return err
-	}
-	temp := path + ".tmp"
-	defer os.Remove(temp) // where it still has this name
-	if err := os.WriteFile(temp, file.Bytes(), 0o666); err != nil {
-		return err
-	}
-	return os.Rename(temp, path)
 }
