@@ -122,8 +122,7 @@ type modelFlags struct {
 	model                          string
 	initCheckpoint, bertConfigFile string
 	tokenizer                      tokenizerFlags
-	config                         savedmodel.Config
-	extra                          string
+	session                        sessionFlags
 	trimPadding                    bool
 }
 
@@ -140,6 +139,16 @@ func (f *modelFlags) add(flags *pflag.FlagSet) {
 		flags.Lookup(name).Usage = usage
 		flags.Lookup(name).DefValue = "" // the help is not to name a default that is the model's
 	}
+	f.session.add(flags)
+}
+
+// sessionFlags configure a session.
+type sessionFlags struct {
+	config savedmodel.Config
+	extra  string
+}
+
+func (f *sessionFlags) add(flags *pflag.FlagSet) {
 	flags.IntVar(&f.config.IntraOpThreads, "intra_op_threads", 0, "threads of one operation (0: one for each processor)")
 	flags.IntVar(&f.config.InterOpThreads, "inter_op_threads", 0, "operations at once (0: one for each processor)")
 	flags.BoolVar(&f.config.XLA, "use_xla", false, "compile the graph with XLA")
@@ -147,6 +156,17 @@ func (f *modelFlags) add(flags *pflag.FlagSet) {
 	flags.Float64Var(&f.config.GPU.MemoryFraction, "gpu_memory_fraction", 0, "share of each GPU's memory to take (0: all)")
 	flags.StringVar(&f.config.GPU.VisibleDevices, "gpu_visible_devices", "", "GPUs to use, as in 0,2")
 	flags.StringVar(&f.extra, "session_config", "", "`file` with a serialized ConfigProto to merge over the above")
+}
+
+// read gives the configuration, with what the file that the flags name adds to it.
+func (f *sessionFlags) read() (savedmodel.Config, error) {
+	config := f.config
+	if f.extra == "" {
+		return config, nil
+	}
+	var err error
+	config.Extra, err = os.ReadFile(f.extra)
+	return config, err
 }
 
 func (f *modelFlags) check() error {
@@ -169,20 +189,17 @@ func (f *modelFlags) open(cmd *cobra.Command) (*tfbert.Model, error) {
 			return nil, err
 		}
 	}
-	opts := &tfbert.Options{VocabFile: f.tokenizer.vocabFile, Config: f.config, TrimPadding: f.trimPadding}
+	config, err := f.session.read()
+	if err != nil {
+		return nil, err
+	}
+	opts := &tfbert.Options{VocabFile: f.tokenizer.vocabFile, Config: config, TrimPadding: f.trimPadding}
 	if cmd.Flags().Changed("do_lower_case") {
 		cased := !f.tokenizer.doLowerCase
 		opts.Cased = &cased
 	}
 	if cmd.Flags().Changed("profile") {
 		opts.Profile = &f.tokenizer.profile.Profile
-	}
-	if f.extra != "" {
-		b, err := os.ReadFile(f.extra)
-		if err != nil {
-			return nil, err
-		}
-		opts.Config.Extra = b
 	}
 	if err := loadTensorFlow(); err != nil {
 		return nil, err
