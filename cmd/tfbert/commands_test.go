@@ -125,7 +125,7 @@ func interrupt(ts *testscript.TestScript, args []string) {
 	var stdout, stderr bytes.Buffer
 	cmd := exec.Command(args[1], args[2:]...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = ts.MkAbs("."), &stdout, &stderr
-	for _, name := range []string{"HOME", "PATH", "XDG_CACHE_HOME", libtf.EnvLibrary} {
+	for _, name := range []string{"HOME", "PATH", "TMPDIR", "XDG_CACHE_HOME", libtf.EnvLibrary} {
 		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
 	}
 	ts.Check(cmd.Start())

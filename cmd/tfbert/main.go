@@ -80,7 +80,7 @@ error.`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{flagError(err)} })
 	root.AddCommand(
 		newLib(), newInspect(), newExport(), newTokenize(), newFeatures(), newPredict(),
-		newDecode(), newEvaluate(), newCompare(), newAnswer(), newDemo(), newVersion(),
+		newDecode(), newEvaluate(), newCompare(), newAnswer(), newDemo(), newBench(), newVersion(),
 	)
 	return root
 }
@@ -121,7 +121,7 @@ func flagError(err error) error {
 	if !errors.As(err, &number) {
 		return fmt.Errorf("--%s: %w", flag.Name, invalid.Unwrap())
 	}
-	want := map[string]string{"int": "a whole number", "float64": "a number", "bool": "true or false"}[flag.Value.Type()]
+	want := map[string]string{"int": "a whole number", "intSlice": "whole numbers, as in 1,8", "float64": "a number", "bool": "true or false"}[flag.Value.Type()]
 	return fmt.Errorf("--%s takes %s, not %q", flag.Name, want, invalid.GetValue())
 }
 

@@ -1,0 +1,384 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/tfbert/go/bench"
+	"github.com/tfbert/go/internal/libtf"
+	"github.com/tfbert/go/savedmodel"
+	"github.com/tfbert/go/squad"
+	"github.com/tfbert/go/tf"
+	"github.com/tfbert/go/tfbert"
+)
+
+func newBench() *cobra.Command {
+	var b benchmark
+	var format, plot string
+	cmd := &cobra.Command{
+		Use:   "bench (--config base|large|FILE | --init_checkpoint C | --model M)",
+		Short: "Measure latency and throughput of a model",
+		Long: `Bench measures a model over every combination of graph, precision, sequence
+length and batch size that the flags list, on full windows of random tokens. The
+model is a shape with random weights (--config) or a checkpoint
+(--init_checkpoint), either of which is exported to a temporary folder for each
+graph and precision, or a SavedModel as it is (--model).
+
+The precision of the reference graph, and of any other SavedModel, is that of
+TensorFlow's mixed-precision rewrite; that of the fused graph is the type of its
+weights.
+
+Batches follow one another; with --request_rate they arrive at that rate whether
+or not the model keeps up, and a latency includes the time that a batch waited.`,
+		Example: `  # the rows of NGC's tables
+  tfbert bench --config base --max_seq_length 128,384 --predict_batch_size 1,2,4,8 --precision fp32,bf16
+
+  # the fused graph against the reference graph, for benchstat
+  tfbert bench --config base --graph reference,fused --count 6 --format go >new.txt
+  benchstat -col /graph new.txt
+
+  # how latency holds up under 20 batches a second that come at random
+  tfbert bench --model M --predict_batch_size 1 --request_rate 20 --request_distribution poisson`,
+		Args: args(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			write := benchFormats[format]
+			if write == nil {
+				return usagef("--format is table, json, go or nvidia, not %q", format)
+			}
+			if plot != "" {
+				if _, err := bench.PlotFormat(plot); err != nil {
+					return usagef("--plot takes a .png or an .svg file, not %q", plot)
+				}
+				if _, err := os.Stat(filepath.Dir(plot)); err != nil {
+					return writing(plot, err)
+				}
+			}
+			if err := b.check(cmd.Flags()); err != nil {
+				return err
+			}
+			if format == "nvidia" && b.load.Warmup+b.load.Calls < 2 {
+				return usagef("--format nvidia takes two batches at least: the script's formula fails at one")
+			}
+			results, err := b.run(cmd)
+			if err != nil {
+				return err
+			}
+			if plot != "" {
+				if err := bench.Plot(plot, results); err != nil {
+					return writing(plot, err)
+				}
+			}
+			return write(cmd.OutOrStdout(), results)
+		},
+	}
+	f := cmd.Flags()
+	b.add(f)
+	f.StringVar(&format, "format", "table", "`form` of the results: table, json, go (as Go's benchmarks, for benchstat) or nvidia (run_squad.py's lines, by its formula)")
+	f.StringVar(&plot, "plot", "", "`file` (.png, .svg) to draw throughput against latency in")
+	return cmd
+}
+
+var benchFormats = map[string]func(io.Writer, []bench.Result) error{
+	"table":  bench.WriteTable,
+	"json":   func(w io.Writer, results []bench.Result) error { return printJSON(w, results) },
+	"go":     bench.WriteGo,
+	"nvidia": bench.WriteNVIDIA,
+}
+
+// A benchmark is a sweep over the rows that the flags list.
+type benchmark struct {
+	config, checkpoint, model string
+	bertConfigFile, vocabFile string
+	graphs, precisionNames    []string
+	lengths, batches          []int
+	count                     int
+	load                      bench.Load
+	distribution              string
+	session                   sessionFlags
+
+	shape       *tfbert.Config // of --config
+	precisions  []savedmodel.Precision
+	fixed       bool // --max_seq_length was given
+	asIs        bool // --precision was not
+	temp        string
+	environment *bench.Environment
+	results     []bench.Result
+	bar         progress
+}
+
+func (b *benchmark) add(f *pflag.FlagSet) {
+	f.StringVar(&b.config, "config", "", "`shape` of a model with random weights: base, large or a bert_config.json")
+	f.StringVar(&b.checkpoint, "init_checkpoint", "", "`checkpoint` to export and measure")
+	f.StringVar(&b.bertConfigFile, "bert_config_file", "", "configuration `file` of --init_checkpoint (default: bert_config.json beside it)")
+	f.StringVar(&b.model, "model", "", "SavedModel `directory` to measure as it is")
+	f.StringVar(&b.vocabFile, "vocab_file", "", "vocabulary `file`, where none is beside the model or checkpoint")
+	f.StringSliceVar(&b.graphs, "graph", []string{tfbert.ReferenceGraph}, "`graphs` to measure: reference, fused")
+	f.StringSliceVar(&b.precisionNames, "precision", []string{"fp32"}, "`precisions` to measure: fp32, bf16, fp16, or auto for what this machine is fastest in")
+	f.IntSliceVar(&b.lengths, "max_seq_length", []int{128}, "`lengths` of the sequences in word pieces")
+	f.IntSliceVar(&b.batches, "predict_batch_size", []int{1, 8}, "`sizes` of the batches in sequences")
+	f.IntVar(&b.count, "count", 1, "measure each row so many times")
+	f.IntVar(&b.load.Calls, "num_iterations", 10, "batches to measure for a row, at least")
+	f.DurationVar(&b.load.Duration, "duration", 5*time.Second, "`time` to measure a row for, at least; 0 if only --num_iterations is given")
+	f.IntVar(&b.load.Warmup, "num_warmup_iterations", 3, "batches to run before")
+	f.IntVar(&b.load.Concurrency, "concurrency", 1, "batches to run at once in the session")
+	f.Float64Var(&b.load.Rate, "request_rate", 0, "batches that arrive in a second (0: the next one when one is done)")
+	f.StringVar(&b.distribution, "request_distribution", "constant", "`how` they arrive: constant (in equal steps) or poisson (at random)")
+	b.session.add(f)
+}
+
+func (b *benchmark) check(f *pflag.FlagSet) error {
+	sources := 0
+	for _, s := range []string{b.config, b.checkpoint, b.model} {
+		if s != "" {
+			sources++
+		}
+	}
+	b.fixed, b.asIs = f.Changed("max_seq_length"), !f.Changed("precision")
+	if f.Changed("num_iterations") && !f.Changed("duration") {
+		b.load.Duration = 0
+	}
+	b.load.Poisson = b.distribution == "poisson"
+	switch {
+	case sources != 1:
+		return usagef("one of --config, --init_checkpoint and --model is required")
+	case b.bertConfigFile != "" && b.checkpoint == "":
+		return usagef("--bert_config_file goes with --init_checkpoint; as a shape alone, give it to --config")
+	case b.vocabFile != "" && b.config != "":
+		return usagef("--vocab_file goes with --model and --init_checkpoint: --config has random weights")
+	case b.model != "" && f.Changed("graph"):
+		return usagef("--graph goes with --config and --init_checkpoint: a SavedModel has its own")
+	case b.load.Calls < 1 || b.count < 1 || b.load.Concurrency < 1:
+		return usagef("--num_iterations, --count and --concurrency must be positive")
+	case b.load.Warmup < 0 || b.load.Duration < 0 || b.load.Rate < 0:
+		return usagef("--num_warmup_iterations, --duration and --request_rate must not be negative")
+	case b.distribution != "constant" && b.distribution != "poisson":
+		return usagef("--request_distribution is constant or poisson, not %q", b.distribution)
+	case len(b.graphs) == 0 || len(b.precisionNames) == 0:
+		return usagef("--graph and --precision must name one at least")
+	}
+	for flag, list := range map[string][]int{"max_seq_length": b.lengths, "predict_batch_size": b.batches} {
+		if len(list) == 0 || slices.Min(list) <= 0 {
+			return usagef("--%s must be positive", flag)
+		}
+	}
+	for _, g := range b.graphs {
+		if g != tfbert.ReferenceGraph && g != tfbert.FusedGraph {
+			return usagef("--graph is %s or %s, not %q", tfbert.ReferenceGraph, tfbert.FusedGraph, g)
+		}
+	}
+	var err error
+	for _, name := range b.precisionNames {
+		p, err := benchPrecision(name)
+		if err != nil {
+			return err
+		}
+		b.precisions = append(b.precisions, p)
+	}
+	switch b.config {
+	case "":
+	case "base":
+		b.shape = tfbert.BaseConfig()
+	case "large":
+		b.shape = tfbert.LargeConfig()
+	default:
+		b.shape, err = readShape(b.config)
+	}
+	return err
+}
+
+func readShape(path string) (*tfbert.Config, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("--config is base, large or a bert_config.json: %w", err)
+	}
+	defer f.Close()
+	c, err := tfbert.ReadConfig(f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return c, nil
+}
+
+// run measures every row. Models that it exports are gone when it returns.
+func (b *benchmark) run(cmd *cobra.Command) (_ []bench.Result, err error) {
+	ctx := cmd.Context()
+	if err := loadTensorFlow(); err != nil {
+		return nil, err
+	}
+	graphs := b.graphs
+	if b.model != "" {
+		graphs = []string{""} // the model's own
+	}
+	if b.temp, err = os.MkdirTemp("", "tfbert-bench-*"); err != nil {
+		return nil, err
+	}
+	defer closing(&err, func() error { return os.RemoveAll(b.temp) })
+	b.environment = newEnvironment(ctx)
+	b.bar = newProgress("bench", "rows", int64(len(graphs)*len(b.precisions)*len(b.lengths)*len(b.batches)*b.count))
+	defer b.bar.Done()
+	for _, graph := range graphs {
+		for _, precision := range b.precisions {
+			if err := b.measureModel(ctx, graph, precision); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return b.results, nil
+}
+
+// benchPrecision reads one of --precision.
+func benchPrecision(name string) (savedmodel.Precision, error) {
+	if name == "auto" {
+		return choosePrecision(name)
+	}
+	p, err := savedmodel.ParsePrecision(name)
+	if err != nil {
+		return 0, usagef("--precision is fp32, bf16, fp16 or auto, not %q", name)
+	}
+	return p, nil
+}
+
+// measureModel measures the rows of one model in one session.
+func (b *benchmark) measureModel(ctx context.Context, graph string, precision savedmodel.Precision) (err error) {
+	m, err := b.open(ctx, graph, precision)
+	if err != nil {
+		return err
+	}
+	defer closing(&err, m.Close)
+	row := bench.Row{Model: filepath.Base(cmp.Or(b.config, b.checkpoint, b.model)), Graph: m.Settings().Graph, Precision: precision.String()}
+	if b.model != "" {
+		switch {
+		case row.Graph == "":
+			row.Graph = "savedmodel"
+		case row.Graph == tfbert.FusedGraph && !b.asIs:
+			return fmt.Errorf("the weights of %s are of %v: leave out --precision, which is for a graph that can be rewritten", b.model, m.Settings().Precision)
+		case row.Graph == tfbert.FusedGraph:
+			row.Precision = m.Settings().Precision.String()
+		}
+	}
+	lengths := b.lengths
+	if !b.fixed && m.CheckLength(lengths[0]) != nil {
+		lengths = []int{m.SeqLength()}
+	}
+	for _, n := range lengths {
+		if err := m.CheckLength(n); err != nil {
+			return err
+		}
+	}
+	for _, row.MaxSeqLength = range lengths {
+		for _, row.PredictBatchSize = range b.batches {
+			for range b.count {
+				r, err := b.measure(ctx, m, row)
+				if err != nil {
+					return err
+				}
+				b.results = append(b.results, r)
+				b.bar.Set(int64(len(b.results)))
+			}
+		}
+	}
+	return nil
+}
+
+// open exports the model, but for one that is taken as it is, and opens it.
+func (b *benchmark) open(ctx context.Context, graph string, precision savedmodel.Precision) (*tfbert.Model, error) {
+	config, err := b.session.read()
+	if err != nil {
+		return nil, err
+	}
+	opts := &tfbert.Options{VocabFile: b.vocabFile, Config: config}
+	if graph != tfbert.FusedGraph {
+		opts.Config.MixedPrecision = precision
+	}
+	if b.model != "" {
+		return tfbert.Open(b.model, opts)
+	}
+	dir := filepath.Join(b.temp, "model")
+	defer os.RemoveAll(dir) // a session has all of its model in memory
+	to := &tfbert.ExportOptions{Graph: graph, ConfigFile: b.bertConfigFile, VocabFile: b.vocabFile}
+	if graph == tfbert.FusedGraph {
+		to.Precision = precision
+	}
+	if b.shape != nil {
+		_, err = tfbert.ExportRandom(ctx, b.shape, dir, to)
+	} else {
+		_, err = tfbert.Export(ctx, b.checkpoint, dir, to)
+	}
+	if err != nil {
+		return nil, err
+	}
+	opts.VocabFile = "" // the export has it
+	return tfbert.Open(dir, opts)
+}
+
+// measure measures one row.
+func (b *benchmark) measure(ctx context.Context, m *tfbert.Model, row bench.Row) (bench.Result, error) {
+	features := fullWindows(row.PredictBatchSize, row.MaxSeqLength, m.Tokenizer().Vocab.Len())
+	anew := bench.ResetPeak()
+	warmup, calls, err := bench.Run(ctx, func(ctx context.Context) error {
+		_, err := m.Predict(ctx, features)
+		return err
+	}, b.load, nil)
+	if err != nil {
+		return bench.Result{}, err
+	}
+	r := bench.NewResult(row, b.load, warmup, calls)
+	r.PeakMemory, r.PeakOf = bench.PeakMemory(), "process"
+	if anew {
+		r.PeakOf = "row"
+	}
+	if e := b.environment; row.Precision == savedmodel.BF16.String() && len(e.BFloat16) == 0 && len(e.GPUs) == 0 {
+		r.Note = "this CPU has no units for bfloat16: it computes in float32 and converts, and the fp32 rows count"
+	}
+	r.Environment = b.environment
+	return r, nil
+}
+
+// fullWindows makes windows of random tokens without padding, the first third of each a question.
+func fullWindows(n, length, vocab int) []squad.Feature {
+	random := rand.New(rand.NewPCG(1, uint64(length)))
+	features := make([]squad.Feature, n)
+	for i := range features {
+		f := squad.Feature{
+			UniqueID: int32(1000000000 + i), Len: length,
+			InputIDs: make([]int32, length), InputMask: make([]int32, length), SegmentIDs: make([]int32, length),
+		}
+		for k := range length {
+			f.InputIDs[k], f.InputMask[k] = random.Int32N(int32(vocab)), 1
+			if k >= length/3 {
+				f.SegmentIDs[k] = 1
+			}
+		}
+		features[i] = f
+	}
+	return features
+}
+
+// newEnvironment says what is measured on.
+func newEnvironment(ctx context.Context) *bench.Environment {
+	machine, v := libtf.Diagnose(ctx), readVersion()
+	e := &bench.Environment{
+		CPU: machine.CPU.Model, CPUs: machine.CPU.Count, BFloat16: []string{}, Memory: machine.Memory,
+		OS: machine.OS, Arch: machine.Arch, TensorFlow: tf.Version(), Library: tf.Path(), Go: v.Go, Version: v.Version,
+	}
+	for _, f := range machine.CPU.Features {
+		if f.Present && strings.HasSuffix(f.Name, "bf16") {
+			e.BFloat16 = append(e.BFloat16, f.Name)
+		}
+	}
+	for _, g := range machine.GPUs.Devices {
+		e.GPUs = append(e.GPUs, fmt.Sprintf("%s, compute capability %s, %s", g.Name, g.ComputeCapability, g.Memory))
+	}
+	return e
+}
