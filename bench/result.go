@@ -24,7 +24,7 @@ type Result struct {
 	Latency     Stats   `json:"latency_ms"` // of a batch
 	Queue       *Stats  `json:"queue_ms,omitempty"`
 
-	Reference *Reference `json:"reference,omitempty"` // nil where the script would fail
+	Reference *Reference `json:"run_squad,omitempty"` // nil where the script would fail
 
 	// PeakMemory is the most memory that the process had resident in bytes, 0 where the system does not
 	// tell: while this row was measured, or where PeakOf is "process", since the process began.
