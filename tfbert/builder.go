@@ -2,6 +2,7 @@ package tfbert
 
 import (
 	"fmt"
+	"math"
 
 	"github.com/tfbert/go/savedmodel"
 	"github.com/tfbert/go/tf"
@@ -36,6 +37,17 @@ func (b *graphBuilder) op(typ, name string, a attrs, inputs ...tf.Input) tf.Outp
 
 func (b *graphBuilder) scalar(name string, v float64) tf.Output {
 	return tf.AddConst(&b.Builder, name, nil, float32(v))
+}
+
+// scalarOf is scalar in a floating-point type.
+func (b *graphBuilder) scalarOf(dtype tf.DataType, name string, v float64) tf.Output {
+	switch dtype {
+	case tf.Half:
+		return tf.AddConst(&b.Builder, name, nil, roundFloat16(float32(v)))
+	case tf.Bfloat16:
+		return tf.AddConst(&b.Builder, name, nil, roundBFloat16(float32(v)))
+	}
+	return b.scalar(name, v)
 }
 
 func (b *graphBuilder) ints(name string, v ...int32) tf.Output {
@@ -116,4 +128,45 @@ func (b *graphBuilder) signature(start, end tf.Output) savedmodel.Signature {
 			info(startLogits, start), info(endLogits, end),
 		},
 	}
+}
+
+// activation is get_activation's function; gelu is the tanh form, with the cube as a Pow.
+func (b *graphBuilder) activation(scope, name string, x tf.Output) tf.Output {
+	switch name {
+	case "relu":
+		return b.op("Relu", scope+"/Relu", nil, x)
+	case "tanh":
+		return b.op("Tanh", scope+"/Tanh", nil, x)
+	case "linear", "":
+		return x
+	}
+	scalar := func(name string, v float64) tf.Output { return b.scalarOf(x.DataType(), name, v) }
+	inner := b.op("Pow", scope+"/Pow", nil, x, scalar(scope+"/Pow/y", 3))
+	inner = b.op("Mul", scope+"/mul", nil, scalar(scope+"/mul/x", 0.044715), inner)
+	inner = b.op("AddV2", scope+"/add", nil, x, inner)
+	inner = b.op("Mul", scope+"/mul_1", nil, scalar(scope+"/mul_1/x", math.Sqrt(2/math.Pi)), inner)
+	inner = b.op("Tanh", scope+"/Tanh", nil, inner)
+	inner = b.op("AddV2", scope+"/add_1", nil, scalar(scope+"/add_1/x", 1), inner)
+	inner = b.op("Mul", scope+"/mul_2", nil, scalar(scope+"/mul_2/x", 0.5), inner)
+	return b.op("Mul", scope+"/mul_3", nil, x, inner)
+}
+
+// layerNorm is tf.contrib.layers.layer_norm over the last axis: tf.nn.moments and
+// tf.nn.batch_normalization. read gives the value of a variable to its user.
+func (b *graphBuilder) layerNorm(scope string, x tf.Output, axis int32, read func(user, variable string) tf.Output) tf.Output {
+	mean := func(name string, x tf.Output) tf.Output {
+		return b.op("Mean", name, attrs{"keep_dims": true}, x, b.ints(name+"/reduction_indices", axis))
+	}
+	m := mean(scope+"/moments/mean", x)
+	difference := b.op("SquaredDifference", scope+"/moments/SquaredDifference", nil, x,
+		b.op("StopGradient", scope+"/moments/StopGradient", nil, m))
+	variance := mean(scope+"/moments/variance", difference)
+
+	inv := b.op("AddV2", scope+"/batchnorm/add", nil, variance, b.scalar(scope+"/batchnorm/add/y", layerNormEpsilon))
+	inv = b.op("Rsqrt", scope+"/batchnorm/Rsqrt", nil, inv)
+	inv = b.op("Mul", scope+"/batchnorm/mul", nil, inv, read(scope+"/batchnorm/mul", scope+"/gamma"))
+	scaled := b.op("Mul", scope+"/batchnorm/mul_1", nil, x, inv)
+	offset := b.op("Sub", scope+"/batchnorm/sub", nil, read(scope+"/batchnorm/sub", scope+"/beta"),
+		b.op("Mul", scope+"/batchnorm/mul_2", nil, m, inv))
+	return b.op("AddV2", scope+"/batchnorm/add_1", nil, scaled, offset)
 }

@@ -20,17 +20,19 @@ const (
 	// ReferenceGraph is the graph of modeling.py and run_squad.py, operation for operation, with its
 	// weights as float32 variables.
 	ReferenceGraph = "reference"
-	// FusedGraph computes the same in few large operations of oneDNN, with its weights as constants:
-	// the fast path on a CPU.
+	// FusedGraph computes the same in few large operations, with its weights as constants: the fast
+	// path.
 	FusedGraph = "fused"
 )
 
 // ExportOptions are the choices of an export; nil is the reference's own.
 type ExportOptions struct {
 	Graph string // "" for ReferenceGraph
-	// Precision is the type that FusedGraph computes in: FP32 or BF16. The reference graph is FP32;
-	// a session's configuration may rewrite it.
-	Precision    savedmodel.Precision
+	// Precision is the type that FusedGraph computes in. The reference graph is FP32; a session's
+	// configuration may rewrite it.
+	Precision savedmodel.Precision
+	// Device is what FusedGraph is written for: CPU or GPU; "" is a GPU for FP16, else a CPU.
+	Device       string
 	MaxSeqLength int // a static sequence length; 0 leaves it dynamic
 
 	// ConfigFile and VocabFile are looked for beside the checkpoint where they are "".
@@ -73,13 +75,8 @@ func exportFrom(ctx context.Context, name, dir string, opts *ExportOptions, open
 		opts = &ExportOptions{}
 	}
 	graph := cmp.Or(opts.Graph, ReferenceGraph)
-	switch {
-	case graph != ReferenceGraph && graph != FusedGraph:
-		return nil, fmt.Errorf("tfbert: export: no such graph %q: there are %s and %s", graph, ReferenceGraph, FusedGraph)
-	case graph == ReferenceGraph && opts.Precision != savedmodel.FP32:
-		return nil, fmt.Errorf("tfbert: export: the reference graph is written in fp32, not %v: choose the fused graph", opts.Precision)
-	case opts.Precision != savedmodel.FP32 && opts.Precision != savedmodel.BF16:
-		return nil, fmt.Errorf("tfbert: export: the fused graph is written in fp32 or bf16, not %v", opts.Precision)
+	if err := checkPrecision(graph, opts.Device, opts.Precision); err != nil {
+		return nil, fmt.Errorf("tfbert: export: %w", err)
 	}
 	if opts.MaxSeqLength < 0 {
 		return nil, fmt.Errorf("tfbert: export: --max_seq_length %d is negative", opts.MaxSeqLength)
@@ -108,6 +105,9 @@ func exportFrom(ctx context.Context, name, dir string, opts *ExportOptions, open
 		Graph: graph, Precision: opts.Precision, MaxSeqLength: opts.MaxSeqLength, DoLowerCase: !opts.Cased, Profile: opts.Profile,
 		TensorFlow: tf.Version(), Source: filepath.Base(name),
 	}}
+	if graph == FusedGraph {
+		report.Settings.Ops = chooseOps(opts.Device, opts.Precision)
+	}
 	if err := exportTo(ctx, stage.path("model"), src, report); err != nil {
 		return nil, fmt.Errorf("tfbert: export %s: %w", name, err)
 	}
@@ -200,12 +200,8 @@ func exportReference(dir string, weights *countingReader, s Settings) error {
 
 // exportFused writes the fused graph, whose constants are the weights.
 func exportFused(dir string, weights *countingReader, s Settings) error {
-	dtype := tf.Float
-	if s.Precision == savedmodel.BF16 {
-		dtype = tf.Bfloat16
-	}
 	return writeGraph(dir, func(g *tf.Graph) (savedmodel.Content, error) {
-		return fusedGraph(g, weights.config, s.MaxSeqLength, dtype, weights)
+		return fusedGraph(g, weights.config, s, weights)
 	})
 }
 

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/x448/float16"
+
 	"github.com/tfbert/go/savedmodel"
 	"github.com/tfbert/go/tf"
 )
@@ -14,12 +16,13 @@ type weightReader interface {
 	Float32s(name string) ([]float32, error)
 }
 
-// fusedGraph builds the inference graph in the fewest and largest operations that TensorFlow has for
-// a CPU with oneDNN, with the weights as constants of one type: oneDNN then reorders each once and
-// keeps the copy, where a variable is cast and reordered at every run. It computes what the
-// reference graph computes, to the precision of the type.
-func fusedGraph(g *tf.Graph, c *Config, length int, dtype tf.DataType, weights weightReader) (savedmodel.Content, error) {
-	b := &fused{graphBuilder: graphBuilder{tf.Builder{Graph: g}}, config: c, dtype: dtype, weights: weights}
+// fusedGraph builds the inference graph in the fewest and largest operations that there are, with the
+// weights as constants of one type: oneDNN then reorders each once and keeps the copy, where a
+// variable is cast and reordered at every run. It computes what the reference graph computes, to the
+// precision of the type.
+func fusedGraph(g *tf.Graph, c *Config, s Settings, weights weightReader) (savedmodel.Content, error) {
+	b := &fused{graphBuilder: graphBuilder{tf.Builder{Graph: g}}, config: c, dtype: dtypes[s.Precision], plain: s.Ops == PlainOps, weights: weights}
+	length := s.MaxSeqLength
 	ids, mask, segments, batch, seq := b.inputs(length)
 	b.batch, b.length = batch, seq
 	x, adder := b.embeddings(ids, segments), b.maskAdder(mask)
@@ -33,11 +36,15 @@ func fusedGraph(g *tf.Graph, c *Config, length int, dtype tf.DataType, weights w
 	return savedmodel.Content{Graph: g, Signatures: []savedmodel.Signature{signature}, Constants: b.constants}, nil
 }
 
+// dtypes are the types of the fused graph.
+var dtypes = map[savedmodel.Precision]tf.DataType{savedmodel.FP32: tf.Float, savedmodel.FP16: tf.Half, savedmodel.BF16: tf.Bfloat16}
+
 // fused builds the fused graph.
 type fused struct {
 	graphBuilder
 	config    *Config
 	dtype     tf.DataType
+	plain     bool // PlainOps in place of oneDNN's
 	weights   weightReader
 	constants []savedmodel.Constant
 
@@ -64,19 +71,25 @@ func (b *fused) weight(name string, dtype tf.DataType, shape ...int64) tf.Output
 
 // encode gives the little-endian bytes of values in a type, rounded to the nearest, ties to even.
 func encode(values []float32, dtype tf.DataType) []byte {
-	if dtype == tf.Bfloat16 {
-		data := make([]byte, 0, 2*len(values))
+	data := make([]byte, 0, dtype.Size()*len(values))
+	switch dtype {
+	case tf.Half:
+		for _, v := range values {
+			data = binary.LittleEndian.AppendUint16(data, uint16(roundFloat16(v)))
+		}
+	case tf.Bfloat16:
 		for _, v := range values {
 			data = binary.LittleEndian.AppendUint16(data, uint16(roundBFloat16(v)))
 		}
-		return data
-	}
-	data := make([]byte, 0, 4*len(values))
-	for _, v := range values {
-		data = binary.LittleEndian.AppendUint32(data, math.Float32bits(v))
+	default:
+		for _, v := range values {
+			data = binary.LittleEndian.AppendUint32(data, math.Float32bits(v))
+		}
 	}
 	return data
 }
+
+func roundFloat16(v float32) tf.Float16 { return tf.Float16(float16.Fromfloat32(v)) }
 
 func roundBFloat16(v float32) tf.BFloat16 {
 	bits := math.Float32bits(v)
@@ -129,29 +142,34 @@ func (b *fused) maskAdder(mask tf.Output) tf.Output {
 
 func (b *fused) layer(scope string, x, adder tf.Output) tf.Output {
 	h, i := int64(b.config.HiddenSize), int64(b.config.IntermediateSize)
-	dense := func(name string, x tf.Output, in, out int64, ops []string, more ...tf.Output) tf.Output {
-		name = scope + name
-		args := append([]tf.Output{b.weight(name+"/bias", b.dtype, out)}, more...)
-		return b.matMul(name+"/MatMul", x, b.weight(name+"/kernel", b.dtype, in, out), ops, args...)
-	}
 	context := b.attention(scope+"/attention/self", x, adder)
-	x = dense("/attention/output/dense", context, h, h, []string{"BiasAdd", "Add"}, x)
+	x = b.dense(scope+"/attention/output/dense", context, h, h, "Add", x)
 	x = b.layerNorm(scope+"/attention/output/LayerNorm", x)
-	ops := []string{"BiasAdd"}
-	if f := fusedActivation[b.config.HiddenAct]; f != "" {
-		ops = append(ops, f)
-	}
-	y := dense("/intermediate/dense", x, h, i, ops)
-	y = dense("/output/dense", y, i, h, []string{"BiasAdd", "Add"}, x)
+	y := b.dense(scope+"/intermediate/dense", x, h, i, fusedActivation[b.config.HiddenAct])
+	y = b.dense(scope+"/output/dense", y, i, h, "Add", x)
 	return b.layerNorm(scope+"/output/LayerNorm", y)
 }
 
 // fusedActivation names modeling.py's activations as _FusedMatMul does.
 var fusedActivation = map[string]string{"gelu": "GeluApproximate", "relu": "Relu", "tanh": "Tanh"}
 
-// matMul multiplies and applies ops to the product, each with its argument, in one operation.
-func (b *fused) matMul(name string, x, w tf.Output, ops []string, args ...tf.Output) tf.Output {
-	return b.op("_FusedMatMul", name, attrs{"fused_ops": ops, "num_args": len(args)}, x, w, tf.OutputList(args))
+// dense is a layer of the checkpoint with what follows it: an activation, or the sum with another
+// tensor ("Add").
+func (b *fused) dense(scope string, x tf.Output, in, out int64, then string, with ...tf.Output) tf.Output {
+	ops := []string{"BiasAdd"}
+	if then != "" {
+		ops = append(ops, then)
+	}
+	args := append([]tf.Output{b.weight(scope+"/bias", b.dtype, out)}, with...)
+	return b.matMul(scope+"/MatMul", x, b.weight(scope+"/kernel", b.dtype, in, out), false, ops, args...)
+}
+
+// matMul multiplies and applies ops to the product, with their arguments, in one operation.
+func (b *fused) matMul(name string, x, w tf.Output, transposed bool, ops []string, args ...tf.Output) tf.Output {
+	if b.plain {
+		return b.plainMatMul(name, x, w, transposed, ops, args)
+	}
+	return b.op("_FusedMatMul", name, attrs{"fused_ops": ops, "num_args": len(args), "transpose_b": transposed}, x, w, tf.OutputList(args))
 }
 
 // attention makes queries, keys and values by one product, the scale of the scores folded into its
@@ -168,7 +186,7 @@ func (b *fused) attention(scope string, x, adder tf.Output) tf.Output {
 	bias := b.constant(scope+"/qkv/bias", b.dtype, tf.Shape{int64(3 * hidden)}, func() ([]float32, error) {
 		return b.sideBySide(parts, "/bias", scales)
 	})
-	x = b.matMul(scope+"/qkv/MatMul", x, kernel, []string{"BiasAdd"}, bias)
+	x = b.matMul(scope+"/qkv/MatMul", x, kernel, false, []string{"BiasAdd"}, bias)
 	x = b.reshape(scope+"/Reshape", x, b.batch, b.length, static(3), static(heads), static(size))
 	x = b.transpose(scope+"/transpose", x, 2, 0, 3, 1, 4)
 	query := b.op("Unpack", scope+"/unstack", attrs{"num": 3, "axis": 0}, x)
@@ -207,6 +225,9 @@ func (b *fused) sideBySide(scopes []string, suffix string, scales []float32) ([]
 
 // layerNorm normalizes rows in the type of x.
 func (b *fused) layerNorm(scope string, x tf.Output) tf.Output {
+	if b.plain {
+		return b.plainLayerNorm(scope, x)
+	}
 	h, dtype := int64(b.config.HiddenSize), x.DataType()
 	return b.op("_MklLayerNorm", scope, attrs{"epsilon": float32(layerNormEpsilon)}, x,
 		b.weight(scope+"/gamma", dtype, h), b.weight(scope+"/beta", dtype, h))
@@ -216,8 +237,8 @@ func (b *fused) layerNorm(scope string, x tf.Output) tf.Output {
 func (b *fused) head(x tf.Output) (start, end tf.Output) {
 	h := int64(b.config.HiddenSize)
 	x = b.cast("cls/squad/input", x, tf.Float)
-	logits := b.op("_FusedMatMul", "cls/squad/MatMul", attrs{"fused_ops": []string{"BiasAdd"}, "num_args": 1, "transpose_b": true},
-		x, b.weight("cls/squad/output_weights", tf.Float, 2, h), tf.OutputList{b.weight("cls/squad/output_bias", tf.Float, 2)})
+	logits := b.matMul("cls/squad/MatMul", x, b.weight("cls/squad/output_weights", tf.Float, 2, h), true,
+		[]string{"BiasAdd"}, b.weight("cls/squad/output_bias", tf.Float, 2))
 	logits = b.reshape("cls/squad/Reshape", logits, b.batch, b.length, static(2))
 	logits = b.op("Unpack", "unstack", attrs{"num": 2, "axis": 2}, logits)
 	if b.Err != nil {

@@ -14,11 +14,16 @@ import (
 )
 
 // fusedPrecisions bound the difference of logits as a share of the largest: bfloat16 has eight bits
-// of precision, a relative rounding error of 0.4 %, which layers of width eight add up.
+// of precision, a relative rounding error of 0.4 %, which layers of width eight add up. What is
+// written for a GPU runs on a CPU too.
 var fusedPrecisions = []struct {
 	precision savedmodel.Precision
+	device    string
 	share     float64
-}{{savedmodel.FP32, 1e-5}, {savedmodel.BF16, 0.1}}
+}{
+	{savedmodel.FP32, tfbert.CPU, 1e-5}, {savedmodel.BF16, tfbert.CPU, 0.1},
+	{savedmodel.FP32, tfbert.GPU, 1e-5}, {savedmodel.FP16, tfbert.GPU, 0.02},
+}
 
 func fused(p savedmodel.Precision) *tfbert.ExportOptions {
 	return &tfbert.ExportOptions{Graph: tfbert.FusedGraph, Precision: p}
@@ -29,8 +34,11 @@ func TestFusedAgainstFloat64(t *testing.T) {
 		k := newToy(act)
 		ckpt := k.write(t, "model.ckpt")
 		for _, c := range fusedPrecisions {
-			t.Run(act+" "+c.precision.String(), func(t *testing.T) {
-				m := open(t, export(t, ckpt, fused(c.precision)), nil)
+			t.Run(act+" "+c.precision.String()+" "+c.device, func(t *testing.T) {
+				opts := fused(c.precision)
+				opts.Device = c.device
+				m := open(t, export(t, ckpt, opts), nil)
+				assert.Equal(t, c.device == tfbert.GPU, m.Settings().Ops == tfbert.PlainOps)
 				for _, length := range []int{8, 48} {
 					features := windows(3, length)
 					largest, scale := 0.0, 0.0
@@ -103,8 +111,9 @@ func TestFusedExportErrors(t *testing.T) {
 	}{
 		"no such graph":     {tfbert.ExportOptions{Graph: "fast"}, `no such graph "fast": there are reference and fused`},
 		"reference in bf16": {tfbert.ExportOptions{Precision: savedmodel.BF16}, "the reference graph is written in fp32, not bf16: choose the fused graph"},
-		"fused in fp16":     {tfbert.ExportOptions{Graph: tfbert.FusedGraph, Precision: savedmodel.FP16}, "the fused graph is written in fp32 or bf16, not fp16"},
-		"no such precision": {tfbert.ExportOptions{Graph: tfbert.FusedGraph, Precision: 7}, "not Precision(7)"},
+		"fp16 for a CPU":    {tfbert.ExportOptions{Graph: tfbert.FusedGraph, Precision: savedmodel.FP16, Device: tfbert.CPU}, "fp16 is for GPUs: choose bf16 or fp32 for a CPU"},
+		"no such precision": {tfbert.ExportOptions{Graph: tfbert.FusedGraph, Precision: 7}, "no such precision: Precision(7)"},
+		"no such device":    {tfbert.ExportOptions{Graph: tfbert.FusedGraph, Device: "tpu"}, `no such device "tpu": there are cpu and gpu`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := tfbert.Export(t.Context(), ckpt, t.TempDir()+"/model", &c.opts)

@@ -76,7 +76,7 @@ func (b *reference) embeddings(ids, segments tf.Output) tf.Output {
 	positions := b.op("Slice", scope+"/Slice", nil, b.read(scope+"/Slice", scope+"/position_embeddings"),
 		b.ints(scope+"/Slice/begin", 0, 0), b.shape(scope+"/Slice/size", b.length, static(-1)))
 	x = b.op("AddV2", scope+"/add_1", nil, x, b.reshape(scope+"/Reshape_4", positions, static(1), b.length, hidden))
-	return b.layerNorm(scope+"/LayerNorm", x, 2)
+	return b.layerNorm(scope+"/LayerNorm", x, 2, b.read)
 }
 
 // attentionMask is create_attention_mask_from_input_mask and the first half of the addition to the
@@ -99,10 +99,10 @@ func (b *reference) encoder(x, mask tf.Output) tf.Output {
 		attention := b.attention(layer+"/attention/self", x, mask)
 		attention = b.dense(layer+"/attention/output/dense", attention)
 		attention = b.layerNorm(layer+"/attention/output/LayerNorm",
-			b.op("AddV2", layer+"/attention/output/add", nil, attention, x), 1)
-		intermediate := b.activation(layer+"/intermediate/dense", b.dense(layer+"/intermediate/dense", attention))
+			b.op("AddV2", layer+"/attention/output/add", nil, attention, x), 1, b.read)
+		intermediate := b.activation(layer+"/intermediate/dense", b.config.HiddenAct, b.dense(layer+"/intermediate/dense", attention))
 		x = b.layerNorm(layer+"/output/LayerNorm",
-			b.op("AddV2", layer+"/output/add", nil, b.dense(layer+"/output/dense", intermediate), attention), 1)
+			b.op("AddV2", layer+"/output/add", nil, b.dense(layer+"/output/dense", intermediate), attention), 1, b.read)
 	}
 	return b.reshape("bert/encoder/Reshape_2", x, b.batch, b.length, hidden)
 }
@@ -143,44 +143,4 @@ func (b *reference) head(x tf.Output) (start, end tf.Output) {
 func (b *reference) dense(scope string, x tf.Output) tf.Output {
 	x = b.op("MatMul", scope+"/MatMul", nil, x, b.read(scope+"/MatMul", scope+"/kernel"))
 	return b.op("BiasAdd", scope+"/BiasAdd", nil, x, b.read(scope+"/BiasAdd", scope+"/bias"))
-}
-
-// activation is get_activation's function; gelu is the tanh form, with the cube as a Pow.
-func (b *reference) activation(scope string, x tf.Output) tf.Output {
-	switch b.config.HiddenAct {
-	case "relu":
-		return b.op("Relu", scope+"/Relu", nil, x)
-	case "tanh":
-		return b.op("Tanh", scope+"/Tanh", nil, x)
-	case "linear", "":
-		return x
-	}
-	inner := b.op("Pow", scope+"/Pow", nil, x, b.scalar(scope+"/Pow/y", 3))
-	inner = b.op("Mul", scope+"/mul", nil, b.scalar(scope+"/mul/x", 0.044715), inner)
-	inner = b.op("AddV2", scope+"/add", nil, x, inner)
-	inner = b.op("Mul", scope+"/mul_1", nil, b.scalar(scope+"/mul_1/x", math.Sqrt(2/math.Pi)), inner)
-	inner = b.op("Tanh", scope+"/Tanh", nil, inner)
-	inner = b.op("AddV2", scope+"/add_1", nil, b.scalar(scope+"/add_1/x", 1), inner)
-	inner = b.op("Mul", scope+"/mul_2", nil, b.scalar(scope+"/mul_2/x", 0.5), inner)
-	return b.op("Mul", scope+"/mul_3", nil, x, inner)
-}
-
-// layerNorm is tf.contrib.layers.layer_norm over the last axis: tf.nn.moments and
-// tf.nn.batch_normalization.
-func (b *reference) layerNorm(scope string, x tf.Output, axis int32) tf.Output {
-	mean := func(name string, x tf.Output) tf.Output {
-		return b.op("Mean", name, attrs{"keep_dims": true}, x, b.ints(name+"/reduction_indices", axis))
-	}
-	m := mean(scope+"/moments/mean", x)
-	difference := b.op("SquaredDifference", scope+"/moments/SquaredDifference", nil, x,
-		b.op("StopGradient", scope+"/moments/StopGradient", nil, m))
-	variance := mean(scope+"/moments/variance", difference)
-
-	inv := b.op("AddV2", scope+"/batchnorm/add", nil, variance, b.scalar(scope+"/batchnorm/add/y", layerNormEpsilon))
-	inv = b.op("Rsqrt", scope+"/batchnorm/Rsqrt", nil, inv)
-	inv = b.op("Mul", scope+"/batchnorm/mul", nil, inv, b.read(scope+"/batchnorm/mul", scope+"/gamma"))
-	scaled := b.op("Mul", scope+"/batchnorm/mul_1", nil, x, inv)
-	offset := b.op("Sub", scope+"/batchnorm/sub", nil, b.read(scope+"/batchnorm/sub", scope+"/beta"),
-		b.op("Mul", scope+"/batchnorm/mul_2", nil, m, inv))
-	return b.op("AddV2", scope+"/batchnorm/add_1", nil, scaled, offset)
 }

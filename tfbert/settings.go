@@ -24,6 +24,7 @@ const (
 type Settings struct {
 	Graph        string               `json:"graph"`
 	Precision    savedmodel.Precision `json:"precision"`      // that the weights are written in
+	Ops          string               `json:"ops,omitempty"`  // of the fused graph: OneDNNOps or PlainOps
 	MaxSeqLength int                  `json:"max_seq_length"` // 0: dynamic
 	DoLowerCase  bool                 `json:"do_lower_case"`
 	Profile      wordpiece.Profile    `json:"profile"`

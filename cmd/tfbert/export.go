@@ -24,8 +24,9 @@ beside it. CHECKPOINT is a folder, a prefix such as model.ckpt, or the zip that
 NGC serves. Optimizer slots are left out. An export that fails leaves nothing.
 
 The reference graph is that of the scripts, operation for operation. The fused
-graph computes the same in few large operations of oneDNN, in float32 or, for
-CPUs with units for it, in bfloat16.`,
+graph computes the same in few large operations: for a CPU in those of oneDNN, in
+float32 or, for CPUs with units for it, in bfloat16; for a GPU in plain ones that
+XLA fuses (--use_xla), in float32 or float16.`,
 		Args: args("CHECKPOINT", "MODEL_DIR"),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if opts.Precision, err = choosePrecision(precision); err != nil {
@@ -36,8 +37,9 @@ CPUs with units for it, in bfloat16.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&opts.Graph, "graph", tfbert.ReferenceGraph, "graph to write: reference, or fused for speed on a CPU")
-	f.StringVar(&precision, "precision", "fp32", "`type` of the fused graph: fp32, bf16, or auto for what this CPU is fastest in")
+	f.StringVar(&opts.Graph, "graph", tfbert.ReferenceGraph, "graph to write: reference, or fused for speed")
+	f.StringVar(&precision, "precision", "fp32", "`type` of the fused graph: fp32, bf16, fp16 for a GPU, or auto for what this CPU is fastest in")
+	f.StringVar(&opts.Device, "device", "", "what the fused graph is for: cpu or gpu (default: gpu for fp16, else cpu)")
 	f.IntVar(&opts.MaxSeqLength, "max_seq_length", 0, "make the sequence length static (0: dynamic)")
 	f.StringVar(&opts.ConfigFile, "bert_config_file", "", "configuration `file` (default: bert_config.json beside the checkpoint)")
 	f.StringVar(&opts.VocabFile, "vocab_file", "", "vocabulary `file` (default: vocab.txt beside the checkpoint)")
@@ -52,8 +54,8 @@ CPUs with units for it, in bfloat16.`,
 func choosePrecision(name string) (savedmodel.Precision, error) {
 	if name != "auto" {
 		p, err := savedmodel.ParsePrecision(name)
-		if err != nil || p == savedmodel.FP16 {
-			return 0, usagef("--precision is fp32, bf16 or auto, not %q", name)
+		if err != nil {
+			return 0, usagef("--precision is fp32, fp16, bf16 or auto, not %q", name)
 		}
 		return p, nil
 	}

@@ -1,0 +1,140 @@
+package tfbert
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/tfbert/go/savedmodel"
+	"github.com/tfbert/go/tf"
+)
+
+// The operations that a fused graph is made of.
+const (
+	// OneDNNOps are those of a TensorFlow that is built with oneDNN, for a CPU.
+	OneDNNOps = "onednn"
+	// PlainOps are those that every TensorFlow has: for a GPU, where XLA fuses them, and for a CPU
+	// without oneDNN.
+	PlainOps = "plain"
+)
+
+// The devices that Export writes for.
+const (
+	CPU = "cpu"
+	GPU = "gpu"
+)
+
+// chooseOps gives the operations for a fused graph. What the library has for a CPU is found by
+// running it: a library may know an operation and have no kernel for it.
+func chooseOps(device string, p savedmodel.Precision) string {
+	if device == GPU || p == savedmodel.FP16 || probeOneDNN(dtypes[p]) != nil {
+		return PlainOps
+	}
+	return OneDNNOps
+}
+
+// probeOneDNN runs one of each of oneDNN's operations and says why that cannot be.
+func probeOneDNN(dtype tf.DataType) (err error) {
+	g, err := tf.NewGraph()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, g.Close()) }()
+	b := &fused{graphBuilder: graphBuilder{tf.Builder{Graph: g}}, config: &Config{HiddenSize: 2}, dtype: dtype, weights: zeros{}}
+	x := b.weight("x", dtype, 2, 2)
+	y := b.layerNorm("norm", b.dense("add", x, 2, 2, "Add", x))
+	for _, activation := range fusedActivation {
+		y = b.dense(activation, y, 2, 2, activation)
+	}
+	if b.Err != nil {
+		return b.Err
+	}
+	config, err := (&savedmodel.Config{NoGrappler: true}).Bytes()
+	if err != nil {
+		return err
+	}
+	session, err := tf.NewSession(g, &tf.SessionOptions{Config: config})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, session.Close()) }()
+	feeds, err := constantFeeds(g, b.constants)
+	defer func() {
+		for _, f := range feeds {
+			err = errors.Join(err, f.Tensor.Close())
+		}
+	}()
+	if err != nil {
+		return err
+	}
+	out, _, err := session.Run(feeds, []tf.Output{y}, nil)
+	closeAll(out)
+	return err
+}
+
+// zeros are weights of the probe, none of which is over four values.
+type zeros struct{}
+
+func (zeros) Float32s(string) ([]float32, error) { return make([]float32, 4), nil }
+
+// constantFeeds gives the placeholders of constants their values, to run a graph that is not written.
+func constantFeeds(g *tf.Graph, constants []savedmodel.Constant) (feeds []tf.Feed, err error) {
+	for _, c := range constants {
+		data, err := c.Data()
+		if err != nil {
+			return feeds, err
+		}
+		n, _ := c.Shape.NumElements()
+		t, err := tf.NewTensorFromBytes(c.DType, c.Shape, data[:int(n)*c.DType.Size()])
+		if err != nil {
+			return feeds, err
+		}
+		output, err := g.Output(c.Name)
+		if err != nil {
+			return feeds, errors.Join(err, t.Close())
+		}
+		feeds = append(feeds, tf.Feed{Output: output, Tensor: t})
+	}
+	return feeds, nil
+}
+
+// plainMatMul is matMul in operations of their own.
+func (b *fused) plainMatMul(name string, x, w tf.Output, transposed bool, ops []string, args []tf.Output) tf.Output {
+	x = b.op("MatMul", name, attrs{"transpose_b": transposed}, x, w)
+	for _, op := range ops {
+		switch op {
+		case "BiasAdd":
+			x = b.op("BiasAdd", name+"/BiasAdd", nil, x, args[0])
+		case "Add":
+			x = b.op("AddV2", name+"/add", nil, x, args[1])
+		default:
+			x = b.activation(name, b.config.HiddenAct, x)
+		}
+	}
+	return x
+}
+
+// plainLayerNorm computes in float32, whose sums of squares do not overflow.
+func (b *fused) plainLayerNorm(scope string, x tf.Output) tf.Output {
+	dtype := x.DataType()
+	x = b.graphBuilder.layerNorm(scope, b.cast(scope+"/input", x, tf.Float), 1, func(_, variable string) tf.Output {
+		return b.weight(variable, tf.Float, int64(b.config.HiddenSize))
+	})
+	return b.cast(scope+"/output", x, dtype)
+}
+
+// checkPrecision says why a graph is not written in a precision for a device.
+func checkPrecision(graph, device string, p savedmodel.Precision) error {
+	switch {
+	case graph != ReferenceGraph && graph != FusedGraph:
+		return fmt.Errorf("no such graph %q: there are %s and %s", graph, ReferenceGraph, FusedGraph)
+	case device != "" && device != CPU && device != GPU:
+		return fmt.Errorf("no such device %q: there are %s and %s", device, CPU, GPU)
+	case graph == ReferenceGraph && p != savedmodel.FP32:
+		return fmt.Errorf("the reference graph is written in fp32, not %v: choose the fused graph", p)
+	case dtypes[p] == 0:
+		return fmt.Errorf("no such precision: %v", p)
+	case p == savedmodel.FP16 && device == CPU:
+		return errors.New("fp16 is for GPUs: choose bf16 or fp32 for a CPU")
+	}
+	return nil
+}
