@@ -5,7 +5,6 @@ import (
 	"errors"
 	"math"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -66,19 +65,24 @@ func TestRunEndsWhenCallsAndDurationAreReached(t *testing.T) {
 
 func TestConcurrency(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var now, most atomic.Int32
+		var mu sync.Mutex
+		now, most := 0, 0
+		count := func(n int) {
+			mu.Lock()
+			defer mu.Unlock()
+			now += n
+			most = max(most, now)
+		}
 		f := func(context.Context) error {
-			if n := now.Add(1); n > most.Load() {
-				most.Store(n)
-			}
+			count(1)
+			defer count(-1)
 			time.Sleep(10 * ms)
-			now.Add(-1)
 			return nil
 		}
 		_, calls := run(t, f, bench.Load{Calls: 30, Concurrency: 3})
 		assert.Len(t, calls, 30)
 		assert.Equal(t, 100*ms, calls.Elapsed())
-		assert.EqualValues(t, 3, most.Load())
+		assert.Equal(t, 3, most)
 	})
 }
 

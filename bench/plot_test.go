@@ -58,19 +58,3 @@ func TestPlotRefuses(t *testing.T) {
 	assert.EqualError(t, bench.Plot("plot.pdf", results()), "bench: a plot is a .png or an .svg file, not plot.pdf")
 	assert.EqualError(t, bench.Plot("plot.svg", nil), "bench: there are no results to plot")
 }
-
-func TestPeakMemory(t *testing.T) {
-	if bench.PeakMemory() == 0 {
-		t.Skip("this system does not tell")
-	}
-	const size = 256 << 20
-	before := bench.PeakMemory()
-	block := make([]byte, size)
-	for i := 0; i < size; i += 4096 {
-		block[i] = 1
-	}
-	peak := bench.PeakMemory()
-	assert.GreaterOrEqual(t, peak, int64(size))
-	assert.GreaterOrEqual(t, peak, before)
-	assert.EqualValues(t, 1, block[0])
-}
