@@ -51,7 +51,7 @@ func questions(n int, read *int) iter.Seq2[*squad.Example, error] {
 }
 
 func TestAnswerAllFillsBatches(t *testing.T) {
-	for _, size := range []int{1, 2, 7, 8, 1000} {
+	for _, size := range []int{1, 2, 7, 8, 1000, 1 << 40} {
 		var sizes, ids []int
 		a := &squad.Answerer{Featurizer: *steve(t), BatchSize: size}
 		a.Featurizer.DocStride = 100

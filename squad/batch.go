@@ -52,9 +52,9 @@ type batcher struct {
 }
 
 // cut makes batches of a pass. Windows that do not fill one are kept for the next pass, which sorts
-// the other way round and begins about where this one ends; but no window is kept twice, for the
-// examples after it wait, and after the last pass none. The first pass begins with the longest
-// windows, which shows at once whether there is memory for them.
+// the other way round and begins about where this one ends. But no window is kept twice, for its
+// answer and all after it wait, and after the last pass none is. The first pass begins with the
+// longest windows, which shows at once whether there is memory for them.
 func (b *batcher) cut(pass []*task, last bool) (batches [][]taskWindow) {
 	windows := b.rest
 	for _, t := range pass {
@@ -173,4 +173,7 @@ func (a *Answerer) concurrency() int { return max(1, a.Concurrency) }
 
 // passSize is the number of windows of a pass: even in file order some batches, so that there is
 // always one to run. It does not depend on Concurrency, for nor do the batches.
-func (a *Answerer) passSize() int { return max(a.Lookahead, 8*a.batchSize()) }
+func (a *Answerer) passSize() int { return max(a.Lookahead, minBatches*a.batchSize()) }
+
+// minBatches are in a pass where it is not larger.
+const minBatches = 8

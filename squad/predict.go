@@ -50,8 +50,8 @@ func (a *Answerer) Answer(ctx context.Context, question, document string) (Predi
 	return a.decode(t)
 }
 
-// AnswerAll answers examples in their order. Batches fill across the bounds of examples; only the
-// last may be smaller than its limits. An error, also of examples or of ctx, ends the sequence.
+// AnswerAll answers examples in their order. Batches fill across the bounds of examples, so that
+// nearly all are full. An error, also of examples or of ctx, ends the sequence.
 //
 // Examples are read and tokenised, and the model runs, in goroutines of their own, which end with
 // the sequence; answers are decoded beside them in the caller's. A caller may then close what
@@ -76,7 +76,7 @@ func (a *Answerer) answerAll(ctx context.Context, examples iter.Seq2[*Example, e
 	defer cancel(nil)
 
 	passes := make(chan []*task)
-	batches := make(chan []taskWindow, a.passSize())
+	batches := make(chan []taskWindow, max(a.Lookahead, minBatches)) // a pass, of whatever batches
 	wg.Go(func() {
 		defer close(passes)
 		defer close(batches)
