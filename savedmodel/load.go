@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/tfbert/go/tf"
@@ -20,6 +21,7 @@ type Options struct {
 type Model struct {
 	session *tf.Session
 	meta    MetaGraph
+	bound   atomic.Pointer[Func] // the last one
 }
 
 // Load loads the meta graph with the given tags into a session.
@@ -89,6 +91,7 @@ func (m *Model) Func(signature string, inputs, outputs []string) (*Func, error) 
 	if _, f.fetches, err = m.bind(outputs, s.Output); err != nil {
 		return nil, err
 	}
+	m.bound.Store(f)
 	return f, nil
 }
 

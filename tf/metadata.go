@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/tfbert/go/internal/tfproto"
@@ -17,17 +18,25 @@ type RunMetadata struct{ raw []byte }
 func (m *RunMetadata) Bytes() []byte { return slices.Clone(m.raw) }
 
 // PartitionGraphs gives the serialized GraphDef that really ran on each device, after placement and
-// every rewrite ([RunOptions.PartitionGraphs]).
+// every rewrite ([RunOptions.PartitionGraphs]). They hold the graph's constants, which may be large:
+// they are parts of the metadata, not copies, and must not be changed.
 func (m *RunMetadata) PartitionGraphs() ([][]byte, error) {
-	p, err := m.decode()
-	if err != nil {
-		return nil, err
-	}
-	graphs := make([][]byte, len(p.PartitionGraphs))
-	for i, g := range p.PartitionGraphs {
-		if graphs[i], err = proto.Marshal(g); err != nil {
-			return nil, fmt.Errorf("tf: run metadata: %w", err)
+	const partitionGraphs = 3 // RunMetadata.partition_graphs
+	var graphs [][]byte
+	for b := m.raw; len(b) > 0; {
+		num, typ, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			return nil, fmt.Errorf("tf: run metadata: %w", protowire.ParseError(n))
 		}
+		size := protowire.ConsumeFieldValue(num, typ, b[n:])
+		if size < 0 {
+			return nil, fmt.Errorf("tf: run metadata: %w", protowire.ParseError(size))
+		}
+		if num == partitionGraphs && typ == protowire.BytesType {
+			graph, _ := protowire.ConsumeBytes(b[n:])
+			graphs = append(graphs, graph)
+		}
+		b = b[n+size:]
 	}
 	return graphs, nil
 }

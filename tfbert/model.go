@@ -54,7 +54,7 @@ func Open(dir string, opts *Options) (*Model, error) {
 	}
 	m := &Model{trim: opts.TrimPadding}
 	var err error
-	if m.settings, err = readSettings(dir); err != nil {
+	if m.settings, err = ReadSettings(dir); err != nil {
 		return nil, err
 	}
 	if opts.Cased != nil {

@@ -40,9 +40,9 @@ func writeSettings(path string, s Settings) error {
 	return os.WriteFile(path, append(b, '\n'), 0o666)
 }
 
-// readSettings reads what an export left beside a model; a model that tfbert did not export has the
+// ReadSettings reads what an export left beside a model; a model that tfbert did not export has the
 // zero of everything but lower-casing, which is the reference's default.
-func readSettings(dir string) (Settings, error) {
+func ReadSettings(dir string) (Settings, error) {
 	path := filepath.Join(dir, savedmodel.ExtraAssetsDir, settingsFile)
 	s := Settings{DoLowerCase: true}
 	b, err := os.ReadFile(path)

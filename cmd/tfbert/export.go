@@ -1,12 +1,8 @@
 package main
 
 import (
-	"context"
-
 	"github.com/spf13/cobra"
 
-	"github.com/tfbert/go/internal/libtf"
-	"github.com/tfbert/go/savedmodel"
 	"github.com/tfbert/go/tfbert"
 )
 
@@ -48,26 +44,6 @@ XLA fuses (--use_xla), in float32 or float16.`,
 	f.BoolVar(&opts.Overwrite, "overwrite", false, "replace a SavedModel that is there")
 	f.BoolVar(&asJSON, "json", false, "report as JSON")
 	return cmd
-}
-
-// choosePrecision reads --precision. It says what auto has chosen.
-func choosePrecision(name string) (savedmodel.Precision, error) {
-	if name != "auto" {
-		p, err := savedmodel.ParsePrecision(name)
-		if err != nil {
-			return 0, usagef("--precision is fp32, fp16, bf16 or auto, not %q", name)
-		}
-		return p, nil
-	}
-	cpu := libtf.Diagnose(context.Background()).CPU
-	for _, unit := range []string{"amx_bf16", "avx512_bf16"} {
-		if cpu.Has(unit) {
-			say("precision: bf16, because this CPU has %s", unit)
-			return savedmodel.BF16, nil
-		}
-	}
-	say("precision: fp32, because this CPU has no units for bfloat16 (amx_bf16, avx512_bf16)")
-	return savedmodel.FP32, nil
 }
 
 func export(cmd *cobra.Command, checkpoint, dir string, opts *tfbert.ExportOptions, asJSON bool) error {

@@ -123,6 +123,7 @@ type modelFlags struct {
 	initCheckpoint, bertConfigFile string
 	tokenizer                      tokenizerFlags
 	session                        sessionFlags
+	precision                      precisionFlags
 	trimPadding                    bool
 }
 
@@ -139,6 +140,7 @@ func (f *modelFlags) add(flags *pflag.FlagSet) {
 		flags.Lookup(name).Usage = usage
 		flags.Lookup(name).DefValue = "" // the help is not to name a default that is the model's
 	}
+	f.precision.add(flags)
 	f.session.add(flags)
 }
 
@@ -201,10 +203,29 @@ func (f *modelFlags) open(cmd *cobra.Command) (*tfbert.Model, error) {
 	if cmd.Flags().Changed("profile") {
 		opts.Profile = &f.tokenizer.profile.Profile
 	}
+	precision, rewrite, err := f.precision.choose(cmd, dir)
+	if err != nil {
+		return nil, err
+	}
+	opts.Config.MixedPrecision = rewrite
+	if err := f.precision.lists.apply(); err != nil {
+		return nil, err
+	}
 	if err := loadTensorFlow(); err != nil {
 		return nil, err
 	}
-	return tfbert.Open(dir, opts)
+	m, err := tfbert.Open(dir, opts)
+	if err != nil || !f.precision.require {
+		return m, err
+	}
+	report, err := m.SavedModel().Precision()
+	if err == nil {
+		err = report.Require(precision)
+	}
+	if err != nil {
+		return nil, errors.Join(err, m.Close())
+	}
+	return m, nil
 }
 
 // answerer opens the model and makes what answers questions with it as all the flags say. The caller

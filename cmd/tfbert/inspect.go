@@ -19,15 +19,25 @@ import (
 
 func newInspect() *cobra.Command {
 	var asJSON, all bool
+	var precision precisionFlags
 	cmd := &cobra.Command{
 		Use:   "inspect PATH",
 		Short: "Show what a SavedModel or a checkpoint holds",
 		Long: `Inspect shows the tags, signatures, operations and assets of a SavedModel
 directory, or the variables of a checkpoint (a folder, or a prefix such as
-model.ckpt). It needs no TensorFlow.`,
+model.ckpt). It needs no TensorFlow.
+
+With --precision it loads a model that answers questions, runs it once and shows
+in which types its operations really ran, after every rewrite of the graph.`,
 		Args: args("PATH"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			out := cmd.OutOrStdout()
+			if asked, err := precision.asked(cmd.Flags()); err != nil || asked != "" || precision.require {
+				if err != nil {
+					return err
+				}
+				return inspectPrecision(cmd, args[0], precision, asJSON)
+			}
 			if _, err := os.Stat(filepath.Join(args[0], savedmodel.GraphFile)); err == nil {
 				info, err := savedmodel.Inspect(args[0])
 				if err != nil {
@@ -49,9 +59,27 @@ model.ckpt). It needs no TensorFlow.`,
 			return printCheckpoint(out, r, all)
 		},
 	}
+	precision.add(cmd.Flags())
+	cmd.Flags().Lookup("precision").NoOptDefVal = autoPrecision
 	cmd.Flags().BoolVar(&asJSON, "json", false, "as JSON")
 	cmd.Flags().BoolVar(&all, "all", false, "every operation type, or the optimizer's slots too")
 	return cmd
+}
+
+func inspectPrecision(cmd *cobra.Command, dir string, precision precisionFlags, asJSON bool) (err error) {
+	m, err := (&modelFlags{model: dir, precision: precision}).open(cmd)
+	if err != nil {
+		return err
+	}
+	defer closing(&err, m.Close)
+	report, err := m.SavedModel().Precision()
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		return printJSON(cmd.OutOrStdout(), report)
+	}
+	return printPrecision(cmd.OutOrStdout(), report)
 }
 
 func printSavedModel(out io.Writer, info *savedmodel.Info, all bool) error {

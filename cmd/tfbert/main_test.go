@@ -60,6 +60,8 @@ func TestScripts(t *testing.T) {
 				return slices.ContainsFunc(libtf.Candidates(), func(c libtf.Candidate) bool {
 					return c.Source == "dynamic linker" && c.Err == nil
 				}), nil
+			case name == "avx512": // the mixed-precision rewrite to bf16
+				return libtf.Diagnose(t.Context()).CPU.Has("avx512f"), nil
 			case !known:
 				return false, &unknownCondition{name}
 			case !have && slices.Contains(strings.Split(os.Getenv("TFBERT_REQUIRE"), ","), name):

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tfbert/go/internal/npy"
+	"github.com/tfbert/go/savedmodel"
 	"github.com/tfbert/go/squad"
 )
 
@@ -77,9 +78,13 @@ too.`,
 				hint("--eval_script is not run; for the scores, run: tfbert %s",
 					commandLine([]string{"evaluate", windows.predictFile, filepath.Join(outputDir, squad.PredictionsFile)}))
 			}
+			if report.Precision, err = m.SavedModel().Precision(); err != nil {
+				return err
+			}
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), report)
 			}
+			say("precision: %v", report.Precision)
 			seconds := max(report.Seconds, 1e-9)
 			say("%d questions, %d windows in %.1f s (%.1f windows/s, %.0f tokens/s): %s", report.Questions, report.Windows,
 				report.Seconds, float64(report.Windows)/seconds, float64(report.Tokens)/seconds, outputDir)
@@ -117,6 +122,8 @@ type predictionReport struct {
 	Tokens    int     `json:"tokens"`   // without padding
 	Warnings  int     `json:"warnings"` // questions without any text to choose
 	Seconds   float64 `json:"seconds"`
+
+	Precision *savedmodel.PrecisionReport `json:"precision,omitempty"` // that a model ran in
 }
 
 func (p *prediction) run(ctx context.Context, windows featureFlags) (report predictionReport, err error) {

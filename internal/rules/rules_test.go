@@ -30,7 +30,7 @@ const module = "github.com/tfbert/go/"
 var allowed = map[string][]string{
 	"cmd/tfbert":       {"bench", "tfbert", "savedmodel", "checkpoint", "squad", "squad/prcurve", "wordpiece", "tf", "internal/libtf", "internal/npy", "internal/pyjson"},
 	"tfbert":           {"savedmodel", "checkpoint", "squad", "wordpiece", "tf"},
-	"savedmodel":       {"tf", "internal/tfproto"},
+	"savedmodel":       {"tf", "internal/libtf", "internal/tfproto"},
 	"squad":            {"wordpiece", "internal/pyjson", "internal/pymath", "internal/pytext"},
 	"squad/prcurve":    {"squad", "internal/figure"},
 	"bench":            {"internal/figure"},

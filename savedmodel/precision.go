@@ -1,0 +1,315 @@
+package savedmodel
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/tfbert/go/internal/libtf"
+	"github.com/tfbert/go/tf"
+)
+
+// PrecisionReport says in which types the operations of a model really run.
+type PrecisionReport struct {
+	Devices []string  `json:"devices"` // that operations run on: "CPU:0"
+	Ops     []OpCount `json:"ops"`
+	// Clusters counts what XLA has compiled: the operations within cannot be seen.
+	Clusters int `json:"xla_clusters,omitempty"`
+
+	gpu bool // among the session's devices
+}
+
+// OpCount counts operations of one kind, type and device.
+type OpCount struct {
+	Kind   string `json:"kind"` // MatMul, Softmax, LayerNorm or Cast
+	Op     string `json:"op"`   // as TensorFlow names it after its rewrites
+	Type   string `json:"type"` // of a Cast, "from>to"
+	Device string `json:"device"`
+	Count  int    `json:"count"`
+}
+
+// The kinds of operations that a PrecisionReport counts. A layer norm that is not one operation is
+// counted by its Rsqrt.
+const (
+	MatMul    = "MatMul"
+	Softmax   = "Softmax"
+	LayerNorm = "LayerNorm"
+	Cast      = "Cast"
+)
+
+// Precision runs the function that was bound last (Func) on one row of zeros and reads the graph
+// that TensorFlow ran, after placement and every rewrite, from the run's metadata. That graph holds
+// the model's constants, so the report of a large fused model takes memory for a few copies of it
+// while it is made.
+func (m *Model) Precision() (*PrecisionReport, error) {
+	f := m.bound.Load()
+	if f == nil {
+		return nil, errors.New("savedmodel: precision: no function is bound yet: call Func first")
+	}
+	var in []*tf.Tensor
+	defer func() { closeAll(in) }()
+	for _, info := range f.inputs {
+		shape := slices.Clone(info.Shape)
+		for i, size := range shape {
+			shape[i] = max(size, 1)
+		}
+		n, _ := shape.NumElements()
+		t, err := tf.NewTensorFromBytes(info.DType, shape, make([]byte, int(n)*info.DType.Size()))
+		if err != nil {
+			return nil, fmt.Errorf("savedmodel: precision: input %q: %w", info.Key, err)
+		}
+		in = append(in, t)
+	}
+	out, metadata, err := f.RunWith(context.Background(), &tf.RunOptions{PartitionGraphs: true}, in...)
+	if err != nil {
+		return nil, fmt.Errorf("savedmodel: precision: %w", err)
+	}
+	closeAll(out)
+	graphs, err := metadata.PartitionGraphs()
+	if err != nil {
+		return nil, fmt.Errorf("savedmodel: precision: %w", err)
+	}
+	r, err := countOps(graphs)
+	if err != nil {
+		return nil, fmt.Errorf("savedmodel: precision: %w", err)
+	}
+	devices, err := m.session.Devices()
+	if err != nil {
+		return nil, fmt.Errorf("savedmodel: precision: %w", err)
+	}
+	r.gpu = slices.ContainsFunc(devices, func(d tf.Device) bool { return d.Type == "GPU" })
+	return r, nil
+}
+
+func closeAll(tensors []*tf.Tensor) {
+	for _, t := range tensors {
+		_ = t.Close() // cannot fail
+	}
+}
+
+// countOps counts the operations of serialized GraphDefs.
+func countOps(graphs [][]byte) (*PrecisionReport, error) {
+	r := &PrecisionReport{}
+	counts := map[OpCount]int{}
+	for _, graph := range graphs {
+		err := fields(graph, func(num protowire.Number, node []byte) error {
+			if num != 1 { // GraphDef.node
+				return nil
+			}
+			n, err := parseNode(node)
+			if err != nil {
+				return err
+			}
+			_, device, _ := strings.Cut(n.device, "/device:")
+			if device != "" && !slices.Contains(r.Devices, device) {
+				r.Devices = append(r.Devices, device)
+			}
+			if n.op == "XlaLaunch" || n.op == "_XlaRun" {
+				r.Clusters++
+			}
+			if kind := kindOf(n.op); kind != "" {
+				counts[OpCount{Kind: kind, Op: n.op, Type: n.dtype(kind), Device: device}]++
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	for c, n := range counts {
+		c.Count = n
+		r.Ops = append(r.Ops, c)
+	}
+	slices.Sort(r.Devices)
+	kinds := []string{MatMul, Softmax, LayerNorm, Cast}
+	slices.SortFunc(r.Ops, func(a, b OpCount) int {
+		return cmp.Or(cmp.Compare(slices.Index(kinds, a.Kind), slices.Index(kinds, b.Kind)), cmp.Compare(b.Count, a.Count),
+			cmp.Compare(a.Op, b.Op), cmp.Compare(a.Type, b.Type), cmp.Compare(a.Device, b.Device))
+	})
+	return r, nil
+}
+
+// kindOf gives the kind of an operation, "" where it has none. oneDNN's operations carry up to four
+// prefixes: _MklNativeFusedMatMul.
+func kindOf(op string) string {
+	for _, prefix := range []string{"_", "Mkl", "Native", "Fused", "Batch"} {
+		op = strings.TrimPrefix(op, prefix)
+	}
+	switch op {
+	case "MatMul", "MatMulV2", "MatMulV3", "Einsum":
+		return MatMul
+	case "Softmax":
+		return Softmax
+	case "LayerNorm", "Rsqrt":
+		return LayerNorm
+	case "Cast":
+		return Cast
+	}
+	return ""
+}
+
+// graphNode is what is read of a NodeDef.
+type graphNode struct {
+	op, device string
+	types      map[string]tf.DataType // attributes that are types
+}
+
+func (n *graphNode) dtype(kind string) string {
+	if kind == Cast {
+		return n.types["SrcT"].String() + ">" + n.types["DstT"].String()
+	}
+	return n.types["T"].String()
+}
+
+// parseNode reads a NodeDef on the wire: unmarshalling would copy the constants.
+func parseNode(node []byte) (*graphNode, error) {
+	n := &graphNode{types: map[string]tf.DataType{}}
+	err := fields(node, func(num protowire.Number, value []byte) error {
+		switch num {
+		case 2: // NodeDef.op
+			n.op = string(value)
+		case 4: // NodeDef.device
+			n.device = string(value)
+		case 5: // NodeDef.attr, an entry of a map
+			var key string
+			return fields(value, func(num protowire.Number, value []byte) error {
+				switch num {
+				case 1:
+					key = string(value)
+				case 2:
+					if dtype, ok := typeOf(value); ok {
+						n.types[key] = dtype
+					}
+				}
+				return nil
+			})
+		}
+		return nil
+	})
+	return n, err
+}
+
+// typeOf reads AttrValue.type.
+func typeOf(value []byte) (tf.DataType, bool) {
+	num, typ, n := protowire.ConsumeTag(value)
+	if n < 0 || num != 6 || typ != protowire.VarintType {
+		return 0, false
+	}
+	v, n := protowire.ConsumeVarint(value[n:])
+	return tf.DataType(v), n > 0
+}
+
+// fields calls f for every length-delimited field of a message.
+func fields(message []byte, f func(num protowire.Number, value []byte) error) error {
+	for len(message) > 0 {
+		num, typ, n := protowire.ConsumeTag(message)
+		if n < 0 {
+			return protowire.ParseError(n)
+		}
+		size := protowire.ConsumeFieldValue(num, typ, message[n:])
+		if size < 0 {
+			return protowire.ParseError(size)
+		}
+		if typ == protowire.BytesType {
+			value, _ := protowire.ConsumeBytes(message[n:])
+			if err := f(num, value); err != nil {
+				return err
+			}
+		}
+		message = message[n+size:]
+	}
+	return nil
+}
+
+// Count gives the number of operations of a kind, and of those that run in a type.
+func (r *PrecisionReport) Count(kind string, dtype tf.DataType) (all, ofType int) {
+	for _, c := range r.Ops {
+		if c.Kind == kind {
+			all += c.Count
+			if c.Type == dtype.String() {
+				ofType += c.Count
+			}
+		}
+	}
+	return all, ofType
+}
+
+// String gives the report as one line: "MatMul 72 bfloat16, 1 float32; ...; 26 casts on CPU:0".
+func (r *PrecisionReport) String() string {
+	var parts []string
+	for _, kind := range []string{MatMul, Softmax, LayerNorm} {
+		types := map[string]int{}
+		for _, c := range r.Ops {
+			if c.Kind == kind {
+				types[c.Type] += c.Count
+			}
+		}
+		var counts []string
+		for _, name := range sortedByCount(types) {
+			counts = append(counts, strconv.Itoa(types[name])+" "+name)
+		}
+		if counts != nil {
+			parts = append(parts, kind+" "+strings.Join(counts, ", "))
+		}
+	}
+	casts, _ := r.Count(Cast, tf.Float)
+	parts = append(parts, fmt.Sprintf("%d casts", casts))
+	if r.Clusters > 0 {
+		parts = append(parts, fmt.Sprintf("%d XLA clusters that hide theirs", r.Clusters))
+	}
+	return strings.Join(parts, "; ") + "; on " + strings.Join(r.Devices, ", ")
+}
+
+func sortedByCount(counts map[string]int) []string {
+	names := make([]string, 0, len(counts))
+	for name := range counts {
+		names = append(names, name)
+	}
+	slices.SortFunc(names, func(a, b string) int { return cmp.Or(cmp.Compare(counts[b], counts[a]), cmp.Compare(a, b)) })
+	return names
+}
+
+// Require gives nil where matrix products run in a precision, else an error with the reason, as far
+// as it can be known.
+func (r *PrecisionReport) Require(p Precision) error {
+	dtype := map[Precision]tf.DataType{FP32: tf.Float, FP16: tf.Half, BF16: tf.Bfloat16}[p]
+	if _, n := r.Count(MatMul, dtype); n > 0 {
+		return nil
+	}
+	return fmt.Errorf("savedmodel: no matrix product runs in %v: %s", p, r.reason(p))
+}
+
+func (r *PrecisionReport) reason(p Precision) string {
+	if r.Clusters > 0 {
+		return "XLA has compiled the graph, and what is inside cannot be seen: run without XLA"
+	}
+	switch p {
+	case FP16:
+		if !r.gpu {
+			return "the rewrite to fp16 is for GPUs, and TensorFlow sees none here"
+		}
+		for _, gpu := range libtf.Diagnose(context.Background()).GPUs.Devices {
+			if c, err := strconv.ParseFloat(gpu.ComputeCapability, 64); err == nil && c < 7 {
+				return fmt.Sprintf("the rewrite to fp16 needs compute capability 7.0, and %s has %s", gpu.Name, gpu.ComputeCapability)
+			}
+		}
+	case BF16:
+		switch cpu := libtf.Diagnose(context.Background()).CPU; {
+		case os.Getenv("TF_ENABLE_ONEDNN_OPTS") == "0":
+			return "TF_ENABLE_ONEDNN_OPTS=0 turns oneDNN off, which the rewrite to bf16 needs"
+		case runtime.GOARCH != "amd64":
+			return "the rewrite to bf16 needs a library with oneDNN, which those for " + runtime.GOARCH + " are built without"
+		case !cpu.Has("avx512f") && !cpu.Has("avx_ne_convert"):
+			return "the rewrite to bf16 needs a CPU with AVX-512, AMX or AVX-NE-CONVERT, and this one has none of them"
+		}
+	}
+	return "nothing in the graph was converted"
+}
