@@ -84,10 +84,10 @@ too.`,
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), report)
 			}
-			say("precision: %v", report.Precision)
 			seconds := max(report.Seconds, 1e-9)
 			say("%d questions, %d windows in %.1f s (%.1f windows/s, %.0f tokens/s): %s", report.Questions, report.Windows,
 				report.Seconds, float64(report.Windows)/seconds, float64(report.Tokens)/seconds, outputDir)
+			say("precision: %v", report.Precision)
 			return nil
 		},
 	}
