@@ -106,13 +106,15 @@ type benchmark struct {
 	load                      bench.Load
 	distribution              string
 	session                   sessionFlags
+	require                   bool
+	lists                     rewriteLists
 
 	shape       *tfbert.Config // of --config
 	precisions  []savedmodel.Precision
 	fixed       bool // --max_seq_length was given
-	asIs        bool // --precision was not
 	temp        string
 	environment *bench.Environment
+	onGPU       bool
 	results     []bench.Result
 	bar         progress
 }
@@ -124,7 +126,8 @@ func (b *benchmark) add(f *pflag.FlagSet) {
 	f.StringVar(&b.model, "model", "", "SavedModel `directory` to measure as it is")
 	f.StringVar(&b.vocabFile, "vocab_file", "", "vocabulary `file`, where none is beside the model or checkpoint")
 	f.StringSliceVar(&b.graphs, "graph", []string{tfbert.ReferenceGraph}, "`graphs` to measure: reference, fused")
-	f.StringSliceVar(&b.precisionNames, "precision", []string{"fp32"}, "`precisions` to measure: fp32, bf16, fp16, or auto for what this machine is fastest in")
+	f.StringSliceVar(&b.precisionNames, "precision", nil, "`precisions` to measure: fp32, fp16, bf16, or auto for what this machine is fastest in (default: fp32, or that of a fused --model)")
+	f.BoolVar(&b.require, "require_precision", false, "fail if nothing runs in a precision that was asked for")
 	f.IntSliceVar(&b.lengths, "max_seq_length", []int{128}, "`lengths` of the sequences in word pieces")
 	f.IntSliceVar(&b.batches, "predict_batch_size", []int{1, 8}, "`sizes` of the batches in sequences")
 	f.IntVar(&b.count, "count", 1, "measure each row so many times")
@@ -135,6 +138,7 @@ func (b *benchmark) add(f *pflag.FlagSet) {
 	f.Float64Var(&b.load.Rate, "request_rate", 0, "batches that arrive in a second (0: the next one when one is done)")
 	f.StringVar(&b.distribution, "request_distribution", "constant", "`how` they arrive: constant (in equal steps) or poisson (at random)")
 	b.session.add(f)
+	b.lists.add(f)
 }
 
 func (b *benchmark) check(f *pflag.FlagSet) error {
@@ -144,7 +148,7 @@ func (b *benchmark) check(f *pflag.FlagSet) error {
 			sources++
 		}
 	}
-	b.fixed, b.asIs = f.Changed("max_seq_length"), !f.Changed("precision")
+	b.fixed = f.Changed("max_seq_length")
 	if f.Changed("num_iterations") && !f.Changed("duration") {
 		b.load.Duration = 0
 	}
@@ -164,8 +168,8 @@ func (b *benchmark) check(f *pflag.FlagSet) error {
 		return usagef("--num_warmup_iterations, --duration and --request_rate must not be negative")
 	case b.distribution != "constant" && b.distribution != "poisson":
 		return usagef("--request_distribution is constant or poisson, not %q", b.distribution)
-	case len(b.graphs) == 0 || len(b.precisionNames) == 0:
-		return usagef("--graph and --precision must name one at least")
+	case len(b.graphs) == 0:
+		return usagef("--graph must name one at least")
 	}
 	for flag, list := range map[string][]int{"max_seq_length": b.lengths, "predict_batch_size": b.batches} {
 		if len(list) == 0 || slices.Min(list) <= 0 {
@@ -177,14 +181,11 @@ func (b *benchmark) check(f *pflag.FlagSet) error {
 			return usagef("--graph is %s or %s, not %q", tfbert.ReferenceGraph, tfbert.FusedGraph, g)
 		}
 	}
-	var err error
-	for _, name := range b.precisionNames {
-		p, err := benchPrecision(name)
-		if err != nil {
-			return err
-		}
-		b.precisions = append(b.precisions, p)
-	}
+	return b.resolve()
+}
+
+// resolve finds what the names stand for.
+func (b *benchmark) resolve() (err error) {
 	switch b.config {
 	case "":
 	case "base":
@@ -192,9 +193,37 @@ func (b *benchmark) check(f *pflag.FlagSet) error {
 	case "large":
 		b.shape = tfbert.LargeConfig()
 	default:
-		b.shape, err = readShape(b.config)
+		if b.shape, err = readShape(b.config); err != nil {
+			return err
+		}
 	}
-	return err
+	if b.model != "" {
+		own, err := tfbert.ReadSettings(b.model)
+		if err != nil {
+			return err
+		}
+		b.graphs = []string{own.Graph}
+		if own.Graph == tfbert.FusedGraph {
+			for _, name := range b.precisionNames {
+				if name != autoPrecision && name != own.Precision.String() {
+					return fmt.Errorf("the weights of %s are of %v: leave --precision out, or export the model in %s", b.model, own.Precision, name)
+				}
+			}
+			b.precisions = []savedmodel.Precision{own.Precision}
+			return nil
+		}
+	}
+	if b.precisionNames == nil {
+		b.precisions = []savedmodel.Precision{savedmodel.FP32}
+	}
+	for _, name := range b.precisionNames {
+		p, err := choosePrecision(name)
+		if err != nil {
+			return err
+		}
+		b.precisions = append(b.precisions, p)
+	}
+	return nil
 }
 
 func readShape(path string) (*tfbert.Config, error) {
@@ -213,21 +242,22 @@ func readShape(path string) (*tfbert.Config, error) {
 // run measures every row. Models that it exports are gone when it returns.
 func (b *benchmark) run(cmd *cobra.Command) (_ []bench.Result, err error) {
 	ctx := cmd.Context()
-	if err := loadTensorFlow(); err != nil {
+	if err := b.lists.apply(); err != nil {
 		return nil, err
 	}
-	graphs := b.graphs
-	if b.model != "" {
-		graphs = []string{""} // the model's own
+	if err := loadTensorFlow(); err != nil {
+		return nil, err
 	}
 	if b.temp, err = os.MkdirTemp("", "tfbert-bench-*"); err != nil {
 		return nil, err
 	}
 	defer closing(&err, func() error { return os.RemoveAll(b.temp) })
-	b.environment = newEnvironment(ctx)
-	b.bar = newProgress("bench", "rows", int64(len(graphs)*len(b.precisions)*len(b.lengths)*len(b.batches)*b.count))
+	machine := libtf.Diagnose(ctx)
+	b.environment = newEnvironment(&machine)
+	b.onGPU = len(machine.GPUs.Devices) > 0 && machine.Library != nil && machine.Library.GPU && len(machine.Library.MissingForGPU) == 0
+	b.bar = newProgress("bench", "rows", int64(len(b.graphs)*len(b.precisions)*len(b.lengths)*len(b.batches)*b.count))
 	defer b.bar.Done()
-	for _, graph := range graphs {
+	for _, graph := range b.graphs {
 		for _, precision := range b.precisions {
 			if err := b.measureModel(ctx, graph, precision); err != nil {
 				return nil, err
@@ -237,18 +267,6 @@ func (b *benchmark) run(cmd *cobra.Command) (_ []bench.Result, err error) {
 	return b.results, nil
 }
 
-// benchPrecision reads one of --precision.
-func benchPrecision(name string) (savedmodel.Precision, error) {
-	if name == "auto" {
-		return choosePrecision(name)
-	}
-	p, err := savedmodel.ParsePrecision(name)
-	if err != nil {
-		return 0, usagef("--precision is fp32, bf16, fp16 or auto, not %q", name)
-	}
-	return p, nil
-}
-
 // measureModel measures the rows of one model in one session.
 func (b *benchmark) measureModel(ctx context.Context, graph string, precision savedmodel.Precision) (err error) {
 	m, err := b.open(ctx, graph, precision)
@@ -256,16 +274,9 @@ func (b *benchmark) measureModel(ctx context.Context, graph string, precision sa
 		return err
 	}
 	defer closing(&err, m.Close)
-	row := bench.Row{Model: filepath.Base(cmp.Or(b.config, b.checkpoint, b.model)), Graph: m.Settings().Graph, Precision: precision.String()}
-	if b.model != "" {
-		switch {
-		case row.Graph == "":
-			row.Graph = "savedmodel"
-		case row.Graph == tfbert.FusedGraph && !b.asIs:
-			return fmt.Errorf("the weights of %s are of %v: leave out --precision, which is for a graph that can be rewritten", b.model, m.Settings().Precision)
-		case row.Graph == tfbert.FusedGraph:
-			row.Precision = m.Settings().Precision.String()
-		}
+	row := bench.Row{
+		Model: filepath.Base(cmp.Or(b.config, b.checkpoint, b.model)),
+		Graph: cmp.Or(graph, "unknown"), Precision: precision.String(),
 	}
 	lengths := b.lengths
 	if !b.fixed && m.CheckLength(lengths[0]) != nil {
@@ -276,6 +287,7 @@ func (b *benchmark) measureModel(ctx context.Context, graph string, precision sa
 			return err
 		}
 	}
+	first := len(b.results)
 	for _, row.MaxSeqLength = range lengths {
 		for _, row.PredictBatchSize = range b.batches {
 			for range b.count {
@@ -287,6 +299,18 @@ func (b *benchmark) measureModel(ctx context.Context, graph string, precision sa
 				b.bar.Set(int64(len(b.results)))
 			}
 		}
+	}
+	proof, err := m.SavedModel().Precision() // last, as it takes memory
+	if err != nil {
+		return err
+	}
+	if b.require {
+		if err := proof.Require(precision); err != nil {
+			return err
+		}
+	}
+	for i := range b.results[first:] {
+		b.results[first+i].Proof = proof.String()
 	}
 	return nil
 }
@@ -309,6 +333,9 @@ func (b *benchmark) open(ctx context.Context, graph string, precision savedmodel
 	to := &tfbert.ExportOptions{Graph: graph, ConfigFile: b.bertConfigFile, VocabFile: b.vocabFile}
 	if graph == tfbert.FusedGraph {
 		to.Precision = precision
+		if b.onGPU {
+			to.Device = tfbert.GPU
+		}
 	}
 	if b.shape != nil {
 		_, err = tfbert.ExportRandom(ctx, b.shape, dir, to)
@@ -338,7 +365,7 @@ func (b *benchmark) measure(ctx context.Context, m *tfbert.Model, row bench.Row)
 	if anew {
 		r.PeakOf = "row"
 	}
-	if e := b.environment; row.Precision == savedmodel.BF16.String() && len(e.BFloat16) == 0 && len(e.GPUs) == 0 {
+	if e := b.environment; row.Precision == savedmodel.BF16.String() && len(e.BFloat16) == 0 && !b.onGPU {
 		r.Note = "this CPU has no units for bfloat16: it computes in float32 and converts, and the fp32 rows count"
 	}
 	r.Environment = b.environment
@@ -366,8 +393,8 @@ func fullWindows(n, length, vocab int) []squad.Feature {
 }
 
 // newEnvironment says what is measured on.
-func newEnvironment(ctx context.Context) *bench.Environment {
-	machine, v := libtf.Diagnose(ctx), readVersion()
+func newEnvironment(machine *libtf.Report) *bench.Environment {
+	v := readVersion()
 	e := &bench.Environment{
 		CPU: machine.CPU.Model, CPUs: machine.CPU.Count, BFloat16: []string{}, Memory: machine.Memory,
 		OS: machine.OS, Arch: machine.Arch, TensorFlow: tf.Version(), Library: tf.Path(), Go: v.Go, Version: v.Version,
