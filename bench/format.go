@@ -76,7 +76,7 @@ func writeNotes(w io.Writer, results []Result) (err error) {
 		case r.PeakOf == "process":
 			say("GiB: the most memory resident since the process began, as this system cannot count anew")
 		default:
-			say("GiB: the most memory resident while the row was measured")
+			say("GiB: the most memory resident while the row was measured, with what rows before it left behind")
 		}
 	}
 	return err

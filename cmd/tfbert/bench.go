@@ -366,7 +366,7 @@ func (b *benchmark) measure(ctx context.Context, m *tfbert.Model, row bench.Row)
 		r.PeakOf = "row"
 	}
 	if e := b.environment; row.Precision == savedmodel.BF16.String() && len(e.BFloat16) == 0 && !b.onGPU {
-		r.Note = "this CPU has no units for bfloat16: it computes in float32 and converts, and the fp32 rows count"
+		r.Note = "this CPU has no units for bfloat16: the fp32 rows count"
 	}
 	r.Environment = b.environment
 	return r, nil
