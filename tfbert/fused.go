@@ -194,11 +194,21 @@ func (b *fused) attention(scope string, x, adder tf.Output) tf.Output {
 		return tf.Output{}
 	}
 	key, value := query.Op.Output(1), query.Op.Output(2)
-	scores := b.op("BatchMatMulV2", scope+"/MatMul", attrs{"adj_y": true}, query, key)
-	probs := b.op("Softmax", scope+"/Softmax", nil, b.op("AddV2", scope+"/add", nil, scores, adder))
+	probs := b.op("Softmax", scope+"/Softmax", nil, b.scores(scope, query, key, adder))
 	context := b.op("BatchMatMulV2", scope+"/MatMul_1", nil, probs, value)
 	context = b.transpose(scope+"/transpose_1", context, 0, 2, 1, 3)
 	return b.reshape(scope+"/Reshape_1", context, static(-1), static(hidden))
+}
+
+// scores multiplies queries and keys and adds what the mask gives. oneDNN's operation has a scale too,
+// of 1 here; it comes under this name alone, by which TensorFlow's own optimizer makes it.
+func (b *fused) scores(scope string, query, key, adder tf.Output) tf.Output {
+	if b.plain {
+		x := b.op("BatchMatMulV2", scope+"/MatMul", attrs{"adj_y": true}, query, key)
+		return b.op("AddV2", scope+"/add", nil, x, adder)
+	}
+	return b.op("_MklFusedBatchMatMulV2", scope+"/MatMul", attrs{"adj_y": true, "fused_ops": []string{"Mul", "Add"}, "num_args": 2},
+		query, key, tf.OutputList{b.scalarOf(b.dtype, scope+"/MatMul/scale", 1), adder})
 }
 
 // sideBySide joins weights, matrices of HiddenSize columns or vectors, along their last axis.

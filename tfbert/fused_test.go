@@ -73,17 +73,18 @@ func TestFusedGraph(t *testing.T) {
 
 	const layers = 2
 	for op, want := range map[string]int{
-		"_FusedMatMul":   4*layers + 1, // queries, keys and values are one
-		"_MklLayerNorm":  2*layers + 1,
-		"BatchMatMulV2":  2 * layers,
-		"Transpose":      2 * layers,
-		"Softmax":        layers,
-		"AddV2":          layers + 2, // scores and mask; the embeddings
-		"MatMul":         0,
-		"OneHot":         0,
-		"VarHandleOp":    0,
-		"Placeholder":    4,
-		"ReadVariableOp": 0,
+		"_FusedMatMul":           4*layers + 1, // queries, keys and values are one
+		"_MklLayerNorm":          2*layers + 1,
+		"BatchMatMulV2":          layers,
+		"_MklFusedBatchMatMulV2": layers, // with the mask
+		"Transpose":              2 * layers,
+		"Softmax":                layers,
+		"AddV2":                  2, // the embeddings
+		"MatMul":                 0,
+		"OneHot":                 0,
+		"VarHandleOp":            0,
+		"Placeholder":            4,
+		"ReadVariableOp":         0,
 	} {
 		assert.Equal(t, want, graph.Ops[op], op)
 	}

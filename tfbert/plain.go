@@ -45,6 +45,8 @@ func probeOneDNN(dtype tf.DataType) (err error) {
 	for _, activation := range fusedActivation {
 		y = b.dense(activation, y, 2, 2, activation)
 	}
+	y = b.reshape("heads", y, static(1), static(1), static(2), static(2))
+	y = b.scores("scores", y, y, y)
 	if b.Err != nil {
 		return b.Err
 	}
