@@ -39,17 +39,20 @@ type Result struct {
 
 // An Environment is where results were measured.
 type Environment struct {
-	CPU        string   `json:"cpu"`
-	CPUs       int      `json:"cpus"`
-	BFloat16   []string `json:"bfloat16_units"` // as /proc/cpuinfo names them
-	Memory     int64    `json:"memory_bytes,omitempty"`
-	GPUs       []string `json:"gpus,omitempty"`
-	OS         string   `json:"os"`
-	Arch       string   `json:"arch"`
-	TensorFlow string   `json:"tensorflow"`
-	Library    string   `json:"library"`
-	Go         string   `json:"go"`
-	Version    string   `json:"tfbert"`
+	CPU      string   `json:"cpu"`
+	CPUs     int      `json:"cpus"`
+	BFloat16 []string `json:"bfloat16_units"` // as /proc/cpuinfo names them
+	// BFloat16Cost is the time of a matrix product in bfloat16 over that in float32, 0 where it was
+	// not measured.
+	BFloat16Cost float64  `json:"bfloat16_cost,omitempty"`
+	Memory       int64    `json:"memory_bytes,omitempty"`
+	GPUs         []string `json:"gpus,omitempty"`
+	OS           string   `json:"os"`
+	Arch         string   `json:"arch"`
+	TensorFlow   string   `json:"tensorflow"`
+	Library      string   `json:"library"`
+	Go           string   `json:"go"`
+	Version      string   `json:"tfbert"`
 }
 
 // NewResult computes a result from a run of l.

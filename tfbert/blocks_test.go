@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/tfbert/go/internal/libtf"
 	"github.com/tfbert/go/internal/testenv"
 	"github.com/tfbert/go/savedmodel"
 	"github.com/tfbert/go/tf"
@@ -204,9 +205,7 @@ func runReferenceBlock(t *testing.T, c *Config, weights weightReader, block bloc
 
 // blockSession runs the operations of a block as they are.
 func blockSession(t *testing.T, g *tf.Graph) *tf.Session {
-	config, err := (&savedmodel.Config{NoGrappler: true}).Bytes()
-	require.NoError(t, err)
-	session, err := tf.NewSession(g, &tf.SessionOptions{Config: config})
+	session, err := newPlainSession(g)
 	require.NoError(t, err)
 	return session
 }
@@ -218,6 +217,18 @@ func runBlock(t *testing.T, session *tf.Session, feeds []tf.Feed, y tf.Output) [
 	values, err := tf.Values[float32](out[0])
 	require.NoError(t, err)
 	return values
+}
+
+func TestBFloat16Cost(t *testing.T) {
+	testenv.TensorFlow(t)
+	require.NoError(t, tf.Load(""))
+	cost, err := BFloat16Cost()
+	require.NoError(t, err)
+	t.Logf("a product in bfloat16 takes %.2f times as long as in float32", cost)
+	assert.Greater(t, cost, 0.01)
+	if libtf.Diagnose(t.Context()).CPU.Has("amx_bf16") {
+		assert.Less(t, cost, 0.75)
+	}
 }
 
 func TestProbeOneDNN(t *testing.T) {

@@ -213,6 +213,9 @@ func (b *benchmark) resolve() (err error) {
 			return nil
 		}
 	}
+	if err := b.lists.apply(); err != nil {
+		return err
+	}
 	if b.precisionNames == nil {
 		b.precisions = []savedmodel.Precision{savedmodel.FP32}
 	}
@@ -242,9 +245,6 @@ func readShape(path string) (*tfbert.Config, error) {
 // run measures every row. Models that it exports are gone when it returns.
 func (b *benchmark) run(cmd *cobra.Command) (_ []bench.Result, err error) {
 	ctx := cmd.Context()
-	if err := b.lists.apply(); err != nil {
-		return nil, err
-	}
 	if err := loadTensorFlow(); err != nil {
 		return nil, err
 	}
@@ -255,6 +255,11 @@ func (b *benchmark) run(cmd *cobra.Command) (_ []bench.Result, err error) {
 	machine := libtf.Diagnose(ctx)
 	b.environment = newEnvironment(&machine)
 	b.onGPU = len(machine.GPUs.Devices) > 0 && machine.Library != nil && machine.Library.GPU && len(machine.Library.MissingForGPU) == 0
+	if slices.Contains(b.precisions, savedmodel.BF16) && !b.onGPU {
+		if b.environment.BFloat16Cost, err = tfbert.BFloat16Cost(); err != nil {
+			return nil, err
+		}
+	}
 	b.bar = newProgress("bench", "rows", int64(len(b.graphs)*len(b.precisions)*len(b.lengths)*len(b.batches)*b.count))
 	defer b.bar.Done()
 	for _, graph := range b.graphs {
@@ -365,8 +370,13 @@ func (b *benchmark) measure(ctx context.Context, m *tfbert.Model, row bench.Row)
 	if anew {
 		r.PeakOf = "row"
 	}
-	if e := b.environment; row.Precision == savedmodel.BF16.String() && len(e.BFloat16) == 0 && !b.onGPU {
-		r.Note = "this CPU has no units for bfloat16: the fp32 rows count"
+	if e := b.environment; row.Precision == savedmodel.BF16.String() && !b.onGPU {
+		switch {
+		case len(e.BFloat16) == 0:
+			r.Note = "this CPU has no units for bfloat16: the fp32 rows count"
+		case e.BFloat16Cost > 1:
+			r.Note = fmt.Sprintf("a matrix product in bfloat16 takes %.2f times as long as in float32 on this CPU: the fp32 rows count", e.BFloat16Cost)
+		}
 	}
 	r.Environment = b.environment
 	return r, nil

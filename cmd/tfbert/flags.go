@@ -203,14 +203,14 @@ func (f *modelFlags) open(cmd *cobra.Command) (*tfbert.Model, error) {
 	if cmd.Flags().Changed("profile") {
 		opts.Profile = &f.tokenizer.profile.Profile
 	}
+	if err := f.precision.lists.apply(); err != nil {
+		return nil, err
+	}
 	precision, rewrite, err := f.precision.choose(cmd, dir)
 	if err != nil {
 		return nil, err
 	}
 	opts.Config.MixedPrecision = rewrite
-	if err := f.precision.lists.apply(); err != nil {
-		return nil, err
-	}
 	if err := loadTensorFlow(); err != nil {
 		return nil, err
 	}

@@ -75,7 +75,8 @@ func (f *precisionFlags) choose(cmd *cobra.Command, dir string) (p, rewrite save
 
 const autoPrecision = "auto"
 
-// choosePrecision reads --precision. It says what auto has chosen.
+// choosePrecision reads --precision. It says what auto has chosen, for which it loads TensorFlow: the
+// rewrite's lists are changed before.
 func choosePrecision(name string) (savedmodel.Precision, error) {
 	if name != autoPrecision {
 		p, err := savedmodel.ParsePrecision(name)
@@ -93,15 +94,35 @@ func choosePrecision(name string) (savedmodel.Precision, error) {
 			}
 		}
 	}
+	var units []string
 	for _, unit := range []string{"amx_bf16", "avx512_bf16"} {
 		if machine.CPU.Has(unit) {
-			say("precision: bf16, because this CPU has %s", unit)
-			return savedmodel.BF16, nil
+			units = append(units, unit)
 		}
 	}
-	say("precision: fp32, because this CPU has no units for bfloat16 (amx_bf16, avx512_bf16)")
-	return savedmodel.FP32, nil
+	if units == nil {
+		say("precision: fp32, because this CPU has no units for bfloat16 (amx_bf16, avx512_bf16)")
+		return savedmodel.FP32, nil
+	}
+	if err := loadTensorFlow(); err != nil {
+		return 0, err
+	}
+	cost, err := tfbert.BFloat16Cost()
+	if err != nil {
+		return 0, err
+	}
+	because := fmt.Sprintf("because a matrix product in bfloat16 takes %.2f times as long as in float32 on this CPU (%s)", cost, strings.Join(units, ", "))
+	if cost > worthwhile {
+		say("precision: fp32, %s", because)
+		return savedmodel.FP32, nil
+	}
+	say("precision: bf16, %s", because)
+	return savedmodel.BF16, nil
 }
+
+// worthwhile is the cost of products in bfloat16 up to which it is chosen: above, the casts of a
+// rewrite take what the products gain.
+const worthwhile = 0.75
 
 // rewriteLists are changes of the rewrite's lists: --amp_allow +Op,-Op.
 type rewriteLists struct{ allow, infer, deny, clear []string }
