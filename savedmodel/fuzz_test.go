@@ -2,6 +2,9 @@ package savedmodel
 
 import (
 	"encoding/json"
+	"os"
+	"path/filepath"
+	"reflect"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -40,10 +43,27 @@ func FuzzMetaGraph(f *testing.F) {
 		f.Add(b[:len(b)/2])
 	}
 	f.Add([]byte("saved_model"))
+	dir := f.TempDir()
 	f.Fuzz(func(t *testing.T, data []byte) {
-		model, err := parseSavedModel(data, "saved_model.pb")
+		whole := &tfproto.SavedModel{}
+		wholeErr := proto.Unmarshal(data, whole)
+		path := filepath.Join(dir, GraphFile)
+		if err := os.WriteFile(path, data, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		file, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		model, err := parseSavedModel(file)
 		if err != nil {
 			return
+		}
+		for i, m := range whole.GetMetaGraphs() {
+			if wholeErr == nil && !reflect.DeepEqual(metaGraph(m), metaGraph(model.MetaGraphs[i])) {
+				t.Fatalf("meta graph %d: %v, not %v", i, metaGraph(model.MetaGraphs[i]), metaGraph(m))
+			}
 		}
 		for _, m := range model.MetaGraphs {
 			g := metaGraph(m)

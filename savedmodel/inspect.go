@@ -169,9 +169,10 @@ func list(keys []string) string { return cmp.Or(strings.Join(keys, ", "), "(none
 
 func readSavedModel(dir string) (*tfproto.SavedModel, error) {
 	path := filepath.Join(dir, GraphFile)
-	data, err := os.ReadFile(path)
+	f, err := os.Open(path)
 	if err == nil {
-		return parseSavedModel(data, path)
+		defer f.Close()
+		return parseSavedModel(f)
 	}
 	info, statErr := os.Stat(dir)
 	switch {
@@ -188,13 +189,22 @@ func readSavedModel(dir string) (*tfproto.SavedModel, error) {
 	return nil, fmt.Errorf("savedmodel: %s is not a SavedModel: it has no %s", dir, GraphFile)
 }
 
-func parseSavedModel(data []byte, path string) (*tfproto.SavedModel, error) {
+// parseSavedModel reads all of a SavedModel but the attributes of its nodes.
+func parseSavedModel(f *os.File) (*tfproto.SavedModel, error) {
 	model := &tfproto.SavedModel{}
-	if err := proto.Unmarshal(data, model); err != nil {
-		return nil, fmt.Errorf("savedmodel: %s is damaged or no SavedModel: %w", path, err)
+	data, err := skeleton(f)
+	var pathError *fs.PathError
+	switch {
+	case errors.As(err, &pathError):
+		return nil, fmt.Errorf("savedmodel: %w", err)
+	case err == nil:
+		err = proto.Unmarshal(data, model)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("savedmodel: %s is damaged or no SavedModel: %w", f.Name(), err)
 	}
 	if len(model.MetaGraphs) == 0 {
-		return nil, fmt.Errorf("savedmodel: %s is damaged or no SavedModel: it has no meta graph", path)
+		return nil, fmt.Errorf("savedmodel: %s is damaged or no SavedModel: it has no meta graph", f.Name())
 	}
 	return model, nil
 }

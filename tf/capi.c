@@ -286,26 +286,16 @@ tfb_error tfb_session_new(TF_Graph* g, const char* target, const void* config, s
 
 tfb_error tfb_session_load(TF_Graph* g, const char* dir, const char* const* tags, int num_tags,
                            const char* target, const void* config, size_t length,
-                           TF_Session** session, tfb_bytes* meta_graph) {
+                           TF_Session** session) {
   TF_Status* status = tf.TF_NewStatus();
   TF_SessionOptions* options = session_options(target, config, length, status);
-  TF_Buffer* meta = tf.TF_NewBuffer();
   *session = NULL;
+  // No buffer for the MetaGraphDef: it would hold all of the graph's constants once more.
   if (tf.TF_GetCode(status) == TF_OK)
     *session =
-        tf.TF_LoadSessionFromSavedModel(options, NULL, dir, tags, num_tags, g, meta, status);
+        tf.TF_LoadSessionFromSavedModel(options, NULL, dir, tags, num_tags, g, NULL, status);
   tf.TF_DeleteSessionOptions(options);
-  tfb_error e = take(status);
-  if (e.code != 0) {
-    tf.TF_DeleteBuffer(meta);
-    return e;
-  }
-  e = take_buffer(meta, meta_graph);
-  if (e.code != 0) {
-    free(tfb_session_delete(*session).message);
-    *session = NULL;
-  }
-  return e;
+  return take(status);
 }
 
 tfb_error tfb_session_delete(TF_Session* s) {

@@ -235,22 +235,17 @@ func capiSessionNew(g graphPtr, target string, config []byte) (sessionPtr, error
 	return s, err
 }
 
-func capiSessionLoad(g graphPtr, dir string, tags []string, target string, config []byte) (
-	sessionPtr, []byte, error) {
+func capiSessionLoad(g graphPtr, dir string, tags []string, target string, config []byte) (sessionPtr, error) {
 	ctags := make([]*C.char, len(tags))
 	for i, tag := range tags {
 		ctags[i] = C.CString(tag)
 		defer C.free(unsafe.Pointer(ctags[i]))
 	}
 	var s sessionPtr
-	var meta C.tfb_bytes
 	p, n := bytesPtr(config)
 	err := take("load "+dir, C.tfb_session_load(g, cstr(dir), unsafe.SliceData(ctags),
-		C.int(len(ctags)), cstr(target), p, n, &s, &meta))
-	if err != nil {
-		return nil, nil, err
-	}
-	return s, takeBytes(meta), nil
+		C.int(len(ctags)), cstr(target), p, n, &s))
+	return s, err
 }
 
 func capiSessionDelete(s sessionPtr) error {

@@ -200,7 +200,7 @@ tfb_error tfb_session_new(TF_Graph* g, const char* target, const void* config, s
                           TF_Session** session);
 tfb_error tfb_session_load(TF_Graph* g, const char* dir, const char* const* tags, int num_tags,
                            const char* target, const void* config, size_t length,
-                           TF_Session** session, tfb_bytes* meta_graph);
+                           TF_Session** session);
 tfb_error tfb_session_delete(TF_Session* s);
 tfb_error tfb_session_run(TF_Session* s, const void* options, size_t options_length,
                           const TF_Output* feeds, TF_Tensor* const* feed_values, int num_feeds,

@@ -47,8 +47,8 @@ func capiOutputShape(graphPtr, output) (Shape, bool, error)       { return nil, 
 func capiGraphExport(graphPtr) ([]byte, error)                    { return nil, errNoCgo }
 func capiGraphImport(graphPtr, []byte, string, string) error      { return errNoCgo }
 func capiSessionNew(graphPtr, string, []byte) (sessionPtr, error) { return nil, errNoCgo }
-func capiSessionLoad(graphPtr, string, []string, string, []byte) (sessionPtr, []byte, error) {
-	return nil, nil, errNoCgo
+func capiSessionLoad(graphPtr, string, []string, string, []byte) (sessionPtr, error) {
+	return nil, errNoCgo
 }
 func capiSessionDelete(sessionPtr) error { return errNoCgo }
 func capiSessionRun(sessionPtr, []byte, []output, []tensorPtr, []output, []operationPtr, bool) ([]tensorPtr, []byte, error) {

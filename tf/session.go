@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -22,11 +21,11 @@ type SessionOptions struct {
 
 // Session runs operations of a graph and holds the values of its variables.
 type Session struct {
-	mu      sync.RWMutex // held for reading by calls under way, so that Close waits for them
-	ptr     sessionPtr
-	cleanup runtime.Cleanup
-	graph   *Graph
-	meta    []byte
+	mu        sync.RWMutex // held for reading by calls under way, so that Close waits for them
+	ptr       sessionPtr
+	cleanup   runtime.Cleanup
+	graph     *Graph
+	ownsGraph bool // graph, which LoadSession made
 }
 
 // NewSession makes a session over a graph.
@@ -43,7 +42,7 @@ func NewSession(g *Graph, opts *SessionOptions) (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newSession(ptr, g, nil), nil
+	return newSession(ptr, g, false), nil
 }
 
 // LoadSession loads the meta graph of a SavedModel that carries exactly the given tags, with its
@@ -59,15 +58,15 @@ func LoadSession(dir string, tags []string, opts *SessionOptions) (*Session, err
 	if err != nil {
 		return nil, err
 	}
-	ptr, meta, err := capiSessionLoad(g.ptr, dir, tags, opts.Target, opts.Config)
+	ptr, err := capiSessionLoad(g.ptr, dir, tags, opts.Target, opts.Config)
 	if err != nil {
 		return nil, errors.Join(err, g.Close())
 	}
-	return newSession(ptr, g, meta), nil
+	return newSession(ptr, g, true), nil
 }
 
-func newSession(ptr sessionPtr, g *Graph, meta []byte) *Session {
-	s := &Session{ptr: ptr, graph: g, meta: meta}
+func newSession(ptr sessionPtr, g *Graph, ownsGraph bool) *Session {
+	s := &Session{ptr: ptr, graph: g, ownsGraph: ownsGraph}
 	alive.sessions.Add(1)
 	s.cleanup = runtime.AddCleanup(s, func(ptr sessionPtr) {
 		_ = freeSession(ptr) // nobody is left to tell
@@ -94,7 +93,7 @@ func (s *Session) Close() error {
 	s.cleanup.Stop()
 	err := freeSession(s.ptr)
 	s.ptr = nil
-	if s.meta != nil {
+	if s.ownsGraph {
 		err = errors.Join(err, s.graph.Close())
 	}
 	return err
@@ -102,9 +101,6 @@ func (s *Session) Close() error {
 
 // Graph gives the session's graph.
 func (s *Session) Graph() *Graph { return s.graph }
-
-// MetaGraphDef gives the serialized MetaGraphDef of a session that LoadSession made.
-func (s *Session) MetaGraphDef() []byte { return slices.Clone(s.meta) }
 
 // Feed gives an output a value for the length of a run.
 type Feed struct {
