@@ -63,11 +63,18 @@ too.`,
 				return err
 			}
 			model.trimPadding = !padToMax
+			start := time.Now()
 			m, a, err := model.answerer(cmd, &windows, &decoder)
 			if err != nil {
 				return err
 			}
 			defer closing(&err, m.Close)
+			// First, for it is a run: TensorFlow makes a session ready in its first one.
+			precision, err := m.SavedModel().Precision()
+			if err != nil {
+				return err
+			}
+			opened := time.Since(start)
 			a.BatchSize, a.MaxTokens = windows.predictBatchSize, maxBatchTokens
 			p := prediction{answerer: *a, outputDir: outputDir, saveLogits: saveLogits, questions: questions}
 			report, err := p.run(ctx, windows)
@@ -78,9 +85,7 @@ too.`,
 				hint("--eval_script is not run; for the scores, run: tfbert %s",
 					commandLine([]string{"evaluate", windows.predictFile, filepath.Join(outputDir, squad.PredictionsFile)}))
 			}
-			if report.Precision, err = m.SavedModel().Precision(); err != nil {
-				return err
-			}
+			report.OpenSeconds, report.Precision = opened.Seconds(), precision
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), report)
 			}
@@ -123,7 +128,9 @@ type predictionReport struct {
 	Warnings  int     `json:"warnings"` // questions without any text to choose
 	Seconds   float64 `json:"seconds"`
 
-	Precision *savedmodel.PrecisionReport `json:"precision,omitempty"` // that a model ran in
+	// Of a model: the time until it was ready to predict, and the types that it ran in.
+	OpenSeconds float64                     `json:"open_seconds,omitempty"`
+	Precision   *savedmodel.PrecisionReport `json:"precision,omitempty"`
 }
 
 func (p *prediction) run(ctx context.Context, windows featureFlags) (report predictionReport, err error) {
