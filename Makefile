@@ -3,7 +3,7 @@
 GO ?= go
 BIN := bin/tfbert
 
-.PHONY: demo test build lib lint vuln race fuzz bench e2e generate clean
+.PHONY: demo test build lib lint vuln race fuzz bench peers quality e2e generate clean
 
 build:
 	$(GO) build -o $(BIN) ./cmd/tfbert
@@ -50,6 +50,21 @@ fuzz: build
 
 bench:
 	$(GO) test -run '^$$' -bench . -cpu 1 ./...
+
+# peers runs tfbert, PyTorch, ONNX Runtime and TensorFlow's Python on the same work, in turn (an hour on
+# two cores, and 8 GB for an environment of their own). PEERS_FLAGS are those of scripts/bench_peers.py.
+PEERS_ENV ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tfbert/peers
+peers: lib $(PEERS_ENV)/peers.txt
+	$(PEERS_ENV)/bin/python scripts/bench_peers.py $(PEERS_FLAGS)
+
+$(PEERS_ENV)/peers.txt: scripts/peers.txt
+	python3 -m venv $(PEERS_ENV)
+	$(PEERS_ENV)/bin/pip install --quiet -r $<
+	cp $< $@
+
+# quality gives the scores of every graph and precision over SQuAD 1.1's dev set (about 40 minutes).
+quality: lib
+	python3 scripts/quality.py $(QUALITY_FLAGS)
 
 generate:
 	$(GO) generate ./...

@@ -10,7 +10,7 @@ type pin struct {
 }
 
 // pinned returns the wheels that Install downloads by default. The digests are those of sha256sum
-// over the downloaded files and of https://pypi.org/simple/tensorflow-cpu/ and .../tensorflow/.
+// over the downloaded files, which are those that the package index lists.
 func pinned() []pin {
 	return []pin{
 		{"tensorflow_cpu-2.21.0-cp312-cp312-manylinux_2_27_x86_64.whl", "dcc8afd32930e42d5296b6ee19078b773706830af4ea97fbe503b9f5e0f820cb", 274000871},

@@ -1,0 +1,74 @@
+#!/usr/bin/env python3
+"""Predict SQuAD 1.1's dev set by every graph and precision and print the scores and what differs.
+
+    make quality                        # the bundled model; about 40 minutes on two cores
+    python quality.py --checkpoint C --precision bf16,fp16
+
+The first row runs the reference graph in the reference scripts' own batches; all others are compared
+with it by `tfbert compare`. The rows after it batch by length, as `tfbert predict` does by default.
+Prints a table in Markdown.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def main():
+    shared = os.environ.get("TFBERT_SHARED", "")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default=os.path.join(shared, "data", "dev-v1.1.json"), help="SQuAD 1.1's dev set (default: in $TFBERT_SHARED/data)")
+    parser.add_argument("--checkpoint", default=os.path.join(ROOT, "testdata", "models", "minilm-squad"))
+    parser.add_argument("--tfbert", default=os.path.join(ROOT, "bin", "tfbert"), help="the command (default: bin/tfbert)")
+    parser.add_argument("--precision", default="bf16", help="besides fp32, as in bf16,fp16 (default: bf16)")
+    args = parser.parse_args()
+    if not os.path.isfile(args.data):
+        parser.error(f"no data set at {args.data}: give --data dev-v1.1.json, or set TFBERT_SHARED")
+    with tempfile.TemporaryDirectory(prefix="tfbert-quality-") as work:
+        os.chdir(work)
+
+        def tfbert(*command):
+            done = subprocess.run([args.tfbert, *command], stdout=subprocess.PIPE, text=True)
+            if done.returncode != 0:
+                sys.exit(f"quality: tfbert {' '.join(command)} failed")
+            return done.stdout
+
+        def export(name, *flags):
+            tfbert("export", args.checkpoint, name, *flags)
+
+        def predict(model, *flags):
+            tfbert("predict", "--model", model, "--predict_file", args.data, "--output_dir", "out", "--save_logits", "logits.npy", *flags)
+            os.rename("logits.npy", "out/logits.npy")
+
+        export("reference")
+        predict("reference", "--pad_to_max")
+        os.rename("out", "scripts")
+        rows = [("reference graph, float32", "reference", [])]
+        export("fp32", "--graph", "fused")
+        rows.append(("fused graph, float32", "fp32", []))
+        for p in args.precision.split(","):
+            export(p, "--graph", "fused", "--precision", p)
+            rows.append((f"rewrite to {p}", "reference", ["--precision", p, "--require_precision"]))
+            rows.append((f"fused graph, {p}", p, []))
+        table = []
+        for name, model, flags in rows:
+            predict(model, *flags)
+            c = json.loads(tfbert("compare", "scripts", "out", "--predict_file", args.data, "--json"))
+            if not table:
+                score = c["scores"]["a"]
+                table.append(f"| reference graph, float32, `--pad_to_max` | {score['exact_match']:.2f} | {score['f1']:.2f} | – | – | – | – |")
+            score = c["scores"]["b"]
+            table.append(f"| {name} | {score['exact_match']:.2f} | {score['f1']:.2f} | {c['answers']} | {c['top_five']} | {c['nbest']} "
+                         f"| {c['logits']['largest']:.1e} |")
+    print(f"{c['questions']} questions\n\n| | EM | F1 | other answers | other top fives | other n-best lists | logits moved by |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    print("\n".join(table))
+
+
+if __name__ == "__main__":
+    main()
