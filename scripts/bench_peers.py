@@ -18,6 +18,9 @@ process that has just started; the others are given the features, are warm, and 
 round runs every contestant once, so that what else the machine does meets all; a ratio is the median
 of those of the rounds. The logits of all are compared with the reference graph's, which shows that
 the work is the same; with --checkpoint the answers' EM and F1 stand beside it.
+
+With --device cuda, tfbert and PyTorch run on the GPU: the reference graph in float32 and the fused
+graph in float16 under XLA, against PyTorch in both types.
 """
 
 import argparse
@@ -142,14 +145,14 @@ def make_onnx(work):
 # ---- other runtimes, each in a process of its own ----
 
 
-def tensorflow_peer(work, threads):
+def tensorflow_peer(work, threads, device):
     """The reference graph by TensorFlow's Python, as the reference scripts run it."""
     import tensorflow.compat.v1 as tf
 
     tf.disable_eager_execution()
     session = tf.Session(graph=tf.Graph())
     with session.graph.as_default():
-        signature = tf.saved_model.load(session, ["serve"], os.path.join(work, "reference")).signature_def["serving_default"]
+        signature = tf.saved_model.load(session, ["serve"], os.path.join(work, "reference-fp32")).signature_def["serving_default"]
     fetches = [signature.outputs[key].name for key in ("start_logits", "end_logits")]
 
     def predict(unique, *sides):
@@ -160,17 +163,17 @@ def tensorflow_peer(work, threads):
 
 
 def torch_peer(dtype):
-    def peer(work, threads):
+    def peer(work, threads, device):
         import torch
 
         torch.set_num_threads(threads)
-        model = torch_model(work).to(getattr(torch, dtype))
+        model = torch_model(work).to(device, getattr(torch, dtype))
 
-        def predict(unique, ids, mask, segments):
+        def predict(unique, *sides):
             with torch.inference_mode():
-                out = model(input_ids=torch.from_numpy(ids).long(), attention_mask=torch.from_numpy(mask).long(),
-                            token_type_ids=torch.from_numpy(segments).long())
-                return out.start_logits.float().numpy(), out.end_logits.float().numpy()
+                ids, mask, segments = (torch.from_numpy(side).to(device).long() for side in sides)
+                out = model(input_ids=ids, attention_mask=mask, token_type_ids=segments)
+                return out.start_logits.float().cpu().numpy(), out.end_logits.float().cpu().numpy()
 
         return predict
 
@@ -178,7 +181,7 @@ def torch_peer(dtype):
 
 
 def onnx_peer(name):
-    def peer(work, threads):
+    def peer(work, threads, device):
         import onnxruntime
         import numpy as np
 
@@ -197,7 +200,7 @@ def onnx_peer(name):
 def limit_peer(dtype):
     """The matrix products of the layers alone, with their biases, each with weights of its own."""
 
-    def peer(work, threads):
+    def peer(work, threads, device):
         import torch
 
         torch.set_num_threads(threads)
@@ -224,20 +227,25 @@ PEERS = {
     "TensorFlow reference graph fp32": tensorflow_peer,
     "PyTorch fp32": torch_peer("float32"),
     "PyTorch bf16": torch_peer("bfloat16"),
+    "PyTorch fp16": torch_peer("float16"),
     "ONNX Runtime fp32": onnx_peer("fp32"),
     "ONNX Runtime dynamic int8": onnx_peer("int8"),
     "matrix products alone fp32": limit_peer("float32"),
     "matrix products alone bf16": limit_peer("bfloat16"),
 }
-REFERENCE = next(iter(PEERS))
+REFERENCE = "TensorFlow reference graph fp32"
+CONTESTANTS = {
+    "cpu": ["tfbert reference fp32", "tfbert fused fp32", "tfbert fused bf16"] + [name for name in PEERS if not name.endswith("fp16")],
+    "cuda": ["tfbert reference fp32", "tfbert fused fp16", "PyTorch fp32", "PyTorch fp16"],
+}
 
 
-def serve(name, work, threads):
+def serve(name, work, threads, device):
     """Answer each line of standard input, the work to do, by one with the seconds that it took."""
     import numpy as np
 
     stdout, sys.stdout = sys.stdout, sys.stderr
-    predict = PEERS[name](work, threads)
+    predict = PEERS[name](work, threads, device)
 
     def full(batch, seconds):
         random = np.random.default_rng(2)
@@ -280,7 +288,8 @@ def serve(name, work, threads):
 class Peer:
     def __init__(self, name, args):
         self.process = subprocess.Popen(
-            [sys.executable, __file__, "--serve", name, "--work_dir", args.work_dir, "--threads", str(args.threads)],
+            [sys.executable, __file__, "--serve", name, "--work_dir", args.work_dir, "--threads", str(args.threads),
+             "--device", args.device],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.answer()
 
@@ -296,19 +305,25 @@ class Peer:
 
 
 class Tfbert:
-    def __init__(self, model, args):
-        self.model, self.args = os.path.join(args.work_dir, model), args
+    def __init__(self, name, args):
+        self.model, self.args = os.path.join(args.work_dir, model_folder(name)), args
+        self.flags = ["--use_xla"] if name.endswith("fp16") else []
 
     def do(self, work, batch=0, seconds=0, logits=""):
         if work == "full":
             out = run([self.args.tfbert, "bench", "--model", self.model, "--max_seq_length", FULL_LENGTH, "--predict_batch_size", batch,
-                       "--num_iterations", 3, "--duration", f"{seconds}s", "--format", "json"])
+                       "--num_iterations", 3, "--duration", f"{seconds}s", "--format", "json"] + self.flags)
             return json.loads(out)[0]["throughput"]
         out = run([self.args.tfbert, "predict", "--model", self.model, "--predict_file", os.path.join(self.args.work_dir, "data.json"),
                    "--doc_stride", STRIDE, "--predict_batch_size", DEV_BATCH, "--output_dir", os.path.join(self.args.work_dir, "out"),
-                   "--save_logits", logits, "--json"])
+                   "--save_logits", logits, "--json"] + self.flags)
         report = json.loads(out)
         return report["windows"] / report["seconds"]
+
+
+def model_folder(name):
+    """The folder of a model of tfbert's: fused-bf16 for "tfbert fused bf16"."""
+    return "-".join(name.split()[1:])
 
 
 def run(command):
@@ -335,10 +350,13 @@ def prepare(args):
         os.symlink(os.path.abspath(args.checkpoint), checkpoint)
     else:
         run(step + ["checkpoint", "--vocab", args.vocab])
-    for name, flags in {"reference": [], "fused-fp32": ["--graph", "fused"], "fused-bf16": ["--graph", "fused", "--precision", "bf16"]}.items():
-        run([args.tfbert, "export", checkpoint, os.path.join(work, name)] + flags)
+    for name in CONTESTANTS[args.device]:
+        if name.startswith("tfbert"):
+            _, graph, precision = name.split()
+            run([args.tfbert, "export", checkpoint, os.path.join(work, model_folder(name)), "--graph", graph, "--precision", precision])
     run(step + ["weights"])
-    run(step + ["onnx"])
+    if args.device == "cpu":
+        run(step + ["onnx"])
     with open(args.data, encoding="utf-8") as f:
         data = json.load(f)
     total = sum(len(p["qas"]) for article in data["data"] for p in article["paragraphs"])
@@ -392,13 +410,12 @@ def compare(args):
     import numpy as np
 
     units = bf16_units()
-    skipped = [] if units else [name for name in PEERS if name.endswith("bf16")] + ["tfbert fused bf16"]
-    everybody = ["tfbert reference fp32", "tfbert fused fp32", "tfbert fused bf16"] + list(PEERS)
-    everybody = [name for name in everybody if name not in skipped and re.search(args.only, name)]
-    contestants = {name: Tfbert("-".join(name.removesuffix(" fp32" if "reference" in name else "").split()[1:]), args)
-                   if name.startswith("tfbert") else Peer(name, args) for name in everybody}
+    everybody = [name for name in CONTESTANTS[args.device] if re.search(args.only, name)]
+    skipped = [] if units else [name for name in everybody if name.endswith("bf16")]
+    everybody = [name for name in everybody if name not in skipped]
+    contestants = {name: (Tfbert if name.startswith("tfbert") else Peer)(name, args) for name in everybody}
     works = {f"batch of {b}": (dict(work="full", batch=b, seconds=args.seconds), everybody) for b in (8, 1)}
-    works["dev set"] = (dict(work="dev"), [n for n in everybody if n != "tfbert reference fp32" and "alone" not in n])
+    works["dev set"] = (dict(work="dev"), [n for n in everybody if (n != "tfbert reference fp32" or args.device != "cpu") and "alone" not in n])
     results = {}
     for work, (task, names) in works.items():
         for n in range(args.rounds):
@@ -412,12 +429,12 @@ def compare(args):
     def load(name):
         return np.load(os.path.join(args.work_dir, f"logits {name}.npy"))
 
-    moved, scores = {}, {}
+    moved, scores, reference_name = {}, {}, REFERENCE if REFERENCE in contestants else everybody[0]
     if args.checkpoint:
         scores = {name: score(args, name) for name in results["dev set"]}
-    if REFERENCE in contestants:
+    if reference_name in results["dev set"]:
         mask = np.load(os.path.join(args.work_dir, "features.npz"))["input_mask"].astype(bool)
-        reference = load(REFERENCE).transpose(0, 2, 1)[mask]
+        reference = load(reference_name).transpose(0, 2, 1)[mask]
         for name in results["dev set"]:
             by = np.abs(load(name).transpose(0, 2, 1)[mask] - reference)
             moved[name] = float(by.max())
@@ -460,6 +477,7 @@ GOALS = [
     ("batch of 1", "tfbert fused bf16", "PyTorch bf16", 1.0),
     ("batch of 8", "tfbert fused bf16", "matrix products alone bf16", 0.85),
     ("batch of 1", "tfbert fused bf16", "matrix products alone bf16", 0.70),
+    ("batch of 8", "tfbert fused fp16", "PyTorch fp16", 1.2),
     ("batch of 8", "tfbert fused fp32", "matrix products alone fp32", 0.85),
     ("batch of 1", "tfbert fused fp32", "matrix products alone fp32", 0.70),
 ]
@@ -514,6 +532,7 @@ def main():
     parser.add_argument("--questions", type=int, default=256, help="of --data, for the dev set's work")
     parser.add_argument("--only", default="", help="regular expression of the contestants to run")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--device", choices=CONTESTANTS, default="cpu")
     parser.add_argument("--json", help="file for every figure of every round")
     parser.add_argument("--work_dir", help=argparse.SUPPRESS)
     parser.add_argument("--serve", help=argparse.SUPPRESS)
@@ -521,11 +540,11 @@ def main():
     args = parser.parse_args()
     os.environ.update(TF_CPP_MIN_LOG_LEVEL="2", TOKENIZERS_PARALLELISM="false", RAYON_NUM_THREADS="1", HF_HUB_OFFLINE="1")
     if args.serve:
-        return serve(args.serve, args.work_dir, args.threads)
+        return serve(args.serve, args.work_dir, args.threads, args.device)
     if args.step:
         work = args.work_dir
         steps = {"checkpoint": lambda: make_checkpoint(os.path.join(work, "checkpoint"), args.vocab), "onnx": lambda: make_onnx(work),
-                 "weights": lambda: save_weights(os.path.join(work, "reference"), os.path.join(work, "weights.npz"))}
+                 "weights": lambda: save_weights(os.path.join(work, "reference-fp32"), os.path.join(work, "weights.npz"))}
         return steps[args.step]()
     if not os.path.isfile(args.data):
         parser.error(f"no data set at {args.data}: give --data dev-v1.1.json, or set TFBERT_SHARED")

@@ -25,7 +25,7 @@ def main():
     parser.add_argument("--data", default=os.path.join(shared, "data", "dev-v1.1.json"), help="SQuAD 1.1's dev set (default: in $TFBERT_SHARED/data)")
     parser.add_argument("--checkpoint", default=os.path.join(ROOT, "testdata", "models", "minilm-squad"))
     parser.add_argument("--tfbert", default=os.path.join(ROOT, "bin", "tfbert"), help="the command (default: bin/tfbert)")
-    parser.add_argument("--precision", default="bf16", help="besides fp32, as in bf16,fp16 (default: bf16)")
+    parser.add_argument("--precision", default="bf16", help="besides fp32, as in bf16,fp16 or '' (default: bf16)")
     args = parser.parse_args()
     if not os.path.isfile(args.data):
         parser.error(f"no data set at {args.data}: give --data dev-v1.1.json, or set TFBERT_SHARED")
@@ -51,7 +51,7 @@ def main():
         rows = [("reference graph, float32", "reference", [])]
         export("fp32", "--graph", "fused")
         rows.append(("fused graph, float32", "fp32", []))
-        for p in args.precision.split(","):
+        for p in filter(None, args.precision.split(",")):
             export(p, "--graph", "fused", "--precision", p)
             rows.append((f"rewrite to {p}", "reference", ["--precision", p, "--require_precision"]))
             rows.append((f"fused graph, {p}", p, []))
