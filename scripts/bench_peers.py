@@ -418,6 +418,8 @@ def compare(args):
     works["dev set"] = (dict(work="dev"), [n for n in everybody if (n != "tfbert reference fp32" or args.device != "cpu") and "alone" not in n])
     results = {}
     for work, (task, names) in works.items():
+        if not re.search(args.work, work):
+            continue
         for n in range(args.rounds):
             for name in names:
                 if task["work"] == "dev":
@@ -431,8 +433,8 @@ def compare(args):
 
     moved, scores, reference_name = {}, {}, REFERENCE if REFERENCE in contestants else everybody[0]
     if args.checkpoint:
-        scores = {name: score(args, name) for name in results["dev set"]}
-    if reference_name in results["dev set"]:
+        scores = {name: score(args, name) for name in results.get("dev set", {})}
+    if reference_name in results.get("dev set", {}):
         mask = np.load(os.path.join(args.work_dir, "features.npz"))["input_mask"].astype(bool)
         reference = load(reference_name).transpose(0, 2, 1)[mask]
         for name in results["dev set"]:
@@ -444,7 +446,7 @@ def compare(args):
         if isinstance(contestant, Peer):
             contestant.process.stdin.close()
             contestant.process.wait()
-    return {"machine": machine(units), "skipped": skipped, "results": results, "moved": moved, "scores": scores, "tokenizing": tokenizing(args)}
+    return {"machine": machine(units), "skipped": skipped, "results": results, "moved": moved, "scores": scores, "tokenizing": tokenizing(args) if re.search(args.work, "tokenizing") else {}}
 
 
 def score(args, name):
@@ -501,11 +503,14 @@ def report(r):
                          + (f" {r['moved'].get(name, float('nan')):.1g} |" if dev else "")
                          + ("".join(f" {r['scores'][name][k]:.2f} |" for k in ("exact_match", "f1")) if dev and r["scores"] else ""))
         lines.append("")
-    lines += ["**tokenizing**, one core", "", "| | tfbert | Hugging Face's tokenizers | ratio |", "| --- | --- | --- | --- |"]
+    if r["tokenizing"]:
+        lines += ["**tokenizing**, one core", "", "| | tfbert | Hugging Face's tokenizers | ratio |", "| --- | --- | --- | --- |"]
     for what, rounds in r["tokenizing"].items():
         ours, theirs = zip(*rounds)
         lines.append(f"| {what} | {statistics.median(ours):,.0f} | {statistics.median(theirs):,.0f} | {ratio(ours, theirs):.1f} |")
-    lines += ["", "**goals**", "", "| work | | against | at least | measured |", "| --- | --- | --- | --- | --- |"]
+    if r["tokenizing"]:
+        lines.append("")
+    lines += ["**goals**", "", "| work | | against | at least | measured |", "| --- | --- | --- | --- | --- |"]
     goals = list(GOALS)
     dev = r["results"].get("dev set", {})
     ours = [name for name in dev if name.startswith("tfbert")]
@@ -531,6 +536,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=4, help="of a contestant's turn with full windows")
     parser.add_argument("--questions", type=int, default=256, help="of --data, for the dev set's work")
     parser.add_argument("--only", default="", help="regular expression of the contestants to run")
+    parser.add_argument("--work", default="", help="regular expression of the kinds of work to do")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--device", choices=CONTESTANTS, default="cpu")
     parser.add_argument("--json", help="file for every figure of every round")
