@@ -29,6 +29,7 @@ def main():
     args = parser.parse_args()
     if not os.path.isfile(args.data):
         parser.error(f"no data set at {args.data}: give --data dev-v1.1.json, or set TFBERT_SHARED")
+    args.data, args.checkpoint, args.tfbert = map(os.path.abspath, (args.data, args.checkpoint, args.tfbert))
     with tempfile.TemporaryDirectory(prefix="tfbert-quality-") as work:
         os.chdir(work)
 
