@@ -39,8 +39,9 @@ puts it into the user's cache, where every tfbert program finds it.`,
 			if verbose {
 				level = slog.LevelInfo
 			}
-			stderr := os.Stderr
-			opts.Log = slog.New(slog.NewTextHandler(forward{&stderr}, &slog.HandlerOptions{Level: level}))
+			var stderr forward
+			stderr.to.Store(os.Stderr)
+			opts.Log = slog.New(slog.NewTextHandler(&stderr, &slog.HandlerOptions{Level: level}))
 			stages := stages{}
 			opts.Progress = stages.show
 			in, err := libtf.Install(cmd.Context(), opts)

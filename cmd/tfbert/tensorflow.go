@@ -3,6 +3,7 @@ package main
 import (
 	"log/slog"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/tfbert/go/tf"
@@ -26,25 +27,26 @@ func loadTensorFlow() error {
 	if verbose {
 		level = slog.LevelInfo
 	}
-	stderr := os.Stderr
-	log := slog.New(slog.NewTextHandler(forward{&stderr}, &slog.HandlerOptions{Level: level}))
+	var stderr forward
+	stderr.to.Store(os.Stderr)
+	log := slog.New(slog.NewTextHandler(&stderr, &slog.HandlerOptions{Level: level}))
 	stop, err := tf.CaptureLogs(log)
 	if err != nil {
 		return err
 	}
-	stderr = os.Stderr // the real one, now that file descriptor 2 is the library's
+	stderr.to.Store(os.Stderr) // the real one, now that file descriptor 2 is the library's
 	stopLogs = stop
 	start := time.Now()
 	defer func() { libraryLoad = time.Since(start) }()
 	return tf.Load("")
 }
 
-// forward writes to what f is at the time.
-type forward struct{ f **os.File }
+// forward writes to a file that may change while lines are written.
+type forward struct{ to atomic.Pointer[os.File] }
 
-func (w forward) Write(b []byte) (int, error) {
+func (w *forward) Write(b []byte) (int, error) {
 	clearBar()
-	return (*w.f).Write(b)
+	return w.to.Load().Write(b)
 }
 
 // releaseTensorFlow shows the last lines of TensorFlow's log.
