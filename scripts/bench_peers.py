@@ -13,8 +13,9 @@ kinds of work are
                   length for all others
     tokenizing    all of --data on one core: bare word pieces, and encoding of the pairs
 
-tfbert's time over the dev set is that of its whole predict path, from the file to the answers, in a
-process that has just started; the others are given the features, are warm, and need not decode. Each
+tfbert's time over the dev set is that of its whole predict path, from the file to the answers, once its
+model is open; it meets each shape for the first time in every round. The others are given the features,
+are warm after the first round, and need not decode. Each
 round runs every contestant once, so that what else the machine does meets all; a ratio is the median
 of those of the rounds. The logits of all are compared with the reference graph's, which shows that
 the work is the same; with --checkpoint the answers' EM and F1 stand beside it.
