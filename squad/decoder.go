@@ -53,9 +53,14 @@ type Candidate struct {
 
 	// Window is the feature, counted within the example, from whose tokens StartWord to EndWord,
 	// both included, the candidate was read; they are words of the example. All are -1 where there
-	// is no text.
-	Window, StartWord, EndWord int
+	// is no text. Text begins at byte Offset of those words, joined by spaces.
+	Window, StartWord, EndWord, Offset int
 }
+
+func (c *Candidate) score() float64 { return c.StartLogit + c.EndLogit }
+
+// noScore is the score of "no answer" before any window is looked at.
+const noScore = 1000000.0
 
 // emptyAnswer is the text that the reference scripts give where they find none.
 const emptyAnswer = "empty"
@@ -135,7 +140,7 @@ func checkResult(f *Feature, r *RawResult) error {
 // spans returns the spans that could be the answer, best first, and the one that is "no answer".
 func (d *Decoder) spans(features []Feature, results []RawResult) (spans []span, null span) {
 	n, maxLength := cmp.Or(d.NBestSize, 20), cmp.Or(d.MaxAnswerLength, 30)
-	null.score = 1000000 // no window yet
+	null.score = noScore
 	var starts, ends []int32
 	for i := range features {
 		f, start, end := &features[i], results[i].StartLogits, results[i].EndLogits
@@ -178,7 +183,7 @@ func (d *Decoder) nBest(ex *Example, features []Feature, spans []span, null span
 		if len(list) == n {
 			break
 		}
-		c := Candidate{StartLogit: s.start, EndLogit: s.end, Window: -1, StartWord: -1, EndWord: -1}
+		c := noText("", s.start, s.end)
 		if s.from > 0 {
 			f := &features[s.window]
 			c.Window = int(s.window)
@@ -186,7 +191,7 @@ func (d *Decoder) nBest(ex *Example, features []Feature, spans []span, null span
 			c.EndWord, _ = f.TokenToOrig(int(s.to))
 			t := f.doc.tokenizer
 			pred := joinPieces(t.Vocab, f.InputIDs[s.from:s.to+1])
-			c.Text = finalText(pred, strings.Join(ex.Words[c.StartWord:c.EndWord+1], " "), t)
+			c.Text, c.Offset = finalText(pred, strings.Join(ex.Words[c.StartWord:c.EndWord+1], " "), t)
 			if seen[c.Text] {
 				continue
 			}
@@ -195,29 +200,76 @@ func (d *Decoder) nBest(ex *Example, features []Feature, spans []span, null span
 		list = append(list, c)
 	}
 	if d.WithNegative && !seen[""] {
-		list = append(list, Candidate{StartLogit: null.start, EndLogit: null.end, Window: -1, StartWord: -1, EndWord: -1})
+		list = append(list, noText("", null.start, null.end))
 	}
 	if len(list) == 0 {
-		list = append(list, Candidate{Text: emptyAnswer, Window: -1, StartWord: -1, EndWord: -1})
+		list = append(list, noText(emptyAnswer, 0, 0))
 	}
 	return list
+}
+
+// noText is a candidate that is not of the passage.
+func noText(text string, start, end float64) Candidate {
+	return Candidate{Text: text, StartLogit: start, EndLogit: end, Window: -1, StartWord: -1, EndWord: -1}
 }
 
 // setProbabilities sets the softmax over the scores of list, summed in its order.
 func setProbabilities(list []Candidate) {
 	best := math.Inf(-1)
 	for _, c := range list {
-		best = max(best, c.StartLogit+c.EndLogit)
+		best = max(best, c.score())
 	}
 	sum := 0.0
 	for i := range list {
 		c := &list[i]
-		c.Probability = pymath.Exp(c.StartLogit + c.EndLogit - best)
+		c.Probability = pymath.Exp(c.score() - best)
 		sum += c.Probability
 	}
 	for i := range list {
 		list[i].Probability /= sum
 	}
+}
+
+// Merge ranks the answers to one question from several passages, given what Decode made of each, as
+// if the passages were windows of one: "no answer" has the least of their scores. But like texts of
+// different passages both stay. It also returns which of predictions each candidate is of, -1 where
+// it is no text.
+func (d *Decoder) Merge(predictions []Prediction) (merged Prediction, of []int) {
+	type source struct {
+		Candidate
+		of int
+	}
+	var list []source
+	null := source{noText("", 0, 0), -1}
+	score := noScore
+	for i, p := range predictions {
+		merged.ID = p.ID
+		for _, c := range p.NBest {
+			if c.Window >= 0 {
+				list = append(list, source{c, i})
+			} else if p.NullOdds != noScore && c.score() < score {
+				null.Candidate, score = c, c.score()
+			}
+		}
+	}
+	better := func(a, b source) int { return cmp.Compare(b.score(), a.score()) }
+	n := cmp.Or(d.NBestSize, 20)
+	slices.SortStableFunc(list, better)
+	list = list[:min(n, len(list))]
+	switch {
+	case d.WithNegative:
+		at, _ := slices.BinarySearchFunc(list, null, func(c, null source) int { return cmp.Or(better(c, null), -1) })
+		list = slices.Insert(list, at, null)
+		list = list[:min(len(list), max(n, at+1))]
+	case len(list) == 0:
+		list = append(list, source{noText(emptyAnswer, 0, 0), -1})
+	}
+	for _, s := range list {
+		merged.NBest, of = append(merged.NBest, s.Candidate), append(of, s.of)
+	}
+	setProbabilities(merged.NBest)
+	d.choose(&merged, score)
+	return merged, of
 }
 
 // choose sets the answer from the n-best list and the score of "no answer".

@@ -3,6 +3,7 @@ package squad
 import (
 	"io"
 	"iter"
+	"unicode/utf8"
 )
 
 // An Example is one question and the words of its passage. Examples of one paragraph share Words,
@@ -77,24 +78,58 @@ func First(n int, examples iter.Seq2[*Example, error]) iter.Seq2[*Example, error
 
 // Words splits a passage as the reference scripts do: on space, tab, carriage return, line feed
 // and U+202F, and on no other white space.
-func Words(context string) []string {
-	var words []string
-	start := -1 // of the word that the loop is in
-	for i, r := range context {
+func Words(context string) []string { return NewPassage(context).Words }
+
+// A Passage is the text that questions are asked of, with the places of its words. All places are
+// counted in code points from the start of the text, as the data sets count them.
+type Passage struct {
+	Words  []string // as Words splits the text
+	starts []int32
+}
+
+// NewPassage finds the words of a text.
+func NewPassage(text string) *Passage {
+	p := &Passage{}
+	start, n := -1, 0 // the word that the loop is in, and the code points before i
+	for i, r := range text {
 		switch r {
 		case ' ', '\t', '\r', '\n', '\u202f':
 			if start >= 0 {
-				words = append(words, context[start:i])
+				p.Words = append(p.Words, text[start:i])
 				start = -1
 			}
 		default:
 			if start < 0 {
 				start = i
+				p.starts = append(p.starts, int32(n))
 			}
 		}
+		n++
 	}
 	if start >= 0 {
-		words = append(words, context[start:])
+		p.Words = append(p.Words, text[start:])
 	}
-	return words
+	return p
+}
+
+// Span returns the place of the words from first to last, both included.
+func (p *Passage) Span(first, last int) (start, end int) {
+	return int(p.starts[first]), int(p.starts[last]) + utf8.RuneCountInString(p.Words[last])
+}
+
+// Locate returns the place of a candidate's text, not ok where it is not a text of the passage.
+// Between two of its words the passage may have more, or other, white space than the text.
+func (p *Passage) Locate(c *Candidate) (start, end int, ok bool) {
+	if c.Window < 0 || c.Text == "" {
+		return 0, 0, false
+	}
+	place := func(offset int) int { // of a byte of the words joined by spaces, and no space
+		i := c.StartWord
+		for offset > len(p.Words[i]) {
+			offset -= len(p.Words[i]) + 1
+			i++
+		}
+		return int(p.starts[i]) + utf8.RuneCountInString(p.Words[i][:offset])
+	}
+	return place(c.Offset), place(c.Offset + len(c.Text)), true
 }

@@ -16,6 +16,21 @@ type Featurizer struct {
 	MaxSeqLength   int // tokens of a feature; 384
 	DocStride      int // word pieces from a window to the next; 128
 	MaxQueryLength int // word pieces of a question that are kept; 64
+
+	// MaxWindows bounds the memory of one example: one that needs more windows is a
+	// TooManyWindowsError. 0 is no limit.
+	MaxWindows int
+}
+
+// A TooManyWindowsError says that an example exceeds Featurizer.MaxWindows.
+type TooManyWindowsError struct {
+	ID             string // of the question
+	Windows, Limit int
+}
+
+func (e *TooManyWindowsError) Error() string {
+	return fmt.Sprintf("squad: features: question %q: the passage makes %d windows, more than %d: shorten it or raise doc_stride",
+		e.ID, e.Windows, e.Limit)
 }
 
 // firstUniqueID is the UniqueID of a file's first feature.
@@ -47,7 +62,8 @@ func (f *Featurizer) Windows(examples iter.Seq2[*Example, error]) iter.Seq2[*Win
 				yield(nil, err)
 				return
 			}
-			if !yield(b.windows(ex), nil) {
+			w, err := b.windows(ex)
+			if !yield(w, err) || err != nil {
 				return
 			}
 		}
@@ -118,7 +134,7 @@ func (f *Featurizer) builder() (*featureBuilder, error) {
 	return b, nil
 }
 
-func (b *featureBuilder) windows(ex *Example) *Windows {
+func (b *featureBuilder) windows(ex *Example) (*Windows, error) {
 	if b.doc == nil || !sameSlice(b.words, ex.Words) {
 		b.words, b.doc = ex.Words, newDocument(b.Tokenizer, ex.Words)
 	}
@@ -128,6 +144,9 @@ func (b *featureBuilder) windows(ex *Example) *Windows {
 	docStart := len(b.query) + 2
 	room := b.MaxSeqLength - docStart - 1
 	spans := windows{len(b.doc.pieces), room, min(room, b.DocStride)}
+	if n := spans.count(); b.MaxWindows > 0 && n > b.MaxWindows {
+		return nil, &TooManyWindowsError{ex.ID, n, b.MaxWindows}
+	}
 	w := &Windows{Example: ex, Features: make([]Feature, spans.count())}
 	backing := make([]int32, 3*b.MaxSeqLength*len(w.Features))
 	next := func() []int32 {
@@ -161,7 +180,7 @@ func (b *featureBuilder) windows(ex *Example) *Windows {
 		b.uniqueID++
 	}
 	b.example++
-	return w
+	return w, nil
 }
 
 func newDocument(t *wordpiece.Tokenizer, words []string) *document {

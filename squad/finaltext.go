@@ -9,19 +9,19 @@ import (
 	"github.com/tfbert/go/wordpiece"
 )
 
-// finalText returns the part of orig, words of the passage, that pred, word pieces put together,
-// was tokenised from: "steve smith" in "Steve Smith's" is "Steve Smith". Both are compared as the
+// finalText returns the part of orig, words of the passage, and its offset there, that pred, word
+// pieces put together, was tokenised from: "steve smith" in "Steve Smith's" is "Steve Smith". Both are compared as the
 // basic tokenizer leaves them and then counted along without their spaces, so where tokenising
 // adds or drops characters there is no telling, and the answer is all of orig.
 //
 // It follows get_final_text of run_squad.py in every detail, among them that the first match
 // counts even if the prediction was a later one.
-func finalText(pred, orig string, t *wordpiece.Tokenizer) string {
+func finalText(pred, orig string, t *wordpiece.Tokenizer) (text string, offset int) {
 	var buf [256]byte
 	tok := t.AppendBasic(buf[:0], orig)
 	p := bytes.Index(tok, []byte(pred))
 	if pred == "" || p < 0 || countNonSpace(tok) != countNonSpace([]byte(orig)) {
-		return orig
+		return orig, 0
 	}
 	// The match has its first and last character at these places among all that are not spaces.
 	// It neither begins nor ends with a space, for joinPieces makes no such text.
@@ -30,7 +30,7 @@ func finalText(pred, orig string, t *wordpiece.Tokenizer) string {
 	start := nonSpace(orig, first)
 	end := start + nonSpace(orig[start:], last-first)
 	_, size := utf8.DecodeRuneInString(orig[end:])
-	return orig[start : end+size]
+	return orig[start : end+size], start
 }
 
 // countNonSpace returns the number of code points of s that are not U+0020.

@@ -38,12 +38,12 @@ var finalTexts = []struct{ name, pred, orig, want string }{
 func TestFinalText(t *testing.T) {
 	for _, tt := range finalTexts {
 		t.Run(tt.name, func(t *testing.T) {
-			assert.Equal(t, tt.want, finalText(tt.pred, tt.orig, &wordpiece.Tokenizer{}))
+			assert.Equal(t, tt.want, textAndPlace(t, tt.pred, tt.orig, &wordpiece.Tokenizer{}))
 			assert.Equal(t, tt.want, finalTextByTheBook(tt.pred, tt.orig, &wordpiece.Tokenizer{}))
 		})
 	}
-	assert.Equal(t, "Steve Smith's", finalText("steve smith", "Steve Smith's", &wordpiece.Tokenizer{Cased: true}))
-	assert.Equal(t, "Steve Smith", finalText("Steve Smith", "Steve Smith's", &wordpiece.Tokenizer{Cased: true}))
+	assert.Equal(t, "Steve Smith's", textAndPlace(t, "steve smith", "Steve Smith's", &wordpiece.Tokenizer{Cased: true}))
+	assert.Equal(t, "Steve Smith", textAndPlace(t, "Steve Smith", "Steve Smith's", &wordpiece.Tokenizer{Cased: true}))
 }
 
 // finalTextByTheBook takes the same steps as get_final_text, with its maps of code points.
@@ -80,6 +80,14 @@ func finalTextByTheBook(pred, orig string, t *wordpiece.Tokenizer) string {
 	return string([]rune(orig)[origMap[i] : origMap[j]+1])
 }
 
+// textAndPlace checks the offset of a final text and returns the text.
+func textAndPlace(t *testing.T, pred, orig string, tok *wordpiece.Tokenizer) string {
+	t.Helper()
+	text, offset := finalText(pred, orig, tok)
+	require.Equal(t, text, orig[offset:offset+len(text)])
+	return text
+}
+
 func FuzzFinalText(f *testing.F) {
 	for _, tt := range finalTexts {
 		f.Add(tt.pred, tt.orig, false)
@@ -88,12 +96,12 @@ func FuzzFinalText(f *testing.F) {
 		pred, orig = strings.ToValidUTF8(pred, "?"), strings.ToValidUTF8(orig, "?")
 		pred = strings.Join(pytext.Fields(pred), " ") // as joinPieces makes it
 		tok := &wordpiece.Tokenizer{Cased: cased}
-		require.Equal(t, finalTextByTheBook(pred, orig, tok), finalText(pred, orig, tok))
+		require.Equal(t, finalTextByTheBook(pred, orig, tok), textAndPlace(t, pred, orig, tok))
 		// Nearly no random prediction is in the text, but every part of its tokens is.
 		words := tok.Basic(orig)
 		for i := range words {
 			pred := strings.Join(words[i:min(i+3, len(words))], " ")
-			require.Equal(t, finalTextByTheBook(pred, orig, tok), finalText(pred, orig, tok))
+			require.Equal(t, finalTextByTheBook(pred, orig, tok), textAndPlace(t, pred, orig, tok))
 		}
 	})
 }
@@ -130,5 +138,5 @@ func TestJoinPieces(t *testing.T) {
 // TestFinalTextIsLinear would take minutes if the cost grew with the square of the text.
 func TestFinalTextIsLinear(t *testing.T) {
 	orig := strings.Repeat("É, ", 1<<18) + "x"
-	assert.Equal(t, "x", finalText("x", orig, &wordpiece.Tokenizer{}))
+	assert.Equal(t, "x", textAndPlace(t, "x", orig, &wordpiece.Tokenizer{}))
 }

@@ -41,7 +41,11 @@ func (a *Answerer) Answer(ctx context.Context, question, document string) (Predi
 	if err != nil {
 		return Prediction{}, err
 	}
-	t := newTask(b.windows(&Example{Question: question, Words: Words(document)}))
+	w, err := b.windows(&Example{Question: question, Words: Words(document)})
+	if err != nil {
+		return Prediction{}, err
+	}
+	t := newTask(w)
 	for _, batch := range a.batcher().cut([]*task{t}, true) {
 		if err := a.run(ctx, batch); err != nil {
 			return Prediction{}, err
