@@ -61,7 +61,11 @@ func cacheName(path string, opts *tfbert.ExportOptions) (string, error) {
 		}
 		fmt.Fprintf(digest, "%d\n%s", len(b), b)
 	}
-	return fmt.Sprintf("%s-%x", filepath.Base(folder), digest.Sum(nil)[:6]), nil
+	name := fmt.Sprintf("%s-%x", filepath.Base(folder), digest.Sum(nil)[:6])
+	if opts.Graph == tfbert.FusedGraph {
+		name += fmt.Sprintf("-%s-%v", opts.Graph, opts.Precision)
+	}
+	return name, nil
 }
 
 func exported(dir string) bool {

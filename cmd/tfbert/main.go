@@ -80,7 +80,7 @@ error.`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{flagError(err)} })
 	root.AddCommand(
 		newLib(), newInspect(), newExport(), newTokenize(), newFeatures(), newPredict(),
-		newDecode(), newEvaluate(), newCompare(), newAnswer(), newDemo(), newBench(), newVersion(),
+		newDecode(), newEvaluate(), newCompare(), newAnswer(), newServe(), newDemo(), newBench(), newVersion(),
 	)
 	return root
 }

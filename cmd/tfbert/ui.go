@@ -26,7 +26,7 @@ func plain(err error) string {
 }
 
 var (
-	packages   = regexp.MustCompile(`(?m)(^|: )(?:(?:bench|checkpoint|libtf|npy|savedmodel|squad|tf|tfbert|wordpiece): )+`)
+	packages   = regexp.MustCompile(`(?m)(^|: )(?:(?:batch|bench|checkpoint|libtf|npy|repository|savedmodel|serve|squad|tf|tfbert|wordpiece): )+`)
 	lineBreaks = regexp.MustCompile(`\s*\n\s*`)
 )
 

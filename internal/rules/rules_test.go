@@ -28,20 +28,24 @@ const module = "github.com/tfbert/go/"
 // allowed says which packages of the module each package may import. What is not named here may
 // import none.
 var allowed = map[string][]string{
-	"cmd/tfbert":       {"bench", "tfbert", "savedmodel", "checkpoint", "squad", "squad/prcurve", "wordpiece", "tf", "internal/libtf", "internal/npy", "internal/pyjson"},
-	"tfbert":           {"savedmodel", "checkpoint", "squad", "wordpiece", "tf"},
-	"savedmodel":       {"tf", "internal/libtf", "internal/tfproto"},
-	"squad":            {"wordpiece", "internal/pyjson", "internal/pymath", "internal/pytext"},
-	"squad/prcurve":    {"squad", "internal/figure"},
-	"bench":            {"internal/figure"},
-	"wordpiece":        {"internal/pytext"},
-	"checkpoint":       {"internal/tfproto"},
-	"tf":               {"internal/libtf", "internal/tfproto"},
-	"internal/testenv": {"internal/libtf"},
+	"cmd/tfbert":          {"bench", "serve", "serve/batch", "serve/repository", "tfbert", "savedmodel", "checkpoint", "squad", "squad/prcurve", "wordpiece", "tf", "internal/libtf", "internal/npy", "internal/pyjson"},
+	"tfbert":              {"savedmodel", "checkpoint", "squad", "wordpiece", "tf"},
+	"savedmodel":          {"tf", "internal/libtf", "internal/tfproto"},
+	"squad":               {"wordpiece", "internal/pyjson", "internal/pymath", "internal/pytext"},
+	"squad/prcurve":       {"squad", "internal/figure"},
+	"serve":               {"serve/batch", "serve/page", "serve/repository", "squad", "internal/serveproto", "internal/tfproto"},
+	"serve/repository":    {"serve/batch", "squad", "wordpiece", "internal/serveproto"},
+	"serve/batch":         {"squad"},
+	"bench":               {"internal/figure"},
+	"wordpiece":           {"internal/pytext"},
+	"checkpoint":          {"internal/tfproto"},
+	"tf":                  {"internal/libtf", "internal/tfproto"},
+	"internal/serveproto": {"internal/tfproto"},
+	"internal/testenv":    {"internal/libtf"},
 }
 
 // pure packages never reach the binding, whatever they import.
-var pure = []string{"squad", "squad/prcurve", "wordpiece", "checkpoint", "bench"}
+var pure = []string{"squad", "squad/prcurve", "wordpiece", "checkpoint", "bench", "serve", "serve/batch", "serve/page", "serve/repository"}
 
 type goPackage struct {
 	ImportPath string

@@ -1,0 +1,165 @@
+package serveproto
+
+import (
+	"context"
+	"strings"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/descriptorpb"
+
+	"github.com/tfbert/go/internal/tfproto"
+)
+
+// packages are the official names of our packages.
+var packages = []struct{ ours, official string }{
+	{"tfbert.internal.inference", "inference"},
+	{"tfbert.internal.serving", "tensorflow.serving"},
+	{"tfbert.internal.tfproto", "tensorflow"},
+}
+
+// official gives the official name of a service, method or message.
+func official(name string) string {
+	for _, p := range packages {
+		if rest, ok := strings.CutPrefix(name, p.ours+"."); ok {
+			return p.official + "." + rest
+		}
+	}
+	return name
+}
+
+func register(s grpc.ServiceRegistrar, desc grpc.ServiceDesc, impl any) {
+	desc.ServiceName = official(desc.ServiceName)
+	desc.Methods = append([]grpc.MethodDesc(nil), desc.Methods...)
+	for i, m := range desc.Methods {
+		method := "/" + desc.ServiceName + "/" + m.MethodName
+		handle := m.Handler
+		desc.Methods[i].Handler = func(srv any, ctx context.Context, decode func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
+			if interceptor == nil {
+				return handle(srv, ctx, decode, nil)
+			}
+			// The generated handler tells the interceptor our name for the method.
+			return handle(srv, ctx, decode, func(ctx context.Context, request any, info *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
+				return interceptor(ctx, request, &grpc.UnaryServerInfo{Server: info.Server, FullMethod: method}, h)
+			})
+		}
+	}
+	s.RegisterService(&desc, impl)
+}
+
+// RegisterInference registers inference.GRPCInferenceService.
+func RegisterInference(s grpc.ServiceRegistrar, impl GRPCInferenceServiceServer) {
+	register(s, GRPCInferenceService_ServiceDesc, impl)
+}
+
+// RegisterPrediction registers tensorflow.serving.PredictionService.
+func RegisterPrediction(s grpc.ServiceRegistrar, impl PredictionServiceServer) {
+	register(s, PredictionService_ServiceDesc, impl)
+}
+
+// RegisterModelService registers tensorflow.serving.ModelService.
+func RegisterModelService(s grpc.ServiceRegistrar, impl ModelServiceServer) {
+	register(s, ModelService_ServiceDesc, impl)
+}
+
+// caller calls methods by their official names.
+type caller struct{ grpc.ClientConnInterface }
+
+func (c caller) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+	return c.ClientConnInterface.Invoke(ctx, "/"+official(method[1:]), args, reply, opts...)
+}
+
+func (c caller) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	return c.ClientConnInterface.NewStream(ctx, desc, "/"+official(method[1:]), opts...)
+}
+
+// NewInferenceClient calls inference.GRPCInferenceService.
+func NewInferenceClient(c grpc.ClientConnInterface) GRPCInferenceServiceClient {
+	return NewGRPCInferenceServiceClient(caller{c})
+}
+
+// NewPredictionClient calls tensorflow.serving.PredictionService.
+func NewPredictionClient(c grpc.ClientConnInterface) PredictionServiceClient {
+	return NewPredictionServiceClient(caller{c})
+}
+
+// NewModelClient calls tensorflow.serving.ModelService.
+func NewModelClient(c grpc.ClientConnInterface) ModelServiceClient {
+	return NewModelServiceClient(caller{c})
+}
+
+// A Resolver finds descriptors: ours under their official names, and all others that are linked in.
+type Resolver struct{ ours *protoregistry.Files }
+
+// NewResolver makes the descriptors that gRPC's reflection shows. They are registered nowhere else.
+func NewResolver() (*Resolver, error) {
+	r := &Resolver{new(protoregistry.Files)}
+	for _, from := range []protoreflect.FileDescriptor{tfproto.File_tensorflow_proto, File_inference_proto, File_serving_proto} {
+		file := protodesc.ToFileDescriptorProto(from)
+		rename(file)
+		descriptor, err := protodesc.NewFile(file, r)
+		if err != nil {
+			return nil, err
+		}
+		if err := r.ours.RegisterFile(descriptor); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+// rename gives a file and all that it refers to the official names.
+func rename(file *descriptorpb.FileDescriptorProto) {
+	file.Package = proto.String(strings.TrimSuffix(official(file.GetPackage()+"."), "."))
+	file.Name = proto.String(officialFile(file.GetName()))
+	for i, name := range file.Dependency {
+		file.Dependency[i] = officialFile(name)
+	}
+	var message func(*descriptorpb.DescriptorProto)
+	message = func(m *descriptorpb.DescriptorProto) {
+		for _, f := range m.Field {
+			if f.TypeName != nil {
+				f.TypeName = proto.String("." + official(f.GetTypeName()[1:]))
+			}
+		}
+		for _, nested := range m.NestedType {
+			message(nested)
+		}
+	}
+	for _, m := range file.MessageType {
+		message(m)
+	}
+	for _, s := range file.Service {
+		for _, m := range s.Method {
+			m.InputType, m.OutputType = proto.String("."+official(m.GetInputType()[1:])), proto.String("."+official(m.GetOutputType()[1:]))
+		}
+	}
+}
+
+// officialFile keeps our files apart from those of the same name that a program links in.
+func officialFile(name string) string {
+	switch name {
+	case "tensorflow.proto", "inference.proto", "serving.proto":
+		return "tfbert/" + name
+	}
+	return name
+}
+
+// FindFileByPath implements protodesc.Resolver.
+func (r *Resolver) FindFileByPath(path string) (protoreflect.FileDescriptor, error) {
+	if d, err := r.ours.FindFileByPath(path); err == nil {
+		return d, nil
+	}
+	return protoregistry.GlobalFiles.FindFileByPath(path)
+}
+
+// FindDescriptorByName implements protodesc.Resolver.
+func (r *Resolver) FindDescriptorByName(name protoreflect.FullName) (protoreflect.Descriptor, error) {
+	if d, err := r.ours.FindDescriptorByName(name); err == nil {
+		return d, nil
+	}
+	return protoregistry.GlobalFiles.FindDescriptorByName(name)
+}

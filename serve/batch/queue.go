@@ -1,0 +1,185 @@
+package batch
+
+import (
+	"iter"
+	"slices"
+	"time"
+
+	"github.com/tfbert/go/squad"
+)
+
+// A call is a request that was admitted. Batcher.mu guards it; once done is closed it is its client's.
+type call struct {
+	features []squad.Feature
+	windows  []window
+	level    int // its priority, from 0
+	timeout  time.Duration
+	arrival  time.Duration
+
+	started bool // at least one window
+	start   time.Duration
+	left    int // windows without a result
+
+	done     chan struct{} // closed when it has ended
+	ended    bool
+	response Response
+	err      error
+}
+
+func newCall(r Request, level int) *call {
+	n := len(r.Features)
+	c := &call{
+		features: r.Features,
+		windows:  make([]window, n),
+		level:    level,
+		timeout:  r.Timeout,
+		left:     n,
+		done:     make(chan struct{}),
+	}
+	c.response.Results = make([]squad.RawResult, n)
+	for i := range c.windows {
+		c.windows[i] = window{call: c, index: i}
+	}
+	return c
+}
+
+// A window is a feature of a call. It is in a bucket while it waits, and then in a batch.
+type window struct {
+	call  *call
+	index int
+	due   time.Duration // when it has waited for others long enough
+	order uint64        // of arrival
+
+	bucket     *bucket
+	prev, next *window // in its list
+
+	batch *batch
+}
+
+func (w *window) feature() *squad.Feature { return &w.call.features[w.index] }
+
+// A list has windows in the order of arrival. It is linked through them, so that a request that goes
+// takes its windows out of the midst of others at no cost.
+type list struct{ first, last *window }
+
+func (l *list) push(w *window) {
+	if l.last == nil {
+		l.first, l.last = w, w
+		return
+	}
+	l.last.next, w.prev, l.last = w, l.last, w
+}
+
+func (l *list) remove(w *window) {
+	if w.prev == nil {
+		l.first = w.next
+	} else {
+		w.prev.next = w.next
+	}
+	if w.next == nil {
+		l.last = w.prev
+	} else {
+		w.next.prev = w.prev
+	}
+	w.prev, w.next = nil, nil
+}
+
+// A bucketKey is what windows of a batch have in common.
+type bucketKey struct {
+	padded int // len(InputIDs): a model takes features of one length
+	bucket int // number of the bucket of Feature.Len
+}
+
+// A bucket has the waiting windows that may share a batch, never none.
+type bucket struct {
+	key    bucketKey
+	n      int
+	levels []list // the most urgent first
+}
+
+// all gives the windows in the order in which they go into batches.
+func (k *bucket) all() iter.Seq[*window] {
+	return func(yield func(*window) bool) {
+		for i := range k.levels {
+			for w := k.levels[i].first; w != nil; w = w.next {
+				if !yield(w) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// before reports whether k's first window comes before that of other.
+func (k *bucket) before(other *bucket) bool {
+	for i := range k.levels {
+		a, b := k.levels[i].first, other.levels[i].first
+		if a != nil && b != nil {
+			return a.order < b.order
+		}
+		if a != nil || b != nil {
+			return a != nil
+		}
+	}
+	return false
+}
+
+// A queue has all windows that wait. There are few buckets, so that it can look at all of them for each
+// batch, and each window costs the same however many there are.
+type queue struct {
+	levels  int
+	bounds  []int // Options.Buckets
+	buckets map[bucketKey]*bucket
+	waiting int
+	order   uint64
+}
+
+func (q *queue) push(w *window) {
+	f := w.feature()
+	key := bucketKey{len(f.InputIDs), q.bucket(f.Len)}
+	k := q.buckets[key]
+	if k == nil {
+		k = &bucket{key: key, levels: make([]list, q.levels)}
+		q.buckets[key] = k
+	}
+	q.order++
+	w.order, w.bucket = q.order, k
+	k.levels[w.call.level].push(w)
+	k.n++
+	q.waiting++
+}
+
+// bucket returns the number of the bucket of windows of a length.
+func (q *queue) bucket(length int) int {
+	if q.bounds == nil {
+		return (length + defaultBucket - 1) / defaultBucket
+	}
+	i, _ := slices.BinarySearch(q.bounds, length)
+	return i
+}
+
+func (q *queue) remove(w *window) {
+	k := w.bucket
+	k.levels[w.call.level].remove(w)
+	w.bucket = nil
+	k.n--
+	q.waiting--
+	if k.n == 0 {
+		delete(q.buckets, k.key)
+	}
+}
+
+// take removes the first n windows of a bucket.
+func (q *queue) take(k *bucket, n int) []*window {
+	windows := make([]*window, 0, n)
+	for w := range k.all() {
+		windows = append(windows, w)
+		if len(windows) == n {
+			break
+		}
+	}
+	for _, w := range windows {
+		q.remove(w)
+	}
+	return windows
+}

@@ -1,0 +1,94 @@
+package serve
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"reflect"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"google.golang.org/grpc/codes"
+
+	"github.com/tfbert/go/serve/repository"
+)
+
+// encodeJSON writes v on a line.
+func encodeJSON(w io.Writer, v any) error {
+	if err := json.MarshalWrite(w, v, json.Deterministic(true)); err != nil {
+		return err
+	}
+	_, err := io.WriteString(w, "\n")
+	return err
+}
+
+// readJSON reads a body as JSON.
+func (s *Server) readJSON(r *http.Request, v any, opts ...json.Options) error {
+	body, err := s.readBody(r)
+	if err != nil {
+		return err
+	}
+	return decodeJSON(body, v, opts...)
+}
+
+// decodeJSON reads JSON and says in its own terms what is wrong with it.
+func decodeJSON(text []byte, v any, opts ...json.Options) error {
+	err := json.Unmarshal(text, v, opts...)
+	if err == nil {
+		return nil
+	}
+	var known *repository.Error
+	var semantic *json.SemanticError
+	var syntactic *jsontext.SyntacticError
+	message := ""
+	switch {
+	case errors.As(err, &known):
+		return known
+	case errors.As(err, &syntactic):
+		message = "the request is not JSON: " + strings.TrimPrefix(syntactic.Error(), "jsontext: ")
+	case errors.As(err, &semantic) && errors.Is(err, json.ErrUnknownName):
+		message = "the request has a key that there is not: " + key(semantic.JSONPointer)
+	case errors.As(err, &semantic) && semantic.JSONPointer != "":
+		message = key(semantic.JSONPointer) + " must be " + article(semantic.GoType)
+	case errors.As(err, &semantic):
+		message = "the request must be " + article(semantic.GoType)
+	default:
+		message = err.Error()
+	}
+	return repository.Errorf(codes.InvalidArgument, "%s", message)
+}
+
+// key makes a pointer into JSON readable.
+func key(p jsontext.Pointer) string {
+	var b strings.Builder
+	for token := range p.Tokens() {
+		if b.Len() > 0 {
+			b.WriteByte('.')
+		}
+		b.WriteString(token)
+	}
+	return b.String()
+}
+
+// article says what JSON a type is read from.
+func article(t reflect.Type) string {
+	if t == nil {
+		return "something else"
+	}
+	switch t.Kind() {
+	case reflect.Pointer:
+		return article(t.Elem())
+	case reflect.String:
+		return "a string"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Int, reflect.Int32, reflect.Int64:
+		return "a whole number"
+	case reflect.Float32, reflect.Float64:
+		return "a number"
+	case reflect.Slice, reflect.Array:
+		return "an array"
+	}
+	return "an object"
+}

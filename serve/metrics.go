@@ -1,0 +1,150 @@
+package serve
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/tfbert/go/serve/batch"
+	"github.com/tfbert/go/serve/repository"
+)
+
+// metrics are the server's figures for Prometheus: a family of its own, and the counters by which
+// dashboards for Triton show a model's requests.
+type metrics struct {
+	registry *prometheus.Registry
+
+	requests *prometheus.CounterVec   // verb, status
+	seconds  *prometheus.HistogramVec // verb
+
+	windows *prometheus.HistogramVec // of a batch; model, version
+	tokens  *prometheus.CounterVec
+	padded  *prometheus.CounterVec
+	waited  *prometheus.HistogramVec
+	ran     *prometheus.HistogramVec
+	failed  *prometheus.CounterVec
+}
+
+func newMetrics(s *Server) *metrics {
+	latency := prometheus.ExponentialBuckets(0.0005, 2, 17) // to 33 s
+	model := []string{"model", "version"}
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tfbert_requests_total", Help: "Requests by verb and by status, of HTTP or gRPC."}, []string{"verb", "status"}),
+		seconds:  prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "tfbert_request_duration_seconds", Help: "Time from a request's header to the end of its answer.", Buckets: latency}, []string{"verb"}),
+		windows:  prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "tfbert_batch_windows", Help: "Windows of a batch.", Buckets: []float64{1, 2, 4, 8, 16, 32, 64}}, model),
+		tokens:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tfbert_tokens_total", Help: "Word pieces that were run, without padding."}, model),
+		padded:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tfbert_padded_tokens_total", Help: "Word pieces that were run, with padding."}, model),
+		waited:   prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "tfbert_batch_queue_seconds", Help: "Time that the longest waiting window of a batch waited.", Buckets: latency}, model),
+		ran:      prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "tfbert_batch_compute_seconds", Help: "Time of a batch in the model.", Buckets: latency}, model),
+		failed:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tfbert_batch_failures_total", Help: "Batches at which the model failed."}, model),
+	}
+	m.registry.MustRegister(m.requests, m.seconds, m.windows, m.tokens, m.padded, m.waited, m.ran, m.failed,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), modelCollector{s})
+	return m
+}
+
+func (m *metrics) handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+}
+
+func (m *metrics) request(verb string, status int, took time.Duration) {
+	m.requestStatus(verb, strconv.Itoa(status), took)
+}
+
+func (m *metrics) requestStatus(verb, status string, took time.Duration) {
+	m.requests.WithLabelValues(verb, status).Inc()
+	m.seconds.WithLabelValues(verb).Observe(took.Seconds())
+}
+
+// batch is told of each batch of each model.
+func (m *metrics) batch(model *repository.Model, b batch.Batch) {
+	labels := []string{model.Name(), strconv.FormatInt(model.Version(), 10)}
+	m.windows.WithLabelValues(labels...).Observe(float64(b.Windows))
+	m.tokens.WithLabelValues(labels...).Add(float64(b.Tokens))
+	m.padded.WithLabelValues(labels...).Add(float64(b.Padded))
+	m.waited.WithLabelValues(labels...).Observe(b.Queue.Seconds())
+	m.ran.WithLabelValues(labels...).Observe(b.Compute.Seconds())
+	if b.Err != nil {
+		m.failed.WithLabelValues(labels...).Inc()
+	}
+}
+
+// modelCollector reads what the models count of themselves.
+type modelCollector struct{ server *Server }
+
+// figure is one of them; queue figures have the model itself.
+type figure struct {
+	desc  *prometheus.Desc
+	kind  prometheus.ValueType
+	value func(repository.Handle, repository.Snapshot) float64
+}
+
+func newFigure(name, help string, kind prometheus.ValueType, value func(repository.Handle, repository.Snapshot) float64) figure {
+	return figure{prometheus.NewDesc(name, help, []string{"model", "version"}, nil), kind, value}
+}
+
+func total(name, help string, of func(repository.Snapshot) repository.Total) figure {
+	return newFigure(name, help, prometheus.CounterValue, func(_ repository.Handle, s repository.Snapshot) float64 {
+		return float64(of(s).Time.Microseconds())
+	})
+}
+
+func count(name, help string, of func(repository.Snapshot) int) figure {
+	return newFigure(name, help, prometheus.CounterValue, func(_ repository.Handle, s repository.Snapshot) float64 { return float64(of(s)) })
+}
+
+// figures of models and of their text-in models. The names that begin with nv_ are Triton's.
+var figures = []figure{
+	count("nv_inference_request_success", "Requests that succeeded.", func(s repository.Snapshot) int { return s.Success.Count }),
+	count("nv_inference_request_failure", "Requests that failed.", func(s repository.Snapshot) int { return s.Fail.Count }),
+	count("nv_inference_count", "Rows of the requests that succeeded.", func(s repository.Snapshot) int { return s.Rows }),
+	total("nv_inference_request_duration_us", "Time of the requests that succeeded.", func(s repository.Snapshot) repository.Total { return s.Success }),
+	total("nv_inference_queue_duration_us", "Time that requests waited.", func(s repository.Snapshot) repository.Total { return s.Queue }),
+	total("nv_inference_compute_input_duration_us", "Time to make inputs.", func(s repository.Snapshot) repository.Total { return s.Input }),
+	total("nv_inference_compute_infer_duration_us", "Time in the model.", func(s repository.Snapshot) repository.Total { return s.Compute }),
+	total("nv_inference_compute_output_duration_us", "Time to make outputs.", func(s repository.Snapshot) repository.Total { return s.Outputs }),
+}
+
+// queueFigures are of models alone, whose batcher their text-in models share.
+var queueFigures = []figure{
+	newFigure("tfbert_queue_windows", "Windows that wait.", prometheus.GaugeValue, func(h repository.Handle, _ repository.Snapshot) float64 { return float64(h.Batcher().Waiting()) }),
+	newFigure("tfbert_running_batches", "Batches that the model runs now.", prometheus.GaugeValue, func(h repository.Handle, _ repository.Snapshot) float64 { return float64(h.Batcher().Running()) }),
+}
+
+// readyDesc is of the server.
+var readyDesc = prometheus.NewDesc("tfbert_ready", "1 if the server is ready to answer.", nil, nil)
+
+func (modelCollector) Describe(to chan<- *prometheus.Desc) {
+	to <- readyDesc
+	for _, f := range figures {
+		to <- f.desc
+	}
+	for _, f := range queueFigures {
+		to <- f.desc
+	}
+}
+
+func (c modelCollector) Collect(to chan<- prometheus.Metric) {
+	ready := 0.0
+	if c.server.ready() == nil {
+		ready = 1
+	}
+	to <- prometheus.MustNewConstMetric(readyDesc, prometheus.GaugeValue, ready)
+	for _, h := range c.server.models.Models() {
+		send := func(h repository.Handle, list []figure) {
+			snapshot, version := h.Statistics().Snapshot(), strconv.FormatInt(h.Version(), 10)
+			for _, f := range list {
+				to <- prometheus.MustNewConstMetric(f.desc, f.kind, f.value(h, snapshot), h.Name(), version)
+			}
+		}
+		send(h, figures)
+		send(h, queueFigures)
+		send(repository.Handle{Model: h.Model, Text: true}, figures)
+		h.Release()
+	}
+}

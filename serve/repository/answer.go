@@ -1,0 +1,256 @@
+package repository
+
+import (
+	"cmp"
+	"context"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/tfbert/go/serve/batch"
+	"github.com/tfbert/go/squad"
+)
+
+// A Question is asked of one or several documents.
+type Question struct {
+	Text      string
+	Documents []string
+
+	// What is 0 in these has the model's default. MaxSeqLength is lowered to what the model takes.
+	MaxSeqLength, DocStride, MaxQueryLength int
+	Decoder                                 squad.Decoder
+
+	Priority int           // 1 is the most urgent; 0 is the model's default
+	Timeout  time.Duration // to wait in the queue; 0 is the model's
+}
+
+// An Answer is what a model makes of a Question.
+type Answer struct {
+	squad.Prediction
+	Places  []Place  // of the candidates of Prediction.NBest
+	Best    int      // the candidate that is the answer; -1 where the answer is no candidate
+	Windows []Window // of all documents
+	Done    int      // windows that the answer is from
+	Seconds Seconds
+}
+
+// A Place is where in its document a candidate stands, in code points.
+type Place struct {
+	Document   int
+	Start, End int
+	OK         bool // false: it is no text of a document
+}
+
+// A Window is a part of a document that the model sees at once, in code points.
+type Window struct{ Document, Start, End int }
+
+// Seconds are the times of the stages of an answer.
+type Seconds struct{ Tokenize, Queue, Compute, Decode float64 }
+
+// Limits bound what one request may cost.
+type Limits struct {
+	QuestionBytes int // 0 is 16 KiB
+	DocumentBytes int // of all documents of a question; 0 is 1 MiB
+	Windows       int // of all documents of a question; 0 is 1024
+	Documents     int // of a question; 0 is 256
+	NBestSize     int // 0 is 100
+}
+
+func (l Limits) withDefaults() Limits {
+	return Limits{
+		cmp.Or(l.QuestionBytes, 16<<10), cmp.Or(l.DocumentBytes, 1<<20), cmp.Or(l.Windows, 1024),
+		cmp.Or(l.Documents, 256), cmp.Or(l.NBestSize, 100),
+	}
+}
+
+// document is a document of a question on its way to an answer.
+type document struct {
+	passage *squad.Passage
+	windows *squad.Windows
+	results []squad.RawResult
+}
+
+// Answer answers a question.
+func (m *Model) Answer(ctx context.Context, q *Question) (*Answer, error) {
+	return m.AnswerStream(ctx, q, 0, nil)
+}
+
+// AnswerStream answers a question and calls progress, where it is not nil, after every step windows
+// with the answer from those that are done.
+func (m *Model) AnswerStream(ctx context.Context, q *Question, step int, progress func(*Answer) error) (answer *Answer, err error) {
+	began := time.Now()
+	var seconds Seconds
+	defer func() { m.text.count(began, len(q.Documents), seconds, err) }()
+
+	decoder, err := m.decoder(q)
+	if err != nil {
+		return nil, err
+	}
+	docs, err := m.tokenize(q)
+	if err != nil {
+		return nil, err
+	}
+	seconds.Tokenize = time.Since(began).Seconds()
+
+	var features []squad.Feature
+	for _, d := range docs {
+		features = append(features, d.windows.Features...)
+	}
+	if progress == nil {
+		step = fairStep
+	}
+	results := make([]squad.RawResult, 0, len(features))
+	for {
+		next := features[len(results):min(len(results)+max(1, step), len(features))]
+		response, err := m.batcher.Do(ctx, batch.Request{Features: next, Priority: q.Priority, Timeout: q.Timeout})
+		if err != nil {
+			return nil, err
+		}
+		results = append(results, response.Results...)
+		seconds.Queue += response.Queue.Seconds()
+		seconds.Compute += response.Compute.Seconds()
+		complete := len(results) == len(features)
+		if !complete && progress == nil {
+			continue
+		}
+		decoding := time.Now()
+		answer, err = decode(decoder, docs, results)
+		if err != nil {
+			return nil, err
+		}
+		seconds.Decode += time.Since(decoding).Seconds()
+		answer.Seconds = seconds
+		if complete {
+			return answer, nil
+		}
+		if err := progress(answer); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// fairStep is how many windows of a question wait at once, so that a long document does not keep the
+// questions behind it waiting until its last window.
+const fairStep = 64
+
+// decoder gives the question's decoder with the model's defaults.
+func (m *Model) decoder(q *Question) (*squad.Decoder, error) {
+	d := q.Decoder
+	d.NBestSize = cmp.Or(d.NBestSize, 20)
+	switch {
+	case d.NBestSize < 0 || d.MaxAnswerLength < 0:
+		return nil, invalid("n_best_size and max_answer_length must be positive")
+	case d.NBestSize > m.limits.NBestSize:
+		return nil, invalid("n_best_size is %d: it must be at most %d", d.NBestSize, m.limits.NBestSize)
+	}
+	if err := d.Check(); err != nil {
+		return nil, invalid("%s", strings.TrimPrefix(err.Error(), "squad: decode: "))
+	}
+	return &d, nil
+}
+
+// tokenize makes the windows of a question's documents.
+func (m *Model) tokenize(q *Question) ([]document, error) {
+	if err := m.check(q); err != nil {
+		return nil, err
+	}
+	f := squad.Featurizer{
+		Tokenizer: m.backend.Tokenizer, MaxSeqLength: m.backend.SeqLength,
+		DocStride: q.DocStride, MaxQueryLength: q.MaxQueryLength, MaxWindows: m.limits.Windows,
+	}
+	if n := q.MaxSeqLength; n != 0 && m.backend.CheckLength(n) == nil {
+		f.MaxSeqLength = n
+	} else if n != 0 && n < m.backend.SeqLength {
+		return nil, invalid("max_seq_length is %d: this model takes %d", n, m.backend.SeqLength)
+	}
+	if err := f.Check(); err != nil {
+		return nil, invalid("%s", strings.TrimPrefix(err.Error(), "squad: features: "))
+	}
+	docs := make([]document, len(q.Documents))
+	for i, text := range q.Documents {
+		d := &docs[i]
+		d.passage = squad.NewPassage(text)
+		example := &squad.Example{Question: q.Text, Words: d.passage.Words}
+		for w, err := range f.Windows(func(yield func(*squad.Example, error) bool) { yield(example, nil) }) {
+			if err != nil {
+				return nil, err
+			}
+			d.windows = w
+		}
+		if f.MaxWindows -= len(d.windows.Features); f.MaxWindows <= 0 && i < len(docs)-1 {
+			return nil, invalid("the documents make more than %d windows: send fewer of them or raise doc_stride", m.limits.Windows)
+		}
+	}
+	return docs, nil
+}
+
+func (m *Model) check(q *Question) error {
+	bytes := 0
+	for _, d := range q.Documents {
+		bytes += len(d)
+		if !utf8.ValidString(d) {
+			return invalid("the context is not valid UTF-8")
+		}
+	}
+	switch l := m.limits; {
+	case strings.TrimSpace(q.Text) == "":
+		return invalid("the question is empty")
+	case !utf8.ValidString(q.Text):
+		return invalid("the question is not valid UTF-8")
+	case len(q.Text) > l.QuestionBytes:
+		return invalid("the question has %d bytes: it may have at most %d", len(q.Text), l.QuestionBytes)
+	case len(q.Documents) == 0:
+		return invalid("the context is missing")
+	case len(q.Documents) > l.Documents:
+		return invalid("there are %d documents: there may be at most %d", len(q.Documents), l.Documents)
+	case bytes > l.DocumentBytes:
+		return invalid("the context has %d bytes: it may have at most %d", bytes, l.DocumentBytes)
+	}
+	return nil
+}
+
+// decode makes an answer of the windows that have results.
+func decode(d *squad.Decoder, docs []document, results []squad.RawResult) (*Answer, error) {
+	a := &Answer{Best: -1, Done: len(results)}
+	predictions := make([]squad.Prediction, 0, len(docs))
+	for i := range docs {
+		features := docs[i].windows.Features
+		for k := range features {
+			a.Windows = append(a.Windows, windowOf(&features[k], i, docs[i].passage))
+		}
+		done := min(len(features), len(results))
+		if len(predictions) < i || done == 0 && len(features) > 0 {
+			continue // no window of it is done, nor of those after it
+		}
+		p, err := d.Decode(docs[i].windows.Example, features[:done], results[:done])
+		if err != nil {
+			return nil, err
+		}
+		results = results[done:]
+		predictions = append(predictions, p)
+	}
+	var of []int
+	a.Prediction, of = d.Merge(predictions)
+	if len(predictions) == 1 {
+		a.Warning = predictions[0].Warning
+	}
+	for i := range a.NBest {
+		c := &a.NBest[i]
+		place := Place{Document: of[i]}
+		if of[i] >= 0 {
+			place.Start, place.End, place.OK = docs[of[i]].passage.Locate(c)
+		}
+		a.Places = append(a.Places, place)
+		if a.Best < 0 && c.Text == a.Prediction.Answer {
+			a.Best = i
+		}
+	}
+	return a, nil
+}
+
+func windowOf(f *squad.Feature, document int, p *squad.Passage) Window {
+	first, _ := f.TokenToOrig(f.Len - 1 - f.DocSpan.Length)
+	last, _ := f.TokenToOrig(f.Len - 2)
+	start, end := p.Span(first, last)
+	return Window{document, start, end}
+}

@@ -1,0 +1,189 @@
+package repository
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"google.golang.org/protobuf/encoding/prototext"
+
+	pb "github.com/tfbert/go/internal/serveproto"
+)
+
+// files are what a repository is made of on disk.
+type files interface {
+	names() ([]string, error)
+	has(name string) bool
+	print(name string) (string, error) // changes with the model's files
+	sources(name string) (*pb.ModelConfig, []Source, error)
+}
+
+// OpenModel makes a repository of one SavedModel, without a config.pbtxt.
+func OpenModel(name string, version int64, dir string, opts Options) (*Repository, error) {
+	if !plain(name) {
+		return nil, fmt.Errorf("repository: %q is no name for a model", name)
+	}
+	return newRepository(&single{Source{Name: name, Version: version, Dir: dir}}, opts)
+}
+
+// OpenDir makes a repository of a folder of models in Triton's layout.
+func OpenDir(root string, opts Options) (*Repository, error) {
+	if _, err := os.ReadDir(root); err != nil {
+		return nil, err
+	}
+	return newRepository(tree(root), opts)
+}
+
+// plain reports whether a name is that of a file and not a path.
+func plain(name string) bool {
+	return name != "" && !strings.HasPrefix(name, ".") && !strings.ContainsAny(name, "/\\\x00") && filepath.IsLocal(name)
+}
+
+type single struct{ source Source }
+
+func (s *single) names() ([]string, error) { return []string{s.source.Name}, nil }
+func (s *single) has(name string) bool     { return name == s.source.Name }
+
+func (s *single) print(string) (string, error) { return print(s.source.Dir) }
+
+func (s *single) sources(string) (*pb.ModelConfig, []Source, error) {
+	return nil, []Source{s.source}, nil
+}
+
+// print tells of a folder's files without reading them.
+func print(dir string) (string, error) {
+	var b strings.Builder
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		info, err := os.Stat(path) // of what a link leads to
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(&b, path, info.Size(), info.ModTime().UnixNano())
+		return nil
+	})
+	return b.String(), err
+}
+
+// tree is a folder in Triton's layout.
+type tree string
+
+const configFile = "config.pbtxt"
+
+func (t tree) names() ([]string, error) {
+	entries, err := os.ReadDir(string(t))
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if t.has(e.Name()) {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
+}
+
+// has keeps a client from reaching what is not a model of the repository by its name.
+func (t tree) has(name string) bool {
+	if !plain(name) {
+		return false
+	}
+	info, err := os.Stat(filepath.Join(string(t), name))
+	return err == nil && info.IsDir()
+}
+
+func (t tree) print(name string) (string, error) { return print(filepath.Join(string(t), name)) }
+
+func (t tree) sources(name string) (*pb.ModelConfig, []Source, error) {
+	dir := filepath.Join(string(t), name)
+	path := filepath.Join(dir, configFile)
+	text, err := os.ReadFile(path)
+	var config *pb.ModelConfig
+	switch {
+	case err == nil:
+		if config, err = parseConfig(text); err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", path, err)
+		}
+		if config.Name != "" && config.Name != name {
+			return nil, nil, fmt.Errorf("%s: the name is %q, but the folder's is %q: make them the same", path, config.Name, name)
+		}
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, nil, err
+	}
+	versions, err := t.versions(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	versions = choose(config, versions)
+	if len(versions) == 0 {
+		return nil, nil, fmt.Errorf("%s has no version to serve: it should hold folders such as 1/model.savedmodel", dir)
+	}
+	file := "model.savedmodel"
+	if n := config.GetDefaultModelFilename(); n != "" {
+		file = n
+	}
+	var sources []Source
+	for _, v := range versions {
+		sources = append(sources, Source{Name: name, Version: v, Dir: filepath.Join(dir, strconv.FormatInt(v, 10), file)})
+	}
+	return config, sources, nil
+}
+
+// versions lists the versions of a model, ascending.
+func (t tree) versions(dir string) ([]int64, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var versions []int64
+	for _, e := range entries {
+		v, err := strconv.ParseInt(e.Name(), 10, 64)
+		if info, statErr := os.Stat(filepath.Join(dir, e.Name())); err == nil && v > 0 && statErr == nil && info.IsDir() {
+			versions = append(versions, v)
+		}
+	}
+	slices.Sort(versions)
+	return versions, nil
+}
+
+// choose follows the version policy; without one the newest version is served.
+func choose(c *pb.ModelConfig, versions []int64) []int64 {
+	policy := c.GetVersionPolicy()
+	switch {
+	case policy.GetAll() != nil:
+		return versions
+	case policy.GetSpecific() != nil:
+		return slices.DeleteFunc(versions, func(v int64) bool { return !slices.Contains(policy.GetSpecific().GetVersions(), v) })
+	}
+	n := max(1, int(policy.GetLatest().GetNumVersions()))
+	return versions[max(0, len(versions)-n):]
+}
+
+// parseConfig reads a config.pbtxt.
+func parseConfig(text []byte) (*pb.ModelConfig, error) {
+	c := &pb.ModelConfig{}
+	if err := prototext.Unmarshal(text, c); err != nil {
+		return nil, fmt.Errorf("not a model configuration: %w", err)
+	}
+	if p, b := c.GetPlatform(), c.GetBackend(); p != "" && p != platform || p == "" && b != "" && b != "tensorflow" {
+		return nil, fmt.Errorf("the platform is %q and the backend %q: this server runs %q only", p, b, platform)
+	}
+	if n := c.GetDefaultModelFilename(); n != "" && !plain(n) {
+		return nil, fmt.Errorf("default_model_filename is %q: it must be a name within the version's folder", n)
+	}
+	if c.GetMaxBatchSize() < 0 {
+		return nil, fmt.Errorf("max_batch_size is %d: it must not be negative", c.GetMaxBatchSize())
+	}
+	return c, nil
+}
+
+// platform is what Triton calls a model of this kind.
+const platform = "tensorflow_savedmodel"

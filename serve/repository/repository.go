@@ -1,0 +1,520 @@
+package repository
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	pb "github.com/tfbert/go/internal/serveproto"
+	"github.com/tfbert/go/serve/batch"
+	"github.com/tfbert/go/squad"
+)
+
+// A Control says when models are loaded and unloaded after the start.
+type Control int
+
+const (
+	// ControlNone leaves the models of the start as they are.
+	ControlNone Control = iota
+	// ControlExplicit loads and unloads what a client asks for.
+	ControlExplicit
+	// ControlPoll looks at the files from time to time and follows them.
+	ControlPoll
+)
+
+// ParseControl gives the control of the name that Triton's --model-control-mode has for it.
+func ParseControl(name string) (Control, error) {
+	i := slices.Index([]string{"none", "explicit", "poll"}, name)
+	if i < 0 {
+		return 0, fmt.Errorf("repository: the control mode is none, explicit or poll, not %q", name)
+	}
+	return Control(i), nil
+}
+
+// Options say how models are served.
+type Options struct {
+	Load         Loader
+	Control      Control
+	PollInterval time.Duration // 0 is 15 s
+
+	// Batching is what a model's config.pbtxt does not say.
+	Batching batch.Options
+	OnBatch  func(*Model, batch.Batch)
+	Limits   Limits
+	Decoder  squad.Decoder // of questions that do not say
+
+	Logger *slog.Logger // nil: none
+}
+
+// A State is that of a version, with the numbers and names of TensorFlow Serving.
+type State int
+
+const (
+	Unknown   State = 0
+	Loading   State = 20
+	Available State = 30
+	Unloading State = 40
+	End       State = 50
+)
+
+func (s State) String() string {
+	return map[State]string{Loading: "LOADING", Available: "AVAILABLE", Unloading: "UNLOADING", End: "END"}[s]
+}
+
+// A Status is that of one version of a model.
+type Status struct {
+	Name    string
+	Version int64
+	State   State
+	Reason  string // why it is not available
+}
+
+// A Repository keeps models. It may be used by many goroutines at once.
+type Repository struct {
+	opts  Options
+	files files
+	stop  context.CancelFunc
+	work  sync.WaitGroup
+
+	mu      sync.Mutex
+	entries map[string]*entry
+	started bool
+	closed  bool
+}
+
+// An entry is a model with its versions.
+type entry struct {
+	loading  sync.Mutex // one load at a time
+	closing  sync.WaitGroup
+	print    string // of the files that were loaded last; guarded by loading
+	versions map[int64]*served
+}
+
+// served is a version; it is guarded by the repository's mutex.
+type served struct {
+	state  State
+	reason string
+	model  *Model // nil unless it is available
+}
+
+func newRepository(f files, opts Options) (*Repository, error) {
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	opts.PollInterval = cmp.Or(opts.PollInterval, 15*time.Second)
+	opts.Limits = opts.Limits.withDefaults()
+	return &Repository{opts: opts, files: f, entries: map[string]*entry{}}, nil
+}
+
+// Start loads the models, or with ControlExplicit those that are named. An error leaves those that
+// could be loaded available. With ControlPoll it goes on looking at the files until Close.
+func (r *Repository) Start(ctx context.Context, names ...string) error {
+	if r.opts.Control != ControlExplicit {
+		var err error
+		if names, err = r.files.names(); err != nil {
+			return err
+		}
+	}
+	var failed []error
+	for _, name := range names {
+		if err := r.load(ctx, name); err != nil {
+			failed = append(failed, err)
+		}
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.started, r.stop = true, cancel
+	if r.opts.Control == ControlPoll && !r.closed {
+		r.work.Go(func() { r.poll(ctx) })
+	}
+	return errors.Join(failed...)
+}
+
+// poll follows the files.
+func (r *Repository) poll(ctx context.Context) {
+	for tick := time.NewTicker(r.opts.PollInterval); ; {
+		select {
+		case <-ctx.Done():
+			tick.Stop()
+			return
+		case <-tick.C:
+		}
+		names, err := r.files.names()
+		if err != nil {
+			r.opts.Logger.Error("cannot look at the models", "error", err)
+			continue
+		}
+		for _, name := range names {
+			if r.changed(name) {
+				_ = r.load(ctx, name) // logs its error
+			}
+		}
+		r.mu.Lock()
+		gone := slices.DeleteFunc(slices.Collect(maps.Keys(r.entries)), func(name string) bool { return slices.Contains(names, name) })
+		r.mu.Unlock()
+		for _, name := range gone {
+			_ = r.unload(name)
+		}
+	}
+}
+
+// changed reports whether a model's files are not those that were looked at last.
+func (r *Repository) changed(name string) bool {
+	e := r.entry(name)
+	e.loading.Lock()
+	defer e.loading.Unlock()
+	print, err := r.files.print(name)
+	return err == nil && print != e.print
+}
+
+// entry finds a model's entry or makes it.
+func (r *Repository) entry(name string) *entry {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.entries[name]
+	if e == nil {
+		e = &entry{versions: map[int64]*served{}}
+		r.entries[name] = e
+	}
+	return e
+}
+
+// Load loads a model anew, whether or not it is loaded already. Requests are answered by the model
+// that is there until the new one is ready, and by that one for good if the load fails.
+func (r *Repository) Load(ctx context.Context, name string) error {
+	if r.opts.Control != ControlExplicit {
+		return Errorf(codes.FailedPrecondition, "models are not loaded on request: start the server with --model_control_mode explicit")
+	}
+	return r.load(ctx, name)
+}
+
+// Unload makes a model unavailable and releases it when the requests under way have ended.
+func (r *Repository) Unload(name string) error {
+	if r.opts.Control != ControlExplicit {
+		return Errorf(codes.FailedPrecondition, "models are not unloaded on request: start the server with --model_control_mode explicit")
+	}
+	return r.unload(name)
+}
+
+func (r *Repository) load(ctx context.Context, name string) error {
+	if !r.files.has(name) {
+		return Errorf(codes.NotFound, "there is no model %q in the repository", name)
+	}
+	e := r.entry(name)
+	e.loading.Lock()
+	defer e.loading.Unlock()
+	e.closing.Wait() // so that there are never three in memory
+	began := time.Now()
+	// Before the files are read: what changes while they are is seen at the next look.
+	e.print, _ = r.files.print(name)
+	config, sources, err := r.files.sources(name)
+	if err != nil {
+		r.fail(e, 0, err)
+		return r.failed(name, err)
+	}
+	models := make(map[int64]*Model)
+	for _, s := range sources {
+		r.mark(e, s.Version, Loading)
+		m, err := r.bring(ctx, s, config)
+		if err != nil {
+			for _, m := range models {
+				err = errors.Join(err, m.close())
+			}
+			for _, s := range sources {
+				r.fail(e, s.Version, err)
+			}
+			return r.failed(name, err)
+		}
+		models[s.Version] = m
+	}
+	if err := r.swap(e, models); err != nil {
+		return r.failed(name, err)
+	}
+	for _, v := range slices.Sorted(maps.Keys(models)) {
+		r.opts.Logger.Info("model is ready", "model", name, "version", v, "what", models[v].backend.Description, "took", time.Since(began).Round(time.Millisecond))
+	}
+	return nil
+}
+
+func (r *Repository) failed(name string, err error) error {
+	r.opts.Logger.Error("model cannot be loaded", "model", name, "error", err)
+	var known *Error
+	if errors.As(err, &known) {
+		return err
+	}
+	return Errorf(codes.Internal, "model %q cannot be loaded: %v", name, err)
+}
+
+// bring loads one version and runs it once.
+func (r *Repository) bring(ctx context.Context, s Source, config *pb.ModelConfig) (*Model, error) {
+	s.Config = config
+	backend, err := r.opts.Load(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	m := &Model{name: s.Name, version: s.Version, loaded: time.Now(), backend: backend, limits: r.opts.Limits, defaults: r.opts.Decoder}
+	options := r.opts.Batching
+	options.OnBatch = func(b batch.Batch) {
+		m.text.ran(b.Windows, b.Compute)
+		m.tensors.ran(b.Windows, b.Compute)
+		if r.opts.OnBatch != nil {
+			r.opts.OnBatch(m, b)
+		}
+	}
+	if m.config, err = complete(config, s.Name, backend, &options); err == nil {
+		if m.batcher, err = batch.New(backend.Predictor, options); err == nil {
+			err = m.warm(ctx)
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, backend.Close())
+	}
+	return m, nil
+}
+
+// mark sets the state of a version that is not available.
+func (r *Repository) mark(e *entry, version int64, s State) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if v := e.versions[version]; v == nil || v.model == nil {
+		e.versions[version] = &served{state: s}
+	}
+}
+
+// fail records why a version, 0 for a model without any, is not available.
+func (r *Repository) fail(e *entry, version int64, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, v := range e.versions {
+		if version == 0 && v.model != nil {
+			return
+		}
+	}
+	if v := e.versions[version]; v == nil || v.model == nil {
+		e.versions[version] = &served{state: End, reason: strings.ReplaceAll(err.Error(), "\n", "; ")}
+	}
+}
+
+// swap makes models those that an entry serves.
+func (r *Repository) swap(e *entry, models map[int64]*Model) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		for _, m := range models {
+			r.retire(e, m)
+		}
+		return batch.ErrClosed
+	}
+	for _, v := range e.versions {
+		r.retire(e, v.model)
+	}
+	clear(e.versions)
+	for version, m := range models {
+		e.versions[version] = &served{state: Available, model: m}
+	}
+	return nil
+}
+
+// retire releases a model when its requests have ended.
+func (r *Repository) retire(e *entry, m *Model) {
+	if m == nil {
+		return
+	}
+	e.closing.Go(func() {
+		if err := m.close(); err != nil {
+			r.opts.Logger.Error("model cannot be released", "model", m.name, "version", m.version, "error", err)
+			return
+		}
+		r.opts.Logger.Info("model is released", "model", m.name, "version", m.version)
+	})
+}
+
+func (r *Repository) unload(name string) error {
+	r.mu.Lock()
+	e := r.entries[name]
+	r.mu.Unlock()
+	if e == nil {
+		return Errorf(codes.NotFound, "model %q is not loaded", name)
+	}
+	e.loading.Lock()
+	defer e.loading.Unlock()
+	e.print = ""
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, v := range e.versions {
+		r.retire(e, v.model)
+		*v = served{state: End, reason: "unloaded"}
+	}
+	return nil
+}
+
+// Close unloads all models, when the requests under way have ended, and loads none any more.
+func (r *Repository) Close() {
+	r.mu.Lock()
+	r.closed = true
+	if r.stop != nil {
+		r.stop()
+	}
+	entries := slices.Collect(maps.Values(r.entries))
+	for _, e := range entries {
+		for _, v := range e.versions {
+			r.retire(e, v.model)
+			*v = served{state: End, reason: "the server is shutting down"}
+		}
+	}
+	r.mu.Unlock()
+	r.work.Wait()
+	for _, e := range entries {
+		e.closing.Wait()
+	}
+}
+
+// Acquire finds a model, or the text-in model of one, to be released after use. Version 0 is the
+// newest that is available.
+func (r *Repository) Acquire(name string, version int64) (Handle, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e, text := r.entries[name], false
+	if base, ok := strings.CutSuffix(name, TextSuffix); ok && e == nil {
+		e, text = r.entries[base], true
+	}
+	if e == nil {
+		return Handle{}, Errorf(codes.NotFound, "there is no model %q", name)
+	}
+	var found *served
+	for n, v := range e.versions {
+		if v.model != nil && (n == version || version == 0 && (found == nil || n > found.model.version)) {
+			found = v
+		}
+	}
+	if found == nil || !found.model.acquire() {
+		return Handle{}, unavailable(name, version, e)
+	}
+	return Handle{found.model, text}, nil
+}
+
+func unavailable(name string, version int64, e *entry) error {
+	loading, reason := false, ""
+	for n, v := range e.versions {
+		if version != 0 && n != version {
+			continue
+		}
+		loading = loading || v.state == Loading
+		reason = cmp.Or(v.reason, reason)
+	}
+	switch {
+	case loading:
+		return &Error{codes.Unavailable, fmt.Sprintf("model %q is being loaded", name), time.Second}
+	case reason != "":
+		return Errorf(codes.Unavailable, "model %q is not available: %s", name, reason)
+	}
+	return Errorf(codes.NotFound, "model %q has no version %d", name, version)
+}
+
+// Default is the name of the model to use where a request names none: the only one there is.
+func (r *Repository) Default() (string, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.entries) > 1 {
+		return "", invalid("name one of the models: %s", strings.Join(slices.Sorted(maps.Keys(r.entries)), ", "))
+	}
+	for name := range r.entries {
+		return name, nil
+	}
+	return "", &Error{codes.Unavailable, "no model is loaded", time.Second}
+}
+
+// Index lists all versions of all models, by name and version. Models that are in the repository
+// but not loaded have version 0.
+func (r *Repository) Index() ([]Status, error) {
+	names, err := r.files.names()
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var list []Status
+	for name, e := range r.entries {
+		for version, v := range e.versions {
+			list = append(list, Status{name, version, v.state, v.reason})
+		}
+	}
+	for _, name := range names {
+		if e := r.entries[name]; e == nil || len(e.versions) == 0 {
+			list = append(list, Status{Name: name})
+		}
+	}
+	slices.SortFunc(list, func(a, b Status) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Version, b.Version))
+	})
+	return list, nil
+}
+
+// Versions gives the states of a model's versions, the newest first.
+func (r *Repository) Versions(name string) []Status {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.entries[name]
+	if base, ok := strings.CutSuffix(name, TextSuffix); ok && e == nil {
+		e = r.entries[base]
+	}
+	var list []Status
+	if e != nil {
+		for version, v := range e.versions {
+			list = append(list, Status{name, version, v.state, v.reason})
+		}
+	}
+	slices.SortFunc(list, func(a, b Status) int { return cmp.Compare(b.Version, a.Version) })
+	return list
+}
+
+// Models gives handles of all models that are available, to be released after use.
+func (r *Repository) Models() []Handle {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var list []Handle
+	for _, e := range r.entries {
+		for _, v := range e.versions {
+			if v.model != nil && v.model.acquire() {
+				list = append(list, Handle{v.model, false})
+			}
+		}
+	}
+	slices.SortFunc(list, func(a, b Handle) int {
+		return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.version, b.version))
+	})
+	return list
+}
+
+// Ready says what keeps the repository from answering, nil where nothing does: all models of the
+// start have been loaded, and each has a version that is available unless it was unloaded on request.
+func (r *Repository) Ready() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.started {
+		return &Error{codes.Unavailable, "the models are being loaded", time.Second}
+	}
+	if r.closed {
+		return Errorf(codes.Unavailable, "the server is shutting down")
+	}
+	for name, e := range r.entries {
+		available := false
+		for _, v := range e.versions {
+			available = available || v.model != nil || v.reason == "unloaded"
+		}
+		if !available {
+			return unavailable(name, 0, e)
+		}
+	}
+	return nil
+}

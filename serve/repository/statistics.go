@@ -1,0 +1,85 @@
+package repository
+
+import (
+	"maps"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Statistics count the requests of a model since it was loaded. The zero value is ready to use.
+type Statistics struct {
+	mu sync.Mutex
+	s  Snapshot
+}
+
+// A Snapshot is what Statistics have counted.
+type Snapshot struct {
+	Last                           time.Time // the end of the last request; zero where there was none
+	Success, Fail                  Total
+	Queue, Input, Compute, Outputs Total // of those that succeeded
+	Rows                           int   // questions, or rows of tensors
+
+	// Batches are the batches of the model by their windows, with the time that they ran. A model and
+	// its text-in model share them.
+	Batches map[int]Total
+}
+
+// Sizes lists the sizes of the batches, ascending.
+func (s *Snapshot) Sizes() []int { return slices.Sorted(maps.Keys(s.Batches)) }
+
+// Executions is the number of the batches.
+func (s *Snapshot) Executions() (n int) {
+	for _, t := range s.Batches {
+		n += t.Count
+	}
+	return n
+}
+
+// A Total is a number of times and their sum.
+type Total struct {
+	Count int
+	Time  time.Duration
+}
+
+func (t *Total) add(d time.Duration) { t.Count++; t.Time += d }
+
+// Snapshot gives the counts of now.
+func (s *Statistics) Snapshot() Snapshot {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	snapshot := s.s
+	snapshot.Batches = maps.Clone(s.s.Batches)
+	return snapshot
+}
+
+// ran counts a batch.
+func (s *Statistics) ran(windows int, took time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.s.Batches == nil {
+		s.s.Batches = map[int]Total{}
+	}
+	t := s.s.Batches[windows]
+	t.add(took)
+	s.s.Batches[windows] = t
+}
+
+func (s *Statistics) count(began time.Time, rows int, seconds Seconds, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.s.Last = time.Now()
+	took := time.Since(began)
+	if err != nil {
+		s.s.Fail.add(took)
+		return
+	}
+	s.s.Success.add(took)
+	s.s.Rows += rows
+	s.s.Input.add(duration(seconds.Tokenize))
+	s.s.Queue.add(duration(seconds.Queue))
+	s.s.Compute.add(duration(seconds.Compute))
+	s.s.Outputs.add(duration(seconds.Decode))
+}
+
+func duration(seconds float64) time.Duration { return time.Duration(seconds * float64(time.Second)) }
