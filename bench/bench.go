@@ -43,7 +43,14 @@ func (l *Load) check() error {
 
 // A Call is one call of a run, in times since the run began. It arrives when it should begin; where all
 // earlier calls still keep the model busy it starts later.
-type Call struct{ Arrival, Start, End time.Duration }
+type Call struct {
+	Arrival, Start, End time.Duration
+
+	// What the function that is called may tell of it: that a server refused it, being too busy, and
+	// how long the server let it wait and the model ran it.
+	Refused         bool
+	Queued, Compute time.Duration
+}
 
 // Latency is what a client waits. It begins with the arrival: if it began with the start, a slow call
 // would hide how long it made those behind it wait.
@@ -78,7 +85,7 @@ func (c Calls) Times(of func(Call) time.Duration) []time.Duration {
 // Run calls f as l says and gives the calls of the warm-up, which is a closed loop, and those that
 // count. done, if it is not nil, is told after each of these how many there were; it is called by one
 // goroutine at a time. The first error of f, or the end of ctx, ends the run.
-func Run(ctx context.Context, f func(context.Context) error, l Load, done func(calls int)) (warmup, calls Calls, err error) {
+func Run(ctx context.Context, f func(context.Context, *Call) error, l Load, done func(calls int)) (warmup, calls Calls, err error) {
 	if err := l.check(); err != nil {
 		return nil, nil, err
 	}
@@ -91,7 +98,7 @@ func Run(ctx context.Context, f func(context.Context) error, l Load, done func(c
 	return warmup, calls, err
 }
 
-func run(ctx context.Context, f func(context.Context) error, l Load, done func(calls int)) (Calls, error) {
+func run(ctx context.Context, f func(context.Context, *Call) error, l Load, done func(calls int)) (Calls, error) {
 	r := &runner{load: l, began: time.Now(), random: rand.New(rand.NewPCG(1, 2)), done: done}
 	workers, ctx := errgroup.WithContext(ctx)
 	for range max(1, l.Concurrency) {
@@ -105,7 +112,7 @@ func run(ctx context.Context, f func(context.Context) error, l Load, done func(c
 					return err
 				}
 				c := Call{Arrival: arrival, Start: time.Since(r.began)}
-				if err := f(ctx); err != nil {
+				if err := f(ctx, &c); err != nil {
 					return err
 				}
 				c.End = time.Since(r.began)

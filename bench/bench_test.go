@@ -18,9 +18,9 @@ import (
 const ms = time.Millisecond
 
 // takes makes a function that takes the given times in turn, and the last one from then on.
-func takes(times ...time.Duration) func(context.Context) error {
+func takes(times ...time.Duration) func(context.Context, *bench.Call) error {
 	var mu sync.Mutex
-	return func(ctx context.Context) error {
+	return func(context.Context, *bench.Call) error {
 		mu.Lock()
 		d := times[0]
 		if len(times) > 1 {
@@ -32,7 +32,7 @@ func takes(times ...time.Duration) func(context.Context) error {
 	}
 }
 
-func run(t *testing.T, f func(context.Context) error, l bench.Load) (warmup, calls bench.Calls) {
+func run(t *testing.T, f func(context.Context, *bench.Call) error, l bench.Load) (warmup, calls bench.Calls) {
 	t.Helper()
 	warmup, calls, err := bench.Run(t.Context(), f, l, nil)
 	require.NoError(t, err)
@@ -42,8 +42,8 @@ func run(t *testing.T, f func(context.Context) error, l bench.Load) (warmup, cal
 func TestClosedLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		warmup, calls := run(t, takes(50*ms, 20*ms, 10*ms, 30*ms), bench.Load{Warmup: 2, Calls: 3})
-		assert.Equal(t, bench.Calls{{0, 0, 50 * ms}, {50 * ms, 50 * ms, 70 * ms}}, warmup)
-		assert.Equal(t, bench.Calls{{0, 0, 10 * ms}, {10 * ms, 10 * ms, 40 * ms}, {40 * ms, 40 * ms, 70 * ms}}, calls)
+		assert.Equal(t, bench.Calls{{Arrival: 0, Start: 0, End: 50 * ms}, {Arrival: 50 * ms, Start: 50 * ms, End: 70 * ms}}, warmup)
+		assert.Equal(t, bench.Calls{{Arrival: 0, Start: 0, End: 10 * ms}, {Arrival: 10 * ms, Start: 10 * ms, End: 40 * ms}, {Arrival: 40 * ms, Start: 40 * ms, End: 70 * ms}}, calls)
 		assert.Equal(t, 70*ms, calls.Elapsed())
 	})
 }
@@ -73,7 +73,7 @@ func TestConcurrency(t *testing.T) {
 			now += n
 			most = max(most, now)
 		}
-		f := func(context.Context) error {
+		f := func(context.Context, *bench.Call) error {
 			count(1)
 			defer count(-1)
 			time.Sleep(10 * ms)
@@ -91,20 +91,20 @@ func TestRateHasNoCoordinatedOmission(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, calls := run(t, takes(5*ms, 35*ms, 5*ms), bench.Load{Calls: 7, Rate: 100})
 		assert.Equal(t, bench.Calls{
-			{0, 0, 5 * ms},
-			{10 * ms, 10 * ms, 45 * ms},
-			{20 * ms, 45 * ms, 50 * ms},
-			{30 * ms, 50 * ms, 55 * ms},
-			{40 * ms, 55 * ms, 60 * ms},
-			{50 * ms, 60 * ms, 65 * ms},
-			{60 * ms, 65 * ms, 70 * ms},
+			{Arrival: 0, Start: 0, End: 5 * ms},
+			{Arrival: 10 * ms, Start: 10 * ms, End: 45 * ms},
+			{Arrival: 20 * ms, Start: 45 * ms, End: 50 * ms},
+			{Arrival: 30 * ms, Start: 50 * ms, End: 55 * ms},
+			{Arrival: 40 * ms, Start: 55 * ms, End: 60 * ms},
+			{Arrival: 50 * ms, Start: 60 * ms, End: 65 * ms},
+			{Arrival: 60 * ms, Start: 65 * ms, End: 70 * ms},
 		}, calls)
 		assert.Equal(t, 30*ms, calls[2].Latency())
 		assert.Equal(t, 25*ms, calls[2].Wait())
 		assert.Equal(t, 5*ms, calls[2].Service())
 
 		_, calls = run(t, takes(5*ms, 35*ms, 5*ms), bench.Load{Calls: 3, Rate: 100, Concurrency: 2})
-		assert.Equal(t, bench.Call{20 * ms, 20 * ms, 25 * ms}, calls[2], "a second one at once does not wait")
+		assert.Equal(t, bench.Call{Arrival: 20 * ms, Start: 20 * ms, End: 25 * ms}, calls[2], "a second one at once does not wait")
 	})
 }
 
@@ -140,7 +140,7 @@ func TestRunTellsHowFarItIs(t *testing.T) {
 func TestRunEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		broken := errors.New("broken")
-		fails := func(context.Context) error { return broken }
+		fails := func(context.Context, *bench.Call) error { return broken }
 		for _, l := range []bench.Load{{Warmup: 1, Calls: 1}, {Calls: 100}, {Calls: 100, Rate: 1, Concurrency: 4}} {
 			warmup, calls, err := bench.Run(t.Context(), fails, l, nil)
 			assert.Equal(t, broken, err)

@@ -18,7 +18,7 @@ func (instant) Predict(context.Context, []squad.Feature) ([]squad.RawResult, err
 func Example() {
 	var model squad.Predictor = instant{}
 	batch := make([]squad.Feature, 8)
-	predict := func(ctx context.Context) error {
+	predict := func(ctx context.Context, _ *bench.Call) error {
 		_, err := model.Predict(ctx, batch)
 		return err
 	}

@@ -45,7 +45,7 @@ func results() []bench.Result {
 }
 
 func queued() []bench.Result {
-	calls := bench.Calls{{0, 0, 5 * ms}, {10 * ms, 10 * ms, 45 * ms}, {20 * ms, 45 * ms, 50 * ms}}
+	calls := bench.Calls{{Arrival: 0, Start: 0, End: 5 * ms}, {Arrival: 10 * ms, Start: 10 * ms, End: 45 * ms}, {Arrival: 20 * ms, Start: 45 * ms, End: 50 * ms}}
 	return []bench.Result{bench.NewResult(bench.Row{"base", "fused", "fp32", 128, 8}, bench.Load{Rate: 100, Poisson: true, Concurrency: 2}, nil, calls)}
 }
 

@@ -80,7 +80,7 @@ func TestNewResult(t *testing.T) {
 }
 
 func TestNewResultOfARate(t *testing.T) {
-	calls := bench.Calls{{0, 0, 5 * ms}, {10 * ms, 10 * ms, 45 * ms}, {20 * ms, 45 * ms, 50 * ms}}
+	calls := bench.Calls{{Arrival: 0, Start: 0, End: 5 * ms}, {Arrival: 10 * ms, Start: 10 * ms, End: 45 * ms}, {Arrival: 20 * ms, Start: 45 * ms, End: 50 * ms}}
 	r := bench.NewResult(bench.Row{PredictBatchSize: 1}, bench.Load{Rate: 100, Poisson: true, Concurrency: 2}, nil, calls)
 	assert.InDelta(t, 60, r.Throughput, 1e-9)
 	assert.Equal(t, 35., r.Latency.P100, "the second call's, which ran 35 ms")

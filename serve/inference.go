@@ -420,11 +420,12 @@ func (s *Server) infer(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	outputs, err := m.Infer(r.Context(), call)
+	result, err := m.Infer(r.Context(), call)
 	if err != nil {
 		return err
 	}
-	return request.write(w, m, outputs)
+	setTiming(w, result.Seconds)
+	return request.write(w, m, result.Outputs)
 }
 
 // call puts a request in the repository's terms.

@@ -157,18 +157,26 @@ func (i *inferenceServer) ModelInfer(ctx context.Context, r *pb.ModelInferReques
 	if err != nil {
 		return nil, err
 	}
-	outputs, err := m.Infer(ctx, call)
+	result, err := m.Infer(ctx, call)
 	if err != nil {
 		return nil, err
 	}
 	response := &pb.ModelInferResponse{ModelName: m.Name(), ModelVersion: strconv.FormatInt(m.Version(), 10), Id: r.GetId()}
+	response.Parameters = map[string]*pb.InferParameter{
+		"queue_us": microseconds(result.Seconds.Queue), "compute_us": microseconds(result.Seconds.Compute),
+	}
 	for _, name := range call.Outputs {
-		at := slices.IndexFunc(outputs, func(t repository.Tensor) bool { return t.Name == name })
-		t := &outputs[at]
+		at := slices.IndexFunc(result.Outputs, func(t repository.Tensor) bool { return t.Name == name })
+		t := &result.Outputs[at]
 		response.Outputs = append(response.Outputs, &pb.ModelInferResponse_InferOutputTensor{Name: t.Name, Datatype: t.Type, Shape: configuredShape(m, *t)})
 		response.RawOutputContents = append(response.RawOutputContents, appendBinary(nil, t))
 	}
 	return response, nil
+}
+
+// microseconds tells a client of a time as Server-Timing does over HTTP.
+func microseconds(seconds float64) *pb.InferParameter {
+	return &pb.InferParameter{ParameterChoice: &pb.InferParameter_Int64Param{Int64Param: int64(1e6 * seconds)}}
 }
 
 // inferCall puts a request in the repository's terms. Its tensors are in raw_input_contents or in the

@@ -218,11 +218,12 @@ func (s *Server) servingPredict(w http.ResponseWriter, r *http.Request, m reposi
 	if err != nil {
 		return err
 	}
-	outputs, err := m.Infer(r.Context(), call)
+	result, err := m.Infer(r.Context(), call)
 	if err != nil {
 		return err
 	}
-	return writePrediction(w, m, outputs, rows)
+	setTiming(w, result.Seconds)
+	return writePrediction(w, m, result.Outputs, rows)
 }
 
 func checkSignature(m repository.Handle, name string) error {

@@ -69,11 +69,12 @@ func (p *predictionServer) Predict(ctx context.Context, r *pb.PredictRequest) (*
 		}
 		call.Inputs = append(call.Inputs, tensor)
 	}
-	outputs, err := m.Infer(ctx, call)
+	result, err := m.Infer(ctx, call)
 	if err != nil {
 		return nil, err
 	}
 	response := &pb.PredictResponse{ModelSpec: modelSpec(m, servingDefault), Outputs: map[string]*tfproto.TensorProto{}}
+	outputs := result.Outputs
 	for i := range outputs {
 		if t := &outputs[i]; m.Text {
 			t.Shape = t.Shape[:1]

@@ -27,8 +27,8 @@ func newBench() *cobra.Command {
 	var b benchmark
 	var format, plot string
 	cmd := &cobra.Command{
-		Use:   "bench (--config base|large|FILE | --init_checkpoint C | --model M)",
-		Short: "Measure latency and throughput of a model",
+		Use:   "bench (--config base|large|FILE | --init_checkpoint C | --model M | --url U)",
+		Short: "Measure latency and throughput of a model or a server",
 		Long: `Bench measures a model over every combination of graph, precision, sequence
 length and batch size that the flags list, on full windows of random tokens. The
 model is a shape with random weights (--config) or a checkpoint
@@ -40,7 +40,11 @@ TensorFlow's mixed-precision rewrite; that of the fused graph is the type of its
 weights.
 
 Batches follow one another; with --request_rate they arrive at that rate whether
-or not the model keeps up, and a latency includes the time that a batch waited.`,
+or not the model keeps up, and a latency includes the time that a batch waited.
+
+With --url it measures a server ('tfbert serve') in the same ways, by questions
+in place of batches: intervals of --measurement_interval, after the warm-up,
+until three in a row agree.`,
 		Example: `  # the rows of NGC's tables
   tfbert bench --config base --max_seq_length 128,384 --predict_batch_size 1,2,4,8 --precision fp32,bf16
 
@@ -49,7 +53,10 @@ or not the model keeps up, and a latency includes the time that a batch waited.`
   benchstat -col /graph new.txt
 
   # how latency holds up under 20 batches a second that come at random
-  tfbert bench --model M --predict_batch_size 1 --request_rate 20 --request_distribution poisson`,
+  tfbert bench --model M --predict_batch_size 1 --request_rate 20 --request_distribution poisson
+
+  # a server, by clients that each ask again as they are answered
+  tfbert bench --url http://localhost:8501 --concurrency 1,4,16`,
 		Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			write := benchFormats[format]
@@ -63,6 +70,9 @@ or not the model keeps up, and a latency includes the time that a batch waited.`
 				if _, err := os.Stat(filepath.Dir(plot)); err != nil {
 					return writing(plot, err)
 				}
+			}
+			if b.server.url != "" {
+				return b.runServer(cmd, format, plot)
 			}
 			if err := b.check(cmd.Flags()); err != nil {
 				return err
@@ -104,6 +114,8 @@ type benchmark struct {
 	lengths, batches          []int
 	count                     int
 	load                      bench.Load
+	concurrency               []int
+	server                    serverFlags
 	distribution              string
 	session                   sessionFlags
 	require                   bool
@@ -134,11 +146,59 @@ func (b *benchmark) add(f *pflag.FlagSet) {
 	f.IntVar(&b.load.Calls, "num_iterations", 10, "batches to measure for a row, at least")
 	f.DurationVar(&b.load.Duration, "duration", 5*time.Second, "`time` to measure a row for, at least; 0 if only --num_iterations is given")
 	f.IntVar(&b.load.Warmup, "num_warmup_iterations", 3, "batches to run before")
-	f.IntVar(&b.load.Concurrency, "concurrency", 1, "batches to run at once in the session")
+	f.IntSliceVar(&b.concurrency, "concurrency", []int{1}, "`numbers` of batches, or of a server's questions, to run at once")
 	f.Float64Var(&b.load.Rate, "request_rate", 0, "batches that arrive in a second (0: the next one when one is done)")
 	f.StringVar(&b.distribution, "request_distribution", "constant", "`how` they arrive: constant (in equal steps) or poisson (at random)")
 	b.session.add(f)
 	b.lists.add(f)
+	b.server.add(f)
+}
+
+// ofServers are the flags that go with --url.
+var ofServers = []string{
+	"url", "predict_file", "model_name", "tls_ca_file", "measurement_interval", "stability_percentage", "max_trials",
+	"concurrency", "request_rate", "request_distribution", "num_warmup_iterations", "format", "verbose",
+}
+
+// runServer measures a server.
+func (b *benchmark) runServer(cmd *cobra.Command, format, plot string) error {
+	var wrong error
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		if !slices.Contains(ofServers, f.Name) {
+			wrong = usagef("--%s does not go with --url", f.Name)
+		}
+	})
+	if wrong != nil {
+		return wrong
+	}
+	if format != "table" && format != "json" {
+		return usagef("--format is table or json with --url, not %q", format)
+	}
+	if err := b.checkLoad(); err != nil {
+		return err
+	}
+	results, err := b.server.run(cmd, b.load, b.concurrency)
+	if err != nil {
+		return err
+	}
+	if format == "json" {
+		return printJSON(cmd.OutOrStdout(), results)
+	}
+	return bench.WriteServerTable(cmd.OutOrStdout(), results)
+}
+
+// checkLoad checks what models and servers have in common.
+func (b *benchmark) checkLoad() error {
+	b.load.Poisson = b.distribution == "poisson"
+	switch {
+	case len(b.concurrency) == 0 || slices.Min(b.concurrency) < 1 || slices.Max(b.concurrency) > 100000:
+		return usagef("--concurrency must be positive")
+	case b.load.Warmup < 0 || b.load.Duration < 0 || b.load.Rate < 0:
+		return usagef("--num_warmup_iterations, --duration and --request_rate must not be negative")
+	case b.distribution != "constant" && b.distribution != "poisson":
+		return usagef("--request_distribution is constant or poisson, not %q", b.distribution)
+	}
+	return nil
 }
 
 func (b *benchmark) check(f *pflag.FlagSet) error {
@@ -152,22 +212,20 @@ func (b *benchmark) check(f *pflag.FlagSet) error {
 	if f.Changed("num_iterations") && !f.Changed("duration") {
 		b.load.Duration = 0
 	}
-	b.load.Poisson = b.distribution == "poisson"
+	if err := b.checkLoad(); err != nil {
+		return err
+	}
 	switch {
 	case sources != 1:
-		return usagef("one of --config, --init_checkpoint and --model is required")
+		return usagef("one of --config, --init_checkpoint, --model and --url is required")
 	case b.bertConfigFile != "" && b.checkpoint == "":
 		return usagef("--bert_config_file goes with --init_checkpoint; as a shape alone, give it to --config")
 	case b.vocabFile != "" && b.config != "":
 		return usagef("--vocab_file goes with --model and --init_checkpoint: --config has random weights")
 	case b.model != "" && f.Changed("graph"):
 		return usagef("--graph goes with --config and --init_checkpoint: a SavedModel has its own")
-	case b.load.Calls < 1 || b.count < 1 || b.load.Concurrency < 1:
-		return usagef("--num_iterations, --count and --concurrency must be positive")
-	case b.load.Warmup < 0 || b.load.Duration < 0 || b.load.Rate < 0:
-		return usagef("--num_warmup_iterations, --duration and --request_rate must not be negative")
-	case b.distribution != "constant" && b.distribution != "poisson":
-		return usagef("--request_distribution is constant or poisson, not %q", b.distribution)
+	case b.load.Calls < 1 || b.count < 1:
+		return usagef("--num_iterations and --count must be positive")
 	case len(b.graphs) == 0:
 		return usagef("--graph must name one at least")
 	}
@@ -260,7 +318,7 @@ func (b *benchmark) run(cmd *cobra.Command) (_ []bench.Result, err error) {
 			return nil, err
 		}
 	}
-	b.bar = newProgress("bench", "rows", int64(len(b.graphs)*len(b.precisions)*len(b.lengths)*len(b.batches)*b.count))
+	b.bar = newProgress("bench", "rows", int64(len(b.graphs)*len(b.precisions)*len(b.lengths)*len(b.batches)*len(b.concurrency)*b.count))
 	defer b.bar.Done()
 	for _, graph := range b.graphs {
 		for _, precision := range b.precisions {
@@ -295,13 +353,15 @@ func (b *benchmark) measureModel(ctx context.Context, graph string, precision sa
 	first := len(b.results)
 	for _, row.MaxSeqLength = range lengths {
 		for _, row.PredictBatchSize = range b.batches {
-			for range b.count {
-				r, err := b.measure(ctx, m, row)
-				if err != nil {
-					return err
+			for _, b.load.Concurrency = range b.concurrency {
+				for range b.count {
+					r, err := b.measure(ctx, m, row)
+					if err != nil {
+						return err
+					}
+					b.results = append(b.results, r)
+					b.bar.Set(int64(len(b.results)))
 				}
-				b.results = append(b.results, r)
-				b.bar.Set(int64(len(b.results)))
 			}
 		}
 	}
@@ -358,7 +418,7 @@ func (b *benchmark) open(ctx context.Context, graph string, precision savedmodel
 func (b *benchmark) measure(ctx context.Context, m *tfbert.Model, row bench.Row) (bench.Result, error) {
 	features := fullWindows(row.PredictBatchSize, row.MaxSeqLength, m.Tokenizer().Vocab.Len())
 	anew := bench.ResetPeak()
-	warmup, calls, err := bench.Run(ctx, func(ctx context.Context) error {
+	warmup, calls, err := bench.Run(ctx, func(ctx context.Context, _ *bench.Call) error {
 		_, err := m.Predict(ctx, features)
 		return err
 	}, b.load, nil)

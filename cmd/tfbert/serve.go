@@ -116,6 +116,7 @@ func (c *serveCommand) add(f *pflag.FlagSet) {
 	f.IntVar(&c.batching.MaxSize, "max_batch_size", 8, "windows of a batch")
 	f.IntSliceVar(&c.batching.PreferredSizes, "preferred_batch_size", nil, "`sizes` of batches that do not wait for more")
 	f.IntVar(&c.batching.MaxTokens, "max_batch_tokens", 0, "tokens of a batch, at most: its windows times the longest (0: no limit)")
+	f.IntSliceVar(&c.batching.Buckets, "length_buckets", nil, "ascending `lengths`: windows share a batch with those between the same two (default: every 32)")
 	f.IntVar(&c.delayMicros, "max_queue_delay_microseconds", 0, "microseconds that a window may wait for others although the model is free")
 	f.IntVar(&c.batching.MaxQueue, "max_queue_size", 1024, "windows that may wait; requests beyond are refused")
 	f.IntVar(&c.waitMicros, "default_timeout_microseconds", 0, "microseconds after which a request that still waits is refused (0: never)")

@@ -28,7 +28,7 @@ const module = "github.com/tfbert/go/"
 // allowed says which packages of the module each package may import. What is not named here may
 // import none.
 var allowed = map[string][]string{
-	"cmd/tfbert":          {"bench", "serve", "serve/batch", "serve/repository", "tfbert", "savedmodel", "checkpoint", "squad", "squad/prcurve", "wordpiece", "tf", "internal/libtf", "internal/npy", "internal/pyjson"},
+	"cmd/tfbert":          {"bench", "serve", "serve/batch", "serve/repository", "tfbert", "savedmodel", "checkpoint", "squad", "squad/prcurve", "wordpiece", "tf", "internal/libtf", "internal/npy", "internal/pyjson", "internal/serveproto"},
 	"tfbert":              {"savedmodel", "checkpoint", "squad", "wordpiece", "tf"},
 	"savedmodel":          {"tf", "internal/libtf", "internal/tfproto"},
 	"squad":               {"wordpiece", "internal/pyjson", "internal/pymath", "internal/pytext"},

@@ -47,6 +47,10 @@ type Window struct{ Document, Start, End int }
 // Seconds are the times of the stages of an answer.
 type Seconds struct{ Tokenize, Queue, Compute, Decode float64 }
 
+func (s Seconds) max(o Seconds) Seconds {
+	return Seconds{max(s.Tokenize, o.Tokenize), max(s.Queue, o.Queue), max(s.Compute, o.Compute), max(s.Decode, o.Decode)}
+}
+
 // Limits bound what one request may cost.
 type Limits struct {
 	QuestionBytes int // 0 is 16 KiB

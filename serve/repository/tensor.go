@@ -97,8 +97,14 @@ type Call struct {
 	MaxBatch bool
 }
 
+// A Result is what a model makes of a Call.
+type Result struct {
+	Outputs []Tensor
+	Seconds Seconds // of the row that took longest in each stage
+}
+
 // Infer runs a call.
-func (h Handle) Infer(ctx context.Context, c *Call) (outputs []Tensor, err error) {
+func (h Handle) Infer(ctx context.Context, c *Call) (*Result, error) {
 	inputs := make(map[string]*Tensor, len(c.Inputs))
 	infos := h.Inputs()
 	for i := range c.Inputs {
@@ -149,18 +155,15 @@ func (h Handle) Infer(ctx context.Context, c *Call) (outputs []Tensor, err error
 	case rows > int64(h.limits.Windows):
 		return nil, invalid("the batch has %d rows: there may be at most %d", rows, h.limits.Windows)
 	}
+	run := h.inferTensors
 	if h.Text {
-		outputs, err = h.inferText(ctx, c, inputs, int(rows))
-	} else {
-		outputs, err = h.inferTensors(ctx, c, inputs, int(rows))
+		run = h.inferText
 	}
-	if err != nil {
-		return nil, err
+	result, err := run(ctx, c, inputs, int(rows))
+	if err == nil && len(c.Outputs) > 0 {
+		result.Outputs = slices.DeleteFunc(result.Outputs, func(t Tensor) bool { return !slices.Contains(c.Outputs, t.Name) })
 	}
-	if len(c.Outputs) > 0 {
-		outputs = slices.DeleteFunc(outputs, func(t Tensor) bool { return !slices.Contains(c.Outputs, t.Name) })
-	}
-	return outputs, nil
+	return result, err
 }
 
 // fits reports whether a shape is one of those that want stands for. A column may come as a vector.
@@ -172,7 +175,7 @@ func fits(shape, want []int64) bool {
 }
 
 // inferTensors runs rows of word pieces.
-func (h Handle) inferTensors(ctx context.Context, c *Call, inputs map[string]*Tensor, rows int) (_ []Tensor, err error) {
+func (h Handle) inferTensors(ctx context.Context, c *Call, inputs map[string]*Tensor, rows int) (_ *Result, err error) {
 	m, began := h.Model, time.Now()
 	var seconds Seconds
 	defer func() { m.tensors.count(began, rows, seconds, err) }()
@@ -238,7 +241,7 @@ func (h Handle) inferTensors(ctx context.Context, c *Call, inputs map[string]*Te
 		outputs = append(outputs, t)
 	}
 	seconds.Decode = time.Since(decoding).Seconds()
-	return outputs, nil
+	return &Result{outputs, seconds}, nil
 }
 
 // within refuses ids that the model has no row for: TensorFlow fails the whole batch for one.
@@ -252,7 +255,7 @@ func within(t *Tensor, n int) error {
 }
 
 // inferText answers rows of questions.
-func (h Handle) inferText(ctx context.Context, c *Call, inputs map[string]*Tensor, rows int) ([]Tensor, error) {
+func (h Handle) inferText(ctx context.Context, c *Call, inputs map[string]*Tensor, rows int) (*Result, error) {
 	questions := make([]*Question, rows)
 	for i := range questions {
 		questions[i] = &Question{
@@ -267,7 +270,9 @@ func (h Handle) inferText(ctx context.Context, c *Call, inputs map[string]*Tenso
 	shape := []int64{int64(rows), 1}
 	answer, score := Tensor{Name: answerOutput, Type: Bytes, Shape: shape}, Tensor{Name: scoreOutput, Type: Float32, Shape: shape}
 	start, end := Tensor{Name: startOutput, Type: Int32, Shape: shape}, Tensor{Name: endOutput, Type: Int32, Shape: shape}
+	var longest Seconds
 	for _, a := range answers {
+		longest = longest.max(a.Seconds)
 		probability, place := 0.0, Place{Start: -1, End: -1}
 		if a.Best >= 0 {
 			probability = a.NBest[a.Best].Probability
@@ -280,7 +285,7 @@ func (h Handle) inferText(ctx context.Context, c *Call, inputs map[string]*Tenso
 		start.Int32s = append(start.Int32s, int32(place.Start))
 		end.Int32s = append(end.Int32s, int32(place.End))
 	}
-	return []Tensor{answer, score, start, end}, nil
+	return &Result{[]Tensor{answer, score, start, end}, longest}, nil
 }
 
 // maxBatch is the largest batch that the configuration allows.

@@ -1,0 +1,146 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+)
+
+// A Stability says when figures may be believed: a run is measured in intervals, and is stable when as
+// many of them in a row as Intervals differ by no more than Tolerance in throughput and in latency.
+type Stability struct {
+	Interval  time.Duration
+	Intervals int     // in a row
+	Most      int     // intervals to measure before giving up
+	Tolerance float64 // of their mean
+}
+
+// RunStable calls f as l says, interval after interval, and gives the calls of the last ones as one
+// run. stable is false where they still differed when the most had been measured.
+func RunStable(ctx context.Context, f func(context.Context, *Call) error, l Load, s Stability, done func(interval int)) (calls Calls, stable bool, err error) {
+	if s.Interval <= 0 || s.Intervals < 1 || s.Most < s.Intervals {
+		return nil, false, fmt.Errorf("bench: %d intervals of %v, of %d, are nothing to measure", s.Intervals, s.Interval, s.Most)
+	}
+	l.Calls, l.Duration = 0, s.Interval
+	var runs []Calls
+	for n := 1; n <= s.Most && !stable; n++ {
+		_, run, err := Run(ctx, f, l, nil)
+		if err != nil {
+			return nil, false, err
+		}
+		l.Warmup = 0
+		if runs = append(runs, run); len(runs) > s.Intervals {
+			runs = runs[1:]
+		}
+		if done != nil {
+			done(n)
+		}
+		stable = len(runs) == s.Intervals && agree(runs, s.Tolerance)
+	}
+	var began time.Duration
+	for _, run := range runs {
+		for _, c := range run {
+			c.Arrival, c.Start, c.End = c.Arrival+began, c.Start+began, c.End+began
+			calls = append(calls, c)
+		}
+		began = calls.Elapsed()
+	}
+	return calls, stable, nil
+}
+
+// agree reports whether the throughput and the mean latency of runs are within a tolerance of their
+// means.
+func agree(runs []Calls, tolerance float64) bool {
+	for _, figure := range []func(Calls) float64{
+		func(c Calls) float64 { return float64(len(c)) / c.Elapsed().Seconds() },
+		func(c Calls) float64 { return average(c.Times(Call.Latency)) },
+	} {
+		mean := 0.0
+		for _, run := range runs {
+			mean += figure(run) / float64(len(runs))
+		}
+		for _, run := range runs {
+			if x := figure(run); x < mean*(1-tolerance) || x > mean*(1+tolerance) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// A ServerResult is what was measured of a server.
+type ServerResult struct {
+	URL         string  `json:"url"`
+	Model       string  `json:"model"`
+	Concurrency int     `json:"concurrency"`
+	Rate        float64 `json:"request_rate,omitempty"`
+	Poisson     bool    `json:"poisson,omitempty"`
+	Requests    int     `json:"requests"` // that were answered
+	Refused     int     `json:"refused"`  // for want of room in the queue
+	Seconds     float64 `json:"seconds"`
+	Throughput  float64 `json:"throughput"` // answers a second
+	Stable      bool    `json:"stable"`
+
+	Latency Stats `json:"latency_ms"` // from a request's arrival
+	Wait    Stats `json:"wait_ms"`    // in the client, from arrival to its being sent
+	Queue   Stats `json:"queue_ms"`   // in the server
+	Compute Stats `json:"compute_ms"` // of the model
+}
+
+// NewServerResult computes a result from a run of l.
+func NewServerResult(url, model string, l Load, calls Calls, stable bool) (ServerResult, error) {
+	var answered Calls
+	for _, c := range calls {
+		if !c.Refused {
+			answered = append(answered, c)
+		}
+	}
+	r := ServerResult{
+		URL: url, Model: model, Concurrency: max(1, l.Concurrency), Rate: l.Rate, Poisson: l.Poisson && l.Rate > 0,
+		Requests: len(answered), Refused: len(calls) - len(answered), Seconds: calls.Elapsed().Seconds(), Stable: stable,
+	}
+	if r.Requests == 0 {
+		return r, fmt.Errorf("bench: the server refused all of %d requests", len(calls))
+	}
+	r.Throughput = float64(r.Requests) / r.Seconds
+	r.Latency, r.Wait = NewStats(answered.Times(Call.Latency)), NewStats(answered.Times(Call.Wait))
+	r.Queue = NewStats(answered.Times(func(c Call) time.Duration { return c.Queued }))
+	r.Compute = NewStats(answered.Times(func(c Call) time.Duration { return c.Compute }))
+	return r, nil
+}
+
+// WriteServerTable writes results for people.
+func WriteServerTable(w io.Writer, results []ServerResult) error {
+	if len(results) > 0 {
+		fmt.Fprintf(w, "%s %s\n\n", results[0].URL, results[0].Model)
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(t, "load\tat once\trequests\trefused\tanswers/s\tavg ms\t50%\t90%\t95%\t99%\t100%\tclient wait 99%\tqueue 50%\tqueue 99%\tmodel 50%\tmodel 99%\t")
+	for _, r := range results {
+		load := "closed"
+		switch {
+		case r.Poisson:
+			load = fmt.Sprintf("%g/s poisson", r.Rate)
+		case r.Rate > 0:
+			load = fmt.Sprintf("%g/s", r.Rate)
+		}
+		if !r.Stable {
+			load += " *"
+		}
+		l := &r.Latency
+		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%.1f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t\n", load, r.Concurrency, r.Requests, r.Refused,
+			r.Throughput, l.Average, l.P50, l.P90, l.P95, l.P99, l.P100, r.Wait.P99, r.Queue.P50, r.Queue.P99, r.Compute.P50, r.Compute.P99)
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	for _, r := range results {
+		if !r.Stable {
+			_, err := fmt.Fprintln(w, "\n*: throughput or latency still varied when the most intervals had been measured")
+			return err
+		}
+	}
+	return nil
+}
