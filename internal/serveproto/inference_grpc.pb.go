@@ -9,7 +9,7 @@
 // versions:
 // - protoc-gen-go-grpc v1.6.2
 // - protoc             v3.21.12
-// source: inference.proto
+// source: tfbert/inference.proto
 
 package serveproto
 
@@ -537,5 +537,5 @@ var GRPCInferenceService_ServiceDesc = grpc.ServiceDesc{
 			ClientStreams: true,
 		},
 	},
-	Metadata: "inference.proto",
+	Metadata: "tfbert/inference.proto",
 }

@@ -97,7 +97,7 @@ type Resolver struct{ ours *protoregistry.Files }
 // NewResolver makes the descriptors that gRPC's reflection shows. They are registered nowhere else.
 func NewResolver() (*Resolver, error) {
 	r := &Resolver{new(protoregistry.Files)}
-	for _, from := range []protoreflect.FileDescriptor{tfproto.File_tensorflow_proto, File_inference_proto, File_serving_proto} {
+	for _, from := range []protoreflect.FileDescriptor{tfproto.File_tfbert_tensorflow_proto, File_tfbert_inference_proto, File_tfbert_serving_proto} {
 		file := protodesc.ToFileDescriptorProto(from)
 		rename(file)
 		descriptor, err := protodesc.NewFile(file, r)
@@ -114,10 +114,6 @@ func NewResolver() (*Resolver, error) {
 // rename gives a file and all that it refers to the official names.
 func rename(file *descriptorpb.FileDescriptorProto) {
 	file.Package = proto.String(strings.TrimSuffix(official(file.GetPackage()+"."), "."))
-	file.Name = proto.String(officialFile(file.GetName()))
-	for i, name := range file.Dependency {
-		file.Dependency[i] = officialFile(name)
-	}
 	var message func(*descriptorpb.DescriptorProto)
 	message = func(m *descriptorpb.DescriptorProto) {
 		for _, f := range m.Field {
@@ -137,15 +133,6 @@ func rename(file *descriptorpb.FileDescriptorProto) {
 			m.InputType, m.OutputType = proto.String("."+official(m.GetInputType()[1:])), proto.String("."+official(m.GetOutputType()[1:]))
 		}
 	}
-}
-
-// officialFile keeps our files apart from those of the same name that a program links in.
-func officialFile(name string) string {
-	switch name {
-	case "tensorflow.proto", "inference.proto", "serving.proto":
-		return "tfbert/" + name
-	}
-	return name
 }
 
 // FindFileByPath implements protodesc.Resolver.

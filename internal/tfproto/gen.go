@@ -1,4 +1,7 @@
 // Package tfproto holds the messages of tensorflow.proto, generated.
 package tfproto
 
-//go:generate sh -c "go build -modfile=../../tools/go.mod -o ../../bin/ google.golang.org/protobuf/cmd/protoc-gen-go && PATH=$PWD/../../bin:$PATH protoc --go_out=. --go_opt=paths=source_relative tensorflow.proto"
+// The file is tfbert/tensorflow.proto to protobuf: two files of one path panic in one Go binary, as two
+// messages of one name do.
+//
+//go:generate sh -c "go build -modfile=../../tools/go.mod -o ../../bin/ google.golang.org/protobuf/cmd/protoc-gen-go && PATH=$PWD/../../bin:$PATH protoc -Itfbert=. --go_out=../.. --go_opt=module=github.com/tfbert/go tensorflow.proto"

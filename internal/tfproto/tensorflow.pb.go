@@ -10,7 +10,7 @@
 // versions:
 // 	protoc-gen-go v1.36.12
 // 	protoc        v3.21.12
-// source: tensorflow.proto
+// source: tfbert/tensorflow.proto
 
 package tfproto
 
@@ -62,11 +62,11 @@ func (x SaverDef_CheckpointFormatVersion) String() string {
 }
 
 func (SaverDef_CheckpointFormatVersion) Descriptor() protoreflect.EnumDescriptor {
-	return file_tensorflow_proto_enumTypes[0].Descriptor()
+	return file_tfbert_tensorflow_proto_enumTypes[0].Descriptor()
 }
 
 func (SaverDef_CheckpointFormatVersion) Type() protoreflect.EnumType {
-	return &file_tensorflow_proto_enumTypes[0]
+	return &file_tfbert_tensorflow_proto_enumTypes[0]
 }
 
 func (x SaverDef_CheckpointFormatVersion) Number() protoreflect.EnumNumber {
@@ -75,7 +75,7 @@ func (x SaverDef_CheckpointFormatVersion) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SaverDef_CheckpointFormatVersion.Descriptor instead.
 func (SaverDef_CheckpointFormatVersion) EnumDescriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{13, 0}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{13, 0}
 }
 
 type BundleHeaderProto_Endianness int32
@@ -108,11 +108,11 @@ func (x BundleHeaderProto_Endianness) String() string {
 }
 
 func (BundleHeaderProto_Endianness) Descriptor() protoreflect.EnumDescriptor {
-	return file_tensorflow_proto_enumTypes[1].Descriptor()
+	return file_tfbert_tensorflow_proto_enumTypes[1].Descriptor()
 }
 
 func (BundleHeaderProto_Endianness) Type() protoreflect.EnumType {
-	return &file_tensorflow_proto_enumTypes[1]
+	return &file_tfbert_tensorflow_proto_enumTypes[1]
 }
 
 func (x BundleHeaderProto_Endianness) Number() protoreflect.EnumNumber {
@@ -121,7 +121,7 @@ func (x BundleHeaderProto_Endianness) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use BundleHeaderProto_Endianness.Descriptor instead.
 func (BundleHeaderProto_Endianness) EnumDescriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{20, 0}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{20, 0}
 }
 
 type OptimizerOptions_GlobalJitLevel int32
@@ -160,11 +160,11 @@ func (x OptimizerOptions_GlobalJitLevel) String() string {
 }
 
 func (OptimizerOptions_GlobalJitLevel) Descriptor() protoreflect.EnumDescriptor {
-	return file_tensorflow_proto_enumTypes[2].Descriptor()
+	return file_tfbert_tensorflow_proto_enumTypes[2].Descriptor()
 }
 
 func (OptimizerOptions_GlobalJitLevel) Type() protoreflect.EnumType {
-	return &file_tensorflow_proto_enumTypes[2]
+	return &file_tfbert_tensorflow_proto_enumTypes[2]
 }
 
 func (x OptimizerOptions_GlobalJitLevel) Number() protoreflect.EnumNumber {
@@ -173,7 +173,7 @@ func (x OptimizerOptions_GlobalJitLevel) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use OptimizerOptions_GlobalJitLevel.Descriptor instead.
 func (OptimizerOptions_GlobalJitLevel) EnumDescriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{24, 0}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{24, 0}
 }
 
 type RewriterConfig_Toggle int32
@@ -212,11 +212,11 @@ func (x RewriterConfig_Toggle) String() string {
 }
 
 func (RewriterConfig_Toggle) Descriptor() protoreflect.EnumDescriptor {
-	return file_tensorflow_proto_enumTypes[3].Descriptor()
+	return file_tfbert_tensorflow_proto_enumTypes[3].Descriptor()
 }
 
 func (RewriterConfig_Toggle) Type() protoreflect.EnumType {
-	return &file_tensorflow_proto_enumTypes[3]
+	return &file_tfbert_tensorflow_proto_enumTypes[3]
 }
 
 func (x RewriterConfig_Toggle) Number() protoreflect.EnumNumber {
@@ -225,7 +225,7 @@ func (x RewriterConfig_Toggle) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use RewriterConfig_Toggle.Descriptor instead.
 func (RewriterConfig_Toggle) EnumDescriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{25, 0}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{25, 0}
 }
 
 type RunOptions_TraceLevel int32
@@ -264,11 +264,11 @@ func (x RunOptions_TraceLevel) String() string {
 }
 
 func (RunOptions_TraceLevel) Descriptor() protoreflect.EnumDescriptor {
-	return file_tensorflow_proto_enumTypes[4].Descriptor()
+	return file_tfbert_tensorflow_proto_enumTypes[4].Descriptor()
 }
 
 func (RunOptions_TraceLevel) Type() protoreflect.EnumType {
-	return &file_tensorflow_proto_enumTypes[4]
+	return &file_tfbert_tensorflow_proto_enumTypes[4]
 }
 
 func (x RunOptions_TraceLevel) Number() protoreflect.EnumNumber {
@@ -277,7 +277,7 @@ func (x RunOptions_TraceLevel) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use RunOptions_TraceLevel.Descriptor instead.
 func (RunOptions_TraceLevel) EnumDescriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{28, 0}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{28, 0}
 }
 
 type TensorShapeProto struct {
@@ -290,7 +290,7 @@ type TensorShapeProto struct {
 
 func (x *TensorShapeProto) Reset() {
 	*x = TensorShapeProto{}
-	mi := &file_tensorflow_proto_msgTypes[0]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[0]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -302,7 +302,7 @@ func (x *TensorShapeProto) String() string {
 func (*TensorShapeProto) ProtoMessage() {}
 
 func (x *TensorShapeProto) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[0]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[0]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -315,7 +315,7 @@ func (x *TensorShapeProto) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TensorShapeProto.ProtoReflect.Descriptor instead.
 func (*TensorShapeProto) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{0}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{0}
 }
 
 func (x *TensorShapeProto) GetDim() []*TensorShapeProto_Dim {
@@ -346,7 +346,7 @@ type TensorProto struct {
 
 func (x *TensorProto) Reset() {
 	*x = TensorProto{}
-	mi := &file_tensorflow_proto_msgTypes[1]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -358,7 +358,7 @@ func (x *TensorProto) String() string {
 func (*TensorProto) ProtoMessage() {}
 
 func (x *TensorProto) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[1]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -371,7 +371,7 @@ func (x *TensorProto) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TensorProto.ProtoReflect.Descriptor instead.
 func (*TensorProto) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{1}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *TensorProto) GetDtype() int32 {
@@ -437,7 +437,7 @@ type AttrValue struct {
 
 func (x *AttrValue) Reset() {
 	*x = AttrValue{}
-	mi := &file_tensorflow_proto_msgTypes[2]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -449,7 +449,7 @@ func (x *AttrValue) String() string {
 func (*AttrValue) ProtoMessage() {}
 
 func (x *AttrValue) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[2]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -462,7 +462,7 @@ func (x *AttrValue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttrValue.ProtoReflect.Descriptor instead.
 func (*AttrValue) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{2}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *AttrValue) GetValue() isAttrValue_Value {
@@ -636,7 +636,7 @@ type NameAttrList struct {
 
 func (x *NameAttrList) Reset() {
 	*x = NameAttrList{}
-	mi := &file_tensorflow_proto_msgTypes[3]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -648,7 +648,7 @@ func (x *NameAttrList) String() string {
 func (*NameAttrList) ProtoMessage() {}
 
 func (x *NameAttrList) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[3]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -661,7 +661,7 @@ func (x *NameAttrList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NameAttrList.ProtoReflect.Descriptor instead.
 func (*NameAttrList) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{3}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *NameAttrList) GetName() string {
@@ -691,7 +691,7 @@ type NodeDef struct {
 
 func (x *NodeDef) Reset() {
 	*x = NodeDef{}
-	mi := &file_tensorflow_proto_msgTypes[4]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -703,7 +703,7 @@ func (x *NodeDef) String() string {
 func (*NodeDef) ProtoMessage() {}
 
 func (x *NodeDef) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[4]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -716,7 +716,7 @@ func (x *NodeDef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeDef.ProtoReflect.Descriptor instead.
 func (*NodeDef) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{4}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *NodeDef) GetName() string {
@@ -765,7 +765,7 @@ type VersionDef struct {
 
 func (x *VersionDef) Reset() {
 	*x = VersionDef{}
-	mi := &file_tensorflow_proto_msgTypes[5]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -777,7 +777,7 @@ func (x *VersionDef) String() string {
 func (*VersionDef) ProtoMessage() {}
 
 func (x *VersionDef) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[5]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -790,7 +790,7 @@ func (x *VersionDef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionDef.ProtoReflect.Descriptor instead.
 func (*VersionDef) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{5}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *VersionDef) GetProducer() int32 {
@@ -829,7 +829,7 @@ type OpDef struct {
 
 func (x *OpDef) Reset() {
 	*x = OpDef{}
-	mi := &file_tensorflow_proto_msgTypes[6]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -841,7 +841,7 @@ func (x *OpDef) String() string {
 func (*OpDef) ProtoMessage() {}
 
 func (x *OpDef) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[6]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -854,7 +854,7 @@ func (x *OpDef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpDef.ProtoReflect.Descriptor instead.
 func (*OpDef) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{6}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *OpDef) GetName() string {
@@ -915,7 +915,7 @@ type OpList struct {
 
 func (x *OpList) Reset() {
 	*x = OpList{}
-	mi := &file_tensorflow_proto_msgTypes[7]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -927,7 +927,7 @@ func (x *OpList) String() string {
 func (*OpList) ProtoMessage() {}
 
 func (x *OpList) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[7]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -940,7 +940,7 @@ func (x *OpList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpList.ProtoReflect.Descriptor instead.
 func (*OpList) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{7}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *OpList) GetOp() []*OpDef {
@@ -961,7 +961,7 @@ type FunctionDef struct {
 
 func (x *FunctionDef) Reset() {
 	*x = FunctionDef{}
-	mi := &file_tensorflow_proto_msgTypes[8]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -973,7 +973,7 @@ func (x *FunctionDef) String() string {
 func (*FunctionDef) ProtoMessage() {}
 
 func (x *FunctionDef) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[8]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -986,7 +986,7 @@ func (x *FunctionDef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FunctionDef.ProtoReflect.Descriptor instead.
 func (*FunctionDef) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{8}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *FunctionDef) GetSignature() *OpDef {
@@ -1019,7 +1019,7 @@ type FunctionDefLibrary struct {
 
 func (x *FunctionDefLibrary) Reset() {
 	*x = FunctionDefLibrary{}
-	mi := &file_tensorflow_proto_msgTypes[9]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1031,7 +1031,7 @@ func (x *FunctionDefLibrary) String() string {
 func (*FunctionDefLibrary) ProtoMessage() {}
 
 func (x *FunctionDefLibrary) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[9]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1044,7 +1044,7 @@ func (x *FunctionDefLibrary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FunctionDefLibrary.ProtoReflect.Descriptor instead.
 func (*FunctionDefLibrary) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{9}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *FunctionDefLibrary) GetFunction() []*FunctionDef {
@@ -1065,7 +1065,7 @@ type GraphDef struct {
 
 func (x *GraphDef) Reset() {
 	*x = GraphDef{}
-	mi := &file_tensorflow_proto_msgTypes[10]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1077,7 +1077,7 @@ func (x *GraphDef) String() string {
 func (*GraphDef) ProtoMessage() {}
 
 func (x *GraphDef) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[10]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1090,7 +1090,7 @@ func (x *GraphDef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GraphDef.ProtoReflect.Descriptor instead.
 func (*GraphDef) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{10}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GraphDef) GetNode() []*NodeDef {
@@ -1124,7 +1124,7 @@ type SavedModel struct {
 
 func (x *SavedModel) Reset() {
 	*x = SavedModel{}
-	mi := &file_tensorflow_proto_msgTypes[11]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1136,7 +1136,7 @@ func (x *SavedModel) String() string {
 func (*SavedModel) ProtoMessage() {}
 
 func (x *SavedModel) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[11]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1149,7 +1149,7 @@ func (x *SavedModel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SavedModel.ProtoReflect.Descriptor instead.
 func (*SavedModel) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{11}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SavedModel) GetSavedModelSchemaVersion() int64 {
@@ -1180,7 +1180,7 @@ type MetaGraphDef struct {
 
 func (x *MetaGraphDef) Reset() {
 	*x = MetaGraphDef{}
-	mi := &file_tensorflow_proto_msgTypes[12]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1192,7 +1192,7 @@ func (x *MetaGraphDef) String() string {
 func (*MetaGraphDef) ProtoMessage() {}
 
 func (x *MetaGraphDef) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[12]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1205,7 +1205,7 @@ func (x *MetaGraphDef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetaGraphDef.ProtoReflect.Descriptor instead.
 func (*MetaGraphDef) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{12}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *MetaGraphDef) GetMetaInfoDef() *MetaGraphDef_MetaInfoDef {
@@ -1265,7 +1265,7 @@ type SaverDef struct {
 
 func (x *SaverDef) Reset() {
 	*x = SaverDef{}
-	mi := &file_tensorflow_proto_msgTypes[13]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1277,7 +1277,7 @@ func (x *SaverDef) String() string {
 func (*SaverDef) ProtoMessage() {}
 
 func (x *SaverDef) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[13]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1290,7 +1290,7 @@ func (x *SaverDef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaverDef.ProtoReflect.Descriptor instead.
 func (*SaverDef) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{13}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SaverDef) GetFilenameTensorName() string {
@@ -1356,7 +1356,7 @@ type CollectionDef struct {
 
 func (x *CollectionDef) Reset() {
 	*x = CollectionDef{}
-	mi := &file_tensorflow_proto_msgTypes[14]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1368,7 +1368,7 @@ func (x *CollectionDef) String() string {
 func (*CollectionDef) ProtoMessage() {}
 
 func (x *CollectionDef) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[14]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1381,7 +1381,7 @@ func (x *CollectionDef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CollectionDef.ProtoReflect.Descriptor instead.
 func (*CollectionDef) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{14}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CollectionDef) GetKind() isCollectionDef_Kind {
@@ -1451,7 +1451,7 @@ type Any struct {
 
 func (x *Any) Reset() {
 	*x = Any{}
-	mi := &file_tensorflow_proto_msgTypes[15]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1463,7 +1463,7 @@ func (x *Any) String() string {
 func (*Any) ProtoMessage() {}
 
 func (x *Any) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[15]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1476,7 +1476,7 @@ func (x *Any) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Any.ProtoReflect.Descriptor instead.
 func (*Any) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{15}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Any) GetTypeUrl() string {
@@ -1508,7 +1508,7 @@ type VariableDef struct {
 
 func (x *VariableDef) Reset() {
 	*x = VariableDef{}
-	mi := &file_tensorflow_proto_msgTypes[16]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1520,7 +1520,7 @@ func (x *VariableDef) String() string {
 func (*VariableDef) ProtoMessage() {}
 
 func (x *VariableDef) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[16]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1533,7 +1533,7 @@ func (x *VariableDef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VariableDef.ProtoReflect.Descriptor instead.
 func (*VariableDef) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{16}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *VariableDef) GetVariableName() string {
@@ -1594,7 +1594,7 @@ type TensorInfo struct {
 
 func (x *TensorInfo) Reset() {
 	*x = TensorInfo{}
-	mi := &file_tensorflow_proto_msgTypes[17]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1606,7 +1606,7 @@ func (x *TensorInfo) String() string {
 func (*TensorInfo) ProtoMessage() {}
 
 func (x *TensorInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[17]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1619,7 +1619,7 @@ func (x *TensorInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TensorInfo.ProtoReflect.Descriptor instead.
 func (*TensorInfo) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{17}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *TensorInfo) GetEncoding() isTensorInfo_Encoding {
@@ -1703,7 +1703,7 @@ type SignatureDef struct {
 
 func (x *SignatureDef) Reset() {
 	*x = SignatureDef{}
-	mi := &file_tensorflow_proto_msgTypes[18]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1715,7 +1715,7 @@ func (x *SignatureDef) String() string {
 func (*SignatureDef) ProtoMessage() {}
 
 func (x *SignatureDef) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[18]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1728,7 +1728,7 @@ func (x *SignatureDef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignatureDef.ProtoReflect.Descriptor instead.
 func (*SignatureDef) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{18}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SignatureDef) GetInputs() map[string]*TensorInfo {
@@ -1762,7 +1762,7 @@ type AssetFileDef struct {
 
 func (x *AssetFileDef) Reset() {
 	*x = AssetFileDef{}
-	mi := &file_tensorflow_proto_msgTypes[19]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1774,7 +1774,7 @@ func (x *AssetFileDef) String() string {
 func (*AssetFileDef) ProtoMessage() {}
 
 func (x *AssetFileDef) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[19]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1787,7 +1787,7 @@ func (x *AssetFileDef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssetFileDef.ProtoReflect.Descriptor instead.
 func (*AssetFileDef) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{19}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *AssetFileDef) GetTensorInfo() *TensorInfo {
@@ -1815,7 +1815,7 @@ type BundleHeaderProto struct {
 
 func (x *BundleHeaderProto) Reset() {
 	*x = BundleHeaderProto{}
-	mi := &file_tensorflow_proto_msgTypes[20]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1827,7 +1827,7 @@ func (x *BundleHeaderProto) String() string {
 func (*BundleHeaderProto) ProtoMessage() {}
 
 func (x *BundleHeaderProto) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[20]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1840,7 +1840,7 @@ func (x *BundleHeaderProto) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BundleHeaderProto.ProtoReflect.Descriptor instead.
 func (*BundleHeaderProto) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{20}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *BundleHeaderProto) GetNumShards() int32 {
@@ -1873,7 +1873,7 @@ type TensorSliceProto struct {
 
 func (x *TensorSliceProto) Reset() {
 	*x = TensorSliceProto{}
-	mi := &file_tensorflow_proto_msgTypes[21]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1885,7 +1885,7 @@ func (x *TensorSliceProto) String() string {
 func (*TensorSliceProto) ProtoMessage() {}
 
 func (x *TensorSliceProto) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[21]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1898,7 +1898,7 @@ func (x *TensorSliceProto) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TensorSliceProto.ProtoReflect.Descriptor instead.
 func (*TensorSliceProto) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{21}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *TensorSliceProto) GetExtent() []*TensorSliceProto_Extent {
@@ -1923,7 +1923,7 @@ type BundleEntryProto struct {
 
 func (x *BundleEntryProto) Reset() {
 	*x = BundleEntryProto{}
-	mi := &file_tensorflow_proto_msgTypes[22]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1935,7 +1935,7 @@ func (x *BundleEntryProto) String() string {
 func (*BundleEntryProto) ProtoMessage() {}
 
 func (x *BundleEntryProto) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[22]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1948,7 +1948,7 @@ func (x *BundleEntryProto) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BundleEntryProto.ProtoReflect.Descriptor instead.
 func (*BundleEntryProto) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{22}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *BundleEntryProto) GetDtype() int32 {
@@ -2012,7 +2012,7 @@ type GPUOptions struct {
 
 func (x *GPUOptions) Reset() {
 	*x = GPUOptions{}
-	mi := &file_tensorflow_proto_msgTypes[23]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2024,7 +2024,7 @@ func (x *GPUOptions) String() string {
 func (*GPUOptions) ProtoMessage() {}
 
 func (x *GPUOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[23]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2037,7 +2037,7 @@ func (x *GPUOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GPUOptions.ProtoReflect.Descriptor instead.
 func (*GPUOptions) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{23}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GPUOptions) GetPerProcessGpuMemoryFraction() float64 {
@@ -2077,7 +2077,7 @@ type OptimizerOptions struct {
 
 func (x *OptimizerOptions) Reset() {
 	*x = OptimizerOptions{}
-	mi := &file_tensorflow_proto_msgTypes[24]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2089,7 +2089,7 @@ func (x *OptimizerOptions) String() string {
 func (*OptimizerOptions) ProtoMessage() {}
 
 func (x *OptimizerOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[24]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2102,7 +2102,7 @@ func (x *OptimizerOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OptimizerOptions.ProtoReflect.Descriptor instead.
 func (*OptimizerOptions) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{24}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *OptimizerOptions) GetGlobalJitLevel() OptimizerOptions_GlobalJitLevel {
@@ -2126,7 +2126,7 @@ type RewriterConfig struct {
 
 func (x *RewriterConfig) Reset() {
 	*x = RewriterConfig{}
-	mi := &file_tensorflow_proto_msgTypes[25]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2138,7 +2138,7 @@ func (x *RewriterConfig) String() string {
 func (*RewriterConfig) ProtoMessage() {}
 
 func (x *RewriterConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[25]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2151,7 +2151,7 @@ func (x *RewriterConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RewriterConfig.ProtoReflect.Descriptor instead.
 func (*RewriterConfig) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{25}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RewriterConfig) GetLayoutOptimizer() RewriterConfig_Toggle {
@@ -2206,7 +2206,7 @@ type GraphOptions struct {
 
 func (x *GraphOptions) Reset() {
 	*x = GraphOptions{}
-	mi := &file_tensorflow_proto_msgTypes[26]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2218,7 +2218,7 @@ func (x *GraphOptions) String() string {
 func (*GraphOptions) ProtoMessage() {}
 
 func (x *GraphOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[26]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2231,7 +2231,7 @@ func (x *GraphOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GraphOptions.ProtoReflect.Descriptor instead.
 func (*GraphOptions) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{26}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *GraphOptions) GetOptimizerOptions() *OptimizerOptions {
@@ -2263,7 +2263,7 @@ type ConfigProto struct {
 
 func (x *ConfigProto) Reset() {
 	*x = ConfigProto{}
-	mi := &file_tensorflow_proto_msgTypes[27]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2275,7 +2275,7 @@ func (x *ConfigProto) String() string {
 func (*ConfigProto) ProtoMessage() {}
 
 func (x *ConfigProto) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[27]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2288,7 +2288,7 @@ func (x *ConfigProto) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigProto.ProtoReflect.Descriptor instead.
 func (*ConfigProto) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{27}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ConfigProto) GetDeviceCount() map[string]int32 {
@@ -2351,7 +2351,7 @@ type RunOptions struct {
 
 func (x *RunOptions) Reset() {
 	*x = RunOptions{}
-	mi := &file_tensorflow_proto_msgTypes[28]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2363,7 +2363,7 @@ func (x *RunOptions) String() string {
 func (*RunOptions) ProtoMessage() {}
 
 func (x *RunOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[28]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2376,7 +2376,7 @@ func (x *RunOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunOptions.ProtoReflect.Descriptor instead.
 func (*RunOptions) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{28}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RunOptions) GetTraceLevel() RunOptions_TraceLevel {
@@ -2416,7 +2416,7 @@ type NodeExecStats struct {
 
 func (x *NodeExecStats) Reset() {
 	*x = NodeExecStats{}
-	mi := &file_tensorflow_proto_msgTypes[29]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2428,7 +2428,7 @@ func (x *NodeExecStats) String() string {
 func (*NodeExecStats) ProtoMessage() {}
 
 func (x *NodeExecStats) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[29]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2441,7 +2441,7 @@ func (x *NodeExecStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeExecStats.ProtoReflect.Descriptor instead.
 func (*NodeExecStats) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{29}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *NodeExecStats) GetNodeName() string {
@@ -2510,7 +2510,7 @@ type DeviceStepStats struct {
 
 func (x *DeviceStepStats) Reset() {
 	*x = DeviceStepStats{}
-	mi := &file_tensorflow_proto_msgTypes[30]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2522,7 +2522,7 @@ func (x *DeviceStepStats) String() string {
 func (*DeviceStepStats) ProtoMessage() {}
 
 func (x *DeviceStepStats) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[30]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2535,7 +2535,7 @@ func (x *DeviceStepStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeviceStepStats.ProtoReflect.Descriptor instead.
 func (*DeviceStepStats) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{30}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *DeviceStepStats) GetDevice() string {
@@ -2561,7 +2561,7 @@ type StepStats struct {
 
 func (x *StepStats) Reset() {
 	*x = StepStats{}
-	mi := &file_tensorflow_proto_msgTypes[31]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2573,7 +2573,7 @@ func (x *StepStats) String() string {
 func (*StepStats) ProtoMessage() {}
 
 func (x *StepStats) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[31]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2586,7 +2586,7 @@ func (x *StepStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepStats.ProtoReflect.Descriptor instead.
 func (*StepStats) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{31}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *StepStats) GetDevStats() []*DeviceStepStats {
@@ -2607,7 +2607,7 @@ type RunMetadata struct {
 
 func (x *RunMetadata) Reset() {
 	*x = RunMetadata{}
-	mi := &file_tensorflow_proto_msgTypes[32]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2619,7 +2619,7 @@ func (x *RunMetadata) String() string {
 func (*RunMetadata) ProtoMessage() {}
 
 func (x *RunMetadata) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[32]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2632,7 +2632,7 @@ func (x *RunMetadata) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunMetadata.ProtoReflect.Descriptor instead.
 func (*RunMetadata) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{32}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RunMetadata) GetStepStats() *StepStats {
@@ -2666,7 +2666,7 @@ type TensorShapeProto_Dim struct {
 
 func (x *TensorShapeProto_Dim) Reset() {
 	*x = TensorShapeProto_Dim{}
-	mi := &file_tensorflow_proto_msgTypes[33]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2678,7 +2678,7 @@ func (x *TensorShapeProto_Dim) String() string {
 func (*TensorShapeProto_Dim) ProtoMessage() {}
 
 func (x *TensorShapeProto_Dim) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[33]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2691,7 +2691,7 @@ func (x *TensorShapeProto_Dim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TensorShapeProto_Dim.ProtoReflect.Descriptor instead.
 func (*TensorShapeProto_Dim) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{0, 0}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{0, 0}
 }
 
 func (x *TensorShapeProto_Dim) GetSize() int64 {
@@ -2723,7 +2723,7 @@ type AttrValue_ListValue struct {
 
 func (x *AttrValue_ListValue) Reset() {
 	*x = AttrValue_ListValue{}
-	mi := &file_tensorflow_proto_msgTypes[34]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2735,7 +2735,7 @@ func (x *AttrValue_ListValue) String() string {
 func (*AttrValue_ListValue) ProtoMessage() {}
 
 func (x *AttrValue_ListValue) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[34]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2748,7 +2748,7 @@ func (x *AttrValue_ListValue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttrValue_ListValue.ProtoReflect.Descriptor instead.
 func (*AttrValue_ListValue) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{2, 0}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{2, 0}
 }
 
 func (x *AttrValue_ListValue) GetS() [][]byte {
@@ -2815,7 +2815,7 @@ type OpDef_ArgDef struct {
 
 func (x *OpDef_ArgDef) Reset() {
 	*x = OpDef_ArgDef{}
-	mi := &file_tensorflow_proto_msgTypes[37]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2827,7 +2827,7 @@ func (x *OpDef_ArgDef) String() string {
 func (*OpDef_ArgDef) ProtoMessage() {}
 
 func (x *OpDef_ArgDef) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[37]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2840,7 +2840,7 @@ func (x *OpDef_ArgDef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpDef_ArgDef.ProtoReflect.Descriptor instead.
 func (*OpDef_ArgDef) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{6, 0}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{6, 0}
 }
 
 func (x *OpDef_ArgDef) GetName() string {
@@ -2907,7 +2907,7 @@ type OpDef_AttrDef struct {
 
 func (x *OpDef_AttrDef) Reset() {
 	*x = OpDef_AttrDef{}
-	mi := &file_tensorflow_proto_msgTypes[38]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2919,7 +2919,7 @@ func (x *OpDef_AttrDef) String() string {
 func (*OpDef_AttrDef) ProtoMessage() {}
 
 func (x *OpDef_AttrDef) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[38]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2932,7 +2932,7 @@ func (x *OpDef_AttrDef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpDef_AttrDef.ProtoReflect.Descriptor instead.
 func (*OpDef_AttrDef) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{6, 1}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{6, 1}
 }
 
 func (x *OpDef_AttrDef) GetName() string {
@@ -2998,7 +2998,7 @@ type MetaGraphDef_MetaInfoDef struct {
 
 func (x *MetaGraphDef_MetaInfoDef) Reset() {
 	*x = MetaGraphDef_MetaInfoDef{}
-	mi := &file_tensorflow_proto_msgTypes[40]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3010,7 +3010,7 @@ func (x *MetaGraphDef_MetaInfoDef) String() string {
 func (*MetaGraphDef_MetaInfoDef) ProtoMessage() {}
 
 func (x *MetaGraphDef_MetaInfoDef) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[40]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3023,7 +3023,7 @@ func (x *MetaGraphDef_MetaInfoDef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetaGraphDef_MetaInfoDef.ProtoReflect.Descriptor instead.
 func (*MetaGraphDef_MetaInfoDef) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{12, 0}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{12, 0}
 }
 
 func (x *MetaGraphDef_MetaInfoDef) GetMetaGraphVersion() string {
@@ -3077,7 +3077,7 @@ type CollectionDef_NodeList struct {
 
 func (x *CollectionDef_NodeList) Reset() {
 	*x = CollectionDef_NodeList{}
-	mi := &file_tensorflow_proto_msgTypes[43]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3089,7 +3089,7 @@ func (x *CollectionDef_NodeList) String() string {
 func (*CollectionDef_NodeList) ProtoMessage() {}
 
 func (x *CollectionDef_NodeList) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[43]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3102,7 +3102,7 @@ func (x *CollectionDef_NodeList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CollectionDef_NodeList.ProtoReflect.Descriptor instead.
 func (*CollectionDef_NodeList) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{14, 0}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{14, 0}
 }
 
 func (x *CollectionDef_NodeList) GetValue() []string {
@@ -3121,7 +3121,7 @@ type CollectionDef_BytesList struct {
 
 func (x *CollectionDef_BytesList) Reset() {
 	*x = CollectionDef_BytesList{}
-	mi := &file_tensorflow_proto_msgTypes[44]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3133,7 +3133,7 @@ func (x *CollectionDef_BytesList) String() string {
 func (*CollectionDef_BytesList) ProtoMessage() {}
 
 func (x *CollectionDef_BytesList) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[44]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3146,7 +3146,7 @@ func (x *CollectionDef_BytesList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CollectionDef_BytesList.ProtoReflect.Descriptor instead.
 func (*CollectionDef_BytesList) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{14, 1}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{14, 1}
 }
 
 func (x *CollectionDef_BytesList) GetValue() [][]byte {
@@ -3165,7 +3165,7 @@ type CollectionDef_AnyList struct {
 
 func (x *CollectionDef_AnyList) Reset() {
 	*x = CollectionDef_AnyList{}
-	mi := &file_tensorflow_proto_msgTypes[45]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3177,7 +3177,7 @@ func (x *CollectionDef_AnyList) String() string {
 func (*CollectionDef_AnyList) ProtoMessage() {}
 
 func (x *CollectionDef_AnyList) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[45]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3190,7 +3190,7 @@ func (x *CollectionDef_AnyList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CollectionDef_AnyList.ProtoReflect.Descriptor instead.
 func (*CollectionDef_AnyList) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{14, 2}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{14, 2}
 }
 
 func (x *CollectionDef_AnyList) GetValue() []*Any {
@@ -3211,7 +3211,7 @@ type TensorInfo_CooSparse struct {
 
 func (x *TensorInfo_CooSparse) Reset() {
 	*x = TensorInfo_CooSparse{}
-	mi := &file_tensorflow_proto_msgTypes[46]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3223,7 +3223,7 @@ func (x *TensorInfo_CooSparse) String() string {
 func (*TensorInfo_CooSparse) ProtoMessage() {}
 
 func (x *TensorInfo_CooSparse) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[46]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3236,7 +3236,7 @@ func (x *TensorInfo_CooSparse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TensorInfo_CooSparse.ProtoReflect.Descriptor instead.
 func (*TensorInfo_CooSparse) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{17, 0}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{17, 0}
 }
 
 func (x *TensorInfo_CooSparse) GetValuesTensorName() string {
@@ -3269,7 +3269,7 @@ type TensorInfo_CompositeTensor struct {
 
 func (x *TensorInfo_CompositeTensor) Reset() {
 	*x = TensorInfo_CompositeTensor{}
-	mi := &file_tensorflow_proto_msgTypes[47]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3281,7 +3281,7 @@ func (x *TensorInfo_CompositeTensor) String() string {
 func (*TensorInfo_CompositeTensor) ProtoMessage() {}
 
 func (x *TensorInfo_CompositeTensor) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[47]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3294,7 +3294,7 @@ func (x *TensorInfo_CompositeTensor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TensorInfo_CompositeTensor.ProtoReflect.Descriptor instead.
 func (*TensorInfo_CompositeTensor) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{17, 1}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{17, 1}
 }
 
 func (x *TensorInfo_CompositeTensor) GetComponents() []*TensorInfo {
@@ -3317,7 +3317,7 @@ type TensorSliceProto_Extent struct {
 
 func (x *TensorSliceProto_Extent) Reset() {
 	*x = TensorSliceProto_Extent{}
-	mi := &file_tensorflow_proto_msgTypes[50]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3329,7 +3329,7 @@ func (x *TensorSliceProto_Extent) String() string {
 func (*TensorSliceProto_Extent) ProtoMessage() {}
 
 func (x *TensorSliceProto_Extent) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[50]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3342,7 +3342,7 @@ func (x *TensorSliceProto_Extent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TensorSliceProto_Extent.ProtoReflect.Descriptor instead.
 func (*TensorSliceProto_Extent) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{21, 0}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{21, 0}
 }
 
 func (x *TensorSliceProto_Extent) GetStart() int64 {
@@ -3389,7 +3389,7 @@ type RunMetadata_FunctionGraphs struct {
 
 func (x *RunMetadata_FunctionGraphs) Reset() {
 	*x = RunMetadata_FunctionGraphs{}
-	mi := &file_tensorflow_proto_msgTypes[52]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3401,7 +3401,7 @@ func (x *RunMetadata_FunctionGraphs) String() string {
 func (*RunMetadata_FunctionGraphs) ProtoMessage() {}
 
 func (x *RunMetadata_FunctionGraphs) ProtoReflect() protoreflect.Message {
-	mi := &file_tensorflow_proto_msgTypes[52]
+	mi := &file_tfbert_tensorflow_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3414,7 +3414,7 @@ func (x *RunMetadata_FunctionGraphs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunMetadata_FunctionGraphs.ProtoReflect.Descriptor instead.
 func (*RunMetadata_FunctionGraphs) Descriptor() ([]byte, []int) {
-	return file_tensorflow_proto_rawDescGZIP(), []int{32, 0}
+	return file_tfbert_tensorflow_proto_rawDescGZIP(), []int{32, 0}
 }
 
 func (x *RunMetadata_FunctionGraphs) GetPartitionGraphs() []*GraphDef {
@@ -3438,11 +3438,11 @@ func (x *RunMetadata_FunctionGraphs) GetPostOptimizationGraph() *GraphDef {
 	return nil
 }
 
-var File_tensorflow_proto protoreflect.FileDescriptor
+var File_tfbert_tensorflow_proto protoreflect.FileDescriptor
 
-const file_tensorflow_proto_rawDesc = "" +
+const file_tfbert_tensorflow_proto_rawDesc = "" +
 	"\n" +
-	"\x10tensorflow.proto\x12\x17tfbert.internal.tfproto\"\xa5\x01\n" +
+	"\x17tfbert/tensorflow.proto\x12\x17tfbert.internal.tfproto\"\xa5\x01\n" +
 	"\x10TensorShapeProto\x12?\n" +
 	"\x03dim\x18\x02 \x03(\v2-.tfbert.internal.tfproto.TensorShapeProto.DimR\x03dim\x12!\n" +
 	"\funknown_rank\x18\x03 \x01(\bR\vunknownRank\x1a-\n" +
@@ -3745,20 +3745,20 @@ const file_tensorflow_proto_rawDesc = "" +
 	"\x17post_optimization_graph\x18\x03 \x01(\v2!.tfbert.internal.tfproto.GraphDefR\x15postOptimizationGraphB'Z%github.com/tfbert/go/internal/tfprotob\x06proto3"
 
 var (
-	file_tensorflow_proto_rawDescOnce sync.Once
-	file_tensorflow_proto_rawDescData []byte
+	file_tfbert_tensorflow_proto_rawDescOnce sync.Once
+	file_tfbert_tensorflow_proto_rawDescData []byte
 )
 
-func file_tensorflow_proto_rawDescGZIP() []byte {
-	file_tensorflow_proto_rawDescOnce.Do(func() {
-		file_tensorflow_proto_rawDescData = protoimpl.X.CompressGZIP(unsafe.Slice(unsafe.StringData(file_tensorflow_proto_rawDesc), len(file_tensorflow_proto_rawDesc)))
+func file_tfbert_tensorflow_proto_rawDescGZIP() []byte {
+	file_tfbert_tensorflow_proto_rawDescOnce.Do(func() {
+		file_tfbert_tensorflow_proto_rawDescData = protoimpl.X.CompressGZIP(unsafe.Slice(unsafe.StringData(file_tfbert_tensorflow_proto_rawDesc), len(file_tfbert_tensorflow_proto_rawDesc)))
 	})
-	return file_tensorflow_proto_rawDescData
+	return file_tfbert_tensorflow_proto_rawDescData
 }
 
-var file_tensorflow_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_tensorflow_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
-var file_tensorflow_proto_goTypes = []any{
+var file_tfbert_tensorflow_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_tfbert_tensorflow_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
+var file_tfbert_tensorflow_proto_goTypes = []any{
 	(SaverDef_CheckpointFormatVersion)(0), // 0: tfbert.internal.tfproto.SaverDef.CheckpointFormatVersion
 	(BundleHeaderProto_Endianness)(0),     // 1: tfbert.internal.tfproto.BundleHeaderProto.Endianness
 	(OptimizerOptions_GlobalJitLevel)(0),  // 2: tfbert.internal.tfproto.OptimizerOptions.GlobalJitLevel
@@ -3818,7 +3818,7 @@ var file_tensorflow_proto_goTypes = []any{
 	nil,                                   // 56: tfbert.internal.tfproto.ConfigProto.DeviceCountEntry
 	(*RunMetadata_FunctionGraphs)(nil),    // 57: tfbert.internal.tfproto.RunMetadata.FunctionGraphs
 }
-var file_tensorflow_proto_depIdxs = []int32{
+var file_tfbert_tensorflow_proto_depIdxs = []int32{
 	38, // 0: tfbert.internal.tfproto.TensorShapeProto.dim:type_name -> tfbert.internal.tfproto.TensorShapeProto.Dim
 	5,  // 1: tfbert.internal.tfproto.TensorProto.tensor_shape:type_name -> tfbert.internal.tfproto.TensorShapeProto
 	39, // 2: tfbert.internal.tfproto.AttrValue.list:type_name -> tfbert.internal.tfproto.AttrValue.ListValue
@@ -3900,12 +3900,12 @@ var file_tensorflow_proto_depIdxs = []int32{
 	0,  // [0:74] is the sub-list for field type_name
 }
 
-func init() { file_tensorflow_proto_init() }
-func file_tensorflow_proto_init() {
-	if File_tensorflow_proto != nil {
+func init() { file_tfbert_tensorflow_proto_init() }
+func file_tfbert_tensorflow_proto_init() {
+	if File_tfbert_tensorflow_proto != nil {
 		return
 	}
-	file_tensorflow_proto_msgTypes[2].OneofWrappers = []any{
+	file_tfbert_tensorflow_proto_msgTypes[2].OneofWrappers = []any{
 		(*AttrValue_List)(nil),
 		(*AttrValue_S)(nil),
 		(*AttrValue_I)(nil),
@@ -3917,35 +3917,35 @@ func file_tensorflow_proto_init() {
 		(*AttrValue_Placeholder)(nil),
 		(*AttrValue_Func)(nil),
 	}
-	file_tensorflow_proto_msgTypes[14].OneofWrappers = []any{
+	file_tfbert_tensorflow_proto_msgTypes[14].OneofWrappers = []any{
 		(*CollectionDef_NodeList_)(nil),
 		(*CollectionDef_BytesList_)(nil),
 		(*CollectionDef_AnyList_)(nil),
 	}
-	file_tensorflow_proto_msgTypes[17].OneofWrappers = []any{
+	file_tfbert_tensorflow_proto_msgTypes[17].OneofWrappers = []any{
 		(*TensorInfo_Name)(nil),
 		(*TensorInfo_CooSparse_)(nil),
 		(*TensorInfo_CompositeTensor_)(nil),
 	}
-	file_tensorflow_proto_msgTypes[50].OneofWrappers = []any{
+	file_tfbert_tensorflow_proto_msgTypes[50].OneofWrappers = []any{
 		(*TensorSliceProto_Extent_Length)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
-			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tensorflow_proto_rawDesc), len(file_tensorflow_proto_rawDesc)),
+			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tfbert_tensorflow_proto_rawDesc), len(file_tfbert_tensorflow_proto_rawDesc)),
 			NumEnums:      5,
 			NumMessages:   53,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
-		GoTypes:           file_tensorflow_proto_goTypes,
-		DependencyIndexes: file_tensorflow_proto_depIdxs,
-		EnumInfos:         file_tensorflow_proto_enumTypes,
-		MessageInfos:      file_tensorflow_proto_msgTypes,
+		GoTypes:           file_tfbert_tensorflow_proto_goTypes,
+		DependencyIndexes: file_tfbert_tensorflow_proto_depIdxs,
+		EnumInfos:         file_tfbert_tensorflow_proto_enumTypes,
+		MessageInfos:      file_tfbert_tensorflow_proto_msgTypes,
 	}.Build()
-	File_tensorflow_proto = out.File
-	file_tensorflow_proto_goTypes = nil
-	file_tensorflow_proto_depIdxs = nil
+	File_tfbert_tensorflow_proto = out.File
+	file_tfbert_tensorflow_proto_goTypes = nil
+	file_tfbert_tensorflow_proto_depIdxs = nil
 }
