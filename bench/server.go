@@ -87,6 +87,8 @@ type ServerResult struct {
 	Wait    Stats `json:"wait_ms"`    // in the client, from arrival to its being sent
 	Queue   Stats `json:"queue_ms"`   // in the server
 	Compute Stats `json:"compute_ms"` // of the model
+	// Overhead is what is left of the time from sending to the answer without Queue and Compute.
+	Overhead Stats `json:"overhead_ms"`
 }
 
 // NewServerResult computes a result from a run of l.
@@ -108,6 +110,7 @@ func NewServerResult(url, model string, l Load, calls Calls, stable bool) (Serve
 	r.Latency, r.Wait = NewStats(answered.Times(Call.Latency)), NewStats(answered.Times(Call.Wait))
 	r.Queue = NewStats(answered.Times(func(c Call) time.Duration { return c.Queued }))
 	r.Compute = NewStats(answered.Times(func(c Call) time.Duration { return c.Compute }))
+	r.Overhead = NewStats(answered.Times(func(c Call) time.Duration { return c.Service() - c.Queued - c.Compute }))
 	return r, nil
 }
 
@@ -117,7 +120,7 @@ func WriteServerTable(w io.Writer, results []ServerResult) error {
 		fmt.Fprintf(w, "%s %s\n\n", results[0].URL, results[0].Model)
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "load\tat once\trequests\trefused\tanswers/s\tavg ms\t50%\t90%\t95%\t99%\t100%\tclient wait 99%\tqueue 50%\tqueue 99%\tmodel 50%\tmodel 99%\t")
+	fmt.Fprintln(t, "load\tat once\trequests\trefused\tanswers/s\tavg ms\t50%\t90%\t95%\t99%\t100%\tclient wait 99%\tqueue 50%\tqueue 99%\tmodel 50%\tmodel 99%\tother 50%\t")
 	for _, r := range results {
 		load := "closed"
 		switch {
@@ -130,8 +133,8 @@ func WriteServerTable(w io.Writer, results []ServerResult) error {
 			load += " *"
 		}
 		l := &r.Latency
-		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%.1f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t\n", load, r.Concurrency, r.Requests, r.Refused,
-			r.Throughput, l.Average, l.P50, l.P90, l.P95, l.P99, l.P100, r.Wait.P99, r.Queue.P50, r.Queue.P99, r.Compute.P50, r.Compute.P99)
+		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%.1f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t\n", load, r.Concurrency, r.Requests, r.Refused,
+			r.Throughput, l.Average, l.P50, l.P90, l.P95, l.P99, l.P100, r.Wait.P99, r.Queue.P50, r.Queue.P99, r.Compute.P50, r.Compute.P99, r.Overhead.P50)
 	}
 	if err := t.Flush(); err != nil {
 		return err

@@ -72,8 +72,8 @@ func TestServerResult(t *testing.T) {
 	assert.Equal(t, 2, r.Requests)
 	assert.Equal(t, 1, r.Refused)
 	assert.Equal(t, 4.0, r.Throughput)
-	assert.Equal(t, []float64{100, 300, 0, 30, 10, 20, 80, 200}, []float64{
-		r.Latency.P50, r.Latency.P99, r.Wait.P50, r.Wait.P99, r.Queue.P50, r.Queue.P99, r.Compute.P50, r.Compute.P99,
+	assert.Equal(t, []float64{100, 300, 0, 30, 10, 20, 80, 200, 10, 50}, []float64{
+		r.Latency.P50, r.Latency.P99, r.Wait.P50, r.Wait.P99, r.Queue.P50, r.Queue.P99, r.Compute.P50, r.Compute.P99, r.Overhead.P50, r.Overhead.P99,
 	})
 	var b strings.Builder
 	closed, err := bench.NewServerResult("http://localhost:8501", "minilm", bench.Load{}, calls[:1], true)

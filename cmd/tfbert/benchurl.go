@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"os"
@@ -38,7 +39,7 @@ type serverFlags struct {
 
 func (f *serverFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.url, "url", "", "`server` to measure in place of a model: http://, https://, grpc:// or grpcs:// with host and port")
-	flags.StringVar(&f.predictFile, "predict_file", "", "with --url, SQuAD `file` with the questions to ask (default: the bundled ones)")
+	flags.StringVar(&f.predictFile, "predict_file", "", "with --url, SQuAD `file` with the questions to ask, in a random order (default: the bundled ones)")
 	flags.StringVar(&f.model, "model_name", "", "with --url, `name` of the model to ask (default: the only one)")
 	flags.StringVar(&f.caFile, "tls_ca_file", "", "with --url, `file` with the certificates that sign the server's (default: the system's)")
 	flags.DurationVar(&f.stability.Interval, "measurement_interval", 5*time.Second, "with --url, `time` of an interval; three in a row that agree are the result")
@@ -126,6 +127,8 @@ func (f *serverFlags) questions() ([][2]string, error) {
 	if len(pairs) == 0 {
 		return nil, fmt.Errorf("%s has no questions", path)
 	}
+	// The questions of an article are alike: in the file's order, so would be those of an interval.
+	rand.New(rand.NewPCG(1, 2)).Shuffle(len(pairs), func(i, k int) { pairs[i], pairs[k] = pairs[k], pairs[i] })
 	return pairs, nil
 }
 

@@ -1,0 +1,227 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tfbert/go/internal/testenv"
+)
+
+// ask asks /v1/answer and returns the answer.
+func (s *testServer) ask(question, passage string) (string, error) {
+	body, err := json.Marshal(map[string]string{"question": question, "context": passage})
+	if err != nil {
+		return "", err
+	}
+	response, err := http.Post("http://"+s.http+"/v1/answer", "application/json", bytes.NewReader(body))
+	if err != nil {
+		return "", err
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		return "", err
+	}
+	var answer struct{ Answer *string }
+	if err := json.Unmarshal(text, &answer); err != nil || answer.Answer == nil {
+		return "", fmt.Errorf("%s: %s", response.Status, text)
+	}
+	return *answer.Answer, nil
+}
+
+// resident gives the process's resident memory in MiB.
+func (s *testServer) resident(t *testing.T) int {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
+	require.NoError(t, err)
+	kilobytes, err := strconv.Atoi(regexp.MustCompile(`VmRSS:\s+(\d+)`).FindStringSubmatch(string(status))[1])
+	require.NoError(t, err)
+	return kilobytes >> 10
+}
+
+// nvidiaConfig is what NVIDIA's export script writes.
+const nvidiaConfig = `
+name: "bert"
+platform: "tensorflow_savedmodel"
+max_batch_size: 4
+optimization {
+   execution_accelerators {
+      gpu_execution_accelerator :
+      [ {
+         name : "auto_mixed_precision"
+      } ]
+   }
+}
+input [
+    {
+        name: "unique_ids"
+        data_type: TYPE_INT32
+        dims: [ 1 ]
+        reshape: { shape: [ ] }
+    },
+    {
+        name: "segment_ids"
+        data_type: TYPE_INT32
+        dims: 384
+    },
+    {
+        name: "input_ids"
+        data_type: TYPE_INT32
+        dims: 384
+    },
+    {
+        name: "input_mask"
+        data_type: TYPE_INT32
+        dims: 384
+    }
+]
+output [
+    {
+        name: "end_logits"
+        data_type: TYPE_FP32
+        dims: 384
+    },
+    {
+        name: "start_logits"
+        data_type: TYPE_FP32
+        dims: 384
+    }
+]
+dynamic_batching {
+    preferred_batch_size: [ 2, 4 ]
+    max_queue_delay_microseconds: 1000
+}
+instance_group [
+    {
+        count: 2
+    }
+]
+`
+
+// A repository in the layout of NVIDIA's export script is served as it is, and a model in it is loaded
+// anew under load: no request fails, and memory stays where it was.
+func TestServeRepository(t *testing.T) {
+	testenv.TensorFlow(t)
+	root := t.TempDir()
+	model := filepath.Join(root, "bert", "1", "model.savedmodel")
+	require.NoError(t, os.MkdirAll(filepath.Dir(model), 0o777))
+	require.NoError(t, os.WriteFile(filepath.Join(root, "bert", "config.pbtxt"), []byte(nvidiaConfig), 0o666))
+	out, err := exec.Command("tfbert", "export", testenv.Model(t), model, "--max_seq_length", "384").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	token := filepath.Join(root, "token")
+	require.NoError(t, os.WriteFile(token, []byte("secret\n"), 0o600))
+
+	s := startServer(t, "--model_repository", root, "--model_control_mode", "explicit", "--load_model", "bert", "--admin_token_file", token)
+	assert.Contains(t, s.logged(), "bert: its configuration asks for auto_mixed_precision, which is for GPUs")
+	answer, err := s.ask("Who wrote it?", "It was written by Ada Lovelace.")
+	require.NoError(t, err)
+	assert.Equal(t, "Ada Lovelace", answer)
+
+	var asked, loads atomic.Int64
+	stop := make(chan struct{})
+	var clients sync.WaitGroup
+	for i := range 4 {
+		clients.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				name := []string{"Ada", "Bob", "Eve", "Kim"}[i]
+				answer, err := s.ask("Who wrote it?", "It was written by "+name+" yesterday.")
+				if !assert.NoError(t, err) || !assert.Equal(t, name, answer) {
+					return
+				}
+				asked.Add(1)
+			}
+		})
+	}
+	load := func() {
+		r, err := http.NewRequest(http.MethodPost, "http://"+s.http+"/v2/repository/models/bert/load", nil)
+		require.NoError(t, err)
+		r.Header.Set("Authorization", "Bearer secret")
+		response, err := http.DefaultClient.Do(r)
+		require.NoError(t, err)
+		defer response.Body.Close()
+		text, _ := io.ReadAll(response.Body)
+		require.Equal(t, http.StatusOK, response.StatusCode, "%s", text)
+		loads.Add(1)
+	}
+	for range 2 { // until the allocators have what two models at once take
+		load()
+	}
+	before := s.resident(t)
+	for range 4 {
+		load()
+	}
+	after := s.resident(t)
+	close(stop)
+	clients.Wait()
+	assert.Positive(t, asked.Load())
+	assert.Less(t, after-before, 150, "MiB more after 4 loads; a model has 90") // four that stay would be 360
+	t.Logf("%d answers during %d loads; %d MiB before, %d after the last four", asked.Load(), loads.Load(), before, after)
+
+	// A load that fails leaves the model that serves in its place.
+	require.NoError(t, os.WriteFile(filepath.Join(root, "bert", "config.pbtxt"), []byte(strings.ReplaceAll(nvidiaConfig, "384", "128")), 0o666))
+	r, err := http.NewRequest(http.MethodPost, "http://"+s.http+"/v2/repository/models/bert/load", nil)
+	require.NoError(t, err)
+	r.Header.Set("Authorization", "Bearer secret")
+	response, err := http.DefaultClient.Do(r)
+	require.NoError(t, err)
+	defer response.Body.Close()
+	text, _ := io.ReadAll(response.Body)
+	assert.NotEqual(t, http.StatusOK, response.StatusCode)
+	assert.Contains(t, string(text), "the model has [-1 384]")
+	_, err = s.ask("Who wrote it?", "It was written by Ada Lovelace.")
+	assert.NoError(t, err)
+}
+
+// SIGTERM: what was accepted is answered, and the process ends with status 0.
+func TestServeDrains(t *testing.T) {
+	s := startServer(t)
+	passage := strings.Repeat("It was written by Ada Lovelace, who lived in London. ", 150) // a second or more of work
+	answers := make(chan error, 3)
+	for range cap(answers) {
+		go func() {
+			answer, err := s.ask("Who wrote it?", passage)
+			if err == nil && !strings.HasPrefix(answer, "Ada Lovelace") {
+				err = fmt.Errorf("the answer is %q", answer)
+			}
+			answers <- err
+		}()
+	}
+	require.Eventually(t, func() bool { // the requests are under way
+		response, err := http.Get("http://" + s.http + "/metrics")
+		if err != nil {
+			return false
+		}
+		defer response.Body.Close()
+		text, _ := io.ReadAll(response.Body)
+		return bytes.Contains(text, []byte(`tfbert_running_batches{model="minilm-squad",version="1"} 1`))
+	}, 20*time.Second, 10*time.Millisecond)
+	require.NoError(t, s.cmd.Process.Signal(syscall.SIGTERM))
+	for range cap(answers) {
+		assert.NoError(t, <-answers)
+	}
+	assert.NoError(t, s.cmd.Wait())
+	assert.Contains(t, s.logged(), "shutting down")
+	_, err := s.ask("Who wrote it?", "x")
+	assert.ErrorIs(t, err, syscall.ECONNREFUSED)
+}
