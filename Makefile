@@ -3,7 +3,7 @@
 GO ?= go
 BIN := bin/tfbert
 
-.PHONY: demo test build lib lint vuln race fuzz bench peers quality e2e generate clean
+.PHONY: demo test build lib lint vuln race fuzz soak bench bench-serve peers quality e2e generate clean
 
 build:
 	$(GO) build -o $(BIN) ./cmd/tfbert
@@ -47,6 +47,15 @@ fuzz: build
 	    echo "$$pkg $$target"; \
 	    $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$pkg >bin/fuzz.log 2>&1 || { cat bin/fuzz.log; exit 1; }; \
 	  done; done
+
+# soak serves mixed traffic with faults for a while and looks for leaks and mixed answers.
+SOAK ?= 5m
+soak:
+	TFBERT_SOAK=$(SOAK) $(GO) test -run TestSoak -count 1 -v -timeout 1h ./serve
+
+# bench-serve measures the server against the model offline, with the SQuAD set of TFBERT_SHARED.
+bench-serve: lib
+	python3 scripts/bench_serve.py --data $(TFBERT_SHARED)/data/dev-v1.1.json $(BENCH_SERVE_FLAGS)
 
 bench:
 	$(GO) test -run '^$$' -bench . -cpu 1 ./...

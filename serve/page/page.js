@@ -54,36 +54,36 @@ async function untilReady() {
 }
 
 async function isReady() {
+  const get = (address) => fetch(address, { cache: 'no-store', signal: AbortSignal.timeout(10000) });
   try {
-    const [ready, list] = await Promise.all(['readyz', 'v1/models'].map((address) =>
-      fetch(address, { cache: 'no-store', signal: AbortSignal.timeout(10000) })));
-    if (ready.ok && list.ok) setModels((await list.json()).models);
-    if (!ready.ok || models.length === 0) {
-      setState('waiting', 'Loading', 'The model is loading.');
-      return false;
+    if ((await get('readyz')).ok) {
+      setModels((await (await get('v1/models')).json()).models);
+      if (models.length > 0) {
+        setState('ready', 'Ready');
+        return true;
+      }
     }
+    setState('loading', 'Loading', 'The model is loading.');
   } catch {
     setState('away', 'Not reachable', 'The server cannot be reached. This page keeps trying.');
-    return false;
   }
-  setState('ready', 'Ready');
-  return true;
+  return false;
 }
 
-function setState(state, word, text) {
+function setState(state, word, text = '') {
   if ($('server').dataset.state === state) return;
-  const was = $('server').dataset.state;
   $('server').dataset.state = state;
   $('state').textContent = word;
   $('ask').disabled = state !== 'ready';
-  if (text) say(text, { kind: state === 'away' ? 'error' : 'wait' });
-  else if (was === 'away' || was === 'waiting') say('');
+  say(text, { kind: state === 'away' ? 'error' : 'wait' });
 }
 
 function setModels(list) {
-  models = list.filter((m) => m.state === 'AVAILABLE');
+  // A model may be there in several versions, of which the server takes the latest.
+  const named = new Map(list.filter((m) => m.state === 'AVAILABLE').map((m) => [m.name, m]));
+  models = [...named.values()];
   const before = model.value || restore().model;
-  model.replaceChildren(...models.map((m) => element('option', { value: m.name, textContent: m.name })));
+  model.replaceChildren(...models.map(({ name }) => element('option', { value: name, textContent: name })));
   if (models.some((m) => m.name === before)) model.value = before;
   else negative.checked = current()?.version_2_with_negative ?? false;
   const several = models.length > 1;
@@ -166,8 +166,8 @@ async function send(asked, signal) {
     });
     const result = await response.json();
     const seconds = (performance.now() - start) / 1000;
-    if (response.ok && typeof result.answer === 'string') return { result, seconds };
-    return failure(response, result.error);
+    if (response.ok && typeof result?.answer === 'string') return { result, seconds };
+    return failure(response, result?.error);
   } catch (err) {
     // A proxy's reply need not be JSON. A reply that breaks off is a failure of the network.
     if (response && err instanceof SyntaxError) return failure(response);
@@ -273,7 +273,7 @@ function show(asked, { result, seconds }) {
   $('empty').hidden = true;
   $('result').hidden = false;
   select(nbest.findIndex((n) => n.text === result.answer && n.start === result.start && n.end === result.end));
-  $('asked').scrollIntoView?.({ block: 'nearest' });
+  $('answer').scrollIntoView({ block: 'nearest' });
 }
 
 // forget removes an answer that no longer belongs to what is typed.
@@ -319,7 +319,7 @@ function select(i) {
   setText($('extent'), number && `${number}: the model read the part in brackets to find this.`);
   const facts = [number];
   if (n.start !== null) facts.push(`characters ${n.start} to ${n.end}`);
-  if (typeof n.start_logit === 'number') facts.push(`logits ${n.start_logit.toFixed(2)} and ${n.end_logit.toFixed(2)}`);
+  if (typeof n.start_logit === 'number') facts.push(`start logit ${n.start_logit.toFixed(2)}, end logit ${n.end_logit.toFixed(2)}`);
   $('detail').textContent = facts.filter(Boolean).join(' · ');
 }
 
@@ -338,7 +338,7 @@ function showTime(server, roundTrip) {
   $('stages').replaceChildren(...stages.map(([name, , seconds]) => {
     const part = element('span', { className: 'stage' });
     part.dataset.stage = name;
-    part.style.flexGrow = seconds;
+    part.style.flexGrow = 100 * seconds / Math.max(roundTrip, staged);
     return part;
   }));
   const rows = [...stages, ['total', 'Total in the server', server.total ?? staged], ['trip', 'Round trip', roundTrip]];
@@ -414,7 +414,7 @@ function start() {
       passage.value = example.passage;
       passage.scrollTop = 0;
       question.value = '';
-      say('');
+      if (!$('ask').disabled) say(''); // else it says why the server is not ready
       changed();
     });
     $('examples').append(button);
@@ -468,9 +468,9 @@ const examples = [
   {
     title: 'Ada Lovelace',
     questions: [
-      'Who was Ada Lovelace\'s father?',
       'When did she meet Charles Babbage?',
       'What did she compute in Note G?',
+      'How old was she when she died?',
       'Which university did she attend?',
     ],
     passage: `Ada Lovelace was born in London on 10 December 1815, the only legitimate child of the poet Lord Byron. Her mother, Annabella Milbanke, had her taught mathematics from an early age. In June 1833 she met Charles Babbage, who showed her a part of his Difference Engine.
@@ -480,7 +480,7 @@ In 1843 she published a translation of Luigi Menabrea's article on the Analytica
   {
     title: 'Maté 🧉',
     questions: [
-      'Who was held in Paraguay for years?',
+      'Who named the plant?',
       'What is the cold drink called?',
       'When did 🧉 become part of Unicode?',
       'Through what is maté drunk?',
@@ -494,9 +494,9 @@ His countryman Aimé Bonpland, once the companion of Alexander von Humboldt, tri
     questions: [
       'How many ships did Shovell lose?',
       'Where was John Harrison born?',
-      'How large was the highest prize?',
       'How slow was H4 at Jamaica?',
-      'Who restored the clocks?',
+      'Who made K1?',
+      'Who tested H5?',
     ],
     passage: `A sailor out of sight of land can find the latitude from the height of the sun at noon or of the pole star at night. The longitude is harder. The earth turns through fifteen degrees in an hour, so the difference between local time and the time at a known place gives the difference in longitude; but until the middle of the 18th century no clock could keep the time of a known place on a rolling ship, through heat, cold and damp. Navigators relied on dead reckoning, an estimate from speed, heading and time, whose errors grew from day to day.
 
