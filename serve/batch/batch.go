@@ -10,7 +10,8 @@
 // # Order
 //
 // The next batch is that of the oldest window of the most urgent priority present. Other windows
-// that may share a batch with it fill it, the more urgent first and then the older. A window that
+// that may share a batch with it fill it, the more urgent first, and where there are more than fit
+// those that are nearest to it in length, for the batch is padded to its longest. A window that
 // waits for MaxDelay to pass holds up none that it cannot share a batch with. Priority is strict: as
 // long as urgent windows keep the model busy no other runs, and MaxWait is what tells its client.
 //

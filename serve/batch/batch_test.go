@@ -347,7 +347,20 @@ func TestMaxTokens(t *testing.T) {
 		for i, tokens := range []int{50, 20, 51, 20, 200, 10, 10} {
 			s.at(time.Duration(i+1)*ms, batch.Request{Features: features(tokens, i+1)})
 		}
-		assert.Equal(t, []string{"0s: 0", "10ms: 1 2", "20ms: 3", "30ms: 4", "40ms: 5", "50ms: 6 7"}, s.wait())
+		assert.Equal(t, []string{"0s: 0", "10ms: 1 2", "20ms: 3", "30ms: 4 6 7", "40ms: 5"}, s.wait())
+	})
+}
+
+// Of the windows that may share a batch with the oldest those come first that are as long.
+func TestNearestInLength(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newBench(t, 10*ms, batch.Options{MaxSize: 3, Buckets: []int{}, Priorities: 2})
+		s.at(0, batch.Request{Features: features(1, 0)})
+		for i, tokens := range []int{50, 90, 20, 55, 88, 45, 92} {
+			s.at(time.Duration(i+1)*ms, batch.Request{Features: features(tokens, i+1)})
+		}
+		s.at(9*ms, batch.Request{Features: features(300, 8), Priority: 1})
+		assert.Equal(t, []string{"0s: 0", "10ms: 8 2 7", "20ms: 1 4 6", "30ms: 3 5"}, s.wait())
 	})
 }
 

@@ -1,6 +1,7 @@
 package batch
 
 import (
+	"cmp"
 	"iter"
 	"slices"
 	"time"
@@ -169,17 +170,44 @@ func (q *queue) remove(w *window) {
 	}
 }
 
-// take removes the first n windows of a bucket.
-func (q *queue) take(k *bucket, n int) []*window {
-	windows := make([]*window, 0, n)
+// take removes the windows of a batch from a bucket: its first one, and of those that are as urgent the
+// nearest to that in length, as many as fit.
+func (q *queue) take(k *bucket, fits func(windows, longest int) bool) []*window {
+	all := make([]*window, 0, min(k.n, look))
+	longest := 0
 	for w := range k.all() {
-		windows = append(windows, w)
-		if len(windows) == n {
+		if len(all) == look {
 			break
+		}
+		all, longest = append(all, w), max(longest, w.feature().Len)
+	}
+	head := all[0]
+	distance := func(w *window) int {
+		return max(w.feature().Len-head.feature().Len, head.feature().Len-w.feature().Len)
+	}
+	// Where all fit it makes no difference which come first.
+	if !fits(len(all), longest) {
+		slices.SortStableFunc(all[1:], func(a, b *window) int {
+			return cmp.Or(cmp.Compare(a.call.level, b.call.level), cmp.Compare(distance(a), distance(b)))
+		})
+	}
+	windows := append(make([]*window, 0, 8), head)
+	longest = head.feature().Len
+	for _, w := range all[1:] {
+		if n := max(longest, w.feature().Len); fits(len(windows)+1, n) {
+			windows, longest = append(windows, w), n
 		}
 	}
 	for _, w := range windows {
 		q.remove(w)
 	}
+	// Those of a request side by side.
+	slices.SortFunc(windows, func(a, b *window) int {
+		return cmp.Or(cmp.Compare(a.call.level, b.call.level), cmp.Compare(a.order, b.order))
+	})
 	return windows
 }
+
+// look is how many windows of a bucket are looked at for a batch: enough to find some that are alike, and
+// no more the more there are.
+const look = 256

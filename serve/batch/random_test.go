@@ -161,13 +161,15 @@ func (s *simulation) start(now time.Duration) bool {
 				preferred = max(preferred, p)
 			}
 		}
+		size := s.opts.MaxSize
 		switch {
 		case full, s.opts.MaxDelay > 0 && due <= now:
 		case preferred > 0:
-			windows = windows[:preferred]
+			size = preferred
 		case s.opts.MaxDelay > 0:
 			continue
 		}
+		windows = s.nearest(head, size, share)
 		line := fmt.Sprintf("%v:", now)
 		for _, w := range windows {
 			line += fmt.Sprintf(" %d", name(&w.Feature))
@@ -180,6 +182,36 @@ func (s *simulation) start(now time.Duration) bool {
 		return true
 	}
 	return false
+}
+
+// nearest gives the windows of a batch, in the order in which they wait.
+func (s *simulation) nearest(head simWindow, size int, share func(simWindow) bool) []simWindow {
+	var others []simWindow
+	for _, w := range s.waiting {
+		if share(w) && name(&w.Feature) != name(&head.Feature) {
+			others = append(others, w)
+		}
+	}
+	distance := func(w simWindow) int { return max(w.Len-head.Len, head.Len-w.Len) }
+	slices.SortStableFunc(others, func(a, b simWindow) int {
+		return cmp.Or(cmp.Compare(a.priority, b.priority), cmp.Compare(distance(a), distance(b)))
+	})
+	chosen := map[int]bool{name(&head.Feature): true}
+	longest := head.Len
+	for _, w := range others {
+		if len(chosen) == size || s.opts.MaxTokens > 0 && (len(chosen)+1)*max(longest, w.Len) > s.opts.MaxTokens {
+			continue
+		}
+		longest = max(longest, w.Len)
+		chosen[name(&w.Feature)] = true
+	}
+	var windows []simWindow
+	for _, w := range s.waiting {
+		if chosen[name(&w.Feature)] {
+			windows = append(windows, w)
+		}
+	}
+	return windows
 }
 
 // Batches, and when they start and what comes of every request, are those of the simulation.

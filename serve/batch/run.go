@@ -26,12 +26,12 @@ type batch struct {
 func (b *Batcher) schedule() {
 	for b.running < b.opts.Concurrency && b.queue.waiting > 0 {
 		now := b.now()
-		k, n, due := b.next(now)
+		k, size, due := b.next(now)
 		if k == nil {
 			b.setAlarm(now, due)
 			return
 		}
-		x := newBatch(b.queue.take(k, n))
+		x := newBatch(b.queue.take(k, func(n, longest int) bool { return n <= size && !b.exceedsTokens(n, longest) }))
 		for _, w := range x.windows {
 			c := w.call
 			x.queue = max(x.queue, now-c.arrival)
@@ -44,7 +44,7 @@ func (b *Batcher) schedule() {
 	}
 }
 
-// next finds the bucket to take the next batch from, and of how many windows. If there is none it gives
+// next finds the bucket to take the next batch from, and how many windows it may have. If there is none it gives
 // the time at which there will be one.
 func (b *Batcher) next(now time.Duration) (best *bucket, size int, due time.Duration) {
 	due = math.MaxInt64
@@ -61,15 +61,15 @@ func (b *Batcher) next(now time.Duration) (best *bucket, size int, due time.Dura
 	return best, size, due
 }
 
-// plan says how many of a bucket's first windows make a batch now. If they have to wait for others it is
-// 0, until the time due.
+// plan says whether there is a batch in a bucket now, and how many windows it may have. If they have to
+// wait for others it is 0, until the time due.
 func (b *Batcher) plan(k *bucket, now time.Duration) (n int, due time.Duration) {
 	due = math.MaxInt64
 	longest := 0
 	for w := range k.all() {
 		longest = max(longest, w.feature().Len)
 		if n > 0 && b.exceedsTokens(n+1, longest) {
-			return n, due
+			return b.opts.MaxSize, due
 		}
 		n++
 		due = min(due, w.due)
@@ -79,9 +79,9 @@ func (b *Batcher) plan(k *bucket, now time.Duration) (n int, due time.Duration) 
 	}
 	switch {
 	case b.closed || b.exceedsTokens(n+1, longest):
-		return n, due // no other can come
+		return b.opts.MaxSize, due // no other can come
 	case b.opts.MaxDelay > 0 && due <= now:
-		return n, due
+		return b.opts.MaxSize, due
 	}
 	// As in Triton, these come before whatever there is also if that need not wait.
 	for i := len(b.opts.PreferredSizes) - 1; i >= 0; i-- {
@@ -90,7 +90,7 @@ func (b *Batcher) plan(k *bucket, now time.Duration) (n int, due time.Duration) 
 		}
 	}
 	if b.opts.MaxDelay == 0 {
-		return n, due
+		return b.opts.MaxSize, due
 	}
 	return 0, due
 }
