@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"google.golang.org/grpc/codes"
@@ -14,7 +15,12 @@ import (
 	"github.com/tfbert/go/squad"
 )
 
-// answerRequest is the body of /v1/answer. Either it is a question or it has several.
+// answersRequest is the body of /v1/answer. Either it is a question or it has several.
+type answersRequest struct {
+	answerRequest
+	Requests bounded[answerRequest] `json:"requests"`
+}
+
 type answerRequest struct {
 	Question  string   `json:"question"`
 	Context   *string  `json:"context"`
@@ -33,8 +39,6 @@ type answerRequest struct {
 	Priority               int      `json:"priority"`
 
 	Stream bool `json:"stream"`
-
-	Requests []answerRequest `json:"requests"`
 }
 
 // answerResponse is the body of its answer.
@@ -109,13 +113,13 @@ func (s *Server) handleAnswers(handle func(string, handler)) {
 }
 
 func (s *Server) answer(w http.ResponseWriter, r *http.Request) error {
-	var request answerRequest
+	var request answersRequest
 	if err := s.readJSON(r, &request, json.RejectUnknownMembers(true)); err != nil {
 		return err
 	}
 	switch {
 	case len(request.Requests) == 0:
-		return s.answerOne(w, r, &request)
+		return s.answerOne(w, r, &request.answerRequest)
 	case request.Question != "" || request.Context != nil || request.Documents != nil || request.Stream:
 		return repository.Errorf(codes.InvalidArgument, "send one question, or requests with a question each, and no stream of those")
 	}
@@ -124,10 +128,6 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) error {
 
 // answerMany answers questions at once; each has an answer or an error of its own.
 func (s *Server) answerMany(w http.ResponseWriter, r *http.Request, requests []answerRequest) error {
-	const most = 1024
-	if len(requests) > most {
-		return repository.Errorf(codes.InvalidArgument, "there are %d requests: send at most %d at once", len(requests), most)
-	}
 	type outcome struct {
 		*answerResponse
 		Error string `json:"error,omitempty"`
@@ -142,9 +142,15 @@ func (s *Server) answerMany(w http.ResponseWriter, r *http.Request, requests []a
 		slots <- struct{}{}
 		group.Go(func() {
 			defer func() { <-slots }()
-			a, err := s.ask(r, &requests[i])
+			began := time.Now()
+			var a *answerResponse
+			err := recovering(func() (err error) {
+				a, err = s.ask(r, &requests[i])
+				return err
+			})
 			if outcomes[i] = a; err != nil {
 				outcomes[i] = errorJSON{repository.AsError(err).Message}
+				s.logRequest(r.Context(), "http", r.Pattern, "one of several", began, err)
 				mu.Lock()
 				defer mu.Unlock()
 				refused++
@@ -223,8 +229,6 @@ func (s *Server) question(r *answerRequest) (repository.Handle, *repository.Ques
 	none := repository.Handle{}
 	documents := r.Documents
 	switch {
-	case r.Requests != nil:
-		return none, nil, repository.Errorf(codes.InvalidArgument, "requests must not have requests of their own")
 	case r.Context != nil && r.Documents != nil:
 		return none, nil, repository.Errorf(codes.InvalidArgument, "send a context or documents, not both")
 	case r.Context != nil:

@@ -154,9 +154,10 @@ func (h *healthServer) Watch(r *healthpb.HealthCheckRequest, stream grpc.ServerS
 		select {
 		case <-tick.C:
 		case <-h.server.draining.Done():
-			if last == healthpb.HealthCheckResponse_NOT_SERVING {
-				return repository.Errorf(codes.Unavailable, "the server is shutting down")
+			if state, known := h.state(r.GetService()); known && state != last {
+				_ = stream.Send(&healthpb.HealthCheckResponse{Status: state}) // the last word, if anyone hears it
 			}
+			return errDraining
 		case <-stream.Context().Done():
 			return stream.Context().Err()
 		}

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"math"
 	"net/http"
+	"os"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -29,8 +30,8 @@ type handler func(w http.ResponseWriter, r *http.Request) error
 
 // Handler gives all that the server speaks over HTTP.
 //
-// A request passes, in this order: tracing, counting and logging, the refusal of other sites' pages,
-// the limits on its time and body, and its verb's handler.
+// A request passes, in this order: tracing, the refusal of other sites' pages, counting and logging, the
+// limits on its time and body, and its verb's handler.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	handle := func(pattern string, h handler) { mux.Handle(pattern, s.serve(pattern, h)) }
@@ -53,11 +54,27 @@ func (s *Server) Handler() http.Handler {
 	s.handleHuggingFace(handle)
 	s.handleInference(handle)
 	s.handleServing(handle)
-	handle("/", func(_ http.ResponseWriter, r *http.Request) error {
+	handle("/", func(w http.ResponseWriter, r *http.Request) error {
+		var allowed []string
+		for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost} {
+			other := r.Clone(r.Context())
+			other.Method = method
+			if _, pattern := mux.Handler(other); pattern != "/" {
+				allowed = append(allowed, method)
+			}
+		}
+		if len(allowed) > 0 {
+			w.Header().Set("Allow", strings.Join(allowed, ", "))
+			return errMethod
+		}
 		return repository.Errorf(codes.NotFound, "there is no %s %s: see docs/serving.md for what there is", r.Method, r.URL.Path)
 	})
 	// A page of another site must not use a browser's way to a server on its own machine.
-	return otelhttp.NewHandler(http.NewCrossOriginProtection().Handler(mux), "http",
+	protection := http.NewCrossOriginProtection()
+	protection.SetDenyHandler(s.serve("cross-origin", func(http.ResponseWriter, *http.Request) error {
+		return repository.Errorf(codes.PermissionDenied, "a page of another site must not send requests here")
+	}))
+	return otelhttp.NewHandler(protection.Handler(mux), "http",
 		otelhttp.WithSpanNameFormatter(func(_ string, r *http.Request) string { return cmpPattern(r) }))
 }
 
@@ -161,6 +178,7 @@ var statuses = map[codes.Code]int{
 	codes.FailedPrecondition: http.StatusBadRequest,
 	codes.NotFound:           http.StatusNotFound,
 	codes.Unauthenticated:    http.StatusUnauthorized,
+	codes.PermissionDenied:   http.StatusForbidden,
 	codes.ResourceExhausted:  http.StatusTooManyRequests,
 	codes.Canceled:           499, // as proxies log it; nobody is there to read it
 	codes.Unimplemented:      http.StatusNotImplemented,
@@ -173,10 +191,16 @@ type errorJSON struct {
 	Error string `json:"error"`
 }
 
+// errMethod is the error of a path that is there for another method, for which gRPC has no code.
+var errMethod = repository.Errorf(codes.NotFound, "this takes another method: see the Allow header")
+
 func writeError(w http.ResponseWriter, err error) {
 	e := repository.AsError(err)
 	status, ok := statuses[e.Code]
-	if !ok {
+	switch {
+	case e == errMethod:
+		status = http.StatusMethodNotAllowed
+	case !ok:
 		status = http.StatusInternalServerError
 	}
 	var large *http.MaxBytesError
@@ -233,6 +257,8 @@ func (s *Server) readBody(r *http.Request) ([]byte, error) {
 		return nil, err
 	case err != nil && r.Context().Err() != nil:
 		return nil, r.Context().Err()
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, repository.Errorf(codes.DeadlineExceeded, "the body took longer than it may")
 	case err != nil:
 		return nil, repository.Errorf(codes.InvalidArgument, "the body cannot be read: %v", err)
 	case int64(body.Len()) > s.opts.MaxRequestBytes:

@@ -48,14 +48,14 @@ func (s *Server) huggingFace(w http.ResponseWriter, r *http.Request) error {
 	if err := s.readJSON(r, &request); err != nil {
 		return err
 	}
-	var inputs []huggingFaceInput
+	var inputs bounded[huggingFaceInput]
 	many := request.Inputs.Kind() == '['
 	if many {
 		if err := decodeJSON(request.Inputs, &inputs); err != nil {
 			return err
 		}
 	} else {
-		inputs = make([]huggingFaceInput, 1)
+		inputs = make(bounded[huggingFaceInput], 1)
 		if len(request.Inputs) == 0 {
 			return repository.Errorf(codes.InvalidArgument, "inputs are missing: send {\"inputs\":{\"question\":…,\"context\":…}}")
 		}

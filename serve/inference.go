@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"bytes"
 	"encoding/binary"
 	"math"
 	"net/http"
@@ -322,7 +323,7 @@ func (s *Server) repositoryLoad(w http.ResponseWriter, r *http.Request) error {
 	if len(request.Parameters) > 0 {
 		return errNoOverrides
 	}
-	if err := s.models.Load(r.Context(), strings.TrimSuffix(r.PathValue("model"), repository.TextSuffix)); err != nil {
+	if err := s.models.Load(r.Context(), r.PathValue("model")); err != nil {
 		return err
 	}
 	return writeJSON(w, struct{}{})
@@ -343,13 +344,15 @@ func (s *Server) repositoryUnload(w http.ResponseWriter, r *http.Request) error 
 
 // inferJSON is the JSON of an inference request.
 type inferJSON struct {
-	ID         string           `json:"id"`
-	Parameters parametersJSON   `json:"parameters"`
-	Inputs     []inferInputJSON `json:"inputs"`
-	Outputs    []struct {
-		Name       string         `json:"name"`
-		Parameters parametersJSON `json:"parameters"`
-	} `json:"outputs"`
+	ID         string                   `json:"id"`
+	Parameters parametersJSON           `json:"parameters"`
+	Inputs     bounded[inferInputJSON]  `json:"inputs"`
+	Outputs    bounded[inferOutputJSON] `json:"outputs"`
+}
+
+type inferOutputJSON struct {
+	Name       string         `json:"name"`
+	Parameters parametersJSON `json:"parameters"`
 }
 
 type inferInputJSON struct {
@@ -562,27 +565,35 @@ func readData(t *repository.Tensor, data jsontext.Value) error {
 // readElements adds the elements of JSON, at whatever depth, to a tensor. Of a type that no input here
 // has it reads none: the call says so.
 func readElements(t *repository.Tensor, data jsontext.Value) error {
-	d := jsontext.NewDecoder(strings.NewReader(string(data)))
+	d := jsontext.NewDecoder(bytes.NewReader(data))
 	for {
 		token, err := d.ReadToken()
 		if err != nil {
 			return nil //nolint:nilerr // the end: the text is JSON, or it would not be here
 		}
-		switch kind := token.Kind(); {
-		case kind == '[' || kind == ']':
+		if kind := token.Kind(); kind == '[' || kind == ']' {
 			continue
-		case kind == '0' && t.Type == repository.Int32:
-			n, err := strconv.ParseInt(token.String(), 10, 32)
-			if err != nil {
-				return repository.Errorf(codes.InvalidArgument, "input %q holds %s: it must hold whole numbers of 32 bits", t.Name, token)
-			}
-			t.Int32s = append(t.Int32s, int32(n))
-		case kind == '"' && t.Type == repository.Bytes:
-			t.Strings = append(t.Strings, token.String())
-		case t.Type == repository.Int32 || t.Type == repository.Bytes:
-			return repository.Errorf(codes.InvalidArgument, "input %q is %s and holds %s", t.Name, t.Type, kind)
+		}
+		if err := readElement(t, token); err != nil {
+			return err
 		}
 	}
+}
+
+func readElement(t *repository.Tensor, token jsontext.Token) error {
+	switch kind := token.Kind(); {
+	case kind == '0' && t.Type == repository.Int32:
+		n, err := strconv.ParseInt(token.String(), 10, 32)
+		if err != nil {
+			return repository.Errorf(codes.InvalidArgument, "input %q holds %s: it must hold whole numbers of 32 bits", t.Name, token)
+		}
+		t.Int32s = append(t.Int32s, int32(n))
+	case kind == '"' && t.Type == repository.Bytes:
+		t.Strings = append(t.Strings, token.String())
+	case t.Type == repository.Int32 || t.Type == repository.Bytes:
+		return repository.Errorf(codes.InvalidArgument, "input %q is %s and holds %s", t.Name, t.Type, kind)
+	}
+	return nil
 }
 
 // readBinary reads a tensor's elements from the bytes of the binary extension.

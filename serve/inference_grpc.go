@@ -6,7 +6,6 @@ import (
 	"io"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -137,7 +136,7 @@ func (i *inferenceServer) RepositoryModelLoad(ctx context.Context, r *pb.Reposit
 	if len(r.GetParameters()) > 0 {
 		return nil, errNoOverrides
 	}
-	return &pb.RepositoryModelLoadResponse{}, i.server.models.Load(ctx, strings.TrimSuffix(r.GetModelName(), repository.TextSuffix))
+	return &pb.RepositoryModelLoadResponse{}, i.server.models.Load(ctx, r.GetModelName())
 }
 
 func (i *inferenceServer) RepositoryModelUnload(ctx context.Context, r *pb.RepositoryModelUnloadRequest) (*pb.RepositoryModelUnloadResponse, error) {
@@ -192,14 +191,16 @@ func inferCall(m repository.Handle, r *pb.ModelInferRequest) (*repository.Call, 
 		}
 	}
 	raw := r.GetRawInputContents()
+	for _, in := range r.GetInputs() { // first, for such an input has no contents
+		if in.GetParameters()["shared_memory_region"] != nil {
+			return nil, repository.Errorf(codes.Unimplemented, "shared memory is not supported: send the tensors")
+		}
+	}
 	if len(raw) > 0 && len(raw) != len(r.GetInputs()) {
 		return nil, repository.Errorf(codes.InvalidArgument, "the request has %d raw_input_contents for %d inputs", len(raw), len(r.GetInputs()))
 	}
 	for n, in := range r.GetInputs() {
 		t := repository.Tensor{Name: in.GetName(), Type: in.GetDatatype(), Shape: in.GetShape()}
-		if in.GetParameters()["shared_memory_region"] != nil {
-			return nil, repository.Errorf(codes.Unimplemented, "shared memory is not supported: send the tensors")
-		}
 		if len(raw) > 0 {
 			if in.GetContents() != nil {
 				return nil, repository.Errorf(codes.InvalidArgument, "input %q has contents beside the request's raw_input_contents", in.GetName())
@@ -253,6 +254,9 @@ func (i *inferenceServer) ModelStreamInfer(stream grpc.BidiStreamingServer[pb.Mo
 		defer close(pending)
 		for {
 			r, err := stream.Recv()
+			if err == nil && i.server.draining.Err() != nil {
+				err = errDraining
+			}
 			if err != nil {
 				received <- err
 				return
@@ -267,7 +271,21 @@ func (i *inferenceServer) ModelStreamInfer(stream grpc.BidiStreamingServer[pb.Mo
 			go func() { answer <- i.streamed(ctx, r) }()
 		}
 	}()
-	for answer := range pending {
+	for {
+		var answer chan *pb.ModelStreamInferResponse
+		ok := true
+		select {
+		case answer, ok = <-pending:
+		default:
+			select {
+			case answer, ok = <-pending:
+			case <-i.server.draining.Done():
+				return errDraining // a client that sends nothing would keep the server from ending
+			}
+		}
+		if !ok {
+			break
+		}
 		if err := stream.Send(<-answer); err != nil {
 			return err
 		}
@@ -280,6 +298,7 @@ func (i *inferenceServer) ModelStreamInfer(stream grpc.BidiStreamingServer[pb.Mo
 
 // streamed answers one request of a stream, which an error does not end.
 func (i *inferenceServer) streamed(ctx context.Context, r *pb.ModelInferRequest) *pb.ModelStreamInferResponse {
+	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, i.server.opts.RequestTimeout)
 	defer cancel()
 	var response *pb.ModelInferResponse
@@ -288,6 +307,7 @@ func (i *inferenceServer) streamed(ctx context.Context, r *pb.ModelInferRequest)
 		return err
 	})
 	if err != nil {
+		i.server.logRequest(ctx, "gRPC", "/inference.GRPCInferenceService/ModelStreamInfer", "one of a stream", began, err)
 		return &pb.ModelStreamInferResponse{
 			ErrorMessage:  repository.AsError(err).Message,
 			InferResponse: &pb.ModelInferResponse{ModelName: r.GetModelName(), ModelVersion: r.GetModelVersion(), Id: r.GetId()},

@@ -59,6 +59,35 @@ func decodeJSON(text []byte, v any, opts ...json.Options) error {
 	return repository.Errorf(codes.InvalidArgument, "%s", message)
 }
 
+// bounded is an array of no more elements than a request may have: as structs, 8 MiB of "{}," would be
+// gigabytes.
+type bounded[T any] []T
+
+const mostElements = 1024
+
+// UnmarshalJSONFrom implements json.UnmarshalerFrom.
+func (b *bounded[T]) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	*b = nil
+	if d.PeekKind() != '[' {
+		return json.UnmarshalDecode(d, (*[]T)(b)) // null, or an error that says what it should be
+	}
+	if _, err := d.ReadToken(); err != nil {
+		return err
+	}
+	for d.PeekKind() != ']' {
+		if len(*b) == mostElements {
+			return repository.Errorf(codes.InvalidArgument, "%s has more than %d elements", key(d.StackPointer().Parent()), mostElements)
+		}
+		var v T
+		if err := json.UnmarshalDecode(d, &v); err != nil {
+			return err
+		}
+		*b = append(*b, v)
+	}
+	_, err := d.ReadToken()
+	return err
+}
+
 // key makes a pointer into JSON readable.
 func key(p jsontext.Pointer) string {
 	var b strings.Builder

@@ -103,6 +103,7 @@ var figures = []figure{
 	count("nv_inference_request_success", "Requests that succeeded.", func(s repository.Snapshot) int { return s.Success.Count }),
 	count("nv_inference_request_failure", "Requests that failed.", func(s repository.Snapshot) int { return s.Fail.Count }),
 	count("nv_inference_count", "Rows of the requests that succeeded.", func(s repository.Snapshot) int { return s.Rows }),
+	count("nv_inference_exec_count", "Batches that the model ran.", func(s repository.Snapshot) int { return s.Executions() }),
 	total("nv_inference_request_duration_us", "Time of the requests that succeeded.", func(s repository.Snapshot) repository.Total { return s.Success }),
 	total("nv_inference_queue_duration_us", "Time that requests waited.", func(s repository.Snapshot) repository.Total { return s.Queue }),
 	total("nv_inference_compute_input_duration_us", "Time to make inputs.", func(s repository.Snapshot) repository.Total { return s.Input }),

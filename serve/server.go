@@ -76,10 +76,12 @@ func (s *Server) Repository() *repository.Repository { return s.models }
 // ready says why the server is not, nil where it is.
 func (s *Server) ready() error {
 	if s.draining.Err() != nil {
-		return repository.Errorf(codes.Unavailable, "the server is shutting down")
+		return errDraining
 	}
 	return s.models.Ready()
 }
+
+var errDraining = repository.Errorf(codes.Unavailable, "the server is shutting down")
 
 // admin says why a request with these credentials, an Authorization header, may not change the server.
 func (s *Server) admin(authorization string) error {
@@ -134,11 +136,12 @@ func (s *Server) shutdown(web *http.Server, rpc *grpc.Server) error {
 	select {
 	case <-drained:
 	case <-ctx.Done():
-		err = errors.Join(err, ctx.Err())
+		err = cmp.Or(err, ctx.Err())
 		rpc.Stop()
 	}
 	if err != nil {
-		err = fmt.Errorf("serve: some requests had not ended after %v: %w", s.opts.DrainTimeout, errors.Join(err, web.Close()))
+		_ = web.Close() // ends them
+		err = fmt.Errorf("serve: some requests had not ended after %v: %w", s.opts.DrainTimeout, err)
 	}
 	s.models.Close()
 	return err

@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"bytes"
 	"encoding/base64"
 	"fmt"
 	"math"
@@ -89,7 +90,7 @@ func (s *Server) modelStatus(w http.ResponseWriter, r *http.Request) error {
 	}
 	for _, v := range list {
 		j := versionStatusJSON{Version: strconv.FormatInt(v.Version, 10), State: v.State.String()}
-		if j.Status.Code = "OK"; v.Reason != "" {
+		if j.Status.Code = "OK"; v.Reason != "" && v.State != repository.Available {
 			j.Status.Code, j.Status.Message = "UNKNOWN", v.Reason
 		}
 		response.Status = append(response.Status, j)
@@ -314,30 +315,41 @@ func unknown(infos []repository.TensorInfo, values map[string]jsontext.Value) er
 // readNested adds the elements of a nested array to a tensor and gives the array's shape. An object
 // {"b64": …} stands for bytes.
 func readNested(t *repository.Tensor, value jsontext.Value) ([]int64, error) {
-	switch value.Kind() {
+	return readArray(t, jsontext.NewDecoder(bytes.NewReader(value)))
+}
+
+// mostDimensions is more than any input has.
+const mostDimensions = 8
+
+func readArray(t *repository.Tensor, d *jsontext.Decoder) ([]int64, error) {
+	switch d.PeekKind() {
 	case '[':
-		var items []jsontext.Value
-		if err := decodeJSON(value, &items); err != nil {
+		if d.StackDepth() == mostDimensions {
+			return nil, repository.Errorf(codes.InvalidArgument, "%q has more than %d dimensions", t.Name, mostDimensions)
+		}
+		if _, err := d.ReadToken(); err != nil {
 			return nil, err
 		}
 		var inner []int64
-		for i, item := range items {
-			shape, err := readNested(t, item)
+		n := int64(0)
+		for ; d.PeekKind() != ']'; n++ {
+			shape, err := readArray(t, d)
 			if err != nil {
 				return nil, err
 			}
-			if i == 0 {
+			if n == 0 {
 				inner = shape
 			} else if !slices.Equal(shape, inner) {
 				return nil, repository.Errorf(codes.InvalidArgument, "%q is ragged: an array of shape %v stands beside one of %v", t.Name, shape, inner)
 			}
 		}
-		return append([]int64{int64(len(items))}, inner...), nil
+		_, err := d.ReadToken()
+		return append([]int64{n}, inner...), err
 	case '{':
 		var encoded struct {
 			B64 *string `json:"b64"`
 		}
-		if err := decodeJSON(value, &encoded, json.RejectUnknownMembers(true)); err != nil || encoded.B64 == nil || t.Type != repository.Bytes {
+		if err := json.UnmarshalDecode(d, &encoded, json.RejectUnknownMembers(true)); err != nil || encoded.B64 == nil || t.Type != repository.Bytes {
 			return nil, repository.Errorf(codes.InvalidArgument, `%q holds an object: only strings may be one, {"b64": "…"}`, t.Name)
 		}
 		b, err := base64.StdEncoding.DecodeString(*encoded.B64)
@@ -347,7 +359,11 @@ func readNested(t *repository.Tensor, value jsontext.Value) ([]int64, error) {
 		t.Strings = append(t.Strings, string(b))
 		return nil, nil
 	}
-	return nil, readElements(t, value)
+	token, err := d.ReadToken()
+	if err != nil {
+		return nil, err
+	}
+	return nil, readElement(t, token)
 }
 
 // writePrediction writes the outputs as the inputs came: in rows, or in columns. That of a model with

@@ -61,6 +61,10 @@ func (p *predictionServer) Predict(ctx context.Context, r *pb.PredictRequest) (*
 		return nil, err
 	}
 	defer m.Release()
+	// Before any is read: one element may stand for a million.
+	if n := len(m.Inputs()); len(r.GetInputs()) > n {
+		return nil, repository.Errorf(codes.InvalidArgument, "the request has %d inputs: model %s takes %d", len(r.GetInputs()), m.Name(), n)
+	}
 	call := &repository.Call{Outputs: r.GetOutputFilter()}
 	for name, t := range r.GetInputs() {
 		tensor, err := readTensorProto(name, t)
@@ -186,7 +190,7 @@ func (o *modelServer) GetModelStatus(_ context.Context, r *pb.GetModelStatusRequ
 	response := &pb.GetModelStatusResponse{}
 	for _, v := range list {
 		status := &pb.StatusProto{}
-		if v.Reason != "" {
+		if v.Reason != "" && v.State != repository.Available {
 			status.ErrorCode, status.ErrorMessage = int32(codes.Unknown), v.Reason
 		}
 		response.ModelVersionStatus = append(response.ModelVersionStatus, &pb.ModelVersionStatus{

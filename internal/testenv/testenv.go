@@ -96,6 +96,17 @@ func Python(t testing.TB) string {
 	return python
 }
 
+// Clients returns the Python that TFBERT_CLIENTS_PYTHON names, which has the packages of
+// cmd/tfbert/testdata/clients.
+func Clients(t testing.TB) string {
+	t.Helper()
+	python := os.Getenv("TFBERT_CLIENTS_PYTHON")
+	if python == "" {
+		Missing(t, "clients", "TFBERT_CLIENTS_PYTHON is not set: no Python with the clients of other servers here")
+	}
+	return python
+}
+
 // Stdout runs f and returns what it wrote to the standard output: f is an Example that cannot run
 // everywhere and is therefore called by a test.
 func Stdout(t testing.TB, f func()) string {

@@ -84,7 +84,7 @@ func (m *Model) Answer(ctx context.Context, q *Question) (*Answer, error) {
 func (m *Model) AnswerStream(ctx context.Context, q *Question, step int, progress func(*Answer) error) (answer *Answer, err error) {
 	began := time.Now()
 	var seconds Seconds
-	defer func() { m.text.count(began, len(q.Documents), seconds, err) }()
+	defer func() { m.text.count(began, 1, seconds, err) }()
 
 	decoder, err := m.decoder(q)
 	if err != nil {
@@ -153,6 +153,9 @@ func (m *Model) decoder(q *Question) (*squad.Decoder, error) {
 	return &d, nil
 }
 
+// longest is more word pieces than a question or a passage has; sums of it do not overflow.
+const longest = 1 << 30
+
 // tokenize makes the windows of a question's documents.
 func (m *Model) tokenize(q *Question) ([]document, error) {
 	if err := m.check(q); err != nil {
@@ -160,7 +163,7 @@ func (m *Model) tokenize(q *Question) ([]document, error) {
 	}
 	f := squad.Featurizer{
 		Tokenizer: m.backend.Tokenizer, MaxSeqLength: m.backend.SeqLength,
-		DocStride: q.DocStride, MaxQueryLength: q.MaxQueryLength, MaxWindows: m.limits.Windows,
+		DocStride: min(q.DocStride, longest), MaxQueryLength: min(q.MaxQueryLength, longest), MaxWindows: m.limits.Windows,
 	}
 	if n := q.MaxSeqLength; n != 0 && m.backend.CheckLength(n) == nil {
 		f.MaxSeqLength = n

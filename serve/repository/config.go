@@ -88,12 +88,12 @@ func tensors(c *pb.ModelConfig, b *Backend) error {
 	batched := c.MaxBatchSize > 0
 	if len(c.Input) == 0 {
 		for _, info := range b.Inputs {
-			c.Input = append(c.Input, &pb.ModelInput{Name: info.Name, DataType: configTypes[info.Type], Dims: dims(info, batched), Reshape: reshape(info), Optional: info.Optional})
+			c.Input = append(c.Input, &pb.ModelInput{Name: info.Name, DataType: configTypes[info.Type], Dims: dims(info, batched), Reshape: reshape(info, batched), Optional: info.Optional})
 		}
 	}
 	if len(c.Output) == 0 {
 		for _, info := range b.Outputs {
-			c.Output = append(c.Output, &pb.ModelOutput{Name: info.Name, DataType: configTypes[info.Type], Dims: dims(info, batched), Reshape: reshape(info)})
+			c.Output = append(c.Output, &pb.ModelOutput{Name: info.Name, DataType: configTypes[info.Type], Dims: dims(info, batched), Reshape: reshape(info, batched)})
 		}
 	}
 	for _, in := range c.Input {
@@ -123,8 +123,8 @@ func dims(info TensorInfo, batched bool) []int64 {
 	return info.Shape[1:]
 }
 
-func reshape(info TensorInfo) *pb.ModelTensorReshape {
-	if len(info.Shape) == 1 {
+func reshape(info TensorInfo, batched bool) *pb.ModelTensorReshape {
+	if batched && len(info.Shape) == 1 {
 		return &pb.ModelTensorReshape{}
 	}
 	return nil

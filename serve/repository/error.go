@@ -43,19 +43,22 @@ func AsError(err error) *Error {
 	case errors.As(err, &known):
 		return known
 	case errors.As(err, &full):
-		return &Error{codes.ResourceExhausted, full.Error(), full.RetryAfter}
+		return &Error{codes.ResourceExhausted, trimPackage(full), full.RetryAfter}
 	case errors.As(err, &windows):
 		return invalid("the document makes %d windows, more than %d: shorten it or raise doc_stride", windows.Windows, windows.Limit)
 	case errors.Is(err, batch.ErrPriority):
 		return invalid("%s", trimPackage(err))
 	case errors.Is(err, batch.ErrTimeout):
-		return &Error{codes.DeadlineExceeded, err.Error(), time.Second}
+		return &Error{codes.DeadlineExceeded, trimPackage(batch.ErrTimeout), time.Second}
 	case errors.Is(err, batch.ErrClosed):
 		return &Error{codes.Unavailable, "the model is being unloaded", time.Second}
 	case errors.Is(err, context.DeadlineExceeded):
 		return Errorf(codes.DeadlineExceeded, "the request took longer than it may")
 	case errors.Is(err, context.Canceled):
 		return Errorf(codes.Canceled, "the client has gone")
+	}
+	if s, ok := status.FromError(err); ok { // gRPC's own, as of a stream whose client has gone
+		return Errorf(s.Code(), "%s", s.Message())
 	}
 	return Errorf(codes.Internal, "%v", err)
 }

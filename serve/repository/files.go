@@ -57,8 +57,12 @@ func (s *single) sources(string) (*pb.ModelConfig, []Source, error) {
 
 // print tells of a folder's files without reading them.
 func print(dir string) (string, error) {
+	dir, err := filepath.EvalSymlinks(dir) // also tells of a link that leads to another folder
+	if err != nil {
+		return "", err
+	}
 	var b strings.Builder
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
@@ -171,7 +175,7 @@ func choose(c *pb.ModelConfig, versions []int64) []int64 {
 func parseConfig(text []byte) (*pb.ModelConfig, error) {
 	c := &pb.ModelConfig{}
 	if err := prototext.Unmarshal(text, c); err != nil {
-		return nil, fmt.Errorf("not a model configuration: %w", err)
+		return nil, fmt.Errorf("not a model configuration: %s", strings.Join(strings.Fields(err.Error()), " ")) // on one line
 	}
 	if p, b := c.GetPlatform(), c.GetBackend(); p != "" && p != platform || p == "" && b != "" && b != "tensorflow" {
 		return nil, fmt.Errorf("the platform is %q and the backend %q: this server runs %q only", p, b, platform)

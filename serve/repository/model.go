@@ -2,7 +2,9 @@ package repository
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -81,10 +83,15 @@ func (m *Model) AnswerAll(ctx context.Context, questions []*Question) ([]*Answer
 	group.SetLimit(fairStep)
 	for i, q := range questions {
 		group.Go(func() (err error) {
+			defer func() {
+				if v := recover(); v != nil { // here it would end the server
+					err = &batch.PanicError{Value: v, Stack: debug.Stack()}
+				}
+			}()
 			if answers[i], err = m.Answer(ctx, q); err != nil && len(questions) > 1 {
 				e := *AsError(err)
 				e.Message = fmt.Sprintf("question %d: %s", i, e.Message)
-				return &e
+				return errors.Join(&e, err)
 			}
 			return err
 		})

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -75,7 +76,7 @@ type Status struct {
 	Name    string
 	Version int64
 	State   State
-	Reason  string // why it is not available
+	Reason  string // why it is not available, or not as the files are now
 }
 
 // A Repository keeps models. It may be used by many goroutines at once.
@@ -195,7 +196,18 @@ func (r *Repository) Load(ctx context.Context, name string) error {
 	if r.opts.Control != ControlExplicit {
 		return Errorf(codes.FailedPrecondition, "models are not loaded on request: start the server with --model_control_mode explicit")
 	}
-	return r.load(ctx, name)
+	return r.load(ctx, r.base(name))
+}
+
+// base is the name of the model that a text-in model is of, or the name itself.
+func (r *Repository) base(name string) string {
+	r.mu.Lock()
+	known := r.entries[name] != nil
+	r.mu.Unlock()
+	if base, ok := strings.CutSuffix(name, TextSuffix); ok && !known && !r.files.has(name) {
+		return base
+	}
+	return name
 }
 
 // Unload makes a model unavailable and releases it when the requests under way have ended.
@@ -203,7 +215,7 @@ func (r *Repository) Unload(name string) error {
 	if r.opts.Control != ControlExplicit {
 		return Errorf(codes.FailedPrecondition, "models are not unloaded on request: start the server with --model_control_mode explicit")
 	}
-	return r.unload(name)
+	return r.unload(r.base(name))
 }
 
 func (r *Repository) load(ctx context.Context, name string) error {
@@ -213,6 +225,9 @@ func (r *Repository) load(ctx context.Context, name string) error {
 	e := r.entry(name)
 	e.loading.Lock()
 	defer e.loading.Unlock()
+	if r.isClosed() {
+		return r.failed(name, errClosed)
+	}
 	e.closing.Wait() // so that there are never three in memory
 	began := time.Now()
 	// Before the files are read: what changes while they are is seen at the next look.
@@ -256,12 +271,20 @@ func (r *Repository) failed(name string, err error) error {
 }
 
 // bring loads one version and runs it once.
-func (r *Repository) bring(ctx context.Context, s Source, config *pb.ModelConfig) (*Model, error) {
+func (r *Repository) bring(ctx context.Context, s Source, config *pb.ModelConfig) (_ *Model, err error) {
 	s.Config = config
-	backend, err := r.opts.Load(ctx, s)
+	backend := &Backend{Close: func() error { return nil }}
+	defer func() {
+		if v := recover(); v != nil { // none may end the server, which has other models
+			r.opts.Logger.Error("a load panicked", "model", s.Name, "panic", v, "stack", string(debug.Stack()))
+			err = errors.Join(fmt.Errorf("the load panicked: %v", v), backend.Close())
+		}
+	}()
+	loaded, err := r.opts.Load(ctx, s)
 	if err != nil {
 		return nil, err
 	}
+	backend = loaded
 	m := &Model{name: s.Name, version: s.Version, loaded: time.Now(), backend: backend, limits: r.opts.Limits, defaults: r.opts.Decoder}
 	options := r.opts.Batching
 	options.OnBatch = func(b batch.Batch) {
@@ -291,17 +314,19 @@ func (r *Repository) mark(e *entry, version int64, s State) {
 	}
 }
 
-// fail records why a version, 0 for a model without any, is not available.
+// fail records why a version, 0 for all of a model, is not available, or not anew.
 func (r *Repository) fail(e *entry, version int64, err error) {
+	reason := strings.ReplaceAll(err.Error(), "\n", "; ")
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, v := range e.versions {
-		if version == 0 && v.model != nil {
-			return
+	kept := false
+	for n, v := range e.versions {
+		if v.model != nil && (version == 0 || version == n) {
+			v.reason, kept = "it could not be loaded anew: "+reason, true
 		}
 	}
-	if v := e.versions[version]; v == nil || v.model == nil {
-		e.versions[version] = &served{state: End, reason: strings.ReplaceAll(err.Error(), "\n", "; ")}
+	if !kept {
+		e.versions[version] = &served{state: End, reason: reason}
 	}
 }
 
@@ -313,7 +338,7 @@ func (r *Repository) swap(e *entry, models map[int64]*Model) error {
 		for _, m := range models {
 			r.retire(e, m)
 		}
-		return batch.ErrClosed
+		return errClosed
 	}
 	for _, v := range e.versions {
 		r.retire(e, v.model)
@@ -349,13 +374,21 @@ func (r *Repository) unload(name string) error {
 	e.loading.Lock()
 	defer e.loading.Unlock()
 	e.print = ""
+	r.end(e, unloaded)
+	return nil
+}
+
+// unloaded is the reason why a model is not available that nobody wants to be.
+const unloaded = "unloaded"
+
+// end releases all of an entry's versions. e.loading is held.
+func (r *Repository) end(e *entry, reason string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, v := range e.versions {
 		r.retire(e, v.model)
-		*v = served{state: End, reason: "unloaded"}
+		*v = served{state: End, reason: reason}
 	}
-	return nil
 }
 
 // Close unloads all models, when the requests under way have ended, and loads none any more.
@@ -366,17 +399,26 @@ func (r *Repository) Close() {
 		r.stop()
 	}
 	entries := slices.Collect(maps.Values(r.entries))
-	for _, e := range entries {
-		for _, v := range e.versions {
-			r.retire(e, v.model)
-			*v = served{state: End, reason: "the server is shutting down"}
-		}
-	}
 	r.mu.Unlock()
 	r.work.Wait()
 	for _, e := range entries {
-		e.closing.Wait()
+		e.loading.Lock() // a load under way ends first and releases what it has loaded
+		r.end(e, errClosed.Message)
+		e.loading.Unlock()
 	}
+	for _, e := range entries {
+		e.loading.Lock()
+		e.closing.Wait()
+		e.loading.Unlock()
+	}
+}
+
+var errClosed = Errorf(codes.Unavailable, "the server is shutting down")
+
+func (r *Repository) isClosed() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.closed
 }
 
 // Acquire finds a model, or the text-in model of one, to be released after use. Version 0 is the
@@ -384,6 +426,9 @@ func (r *Repository) Close() {
 func (r *Repository) Acquire(name string, version int64) (Handle, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.closed {
+		return Handle{}, errClosed
+	}
 	e, text := r.entries[name], false
 	if base, ok := strings.CutSuffix(name, TextSuffix); ok && e == nil {
 		e, text = r.entries[base], true
@@ -425,13 +470,23 @@ func unavailable(name string, version int64, e *entry) error {
 func (r *Repository) Default() (string, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.entries) > 1 {
-		return "", invalid("name one of the models: %s", strings.Join(slices.Sorted(maps.Keys(r.entries)), ", "))
+	var names []string
+	for name, e := range r.entries {
+		for _, v := range e.versions {
+			if v.reason != unloaded {
+				names = append(names, name)
+				break
+			}
+		}
 	}
-	for name := range r.entries {
-		return name, nil
+	switch len(names) {
+	case 0:
+		return "", &Error{codes.Unavailable, "no model is loaded", time.Second}
+	case 1:
+		return names[0], nil
 	}
-	return "", &Error{codes.Unavailable, "no model is loaded", time.Second}
+	slices.Sort(names)
+	return "", invalid("name one of the models: %s", strings.Join(names, ", "))
 }
 
 // Index lists all versions of all models, by name and version. Models that are in the repository
@@ -505,12 +560,12 @@ func (r *Repository) Ready() error {
 		return &Error{codes.Unavailable, "the models are being loaded", time.Second}
 	}
 	if r.closed {
-		return Errorf(codes.Unavailable, "the server is shutting down")
+		return errClosed
 	}
 	for name, e := range r.entries {
 		available := false
 		for _, v := range e.versions {
-			available = available || v.model != nil || v.reason == "unloaded"
+			available = available || v.model != nil || v.reason == unloaded
 		}
 		if !available {
 			return unavailable(name, 0, e)

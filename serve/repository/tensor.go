@@ -244,11 +244,15 @@ func (h Handle) inferTensors(ctx context.Context, c *Call, inputs map[string]*Te
 	return &Result{outputs, seconds}, nil
 }
 
-// within refuses ids that the model has no row for: TensorFlow fails the whole batch for one.
+// within refuses ids that the model has no row for: TensorFlow fails the whole batch for one. An n of 0
+// is not known.
 func within(t *Tensor, n int) error {
 	for _, id := range t.Int32s {
-		if id < 0 || int(id) >= n {
+		switch {
+		case n > 0 && (id < 0 || int(id) >= n):
 			return invalid("input %q holds %d: it must be from 0 to %d", t.Name, id, n-1)
+		case id < 0:
+			return invalid("input %q holds %d: it must not be negative", t.Name, id)
 		}
 	}
 	return nil
