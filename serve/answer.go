@@ -128,10 +128,6 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) error {
 
 // answerMany answers questions at once; each has an answer or an error of its own.
 func (s *Server) answerMany(w http.ResponseWriter, r *http.Request, requests []answerRequest) error {
-	type outcome struct {
-		*answerResponse
-		Error string `json:"error,omitempty"`
-	}
 	outcomes := make([]any, len(requests))
 	refused := 0
 	var first error

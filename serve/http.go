@@ -255,10 +255,10 @@ func (s *Server) readBody(r *http.Request) ([]byte, error) {
 	switch {
 	case errors.As(err, &large):
 		return nil, err
-	case err != nil && r.Context().Err() != nil:
-		return nil, r.Context().Err()
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return nil, repository.Errorf(codes.DeadlineExceeded, "the body took longer than it may")
+	case err != nil && r.Context().Err() != nil:
+		return nil, r.Context().Err()
 	case err != nil:
 		return nil, repository.Errorf(codes.InvalidArgument, "the body cannot be read: %v", err)
 	case int64(body.Len()) > s.opts.MaxRequestBytes:

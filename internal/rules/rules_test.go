@@ -40,6 +40,7 @@ var allowed = map[string][]string{
 	"wordpiece":           {"internal/pytext"},
 	"checkpoint":          {"internal/tfproto"},
 	"tf":                  {"internal/libtf", "internal/tfproto"},
+	"internal/fakemodel":  {"serve/repository", "squad", "wordpiece"},
 	"internal/serveproto": {"internal/tfproto"},
 	"internal/testenv":    {"internal/libtf"},
 }

@@ -71,7 +71,6 @@ func (l Limits) withDefaults() Limits {
 type document struct {
 	passage *squad.Passage
 	windows *squad.Windows
-	results []squad.RawResult
 }
 
 // Answer answers a question.

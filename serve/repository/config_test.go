@@ -1,0 +1,225 @@
+package repository
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	pb "github.com/tfbert/go/internal/serveproto"
+	"github.com/tfbert/go/serve/batch"
+)
+
+// nvidia has the form of the configuration that NVIDIA's export script writes.
+const nvidia = `
+name: "bert"
+platform: "tensorflow_savedmodel"
+max_batch_size: 8
+input [
+    {
+        name: "unique_ids"
+        data_type: TYPE_INT32
+        dims: [ 1 ]
+        reshape: { shape: [ ] }
+    },
+    {
+        name: "segment_ids"
+        data_type: TYPE_INT32
+        dims: 384
+    },
+    {
+        name: "input_ids"
+        data_type: TYPE_INT32
+        dims: 384
+    },
+    {
+        name: "input_mask"
+        data_type: TYPE_INT32
+        dims: [ 384 ]
+    }
+    ]
+    output [
+    {
+        name: "end_logits"
+        data_type: TYPE_FP32
+        dims: 384
+    },
+    {
+        name: "start_logits"
+        data_type: TYPE_FP32
+        dims: 384
+    }
+]
+optimization {
+    execution_accelerators {
+        gpu_execution_accelerator : [ {
+            name : "auto_mixed_precision"
+        } ]
+    }
+}
+dynamic_batching {
+    preferred_batch_size: [4, 8]
+    max_queue_delay_microseconds: 2000
+}
+instance_group [
+    {
+        count: 2
+    }
+]`
+
+// fixed is a model whose sequences have 384 tokens.
+func fixed() *Backend {
+	matrix := func(name, kind string) TensorInfo { return TensorInfo{Name: name, Type: kind, Shape: []int64{-1, 384}} }
+	vector := TensorInfo{Name: uniqueIDs, Type: Int32, Shape: []int64{-1}}
+	return &Backend{
+		SeqLength: 384, CheckLength: func(n int) error { return map[bool]error{false: assert.AnError}[n == 384] },
+		Inputs:  []TensorInfo{matrix(inputIDs, Int32), matrix(inputMask, Int32), matrix(segmentIDs, Int32), vector},
+		Outputs: []TensorInfo{matrix(startLogits, Float32), matrix(endLogits, Float32), vector},
+	}
+}
+
+func TestNVIDIAConfiguration(t *testing.T) {
+	c, err := parseConfig([]byte(nvidia))
+	require.NoError(t, err)
+	assert.True(t, MixedPrecision(c))
+	assert.Equal(t, []int64{384}, c.GetInput()[1].GetDims())
+	assert.NotNil(t, c.GetInput()[0].GetReshape())
+
+	options := batch.Options{MaxSize: 3, Concurrency: 7, MaxQueue: 99}
+	full, err := complete(c, "bert", fixed(), &options)
+	require.NoError(t, err)
+	assert.Equal(t, batch.Options{MaxSize: 8, PreferredSizes: []int{4, 8}, MaxDelay: 2e6, Concurrency: 2, MaxQueue: 99, Buckets: []int{}}, options)
+	assert.Equal(t, "tensorflow", full.GetBackend())
+	assert.EqualValues(t, 1, full.GetVersionPolicy().GetLatest().GetNumVersions())
+	assert.Empty(t, c.GetBackend(), "the file's own must stay as it is")
+}
+
+func TestConfigurationIsCompleted(t *testing.T) {
+	options := batch.Options{MaxSize: 3, PreferredSizes: []int{2}, MaxDelay: 1e6, Priorities: 2, DefaultPriority: 1}
+	c, err := complete(nil, "bert", fixed(), &options)
+	require.NoError(t, err)
+	assert.EqualValues(t, 3, c.GetMaxBatchSize())
+	assert.Len(t, c.GetInput(), 4)
+	assert.Len(t, c.GetOutput(), 3)
+	assert.Equal(t, []int64{1}, c.GetInput()[3].GetDims())
+	assert.NotNil(t, c.GetInput()[3].GetReshape())
+	assert.Equal(t, []int32{2}, c.GetDynamicBatching().GetPreferredBatchSize())
+	assert.EqualValues(t, 1000, c.GetDynamicBatching().GetMaxQueueDelayMicroseconds())
+	assert.EqualValues(t, 1, c.GetInstanceGroup()[0].GetCount())
+
+	c, err = complete(&pb.ModelConfig{}, "bert", fixed(), &batch.Options{})
+	require.NoError(t, err)
+	assert.Equal(t, []int64{-1, 384}, Shape(c, c.GetInput()[0].GetDims()), "max_batch_size 0: the dims have the batch")
+}
+
+func TestQueuePolicy(t *testing.T) {
+	c, err := parseConfig([]byte(`dynamic_batching { priority_levels: 3 default_priority_level: 2
+		default_queue_policy { default_timeout_microseconds: 5000 max_queue_size: 12 } }`))
+	require.NoError(t, err)
+	options := batch.Options{MaxQueue: 99}
+	_, err = complete(c, "bert", fixed(), &options)
+	require.NoError(t, err)
+	assert.Equal(t, batch.Options{Priorities: 3, DefaultPriority: 2, MaxWait: 5e6, MaxQueue: 12, Buckets: []int{}}, options)
+}
+
+func TestBadConfigurations(t *testing.T) {
+	for text, want := range map[string]string{
+		`platform: "onnxruntime_onnx"`:                            `the platform is "onnxruntime_onnx"`,
+		`backend: "pytorch"`:                                      `backend "pytorch"`,
+		`default_model_filename: "../../etc"`:                     `default_model_filename is "../../etc"`,
+		`default_model_filename: "/etc"`:                          `must be a name within`,
+		`default_model_filename: ".."`:                            `must be a name within`,
+		`max_batch_size: -1`:                                      `max_batch_size is -1`,
+		`max_batch_sise: 1`:                                       `max_batch_sise`,
+		`max_batch_size: "eight"`:                                 `not a model configuration`,
+		`input [ { name: "x" `:                                    `not a model configuration`,
+		`max_batch_size: 99999999999`:                             `not a model configuration`,
+		"name: \"\xff\"":                                          `not a model configuration`,
+		`input { name: "other" data_type: TYPE_INT32 dims: 384 }`: `an input "other" that the model has not`,
+		`output { name: "other" data_type: TYPE_FP32 dims: 384 }`: `an output "other" that the model has not`,
+		`max_batch_size: 8 input { name: "input_ids" data_type: TYPE_INT32 dims: 128 }`:     `the shape [-1 128]: the model has [-1 384]`,
+		`max_batch_size: 8 input { name: "input_ids" data_type: TYPE_INT32 dims: [1, 384]}`: `the shape [-1 1 384]`,
+		`max_batch_size: 8 input { name: "unique_ids" data_type: TYPE_INT32 dims: 1 }`:      `reshape says what the model gets`,
+		`max_batch_size: 8 output { name: "end_logits" data_type: TYPE_INT32 dims: 384 }`:   `as TYPE_INT32: the model has it as TYPE_FP32`,
+		`input { name: "input_ids" data_type: TYPE_INT32 dims: 384 }`:                       `dims leave out the batch where max_batch_size is positive`,
+	} {
+		c, err := parseConfig([]byte(text))
+		if err == nil {
+			_, err = complete(c, "bert", fixed(), &batch.Options{})
+		}
+		if assert.ErrorContains(t, err, want, text) {
+			assert.NotContains(t, err.Error(), "\n")
+		}
+	}
+}
+
+func TestVersionPolicies(t *testing.T) {
+	for policy, want := range map[string][]int64{
+		``:                               {9},
+		`latest {}`:                      {9},
+		`latest { num_versions: 2 }`:     {3, 9},
+		`latest { num_versions: 7 }`:     {1, 3, 9},
+		`all {}`:                         {1, 3, 9},
+		`specific { versions: [1, 3] }`:  {1, 3},
+		`specific { versions: [ 3, 5 ]}`: {3},
+		`specific { versions: 5 }`:       {},
+	} {
+		c, err := parseConfig([]byte("version_policy: {" + policy + "}"))
+		require.NoError(t, err)
+		assert.Equal(t, want, choose(c, []int64{1, 3, 9}), policy)
+	}
+	assert.Empty(t, choose(nil, nil))
+}
+
+func TestPlainNames(t *testing.T) {
+	for _, name := range []string{"", ".", "..", "a/b", "/etc", `a\b`, "a\x00b", "../a", "a/..", ".hidden", "..a", "a/"} {
+		assert.False(t, plain(name), "%q", name)
+		assert.False(t, tree(t.TempDir()).has(name), "%q", name)
+	}
+	for _, name := range []string{"a", "bert_qa", "a..b", "ü", "a b"} {
+		assert.True(t, plain(name), "%q", name)
+	}
+	_, err := OpenModel("../x", 1, ".", Options{})
+	require.ErrorContains(t, err, "no name for a model")
+}
+
+func TestElements(t *testing.T) {
+	for want, shapes := range map[int][][]int64{
+		-1: {{-1}, {2, -3}, {1 << 40}, {1 << 20, 1 << 20}, {1 << 31, 1 << 31, 1 << 31, 1 << 31}, {-1 << 63}, {1<<63 - 1, 1<<63 - 1}, {1 << 32, 0}},
+		0:  {{0}, {0, 5}, {5, 0}},
+		1:  {{}, {1}, {1, 1}},
+		6:  {{2, 3}},
+	} {
+		for _, shape := range shapes {
+			assert.Equal(t, want, Elements(shape), "%v", shape)
+		}
+	}
+}
+
+func FuzzParseConfig(f *testing.F) {
+	f.Add(nvidia)
+	for _, seed := range []string{"", "[\n", "name: 1", `version_policy { all {} }`, `input [ ] instance_group [{count: -5}]`, `dynamic_batching { priority_levels: 18446744073709551615 }`} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		c, err := parseConfig([]byte(text))
+		if err != nil {
+			assert.NotContains(t, err.Error(), "\n")
+			return
+		}
+		if n := c.GetDefaultModelFilename(); n != "" {
+			assert.Equal(t, filepath.Join("a", n), filepath.Clean("a/"+n))
+			assert.False(t, strings.Contains(n, "/"))
+		}
+		choose(c, []int64{1, 2, 3})
+		options := batch.Options{}
+		if full, err := complete(c, "bert", fixed(), &options); err == nil {
+			for _, in := range full.GetInput() {
+				Shape(full, in.GetDims())
+			}
+			_, _ = batch.New(nothing{}, options)
+		}
+	})
+}

@@ -1,0 +1,636 @@
+package repository_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+
+	"github.com/tfbert/go/internal/fakemodel"
+	"github.com/tfbert/go/serve/batch"
+	"github.com/tfbert/go/serve/repository"
+	"github.com/tfbert/go/squad"
+)
+
+// put makes a version of a model, with what its file is to hold.
+func put(t testing.TB, root, name string, version int, content string) {
+	t.Helper()
+	dir := filepath.Join(root, name, strconv.Itoa(version), "model.savedmodel")
+	require.NoError(t, os.MkdirAll(dir, 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "saved_model.pb"), []byte(content), 0o600))
+}
+
+func configure(t testing.TB, root, name, text string) {
+	t.Helper()
+	require.NoError(t, os.MkdirAll(filepath.Join(root, name), 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(root, name, "config.pbtxt"), []byte(text), 0o600))
+}
+
+// open opens a repository that a test closes, and holds its models to account.
+func open(t testing.TB, root string, models *fakemodel.Models, opts repository.Options) *repository.Repository {
+	t.Helper()
+	opts.Load = models.Load
+	r, err := repository.OpenDir(root, opts)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		r.Close()
+		models.Check(t)
+	})
+	return r
+}
+
+// one opens a repository of one model, "bert", and gives it.
+func one(t testing.TB, models *fakemodel.Models, opts repository.Options) repository.Handle {
+	t.Helper()
+	root := t.TempDir()
+	put(t, root, "bert", 1, "")
+	r := open(t, root, models, opts)
+	require.NoError(t, r.Start(t.Context()))
+	m, err := r.Acquire("bert", 0)
+	require.NoError(t, err)
+	t.Cleanup(m.Release)
+	return m
+}
+
+// index gives the repository's index as lines.
+func index(t testing.TB, r *repository.Repository) (lines []string) {
+	t.Helper()
+	list, err := r.Index()
+	require.NoError(t, err)
+	for _, s := range list {
+		lines = append(lines, strings.TrimSpace(fmt.Sprintf("%s %d %v %s", s.Name, s.Version, s.State, s.Reason)))
+	}
+	return lines
+}
+
+func version(t testing.TB, r *repository.Repository, name string, version int64) int64 {
+	t.Helper()
+	m, err := r.Acquire(name, version)
+	require.NoError(t, err)
+	defer m.Release()
+	return m.Version()
+}
+
+func code(err error) codes.Code { return repository.AsError(err).Code }
+
+func TestVersions(t *testing.T) {
+	root := t.TempDir()
+	for _, v := range []int{1, 2, 10} {
+		put(t, root, "bert", v, "")
+	}
+	for _, name := range []string{"0", "-1", "notes", "1.5", "99999999999999999999"} {
+		require.NoError(t, os.MkdirAll(filepath.Join(root, "bert", name), 0o755))
+	}
+	require.NoError(t, os.WriteFile(filepath.Join(root, "bert", "77"), nil, 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(root, "README"), nil, 0o600))
+	require.NoError(t, os.Mkdir(filepath.Join(root, ".git"), 0o755))
+	configure(t, root, "bert", `version_policy { specific { versions: [1, 10] } }`)
+	var dirs []string
+	models := &fakemodel.Models{OnLoad: func(_ context.Context, s repository.Source) error {
+		dirs = append(dirs, s.Dir)
+		return nil
+	}}
+	r := open(t, root, models, repository.Options{})
+	require.Error(t, r.Ready(), "before the start")
+	require.NoError(t, r.Start(t.Context()))
+	require.NoError(t, r.Ready())
+	assert.Equal(t, []string{filepath.Join(root, "bert/1/model.savedmodel"), filepath.Join(root, "bert/10/model.savedmodel")}, dirs)
+	assert.Equal(t, []string{"bert 1 AVAILABLE", "bert 10 AVAILABLE"}, index(t, r))
+	assert.EqualValues(t, 10, version(t, r, "bert", 0))
+	assert.EqualValues(t, 1, version(t, r, "bert", 1))
+	assert.EqualValues(t, 10, version(t, r, "bert_qa", 0))
+	_, err := r.Acquire("bert", 2)
+	assert.Equal(t, codes.NotFound, code(err))
+	for _, name := range []string{"", "other", "..", "bert/1", "../" + filepath.Base(root) + "/bert", "BERT", "bert_qa_qa"} {
+		_, err := r.Acquire(name, 0)
+		assert.Equal(t, codes.NotFound, code(err), name)
+	}
+	list := r.Versions("bert_qa")
+	require.Len(t, list, 2)
+	assert.EqualValues(t, 10, list[0].Version)
+	all := r.Models()
+	assert.Len(t, all, 2)
+	for _, m := range all {
+		m.Release()
+	}
+	name, err := r.Default()
+	require.NoError(t, err)
+	assert.Equal(t, "bert", name)
+}
+
+func TestModelFilename(t *testing.T) {
+	root := t.TempDir()
+	configure(t, root, "bert", `default_model_filename: "graph"`)
+	require.NoError(t, os.MkdirAll(filepath.Join(root, "bert/1/graph"), 0o755))
+	models := &fakemodel.Models{OnLoad: func(_ context.Context, s repository.Source) error {
+		assert.Equal(t, filepath.Join(root, "bert/1/graph"), s.Dir)
+		return nil
+	}}
+	require.NoError(t, open(t, root, models, repository.Options{}).Start(t.Context()))
+}
+
+func TestBadModels(t *testing.T) {
+	for _, tt := range []struct{ name, config, want string }{
+		{"renamed", `name: "other"`, `the name is "other", but the folder's is "renamed": make them the same`},
+		{"foreign", `platform: "onnxruntime_onnx"`, "this server runs"},
+		{"escaping", `default_model_filename: "../2"`, "default_model_filename"},
+		{"misspelt", `nmae: "x"`, "nmae"},
+		{"unfit", `max_batch_size: 8 input { name: "input_ids" data_type: TYPE_INT32 dims: [ 1, 384 ] }`, "the model has [-1 -1]"},
+		{"preferring", `max_batch_size: 8 dynamic_batching { preferred_batch_size: 16 }`, "16"},
+		{"hasty", `dynamic_batching { max_queue_delay_microseconds: 9 default_queue_policy { default_timeout_microseconds: 5 } }`, "MaxWait"},
+		{"specific", `version_policy { specific { versions: 7 } }`, "has no version to serve"},
+		{"empty", "", "has no version to serve"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			root := t.TempDir()
+			configure(t, root, tt.name, tt.config)
+			if tt.name != "empty" {
+				put(t, root, tt.name, 1, "")
+			}
+			models := &fakemodel.Models{}
+			r := open(t, root, models, repository.Options{})
+			err := r.Start(t.Context())
+			require.ErrorContains(t, err, tt.want)
+			assert.NotContains(t, err.Error(), "\n")
+			assert.Contains(t, strings.Join(index(t, r), "\n"), tt.want)
+			require.ErrorContains(t, r.Ready(), tt.want)
+			_, err = r.Acquire(tt.name, 0)
+			require.ErrorContains(t, err, tt.want)
+			assert.Equal(t, codes.Unavailable, code(err))
+			assert.Zero(t, models.Loaded())
+		})
+	}
+}
+
+// One model that cannot be loaded does not keep the others from answering.
+func TestOthersAreServed(t *testing.T) {
+	root := t.TempDir()
+	put(t, root, "good", 1, "")
+	put(t, root, "bad", 1, "")
+	models := &fakemodel.Models{OnLoad: func(_ context.Context, s repository.Source) error {
+		if s.Name == "bad" {
+			return errors.New("no such\nthing")
+		}
+		return nil
+	}}
+	r := open(t, root, models, repository.Options{})
+	require.ErrorContains(t, r.Start(t.Context()), "no such")
+	assert.Equal(t, []string{"bad 1 END no such; thing", "good 1 AVAILABLE"}, index(t, r))
+	assert.EqualValues(t, 1, version(t, r, "good", 0))
+	require.ErrorContains(t, r.Ready(), "bad")
+	_, err := r.Default()
+	require.ErrorContains(t, err, "bad, good")
+}
+
+func TestExplicit(t *testing.T) {
+	root := t.TempDir()
+	put(t, root, "a", 1, "")
+	put(t, root, "b", 1, "")
+	put(t, root, "b_qa", 1, "")
+	models := &fakemodel.Models{}
+	r := open(t, root, models, repository.Options{Control: repository.ControlExplicit})
+	require.NoError(t, r.Start(t.Context(), "a"))
+	assert.Equal(t, []string{"a 1 AVAILABLE", "b 0", "b_qa 0"}, index(t, r))
+	for _, name := range []string{"", ".", "..", "../a", "a/1", root, "a\x00", "c", "c_qa"} {
+		assert.Equal(t, codes.NotFound, code(r.Load(t.Context(), name)), "%q", name)
+		assert.Equal(t, codes.NotFound, code(r.Unload(name)), "%q", name)
+	}
+	require.NoError(t, r.Load(t.Context(), "b_qa"), "a model's own name comes before that of a text-in model")
+	assert.Equal(t, []string{"a 1 AVAILABLE", "b 0", "b_qa 1 AVAILABLE"}, index(t, r))
+	_, err := r.Default()
+	require.ErrorContains(t, err, "name one of the models: a, b_qa")
+	require.NoError(t, r.Unload("b_qa"))
+	require.NoError(t, r.Unload("b_qa"), "again")
+	assert.Equal(t, []string{"a 1 AVAILABLE", "b 0", "b_qa 1 END unloaded"}, index(t, r))
+	name, err := r.Default()
+	require.NoError(t, err)
+	assert.Equal(t, "a", name)
+	require.NoError(t, r.Ready(), "who unloads a model wants it so")
+	_, err = r.Acquire("b_qa", 0)
+	assert.Equal(t, codes.Unavailable, code(err))
+
+	require.NoError(t, r.Load(t.Context(), "a_qa"), "by the name of its text-in model")
+	assert.EqualValues(t, 3, models.Loads.Load())
+	require.NoError(t, r.Unload("a_qa"))
+	_, err = r.Default()
+	assert.Equal(t, codes.Unavailable, code(err))
+	require.NoError(t, r.Load(t.Context(), "a"))
+	require.Eventually(t, func() bool { return models.Loaded() == 1 }, 10*time.Second, time.Millisecond, "what was unloaded is released")
+
+	r.Close()
+	assert.Equal(t, codes.Unavailable, code(r.Load(t.Context(), "a")))
+	_, err = r.Acquire("a", 0)
+	assert.Equal(t, codes.Unavailable, code(err))
+	require.Error(t, r.Ready())
+	r.Close()
+}
+
+func TestNotExplicit(t *testing.T) {
+	root := t.TempDir()
+	put(t, root, "a", 1, "")
+	r := open(t, root, &fakemodel.Models{}, repository.Options{})
+	require.NoError(t, r.Start(t.Context()))
+	assert.Equal(t, codes.FailedPrecondition, code(r.Load(t.Context(), "a")))
+	assert.Equal(t, codes.FailedPrecondition, code(r.Unload("a")))
+}
+
+// A load that fails leaves what is there and says why in the index.
+func TestFailedReload(t *testing.T) {
+	root := t.TempDir()
+	put(t, root, "bert", 1, "")
+	var fault atomic.Pointer[error]
+	fail := func(err error) { fault.Store(&err) }
+	fail(nil)
+	var log bytes.Buffer
+	models := &fakemodel.Models{
+		OnLoad: func(context.Context, repository.Source) error { return *fault.Load() },
+	}
+	broken := false
+	models.OnBatch = func(_ context.Context, s repository.Source, _ []squad.Feature) error {
+		if broken && s.Version == 2 {
+			panic("warm-up")
+		}
+		return nil
+	}
+	r := open(t, root, models, repository.Options{Control: repository.ControlExplicit, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	require.NoError(t, r.Start(t.Context(), "bert"))
+
+	fail(errors.New("truncated"))
+	require.ErrorContains(t, r.Load(t.Context(), "bert"), "truncated")
+	assert.Equal(t, []string{"bert 1 AVAILABLE it could not be loaded anew: truncated"}, index(t, r))
+	require.NoError(t, r.Ready())
+	assert.EqualValues(t, 1, version(t, r, "bert", 0))
+
+	put(t, root, "bert", 2, "")
+	require.Error(t, r.Load(t.Context(), "bert"))
+	assert.Equal(t, "bert 2 END truncated", index(t, r)[1])
+	_, err := r.Acquire("bert", 2)
+	require.ErrorContains(t, err, "truncated")
+	assert.EqualValues(t, 1, version(t, r, "bert", 0))
+
+	fail(nil)
+	configure(t, root, "bert", "nonsense")
+	require.Error(t, r.Load(t.Context(), "bert"))
+	assert.Contains(t, index(t, r)[0], "bert 1 AVAILABLE it could not be loaded anew")
+	configure(t, root, "bert", "")
+
+	broken = true
+	require.ErrorContains(t, r.Load(t.Context(), "bert"), "panicked: warm-up")
+	assert.Contains(t, index(t, r)[1], "END the load panicked")
+	assert.Contains(t, log.String(), "fakemodel.go", "the stack is in the log")
+	assert.EqualValues(t, 1, models.Loaded())
+
+	broken = false
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	models.OnBatch = func(ctx context.Context, _ repository.Source, _ []squad.Feature) error { return ctx.Err() }
+	require.Error(t, r.Load(ctx, "bert"), "the client has gone")
+	assert.EqualValues(t, 1, models.Loaded())
+
+	require.NoError(t, r.Load(t.Context(), "bert"))
+	assert.Equal(t, []string{"bert 2 AVAILABLE"}, index(t, r))
+}
+
+// With several versions, one that fails leaves none of the new ones behind.
+func TestFailedVersion(t *testing.T) {
+	root := t.TempDir()
+	configure(t, root, "bert", "version_policy { all {} }")
+	for v := range 3 {
+		put(t, root, "bert", v+1, "")
+	}
+	models := &fakemodel.Models{OnLoad: func(_ context.Context, s repository.Source) error {
+		if s.Version == 3 {
+			return errors.New("broken")
+		}
+		return nil
+	}}
+	r := open(t, root, models, repository.Options{Control: repository.ControlExplicit})
+	require.ErrorContains(t, r.Start(t.Context(), "bert"), "broken")
+	assert.Zero(t, models.Loaded())
+	assert.Equal(t, []string{"bert 1 END broken", "bert 2 END broken", "bert 3 END broken"}, index(t, r))
+	require.NoError(t, os.RemoveAll(filepath.Join(root, "bert", "3")))
+	require.NoError(t, r.Load(t.Context(), "bert"))
+	assert.Equal(t, []string{"bert 1 AVAILABLE", "bert 2 AVAILABLE"}, index(t, r))
+}
+
+// While a model is loaded for the first time it is in the index and clients are told to come back.
+func TestLoading(t *testing.T) {
+	root := t.TempDir()
+	put(t, root, "bert", 1, "")
+	loading, finish := make(chan struct{}), make(chan struct{})
+	models := &fakemodel.Models{OnLoad: func(context.Context, repository.Source) error {
+		close(loading)
+		<-finish
+		return nil
+	}}
+	r := open(t, root, models, repository.Options{})
+	started := make(chan error)
+	go func() { started <- r.Start(t.Context()) }()
+	<-loading
+	assert.Equal(t, []string{"bert 1 LOADING"}, index(t, r))
+	_, err := r.Acquire("bert", 0)
+	require.ErrorContains(t, err, "is being loaded")
+	assert.Equal(t, time.Second, repository.AsError(err).RetryAfter)
+	assert.Equal(t, time.Second, repository.AsError(r.Ready()).RetryAfter)
+	close(finish)
+	require.NoError(t, <-started)
+	require.NoError(t, r.Ready())
+}
+
+// Close while a model is being loaded waits for the load and releases what it brings.
+func TestCloseWhileLoading(t *testing.T) {
+	root := t.TempDir()
+	put(t, root, "bert", 1, "")
+	put(t, root, "late", 1, "")
+	loading, finish := make(chan struct{}), make(chan struct{})
+	models := &fakemodel.Models{OnLoad: func(context.Context, repository.Source) error {
+		close(loading)
+		<-finish
+		return nil
+	}}
+	r := open(t, root, models, repository.Options{Control: repository.ControlPoll})
+	started, closed := make(chan error, 1), make(chan struct{})
+	go func() { started <- r.Start(t.Context()) }()
+	<-loading
+	go func() {
+		r.Close()
+		close(closed)
+	}()
+	require.Eventually(t, func() bool {
+		_, err := r.Acquire("late", 0)
+		return code(err) == codes.Unavailable
+	}, 10*time.Second, time.Millisecond)
+	select {
+	case <-closed:
+		t.Error("Close did not wait for the load")
+	default:
+	}
+	close(finish)
+	<-closed
+	assert.EqualValues(t, 1, models.Loads.Load(), "none is loaded any more")
+	assert.Zero(t, models.Loaded())
+	require.ErrorContains(t, <-started, "shutting down")
+}
+
+// A model in use is released by the last of its users.
+func TestUnloadWaitsForUsers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		root := t.TempDir()
+		put(t, root, "bert", 1, "")
+		models := &fakemodel.Models{Delay: time.Hour}
+		r := open(t, root, models, repository.Options{Control: repository.ControlExplicit})
+		require.NoError(t, r.Start(t.Context(), "bert"))
+		answered := make(chan error)
+		m, err := r.Acquire("bert", 0)
+		require.NoError(t, err)
+		go func() {
+			defer m.Release()
+			_, err := m.Answer(t.Context(), &repository.Question{Text: "find slow", Documents: []string{"slow"}})
+			answered <- err
+		}()
+		synctest.Wait()
+		require.NoError(t, r.Unload("bert"))
+		_, err = r.Acquire("bert", 0)
+		require.Error(t, err)
+		assert.EqualValues(t, 1, models.Loaded())
+		require.NoError(t, <-answered)
+		synctest.Wait()
+		assert.Zero(t, models.Loaded())
+	})
+}
+
+// The files are followed: versions that appear, change, break and vanish.
+func TestPoll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		root := t.TempDir()
+		put(t, root, "bert", 1, "")
+		models := &fakemodel.Models{OnLoad: func(_ context.Context, s repository.Source) error {
+			b, err := os.ReadFile(filepath.Join(s.Dir, "saved_model.pb"))
+			if string(b) == "half" {
+				return errors.New("unexpected end")
+			}
+			return err
+		}}
+		r := open(t, root, models, repository.Options{Control: repository.ControlPoll, PollInterval: time.Minute})
+		require.NoError(t, r.Start(t.Context()))
+		next := func() {
+			time.Sleep(time.Minute + time.Second)
+			synctest.Wait()
+		}
+		next()
+		assert.EqualValues(t, 1, models.Loads.Load(), "nothing has changed")
+
+		put(t, root, "bert", 2, "")
+		next()
+		assert.Equal(t, []string{"bert 2 AVAILABLE"}, index(t, r))
+		assert.EqualValues(t, 1, models.Loaded())
+
+		put(t, root, "bert", 3, "half")
+		next()
+		assert.Equal(t, []string{"bert 2 AVAILABLE", "bert 3 END unexpected end"}, index(t, r))
+		assert.EqualValues(t, 2, version(t, r, "bert", 0))
+		require.NoError(t, r.Ready())
+		next()
+		assert.EqualValues(t, 2, models.Loads.Load(), "what has failed is not tried until it changes")
+		put(t, root, "bert", 3, "whole")
+		next()
+		assert.Equal(t, []string{"bert 3 AVAILABLE"}, index(t, r))
+
+		require.NoError(t, os.RemoveAll(filepath.Join(root, "bert", "3")))
+		next()
+		assert.Equal(t, []string{"bert 2 AVAILABLE"}, index(t, r))
+
+		configure(t, root, "bert", "version_policy { all {} }")
+		next()
+		assert.Equal(t, []string{"bert 1 AVAILABLE", "bert 2 AVAILABLE"}, index(t, r))
+
+		put(t, root, "second", 1, "")
+		next()
+		assert.Equal(t, "second 1 AVAILABLE", index(t, r)[2])
+		require.NoError(t, os.RemoveAll(filepath.Join(root, "bert")))
+		next()
+		_, err := r.Acquire("bert", 0)
+		require.Error(t, err)
+		name, err := r.Default()
+		require.NoError(t, err)
+		assert.Equal(t, "second", name)
+		require.NoError(t, r.Ready())
+		put(t, root, "bert", 1, "")
+		next()
+		assert.EqualValues(t, 1, version(t, r, "bert", 0), "it may come back")
+
+		require.NoError(t, os.Rename(root, root+".away"))
+		next()
+		assert.EqualValues(t, 1, version(t, r, "bert", 0), "an unreadable folder is no empty one")
+		require.NoError(t, os.Rename(root+".away", root))
+		r.Close()
+		models.Check(t)
+	})
+}
+
+// A model's folder may be a link, which a deployment leads elsewhere.
+func TestPollFollowsLinks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		root, releases := t.TempDir(), t.TempDir()
+		put(t, releases, "a", 1, "")
+		put(t, releases, "b", 1, "")
+		require.NoError(t, os.Symlink(filepath.Join(releases, "a"), filepath.Join(root, "bert")))
+		models := &fakemodel.Models{}
+		r := open(t, root, models, repository.Options{Control: repository.ControlPoll})
+		require.NoError(t, r.Start(t.Context()))
+		put(t, releases, "a", 1, "changed")
+		time.Sleep(16 * time.Second)
+		synctest.Wait()
+		assert.EqualValues(t, 2, models.Loads.Load())
+		require.NoError(t, os.Symlink(filepath.Join(releases, "b"), filepath.Join(root, "next")))
+		require.NoError(t, os.Rename(filepath.Join(root, "next"), filepath.Join(root, "bert")))
+		time.Sleep(16 * time.Second)
+		synctest.Wait()
+		assert.EqualValues(t, 3, models.Loads.Load())
+		r.Close()
+	})
+}
+
+// While a model is reloaded again and again no request fails or has another's answer, and every
+// version loaded is closed once, after its last batch.
+func TestReloadUnderLoad(t *testing.T) {
+	root := t.TempDir()
+	put(t, root, "bert", 1, "")
+	models := &fakemodel.Models{}
+	r := open(t, root, models, repository.Options{Control: repository.ControlExplicit})
+	require.NoError(t, r.Start(t.Context(), "bert"))
+	ctx, stop := context.WithCancel(t.Context())
+	var clients sync.WaitGroup
+	var answers atomic.Int64
+	for client := range 24 {
+		clients.Go(func() {
+			for i := 0; ctx.Err() == nil; i++ {
+				key := fakemodel.Key(client*40 + i%40)
+				m, err := r.Acquire("bert", 0)
+				if !assert.NoError(t, err) {
+					return
+				}
+				a, err := m.Answer(t.Context(), &repository.Question{Text: "find " + key, Documents: []string{"a b " + key + " c"}})
+				if assert.NoError(t, err) {
+					assert.Equal(t, key, a.Prediction.Answer)
+					assert.InDelta(t, 100+m.Version(), a.NBest[0].StartLogit, 0, "the logits are the version's")
+				}
+				m.Release()
+				answers.Add(1)
+			}
+		})
+	}
+	var reloads sync.WaitGroup
+	for n := range 3 {
+		reloads.Go(func() {
+			for i := range 12 {
+				put(t, root, "bert", 1+n*12+i, "")
+				assert.NoError(t, r.Load(t.Context(), "bert"))
+				runtime.Gosched()
+			}
+		})
+	}
+	reloads.Wait()
+	stop()
+	clients.Wait()
+	assert.Positive(t, answers.Load())
+	r.Close()
+	assert.EqualValues(t, models.Loads.Load(), models.Closes.Load())
+}
+
+// Loads, unloads and requests at random end as they should.
+func TestRandomControl(t *testing.T) {
+	root := t.TempDir()
+	names := []string{"a", "b", "c"}
+	for _, name := range names {
+		put(t, root, name, 1, "")
+	}
+	models := &fakemodel.Models{OnLoad: func(context.Context, repository.Source) error {
+		if rand.IntN(4) == 0 {
+			return errors.New("broken")
+		}
+		return nil
+	}}
+	r := open(t, root, models, repository.Options{Control: repository.ControlExplicit})
+	_ = r.Start(t.Context(), names...)
+	var group sync.WaitGroup
+	for range 12 {
+		group.Go(func() {
+			for range 100 {
+				name := names[rand.IntN(len(names))]
+				switch rand.IntN(6) {
+				case 0:
+					_ = r.Load(t.Context(), name)
+				case 1:
+					_ = r.Unload(name)
+				case 2:
+					_ = r.Ready()
+					index(t, r)
+				default:
+					m, err := r.Acquire(name, 0)
+					if err != nil {
+						assert.Equal(t, codes.Unavailable, code(err), "%v", err)
+						continue
+					}
+					_, err = m.Answer(t.Context(), &repository.Question{Text: "find w1", Documents: []string{"w1"}})
+					assert.NoError(t, err)
+					m.Release()
+				}
+			}
+		})
+	}
+	group.Go(func() {
+		time.Sleep(20 * time.Millisecond)
+		if rand.IntN(2) == 0 {
+			r.Close()
+		}
+	})
+	group.Wait()
+}
+
+func TestOpenDir(t *testing.T) {
+	_, err := repository.OpenDir(filepath.Join(t.TempDir(), "none"), repository.Options{})
+	require.ErrorIs(t, err, os.ErrNotExist)
+}
+
+func TestOpenModel(t *testing.T) {
+	models := &fakemodel.Models{}
+	r, err := repository.OpenModel("bert", 3, t.TempDir(), repository.Options{Load: models.Load, Control: repository.ControlExplicit})
+	require.NoError(t, err)
+	require.NoError(t, r.Start(t.Context(), "bert"))
+	assert.Equal(t, codes.NotFound, code(r.Load(t.Context(), "other")))
+	assert.EqualValues(t, 3, version(t, r, "bert", 0))
+	require.NoError(t, r.Load(t.Context(), "bert"))
+	r.Close()
+	models.Check(t)
+	_, err = repository.ParseControl("sometimes")
+	require.ErrorContains(t, err, "none, explicit or poll")
+}
+
+// OnBatch is told of each batch of each model.
+func TestOnBatch(t *testing.T) {
+	var windows atomic.Int64
+	m := one(t, &fakemodel.Models{}, repository.Options{OnBatch: func(m *repository.Model, b batch.Batch) {
+		assert.Equal(t, "bert", m.Name())
+		windows.Add(int64(b.Windows))
+	}})
+	_, err := m.Answer(t.Context(), &repository.Question{Text: "find w1", Documents: []string{"w1"}})
+	require.NoError(t, err)
+	assert.EqualValues(t, 1, windows.Load())
+}

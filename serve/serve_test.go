@@ -1,0 +1,225 @@
+package serve
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/tfbert/go/internal/fakemodel"
+	"github.com/tfbert/go/serve/batch"
+	"github.com/tfbert/go/serve/repository"
+)
+
+// logBuffer keeps a log that is written by many.
+type logBuffer struct {
+	mu   sync.Mutex
+	b    bytes.Buffer
+	drop bool
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.drop {
+		return len(p), nil
+	}
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// setup says what a test's server is to be; what is not set has a default.
+type setup struct {
+	models fakemodel.Models
+	serve  Options
+	repo   repository.Options
+	names  []string // of the models; "bert"
+}
+
+// fixture is a server of fake models and its log.
+type fixture struct {
+	*Server
+	models *fakemodel.Models
+	log    *logBuffer
+	root   string
+	ended  chan error // of Serve
+	stop   context.CancelFunc
+	url    string
+	rpc    net.Addr
+
+	handler func() http.Handler
+}
+
+// newFixture makes a server that has loaded its models and does not listen.
+func newFixture(t testing.TB, s *setup) *fixture {
+	t.Helper()
+	f := &fixture{models: &s.models, log: &logBuffer{}, root: t.TempDir()}
+	if s.names == nil {
+		s.names = []string{"bert"}
+	}
+	for _, name := range s.names {
+		f.put(t, name, 1)
+	}
+	s.serve.Logger = slog.New(slog.NewTextHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	s.serve.Version = "1.2.3"
+	s.repo.Load, s.repo.Logger = f.models.Load, s.serve.Logger
+	var err error
+	f.Server, err = New(s.serve, func(onBatch func(*repository.Model, batch.Batch)) (*repository.Repository, error) {
+		s.repo.OnBatch = onBatch
+		return repository.OpenDir(f.root, s.repo)
+	})
+	require.NoError(t, err)
+	f.handler = sync.OnceValue(f.Handler)
+	require.NoError(t, f.Repository().Start(t.Context(), s.names...))
+	t.Cleanup(func() {
+		f.Repository().Close()
+		f.models.Check(t)
+	})
+	return f
+}
+
+func (f *fixture) put(t testing.TB, name string, version int) {
+	t.Helper()
+	dir := filepath.Join(f.root, name, fmt.Sprint(version), "model.savedmodel")
+	require.NoError(t, os.MkdirAll(dir, 0o755))
+}
+
+func listen(t testing.TB) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	return l
+}
+
+// start makes a server that listens until the test ends, and then ends as it should.
+func start(t testing.TB, s *setup) *fixture {
+	t.Helper()
+	f := newFixture(t, s)
+	web, rpc := listen(t), listen(t)
+	f.url, f.rpc = "http://"+web.Addr().String(), rpc.Addr()
+	if f.opts.TLS != nil {
+		f.url = "https" + f.url[4:]
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	f.stop, f.ended = stop, make(chan error, 1)
+	go func() { f.ended <- f.Serve(ctx, web, rpc) }()
+	if f.opts.TLS == nil { // both listen from here on
+		r, err := client(t).Get(f.url + "/healthz")
+		require.NoError(t, err)
+		readAll(t, r)
+		conn, err := grpc.NewClient("passthrough:///"+f.rpc.String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+		require.NoError(t, err)
+		_, err = healthpb.NewHealthClient(conn).Check(t.Context(), &healthpb.HealthCheckRequest{})
+		require.NoError(t, err)
+		require.NoError(t, conn.Close())
+	}
+	t.Cleanup(func() {
+		stop()
+		select {
+		case err := <-f.ended:
+			assert.NoError(t, err)
+		case <-time.After(20 * time.Second):
+			t.Error("the server does not end")
+		}
+	})
+	return f
+}
+
+func (f *fixture) dial(t testing.TB, options ...grpc.DialOption) *grpc.ClientConn {
+	t.Helper()
+	conn, err := grpc.NewClient("passthrough:///"+f.rpc.String(), append([]grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}, options...)...)
+	require.NoError(t, err)
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+// client is one whose connections end with the test.
+func client(t testing.TB) *http.Client {
+	transport := &http.Transport{MaxIdleConnsPerHost: 100}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport, Timeout: 30 * time.Second}
+}
+
+// ask sends a request straight to the handler. Headers are "Name: value".
+func (f *fixture) ask(method, path string, body []byte, headers ...string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(method, path, bytes.NewReader(body))
+	for _, h := range headers {
+		name, value, _ := strings.Cut(h, ": ")
+		r.Header.Add(name, value)
+	}
+	w := httptest.NewRecorder()
+	f.handler().ServeHTTP(w, r)
+	return w
+}
+
+// requireError makes sure that a response is an error as all protocols have it over HTTP.
+func requireError(t testing.TB, status int, message string, w *httptest.ResponseRecorder) {
+	t.Helper()
+	require.Equal(t, status, w.Code, w.Body.String())
+	require.Equal(t, "application/json", w.Header().Get("Content-Type"))
+	var body map[string]string
+	require.NoError(t, json.Unmarshal(w.Body.Bytes(), &body), w.Body.String())
+	require.Len(t, body, 1)
+	require.Contains(t, body["error"], message)
+	require.NotContains(t, body["error"], "\n")
+	require.NotContains(t, body["error"], ".go:", "no stack")
+}
+
+func question(n int) string {
+	return fmt.Sprintf(`{"question":"find %s","context":"a b %[1]s. c d"}`, fakemodel.Key(n))
+}
+
+func readAll(t testing.TB, r *http.Response) string {
+	t.Helper()
+	defer r.Body.Close()
+	b, err := io.ReadAll(r.Body)
+	require.NoError(t, err)
+	return string(b)
+}
+
+// eventually waits for what other goroutines are about to do.
+func eventually(t testing.TB, what string, done func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !done(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("never: %s", what)
+		}
+	}
+}
+
+// noLeaks returns a check that there are no more goroutines than before.
+func noLeaks(t testing.TB) func() {
+	before := runtime.NumGoroutine()
+	return func() {
+		t.Helper()
+		for end := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > before; time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				stacks := make([]byte, 1<<20)
+				t.Fatalf("%d goroutines, of %d before:\n%s", runtime.NumGoroutine(), before, stacks[:runtime.Stack(stacks, true)])
+			}
+		}
+	}
+}
