@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -27,6 +28,9 @@ type Load struct {
 	// Poisson makes calls arrive as those of independent clients do, at random with Rate as the mean,
 	// and not in equal steps.
 	Poisson bool
+
+	stop  *atomic.Bool // if set, no call begins when it is true
+	ended func(Call)   // if set, is told of each call that counts
 }
 
 func (l *Load) check() error {
@@ -163,7 +167,7 @@ func (r *runner) take() (i int, arrival time.Duration, ok bool) {
 	if r.load.Rate == 0 {
 		arrival = time.Since(r.began)
 	}
-	if len(r.calls) >= r.load.Calls && arrival >= r.load.Duration {
+	if len(r.calls) >= r.load.Calls && arrival >= r.load.Duration || r.load.stop != nil && r.load.stop.Load() {
 		return 0, 0, false
 	}
 	if r.load.Rate > 0 {
@@ -178,11 +182,14 @@ func (r *runner) take() (i int, arrival time.Duration, ok bool) {
 }
 
 func (r *runner) put(i int, c Call) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	if r.load.Rate == 0 {
 		c.Arrival = c.Start // nothing was due before
 	}
+	if r.load.ended != nil {
+		r.load.ended(c)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.calls[i] = c
 	r.ended++
 	if r.done != nil {

@@ -4,12 +4,14 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"sync"
+	"sync/atomic"
 	"text/tabwriter"
 	"time"
 )
 
-// A Stability says when figures may be believed: a run is measured in intervals, and is stable when as
-// many of them in a row as Intervals differ by no more than Tolerance in throughput and in latency.
+// A Stability says when figures may be believed: when so many Intervals in a row differ by no more than
+// Tolerance in throughput and in latency.
 type Stability struct {
 	Interval  time.Duration
 	Intervals int     // in a row
@@ -17,52 +19,76 @@ type Stability struct {
 	Tolerance float64 // of their mean
 }
 
-// RunStable calls f as l says, interval after interval, and gives the calls of the last ones as one
-// run. stable is false where they still differed when the most had been measured.
+// RunStable calls f as l says, without a pause, until the figures of the last intervals agree, and gives
+// the calls that ended in these. stable is false where they still differed when the most had passed.
 func RunStable(ctx context.Context, f func(context.Context, *Call) error, l Load, s Stability, done func(interval int)) (calls Calls, stable bool, err error) {
 	if s.Interval <= 0 || s.Intervals < 1 || s.Most < s.Intervals {
 		return nil, false, fmt.Errorf("bench: %d intervals of %v, of %d, are nothing to measure", s.Intervals, s.Interval, s.Most)
 	}
-	l.Calls, l.Duration = 0, s.Interval
-	var runs []Calls
-	for n := 1; n <= s.Most && !stable; n++ {
-		_, run, err := Run(ctx, f, l, nil)
-		if err != nil {
-			return nil, false, err
+	l.Calls, l.Duration, l.stop = 0, time.Duration(s.Most+1)*s.Interval, new(atomic.Bool)
+	var mu sync.Mutex
+	var ended Calls
+	interval := 0 // that have passed
+	last := func(n int) Calls {
+		from, to := time.Duration(interval-n)*s.Interval, time.Duration(interval)*s.Interval
+		var last Calls
+		for _, c := range ended {
+			if c.End > from && c.End <= to {
+				c.Arrival, c.Start, c.End = c.Arrival-from, c.Start-from, c.End-from
+				last = append(last, c)
+			}
 		}
-		l.Warmup = 0
-		if runs = append(runs, run); len(runs) > s.Intervals {
-			runs = runs[1:]
-		}
-		if done != nil {
-			done(n)
-		}
-		stable = len(runs) == s.Intervals && agree(runs, s.Tolerance)
+		return last
 	}
-	var began time.Duration
-	for _, run := range runs {
-		for _, c := range run {
-			c.Arrival, c.Start, c.End = c.Arrival+began, c.Start+began, c.End+began
-			calls = append(calls, c)
+	l.ended = func(c Call) {
+		mu.Lock()
+		defer mu.Unlock()
+		if l.stop.Load() {
+			return
 		}
-		began = calls.Elapsed()
+		ended = append(ended, c)
+		for c.End >= time.Duration(interval+1)*s.Interval {
+			interval++
+			if done != nil {
+				done(interval)
+			}
+			if interval < s.Intervals {
+				continue
+			}
+			stable = s.agree(last(s.Intervals))
+			if stable || interval == s.Most {
+				calls = last(s.Intervals)
+				l.stop.Store(true)
+				return
+			}
+		}
 	}
-	return calls, stable, nil
+	if _, _, err = Run(ctx, f, l, nil); err == nil && len(calls) == 0 {
+		err = fmt.Errorf("bench: no call ended in %d intervals of %v: make them longer", s.Intervals, s.Interval)
+	}
+	return calls, stable, err
 }
 
-// agree reports whether the throughput and the mean latency of runs are within a tolerance of their
-// means.
-func agree(runs []Calls, tolerance float64) bool {
+// agree reports whether the intervals that calls ended in are alike in throughput and in mean latency.
+func (s *Stability) agree(calls Calls) bool {
+	runs := make([]Calls, s.Intervals)
+	for _, c := range calls {
+		i := min(int((c.End-1)/s.Interval), s.Intervals-1)
+		runs[i] = append(runs[i], c)
+	}
 	for _, figure := range []func(Calls) float64{
-		func(c Calls) float64 { return float64(len(c)) / c.Elapsed().Seconds() },
+		func(c Calls) float64 { return float64(len(c)) },
 		func(c Calls) float64 { return average(c.Times(Call.Latency)) },
 	} {
 		mean := 0.0
 		for _, run := range runs {
+			if len(run) == 0 {
+				return false
+			}
 			mean += figure(run) / float64(len(runs))
 		}
 		for _, run := range runs {
-			if x := figure(run); x < mean*(1-tolerance) || x > mean*(1+tolerance) {
+			if x := figure(run); x < mean*(1-s.Tolerance) || x > mean*(1+s.Tolerance) {
 				return false
 			}
 		}

@@ -44,7 +44,7 @@ func TestDrain(t *testing.T) {
 	for range 5 {
 		require.NoError(t, busy.Send(askRequest("", "find w2", "slow w2")))
 	}
-	m, err := f.Repository().Acquire("bert", 0)
+	m, err := f.Server.models.Acquire("bert", 0)
 	require.NoError(t, err)
 	var group sync.WaitGroup
 	for range 10 {
@@ -105,7 +105,7 @@ func TestDrainTimeout(t *testing.T) {
 				}
 				ended <- err
 			}()
-			m, err := f.Repository().Acquire("bert", 0)
+			m, err := f.Server.models.Acquire("bert", 0)
 			require.NoError(t, err)
 			eventually(t, "it runs", func() bool { return m.Batcher().Running() == 1 })
 			m.Release()

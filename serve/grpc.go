@@ -2,6 +2,7 @@ package serve
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
@@ -56,6 +57,13 @@ func (s *Server) unary(ctx context.Context, request any, info *grpc.UnaryServerI
 	ctx, cancel := context.WithTimeout(ctx, s.opts.RequestTimeout)
 	defer cancel()
 	err = recovering(func() error {
+		if !strings.HasPrefix(info.FullMethod, "/grpc.health.") { // a busy server is no sick one
+			leave, err := s.enter()
+			if err != nil {
+				return err
+			}
+			defer leave()
+		}
 		response, err = h(ctx, request)
 		return err
 	})

@@ -240,14 +240,14 @@ func TestRetryInfo(t *testing.T) {
 			ended <- err
 		}()
 		if n == 0 {
-			m, err := f.Repository().Acquire("bert", 0)
+			m, err := f.Server.models.Acquire("bert", 0)
 			require.NoError(t, err)
 			eventually(t, "it runs", func() bool { return m.Batcher().Running() == 1 })
 			defer eventually(t, "none runs", func() bool { return m.Batcher().Running()+m.Batcher().Waiting() == 0 })
 			m.Release()
 		}
 	}
-	m, err := f.Repository().Acquire("bert", 0)
+	m, err := f.Server.models.Acquire("bert", 0)
 	require.NoError(t, err)
 	eventually(t, "one waits", func() bool { return m.Batcher().Waiting() == 1 })
 	m.Release()
@@ -315,7 +315,7 @@ func TestModelStreamInfer(t *testing.T) {
 
 func TestCancelledStream(t *testing.T) {
 	f := start(t, &setup{models: fakemodel.Models{Delay: time.Minute}})
-	m, err := f.Repository().Acquire("bert", 0)
+	m, err := f.Server.models.Acquire("bert", 0)
 	require.NoError(t, err)
 	defer m.Release()
 	conn := f.dial(t)
@@ -477,7 +477,7 @@ func TestHealth(t *testing.T) {
 	next(server, healthpb.HealthCheckResponse_SERVING)
 	next(bert, healthpb.HealthCheckResponse_SERVING)
 	next(other, healthpb.HealthCheckResponse_SERVICE_UNKNOWN)
-	require.NoError(t, f.Repository().Unload("bert"))
+	require.NoError(t, f.Server.models.Unload("bert"))
 	next(bert, healthpb.HealthCheckResponse_NOT_SERVING)
 	r, err := c.Check(t.Context(), &healthpb.HealthCheckRequest{Service: "bert"})
 	require.NoError(t, err)
@@ -565,7 +565,7 @@ func TestRequestTimeout(t *testing.T) {
 // A panic of the server's own in a call is an error of that call.
 func TestPanicInCall(t *testing.T) {
 	f := start(t, &setup{})
-	m, err := f.Repository().Acquire("bert", 0)
+	m, err := f.Server.models.Acquire("bert", 0)
 	require.NoError(t, err)
 	check := m.Backend().CheckLength
 	m.Backend().CheckLength = nil

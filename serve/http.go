@@ -94,7 +94,16 @@ func (s *Server) serve(pattern string, h handler) http.Handler {
 		r = r.WithContext(ctx)
 		r.Body = http.MaxBytesReader(w, r.Body, s.opts.MaxRequestBytes)
 		answer := &response{ResponseWriter: w}
-		err := recovering(func() error { return h(answer, r) })
+		err := recovering(func() error {
+			if r.Method == http.MethodPost {
+				leave, err := s.enter()
+				if err != nil {
+					return err
+				}
+				defer leave()
+			}
+			return h(answer, r)
+		})
 		if err != nil && !answer.begun {
 			writeError(answer, err)
 		}

@@ -578,7 +578,7 @@ func TestHugeHeader(t *testing.T) {
 // A client that goes frees its place in the queue, and its goroutines.
 func TestDisconnects(t *testing.T) {
 	f := start(t, &setup{models: fakemodel.Models{Delay: time.Minute}})
-	m, err := f.Repository().Acquire("bert", 0)
+	m, err := f.Server.models.Acquire("bert", 0)
 	require.NoError(t, err)
 	defer m.Release()
 	check := noLeaks(t)
@@ -623,7 +623,7 @@ func TestQueueFull(t *testing.T) {
 			<-running
 		}
 	}
-	m, err := f.Repository().Acquire("bert", 0)
+	m, err := f.Server.models.Acquire("bert", 0)
 	require.NoError(t, err)
 	eventually(t, "two wait", func() bool { return m.Batcher().Waiting() == 2 })
 	m.Release()
@@ -648,13 +648,12 @@ func TestReadiness(t *testing.T) {
 	}}
 	f := &fixture{root: t.TempDir()}
 	f.put(t, "bert", 1)
-	var err error
-	f.Server, err = New(Options{}, func(onBatch func(*repository.Model, batch.Batch)) (*repository.Repository, error) {
-		return repository.OpenDir(f.root, repository.Options{Load: models.Load, OnBatch: onBatch})
-	})
+	opened, err := repository.OpenDir(f.root, repository.Options{Load: models.Load})
+	require.NoError(t, err)
+	f.Server, err = New(opened, Options{})
 	require.NoError(t, err)
 	f.handler = sync.OnceValue(f.Handler)
-	go func() { _ = f.Repository().Start(t.Context()) }()
+	go func() { _ = f.Server.models.Start(t.Context()) }()
 	<-loading
 	assert.Equal(t, 200, f.ask("GET", "/healthz", nil).Code)
 	assert.Equal(t, 200, f.ask("GET", "/v2/health/live", nil).Code)
@@ -675,7 +674,7 @@ func TestReadiness(t *testing.T) {
 	assert.Equal(t, 200, f.ask("GET", "/healthz", nil).Code)
 	requireError(t, 503, "shutting down", f.ask("GET", "/readyz", nil))
 	assert.Equal(t, 200, f.ask("POST", "/v1/answer", []byte(question(1))).Code, "what still comes is answered")
-	f.Repository().Close()
+	f.Server.models.Close()
 	requireError(t, 503, "shutting down", f.ask("POST", "/v1/answer", []byte(question(1))))
 	models.Check(t)
 }
@@ -735,7 +734,7 @@ func TestPanics(t *testing.T) {
 	requireError(t, 500, "told to crash", w)
 
 	// A bug of the server's own.
-	m, err := f.Repository().Acquire("bert", 0)
+	m, err := f.Server.models.Acquire("bert", 0)
 	require.NoError(t, err)
 	check := m.Backend().CheckLength
 	m.Backend().CheckLength = nil
@@ -824,4 +823,30 @@ func TestManyClients(t *testing.T) {
 	}
 	group.Wait()
 	assert.Less(t, f.models.Batches.Load(), f.models.Windows.Load(), "they shared batches")
+}
+
+// More requests than the server takes are refused at once; those under way are answered.
+func TestMaxRequests(t *testing.T) {
+	running, release := make(chan struct{}, 2), make(chan struct{})
+	s := &setup{serve: Options{MaxRequests: 1}}
+	hold := false
+	s.models.OnBatch = func(context.Context, repository.Source, []squad.Feature) error {
+		if hold {
+			running <- struct{}{}
+			<-release
+		}
+		return nil
+	}
+	f := newFixture(t, s)
+	hold = true
+	var group sync.WaitGroup
+	group.Go(func() { assert.Equal(t, 200, f.ask("POST", "/v1/answer", []byte(question(0))).Code) })
+	<-running
+	w := f.ask("POST", "/v1/answer", []byte(question(1)))
+	requireError(t, 429, "the server has 1 requests under way and takes no more", w)
+	assert.Equal(t, "1", w.Header().Get("Retry-After"))
+	assert.Equal(t, 200, f.ask("GET", "/readyz", nil).Code, "a busy server is ready")
+	close(release)
+	group.Wait()
+	assert.Equal(t, 200, f.ask("POST", "/v1/answer", []byte(question(2))).Code)
 }

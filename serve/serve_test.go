@@ -25,7 +25,6 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/tfbert/go/internal/fakemodel"
-	"github.com/tfbert/go/serve/batch"
 	"github.com/tfbert/go/serve/repository"
 )
 
@@ -86,16 +85,14 @@ func newFixture(t testing.TB, s *setup) *fixture {
 	s.serve.Logger = slog.New(slog.NewTextHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	s.serve.Version = "1.2.3"
 	s.repo.Load, s.repo.Logger = f.models.Load, s.serve.Logger
-	var err error
-	f.Server, err = New(s.serve, func(onBatch func(*repository.Model, batch.Batch)) (*repository.Repository, error) {
-		s.repo.OnBatch = onBatch
-		return repository.OpenDir(f.root, s.repo)
-	})
+	models, err := repository.OpenDir(f.root, s.repo)
+	require.NoError(t, err)
+	f.Server, err = New(models, s.serve)
 	require.NoError(t, err)
 	f.handler = sync.OnceValue(f.Handler)
-	require.NoError(t, f.Repository().Start(t.Context(), s.names...))
+	require.NoError(t, f.Server.models.Start(t.Context(), s.names...))
 	t.Cleanup(func() {
-		f.Repository().Close()
+		f.Server.models.Close()
 		f.models.Check(t)
 	})
 	return f

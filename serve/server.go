@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -18,7 +19,6 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"github.com/tfbert/go/internal/serveproto"
-	"github.com/tfbert/go/serve/batch"
 	"github.com/tfbert/go/serve/repository"
 )
 
@@ -27,6 +27,7 @@ type Options struct {
 	Version string // of the server, as clients see it
 
 	MaxRequestBytes int64         // of a body, also when it is unpacked; 8 MiB
+	MaxRequests     int           // with a body, at once, so that their memory has a bound; 1024
 	RequestTimeout  time.Duration // from a request's header to its answer; 60 s
 	DrainTimeout    time.Duration // that requests under way have when the server ends; 30 s
 
@@ -47,31 +48,42 @@ type Server struct {
 
 	resolver *serveproto.Resolver // of gRPC's reflection
 
+	requests atomic.Int64 // that are under way
+
 	draining context.Context // ends when the server begins to end
 	drain    context.CancelFunc
 }
 
-// New makes a server. open makes its repository and is given what the server wants to be told of.
-func New(opts Options, open func(onBatch func(*repository.Model, batch.Batch)) (*repository.Repository, error)) (*Server, error) {
+// New makes a server of a repository that has not been started.
+func New(models *repository.Repository, opts Options) (*Server, error) {
 	opts.MaxRequestBytes = cmp.Or(opts.MaxRequestBytes, 8<<20)
+	opts.MaxRequests = cmp.Or(opts.MaxRequests, 1024)
 	opts.RequestTimeout = cmp.Or(opts.RequestTimeout, time.Minute)
 	opts.DrainTimeout = cmp.Or(opts.DrainTimeout, 30*time.Second)
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{opts: opts, log: opts.Logger}
+	s := &Server{opts: opts, models: models, log: opts.Logger}
 	s.draining, s.drain = context.WithCancel(context.Background())
 	s.metrics = newMetrics(s)
 	var err error
 	if s.resolver, err = serveproto.NewResolver(); err != nil {
 		return nil, err
 	}
-	s.models, err = open(s.metrics.batch)
-	return s, err
+	models.Observe(s.metrics.batch)
+	return s, nil
 }
 
-// Repository gives the models that are served.
-func (s *Server) Repository() *repository.Repository { return s.models }
+// enter counts a request that begins, unless there are too many. leave ends it.
+func (s *Server) enter() (leave func(), err error) {
+	if s.requests.Add(1) > int64(s.opts.MaxRequests) {
+		s.requests.Add(-1)
+		return nil, &repository.Error{
+			Code: codes.ResourceExhausted, Message: fmt.Sprintf("the server has %d requests under way and takes no more", s.opts.MaxRequests), RetryAfter: time.Second,
+		}
+	}
+	return func() { s.requests.Add(-1) }, nil
+}
 
 // ready says why the server is not, nil where it is.
 func (s *Server) ready() error {

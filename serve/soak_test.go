@@ -100,7 +100,7 @@ func TestSoak(t *testing.T) {
 	assert.Less(t, int64(end)-int64(quarter), int64(soakHeap), "bytes of heap")
 	check()
 	eventually(t, "nothing is in the queue, and one model in memory", func() bool {
-		m, err := f.Repository().Acquire("bert", 0)
+		m, err := f.Server.models.Acquire("bert", 0)
 		require.NoError(t, err)
 		defer m.Release()
 		return m.Batcher().Waiting()+m.Batcher().Running() == 0 && f.models.Loaded() == 1

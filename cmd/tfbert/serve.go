@@ -127,6 +127,7 @@ func (c *serveCommand) add(f *pflag.FlagSet) {
 	f.IntVar(&c.limits.QuestionBytes, "max_question_bytes", 16<<10, "bytes of a question")
 	f.IntVar(&c.limits.DocumentBytes, "max_document_bytes", 1<<20, "bytes of a question's documents")
 	f.IntVar(&c.limits.Windows, "max_windows", 1024, "windows of a question's documents")
+	f.IntVar(&c.options.MaxRequests, "max_concurrent_requests", 1024, "requests at once; those beyond are refused")
 	f.DurationVar(&c.options.RequestTimeout, "request_timeout", time.Minute, "`time` that a request may take")
 	f.DurationVar(&c.options.DrainTimeout, "drain_timeout", 30*time.Second, "`time` that requests have to end when the server does")
 }
@@ -153,8 +154,8 @@ func (c *serveCommand) check() error {
 		return usagef("--log_format is text or json, not %q", c.logFormat)
 	case c.delayMicros < 0 || c.waitMicros < 0:
 		return usagef("--max_queue_delay_microseconds and --default_timeout_microseconds must not be negative")
-	case c.options.MaxRequestBytes < 1 || c.limits.QuestionBytes < 1 || c.limits.DocumentBytes < 1 || c.limits.Windows < 1:
-		return usagef("--max_request_bytes, --max_question_bytes, --max_document_bytes and --max_windows must be positive")
+	case c.options.MaxRequestBytes < 1 || c.limits.QuestionBytes < 1 || c.limits.DocumentBytes < 1 || c.limits.Windows < 1 || c.options.MaxRequests < 1:
+		return usagef("--max_request_bytes, --max_question_bytes, --max_document_bytes, --max_windows and --max_concurrent_requests must be positive")
 	case c.options.RequestTimeout <= 0 || c.options.DrainTimeout <= 0:
 		return usagef("--request_timeout and --drain_timeout must be positive")
 	case c.control == "explicit" && c.tokenFile == "" && !loopback(c.host):
@@ -195,12 +196,14 @@ func (c *serveCommand) run(cmd *cobra.Command) (err error) {
 
 	c.batching.MaxDelay = time.Duration(c.delayMicros) * time.Microsecond
 	c.batching.MaxWait = time.Duration(c.waitMicros) * time.Microsecond
-	server, err := serve.New(c.options, func(onBatch func(*repository.Model, batch.Batch)) (*repository.Repository, error) {
-		return c.open(cmd, repository.Options{
-			Batching: c.batching, OnBatch: onBatch, Limits: c.limits, Decoder: c.decoder.Decoder,
-			PollInterval: time.Duration(c.pollSecs * float64(time.Second)), Logger: log,
-		})
+	models, err := c.open(cmd, repository.Options{
+		Batching: c.batching, Limits: c.limits, Decoder: c.decoder.Decoder,
+		PollInterval: time.Duration(c.pollSecs * float64(time.Second)), Logger: log,
 	})
+	if err != nil {
+		return err
+	}
+	server, err := serve.New(models, c.options)
 	if err != nil {
 		return err
 	}
@@ -232,7 +235,7 @@ func (c *serveCommand) run(cmd *cobra.Command) (err error) {
 	loaded := make(chan struct{})
 	go func() {
 		defer close(loaded)
-		if err := server.Repository().Start(ctx, c.load...); err != nil {
+		if err := models.Start(ctx, c.load...); err != nil {
 			stop(err)
 			return
 		}

@@ -7,6 +7,9 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/tfbert/go/serve/batch"
 	"github.com/tfbert/go/squad"
 )
@@ -47,6 +50,14 @@ type Window struct{ Document, Start, End int }
 // Seconds are the times of the stages of an answer.
 type Seconds struct{ Tokenize, Queue, Compute, Decode float64 }
 
+// trace tells the span of a request what its time went into.
+func (s Seconds) trace(ctx context.Context) {
+	trace.SpanFromContext(ctx).SetAttributes(
+		attribute.Float64("tfbert.tokenize_seconds", s.Tokenize), attribute.Float64("tfbert.queue_seconds", s.Queue),
+		attribute.Float64("tfbert.compute_seconds", s.Compute), attribute.Float64("tfbert.decode_seconds", s.Decode),
+	)
+}
+
 func (s Seconds) max(o Seconds) Seconds {
 	return Seconds{max(s.Tokenize, o.Tokenize), max(s.Queue, o.Queue), max(s.Compute, o.Compute), max(s.Decode, o.Decode)}
 }
@@ -83,7 +94,10 @@ func (m *Model) Answer(ctx context.Context, q *Question) (*Answer, error) {
 func (m *Model) AnswerStream(ctx context.Context, q *Question, step int, progress func(*Answer) error) (answer *Answer, err error) {
 	began := time.Now()
 	var seconds Seconds
-	defer func() { m.text.count(began, 1, seconds, err) }()
+	defer func() {
+		m.text.count(began, 1, seconds, err)
+		seconds.trace(ctx)
+	}()
 
 	decoder, err := m.decoder(q)
 	if err != nil {
@@ -152,6 +166,15 @@ func (m *Model) decoder(q *Question) (*squad.Decoder, error) {
 	return &d, nil
 }
 
+// featurizer cuts windows of the model's length.
+func (m *Model) featurizer() squad.Featurizer {
+	f := squad.Featurizer{Tokenizer: m.backend.Tokenizer, MaxSeqLength: m.backend.SeqLength}
+	if f.MaxSeqLength <= 64+3 { // the scripts' max_query_length leaves no room for a passage
+		f.MaxQueryLength = max(1, f.MaxSeqLength/2-3)
+	}
+	return f
+}
+
 // longest is more word pieces than a question or a passage has; sums of it do not overflow.
 const longest = 1 << 30
 
@@ -160,14 +183,16 @@ func (m *Model) tokenize(q *Question) ([]document, error) {
 	if err := m.check(q); err != nil {
 		return nil, err
 	}
-	f := squad.Featurizer{
-		Tokenizer: m.backend.Tokenizer, MaxSeqLength: m.backend.SeqLength,
-		DocStride: min(q.DocStride, longest), MaxQueryLength: min(q.MaxQueryLength, longest), MaxWindows: m.limits.Windows,
-	}
+	f := m.featurizer()
+	f.MaxWindows = m.limits.Windows
 	if n := q.MaxSeqLength; n != 0 && m.backend.CheckLength(n) == nil {
 		f.MaxSeqLength = n
 	} else if n != 0 && n < m.backend.SeqLength {
 		return nil, invalid("max_seq_length is %d: this model takes %d", n, m.backend.SeqLength)
+	}
+	f.DocStride = min(q.DocStride, longest)
+	if q.MaxQueryLength != 0 {
+		f.MaxQueryLength = min(q.MaxQueryLength, longest)
 	}
 	if err := f.Check(); err != nil {
 		return nil, invalid("%s", strings.TrimPrefix(err.Error(), "squad: features: "))

@@ -107,10 +107,7 @@ func (m *Model) warm(ctx context.Context) error {
 		for range words {
 			text = append(text, "a "...)
 		}
-		f := squad.Featurizer{Tokenizer: m.backend.Tokenizer, MaxSeqLength: m.backend.SeqLength}
-		if f.MaxSeqLength <= 64+3 { // the default max_query_length leaves no room
-			f.MaxQueryLength = max(1, f.MaxSeqLength/2-3)
-		}
+		f := m.featurizer()
 		example := &squad.Example{Question: "a", Words: squad.Words(string(text))}
 		for w, err := range f.Windows(func(yield func(*squad.Example, error) bool) { yield(example, nil) }) {
 			if err != nil {

@@ -49,7 +49,6 @@ type Options struct {
 
 	// Batching is what a model's config.pbtxt does not say.
 	Batching batch.Options
-	OnBatch  func(*Model, batch.Batch)
 	Limits   Limits
 	Decoder  squad.Decoder // of questions that do not say
 
@@ -86,6 +85,8 @@ type Repository struct {
 	stop  context.CancelFunc
 	work  sync.WaitGroup
 
+	observe func(*Model, batch.Batch)
+
 	mu      sync.Mutex
 	entries map[string]*entry
 	started bool
@@ -95,6 +96,7 @@ type Repository struct {
 // An entry is a model with its versions.
 type entry struct {
 	loading  sync.Mutex // one load at a time
+	required bool       // by the start; guarded by the repository's mutex
 	closing  sync.WaitGroup
 	print    string // of the files that were loaded last; guarded by loading
 	versions map[int64]*served
@@ -116,6 +118,9 @@ func newRepository(f files, opts Options) (*Repository, error) {
 	return &Repository{opts: opts, files: f, entries: map[string]*entry{}}, nil
 }
 
+// Observe has f told of each batch of each model, by several goroutines at once. It comes before Start.
+func (r *Repository) Observe(f func(*Model, batch.Batch)) { r.observe = f }
+
 // Start loads the models, or with ControlExplicit those that are named. An error leaves those that
 // could be loaded available. With ControlPoll it goes on looking at the files until Close.
 func (r *Repository) Start(ctx context.Context, names ...string) error {
@@ -127,6 +132,9 @@ func (r *Repository) Start(ctx context.Context, names ...string) error {
 	}
 	var failed []error
 	for _, name := range names {
+		if r.files.has(name) {
+			r.require(name)
+		}
 		if err := r.load(ctx, name); err != nil {
 			failed = append(failed, err)
 		}
@@ -139,6 +147,13 @@ func (r *Repository) Start(ctx context.Context, names ...string) error {
 		r.work.Go(func() { r.poll(ctx) })
 	}
 	return errors.Join(failed...)
+}
+
+func (r *Repository) require(name string) {
+	e := r.entry(name)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e.required = true
 }
 
 // poll follows the files.
@@ -290,8 +305,8 @@ func (r *Repository) bring(ctx context.Context, s Source, config *pb.ModelConfig
 	options.OnBatch = func(b batch.Batch) {
 		m.text.ran(b.Windows, b.Compute)
 		m.tensors.ran(b.Windows, b.Compute)
-		if r.opts.OnBatch != nil {
-			r.opts.OnBatch(m, b)
+		if r.observe != nil {
+			r.observe(m, b)
 		}
 	}
 	if m.config, err = complete(config, s.Name, backend, &options); err == nil {
@@ -563,6 +578,9 @@ func (r *Repository) Ready() error {
 		return errClosed
 	}
 	for name, e := range r.entries {
+		if !e.required { // a model that came later takes nothing from those that were there
+			continue
+		}
 		available := false
 		for _, v := range e.versions {
 			available = available || v.model != nil || v.reason == unloaded

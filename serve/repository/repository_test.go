@@ -623,14 +623,21 @@ func TestOpenModel(t *testing.T) {
 	require.ErrorContains(t, err, "none, explicit or poll")
 }
 
-// OnBatch is told of each batch of each model.
-func TestOnBatch(t *testing.T) {
+// An observer is told of each batch of each model.
+func TestObserve(t *testing.T) {
 	var windows atomic.Int64
-	m := one(t, &fakemodel.Models{}, repository.Options{OnBatch: func(m *repository.Model, b batch.Batch) {
+	root := t.TempDir()
+	put(t, root, "bert", 1, "")
+	r := open(t, root, &fakemodel.Models{}, repository.Options{})
+	r.Observe(func(m *repository.Model, b batch.Batch) {
 		assert.Equal(t, "bert", m.Name())
 		windows.Add(int64(b.Windows))
-	}})
-	_, err := m.Answer(t.Context(), &repository.Question{Text: "find w1", Documents: []string{"w1"}})
+	})
+	require.NoError(t, r.Start(t.Context()))
+	m, err := r.Acquire("bert", 0)
+	require.NoError(t, err)
+	defer m.Release()
+	_, err = m.Answer(t.Context(), &repository.Question{Text: "find w1", Documents: []string{"w1"}})
 	require.NoError(t, err)
 	assert.EqualValues(t, 1, windows.Load())
 }

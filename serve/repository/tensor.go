@@ -178,7 +178,10 @@ func fits(shape, want []int64) bool {
 func (h Handle) inferTensors(ctx context.Context, c *Call, inputs map[string]*Tensor, rows int) (_ *Result, err error) {
 	m, began := h.Model, time.Now()
 	var seconds Seconds
-	defer func() { m.tensors.count(began, rows, seconds, err) }()
+	defer func() {
+		m.tensors.count(began, rows, seconds, err)
+		seconds.trace(ctx)
+	}()
 
 	ids, mask, segments := inputs[inputIDs], inputs[inputMask], inputs[segmentIDs]
 	length := len(ids.Int32s) / rows
