@@ -121,7 +121,7 @@ func (c *serveCommand) add(f *pflag.FlagSet) {
 	f.IntVar(&c.batching.MaxQueue, "max_queue_size", 1024, "windows that may wait; requests beyond are refused")
 	f.IntVar(&c.waitMicros, "default_timeout_microseconds", 0, "microseconds after which a request that still waits is refused (0: never)")
 	f.IntVar(&c.batching.Priorities, "priority_levels", 1, "levels of a request's priority, of which 1 is the most urgent")
-	f.IntVar(&c.batching.Concurrency, "instance_count", 1, "batches that run at once")
+	f.IntVar(&c.batching.Concurrency, "instance_count", 2, "batches that run at once: with two the model is not idle between them")
 
 	f.Int64Var(&c.options.MaxRequestBytes, "max_request_bytes", 8<<20, "bytes of a request")
 	f.IntVar(&c.limits.QuestionBytes, "max_question_bytes", 16<<10, "bytes of a question")

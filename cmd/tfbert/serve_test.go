@@ -214,7 +214,7 @@ func TestServeDrains(t *testing.T) {
 		}
 		defer response.Body.Close()
 		text, _ := io.ReadAll(response.Body)
-		return bytes.Contains(text, []byte(`tfbert_running_batches{model="minilm-squad",version="1"} 1`))
+		return regexp.MustCompile(`tfbert_running_batches{model="minilm-squad",version="1"} [1-9]`).Match(text)
 	}, 20*time.Second, 10*time.Millisecond)
 	require.NoError(t, s.cmd.Process.Signal(syscall.SIGTERM))
 	for range cap(answers) {
@@ -224,4 +224,32 @@ func TestServeDrains(t *testing.T) {
 	assert.Contains(t, s.logged(), "shutting down")
 	_, err := s.ask("Who wrote it?", "x")
 	assert.ErrorIs(t, err, syscall.ECONNREFUSED)
+}
+
+// bench --url measures a server over either protocol.
+func TestBenchURL(t *testing.T) {
+	s := startServer(t)
+	for _, url := range []string{"http://" + s.http, "grpc://" + s.grpc} {
+		var stderr bytes.Buffer
+		cmd := exec.Command("tfbert", "bench", "--url", url, "--concurrency", "1,3", "--measurement_interval", "300ms", "--stability_percentage", "90", "--format", "json")
+		cmd.Stderr = &stderr
+		out, err := cmd.Output()
+		require.NoError(t, err, "%s", stderr.String())
+		var results []struct {
+			Concurrency, Requests, Refused int
+			Throughput                     float64
+			Latency                        struct{ P50 float64 } `json:"latency_ms"`
+			Compute                        struct{ P50 float64 } `json:"compute_ms"`
+		}
+		require.NoError(t, json.Unmarshal(out, &results))
+		require.Len(t, results, 2)
+		for i, r := range results {
+			assert.Equal(t, []int{1, 3}[i], r.Concurrency)
+			assert.Zero(t, r.Refused)
+			assert.Positive(t, r.Requests)
+			assert.InDelta(t, float64(r.Requests)/0.9, r.Throughput, 0.2*r.Throughput, "in three intervals")
+			assert.Positive(t, r.Compute.P50)
+			assert.Greater(t, r.Latency.P50, r.Compute.P50, "the model's time is in the client's")
+		}
+	}
 }
