@@ -75,10 +75,10 @@ func (s *Server) Handler() http.Handler {
 		return repository.Errorf(codes.PermissionDenied, "a page of another site must not send requests here")
 	}))
 	return otelhttp.NewHandler(protection.Handler(mux), "http",
-		otelhttp.WithSpanNameFormatter(func(_ string, r *http.Request) string { return cmpPattern(r) }))
+		otelhttp.WithSpanNameFormatter(func(_ string, r *http.Request) string { return spanName(r) }))
 }
 
-func cmpPattern(r *http.Request) string {
+func spanName(r *http.Request) string {
 	if r.Pattern != "" {
 		return r.Pattern
 	}

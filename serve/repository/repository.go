@@ -206,12 +206,13 @@ func (r *Repository) entry(name string) *entry {
 }
 
 // Load loads a model anew, whether or not it is loaded already. Requests are answered by the model
-// that is there until the new one is ready, and by that one for good if the load fails.
+// that is there until the new one is ready, and by that one for good if the load fails. A load goes on
+// when ctx ends: a large model may take longer than its client waits.
 func (r *Repository) Load(ctx context.Context, name string) error {
 	if r.opts.Control != ControlExplicit {
 		return Errorf(codes.FailedPrecondition, "models are not loaded on request: start the server with --model_control_mode explicit")
 	}
-	return r.load(ctx, r.base(name))
+	return r.load(context.WithoutCancel(ctx), r.base(name))
 }
 
 // base is the name of the model that a text-in model is of, or the name itself.
