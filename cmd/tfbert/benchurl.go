@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -17,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/go-json-experiment/json"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"google.golang.org/grpc"
@@ -260,8 +260,11 @@ func (a *webAsker) ask(ctx context.Context, question, passage string, c *bench.C
 		return fmt.Errorf("%s: %s: %s", a.url, response.Status, bytes.TrimSpace(text))
 	}
 	var answer struct {
-		Answer  *string
-		Seconds struct{ Queue, Compute float64 }
+		Answer  *string `json:"answer"`
+		Seconds struct {
+			Queue   float64 `json:"queue"`
+			Compute float64 `json:"compute"`
+		} `json:"seconds"`
 	}
 	if err := json.Unmarshal(text, &answer); err != nil || answer.Answer == nil {
 		return fmt.Errorf("%s: the response is no answer: %.100s", a.url, text)
