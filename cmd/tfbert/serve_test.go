@@ -231,7 +231,7 @@ func TestBenchURL(t *testing.T) {
 	s := startServer(t)
 	for _, url := range []string{"http://" + s.http, "grpc://" + s.grpc} {
 		var stderr bytes.Buffer
-		cmd := exec.Command("tfbert", "bench", "--url", url, "--concurrency", "1,3", "--measurement_interval", "300ms", "--stability_percentage", "90", "--format", "json")
+		cmd := exec.Command("tfbert", "bench", "--url", url, "--concurrency", "1,3", "--measurement_interval", "500ms", "--stability_percentage", "90", "--format", "json")
 		cmd.Stderr = &stderr
 		out, err := cmd.Output()
 		require.NoError(t, err, "%s", stderr.String())
@@ -247,7 +247,7 @@ func TestBenchURL(t *testing.T) {
 			assert.Equal(t, []int{1, 3}[i], r.Concurrency)
 			assert.Zero(t, r.Refused)
 			assert.Positive(t, r.Requests)
-			assert.InDelta(t, float64(r.Requests)/0.9, r.Throughput, 0.2*r.Throughput, "in three intervals")
+			assert.GreaterOrEqual(t, r.Throughput, float64(r.Requests)/1.5, "in three intervals of half a second")
 			assert.Positive(t, r.Compute.P50)
 			assert.Greater(t, r.Latency.P50, r.Compute.P50, "the model's time is in the client's")
 		}
