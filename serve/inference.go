@@ -267,8 +267,6 @@ func (s *Server) index(readyOnly bool) ([]indexEntry, error) {
 			e.State = "READY"
 		case repository.Loading:
 			e.State = "LOADING"
-		case repository.Unloading:
-			e.State = "UNLOADING"
 		case repository.End:
 			e.State = "UNAVAILABLE"
 		}

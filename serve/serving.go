@@ -234,7 +234,7 @@ func checkSignature(m repository.Handle, name string) error {
 	return nil
 }
 
-// rowTensors makes tensors of rows. A row is an object, or the value of the only input.
+// rowTensors makes tensors of rows, objects with a value of each input.
 func rowTensors(infos []repository.TensorInfo, rows []jsontext.Value) ([]repository.Tensor, error) {
 	if len(rows) == 0 {
 		return nil, repository.Errorf(codes.InvalidArgument, "instances is empty")

@@ -423,12 +423,12 @@ func (c *serveCommand) backend(cmd *cobra.Command, s repository.Source) (*reposi
 	}
 	b := &repository.Backend{
 		Predictor: m, Tokenizer: m.Tokenizer(), SeqLength: cmp.Or(c.maxSeqLength, m.SeqLength()), CheckLength: m.CheckLength,
-		Signature: savedmodel.DefaultSignature, Close: m.Close,
+		Close:       m.Close,
 		Description: fmt.Sprintf("%s graph", cmp.Or(m.Settings().Graph, "unknown")),
 	}
 	err = m.CheckLength(b.SeqLength)
 	meta := m.SavedModel().MetaGraph()
-	signature, signatureErr := meta.Signature(b.Signature)
+	signature, signatureErr := meta.Signature(savedmodel.DefaultSignature)
 	if err = errors.Join(err, signatureErr); err != nil {
 		return nil, errors.Join(err, m.Close())
 	}

@@ -128,7 +128,6 @@ func (m *Models) Load(ctx context.Context, s repository.Source) (*repository.Bac
 			}
 			return nil
 		},
-		Signature:   "serving_default",
 		Inputs:      []repository.TensorInfo{matrix("input_ids", repository.Int32), matrix("input_mask", repository.Int32), matrix("segment_ids", repository.Int32), vector},
 		Outputs:     []repository.TensorInfo{matrix("start_logits", repository.Float32), matrix("end_logits", repository.Float32), vector},
 		Description: "a fake",

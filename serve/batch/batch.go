@@ -25,6 +25,7 @@
 package batch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -108,7 +109,7 @@ func (o *Options) check() error {
 		return fmt.Errorf("batch: the default priority %d is not one of 1 to %d", o.DefaultPriority, max(1, o.Priorities))
 	}
 	for _, n := range o.PreferredSizes {
-		if most := orDefault(o.MaxSize, defaultSize); n < 1 || n > most {
+		if most := cmp.Or(o.MaxSize, DefaultSize); n < 1 || n > most {
 			return fmt.Errorf("batch: the preferred size %d is not one of 1 to MaxSize, %d", n, most)
 		}
 	}
@@ -120,18 +121,13 @@ func (o *Options) check() error {
 	return nil
 }
 
+// DefaultSize is Options.MaxSize where it is 0.
+const DefaultSize = 8
+
 const (
-	defaultSize   = 8
 	defaultQueue  = 1024
 	defaultBucket = 32 // the width
 )
-
-func orDefault(n, otherwise int) int {
-	if n == 0 {
-		return otherwise
-	}
-	return n
-}
 
 // A Batch is what happened to one.
 type Batch struct {
@@ -222,11 +218,11 @@ func New(p squad.Predictor, opts Options) (*Batcher, error) {
 	if err := opts.check(); err != nil {
 		return nil, err
 	}
-	opts.MaxSize = orDefault(opts.MaxSize, defaultSize)
-	opts.MaxQueue = orDefault(opts.MaxQueue, defaultQueue)
-	opts.Concurrency = orDefault(opts.Concurrency, 1)
-	opts.Priorities = orDefault(opts.Priorities, 1)
-	opts.DefaultPriority = orDefault(opts.DefaultPriority, opts.Priorities)
+	opts.MaxSize = cmp.Or(opts.MaxSize, DefaultSize)
+	opts.MaxQueue = cmp.Or(opts.MaxQueue, defaultQueue)
+	opts.Concurrency = cmp.Or(opts.Concurrency, 1)
+	opts.Priorities = cmp.Or(opts.Priorities, 1)
+	opts.DefaultPriority = cmp.Or(opts.DefaultPriority, opts.Priorities)
 	opts.PreferredSizes = slices.Sorted(slices.Values(opts.PreferredSizes))
 	opts.Buckets = slices.Clone(opts.Buckets)
 
@@ -281,7 +277,7 @@ func (b *Batcher) Do(ctx context.Context, r Request) (Response, error) {
 
 // admit puts a request's windows into the queue, all or none.
 func (b *Batcher) admit(r Request) (*call, error) {
-	priority := orDefault(r.Priority, b.opts.DefaultPriority)
+	priority := cmp.Or(r.Priority, b.opts.DefaultPriority)
 	if priority < 1 || priority > b.opts.Priorities {
 		return nil, fmt.Errorf("%w: %d is not one of 1 to %d", ErrPriority, priority, b.opts.Priorities)
 	}

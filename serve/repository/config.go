@@ -23,7 +23,7 @@ func MixedPrecision(c *pb.ModelConfig) bool {
 // complete gives the configuration of a model as Triton completes it: what the file leaves out, or
 // all where there is none, is the model's own. It sets what the configuration says of batching.
 func complete(from *pb.ModelConfig, name string, b *Backend, o *batch.Options) (*pb.ModelConfig, error) {
-	c := &pb.ModelConfig{MaxBatchSize: int32(cmp.Or(o.MaxSize, defaultMaxBatch))}
+	c := &pb.ModelConfig{MaxBatchSize: int32(cmp.Or(o.MaxSize, batch.DefaultSize))}
 	if from != nil {
 		c = proto.Clone(from).(*pb.ModelConfig)
 		o.MaxSize = int(c.MaxBatchSize)
@@ -63,9 +63,6 @@ func complete(from *pb.ModelConfig, name string, b *Backend, o *batch.Options) (
 	}
 	return c, nil
 }
-
-// defaultMaxBatch is package batch's own.
-const defaultMaxBatch = 8
 
 func microseconds(n uint64) time.Duration {
 	return time.Duration(min(n, uint64(time.Hour/time.Microsecond))) * time.Microsecond

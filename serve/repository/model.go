@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"runtime/debug"
 	"sync"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -25,9 +24,7 @@ type Backend struct {
 	CheckLength func(int) error
 	Segments    int // rows of its segment embedding; 0 where it is not known
 
-	// The signature that it is called by.
-	Signature       string
-	Inputs, Outputs []TensorInfo
+	Inputs, Outputs []TensorInfo // of its signature
 
 	Description string // the graph and its precision, for the log
 	Close       func() error
@@ -48,7 +45,6 @@ type Loader func(ctx context.Context, s Source) (*Backend, error)
 type Model struct {
 	name     string
 	version  int64
-	loaded   time.Time
 	config   *pb.ModelConfig
 	backend  *Backend
 	batcher  *batch.Batcher

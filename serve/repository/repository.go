@@ -62,12 +62,11 @@ const (
 	Unknown   State = 0
 	Loading   State = 20
 	Available State = 30
-	Unloading State = 40
 	End       State = 50
 )
 
 func (s State) String() string {
-	return map[State]string{Loading: "LOADING", Available: "AVAILABLE", Unloading: "UNLOADING", End: "END"}[s]
+	return map[State]string{Loading: "LOADING", Available: "AVAILABLE", End: "END"}[s]
 }
 
 // A Status is that of one version of a model.
@@ -301,7 +300,7 @@ func (r *Repository) bring(ctx context.Context, s Source, config *pb.ModelConfig
 		return nil, err
 	}
 	backend = loaded
-	m := &Model{name: s.Name, version: s.Version, loaded: time.Now(), backend: backend, limits: r.opts.Limits, defaults: r.opts.Decoder}
+	m := &Model{name: s.Name, version: s.Version, backend: backend, limits: r.opts.Limits, defaults: r.opts.Decoder}
 	options := r.opts.Batching
 	options.OnBatch = func(b batch.Batch) {
 		m.text.ran(b.Windows, b.Compute)
