@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync/atomic"
-	"time"
 
 	"github.com/tfbert/go/tf"
 )
@@ -124,8 +123,7 @@ func (f *Func) NumInputs() int { return len(f.feeds) }
 // Run runs the function. The tensors it takes stay the caller's, those it returns are the caller's
 // to close.
 //
-// A run that has begun cannot be interrupted: the context is looked at before, and its deadline
-// becomes the run's timeout.
+// When the context ends, Run returns at once, while TensorFlow goes on; see [tf.Session.Run].
 func (f *Func) Run(ctx context.Context, in ...*tf.Tensor) ([]*tf.Tensor, error) {
 	out, _, err := f.RunWith(ctx, nil, in...)
 	return out, err
@@ -133,9 +131,6 @@ func (f *Func) Run(ctx context.Context, in ...*tf.Tensor) ([]*tf.Tensor, error) 
 
 // RunWith is Run with run options and their metadata.
 func (f *Func) RunWith(ctx context.Context, opts *tf.RunOptions, in ...*tf.Tensor) ([]*tf.Tensor, *tf.RunMetadata, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, nil, err
-	}
 	if len(in) != len(f.feeds) {
 		return nil, nil, fmt.Errorf("savedmodel: run: the function takes %d inputs, got %d", len(f.feeds), len(in))
 	}
@@ -149,31 +144,7 @@ func (f *Func) RunWith(ctx context.Context, opts *tf.RunOptions, in ...*tf.Tenso
 		}
 		feeds[i] = tf.Feed{Output: f.feeds[i], Tensor: t}
 	}
-	var o tf.RunOptions
-	if opts != nil {
-		o = *opts
-	}
-	deadline, bounded := ctx.Deadline()
-	if bounded {
-		left := time.Until(deadline)
-		if left <= 0 {
-			return nil, nil, context.DeadlineExceeded
-		}
-		if bounded = o.Timeout == 0 || left < o.Timeout; bounded {
-			o.Timeout = left
-		}
-	}
-	out, metadata, err := f.model.session.Run(feeds, f.fetches, &o)
-	if err != nil {
-		cause := ctx.Err()
-		if bounded && tf.ErrCode(err) == tf.DeadlineExceeded {
-			cause = context.DeadlineExceeded // TensorFlow's clock may be ahead of the context's
-		}
-		if cause != nil {
-			err = fmt.Errorf("%w: %w", cause, err)
-		}
-	}
-	return out, metadata, err
+	return f.model.session.Run(ctx, feeds, f.fetches, opts)
 }
 
 // accepts says what is wrong with a tensor for an input, before TensorFlow says it in terms of

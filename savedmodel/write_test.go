@@ -48,7 +48,7 @@ func TestWrittenSaver(t *testing.T) {
 	require.NoError(t, err)
 	saved, err := s.Graph().Output("save/control_dependency:0")
 	require.NoError(t, err)
-	out, _, err := s.Run([]tf.Feed{{Output: file, Tensor: tensor(t, nil, prefix)}}, []tf.Output{saved}, nil)
+	out, _, err := s.Run(t.Context(), []tf.Feed{{Output: file, Tensor: tensor(t, nil, prefix)}}, []tf.Output{saved}, nil)
 	assert.Equal(t, []string{prefix}, values[string](t, out, err))
 	checkLinear(t, prefix)
 }

@@ -18,12 +18,11 @@ static struct {
 
 static char library_path[4096];
 
-int tfb_load(const char* path, char** message) {
-  *message = NULL;
+int tfb_load(const char* path, char* message, size_t size) {
   // RTLD_NOW: an unresolved symbol is an error here, not an abort in the middle of a run.
   void* handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
   if (handle == NULL) {
-    *message = strdup(dlerror());
+    snprintf(message, size, "%s", dlerror());
     return -1;
   }
   char missing[1024] = "";
@@ -39,15 +38,12 @@ int tfb_load(const char* path, char** message) {
 #undef ALLOW
 #undef REQUIRE
 #undef LOOKUP
-  if (tf.TF_Version == NULL) {
-    *message = strdup("not a TensorFlow library: it has no TF_Version");
-  } else if (used > 0) {
-    char text[1400];
-    snprintf(text, sizeof text, "TensorFlow %s lacks symbols that tfbert needs:%s", tf.TF_Version(),
-             missing);
-    *message = strdup(text);
-  }
-  if (*message != NULL) {
+  if (tf.TF_Version == NULL || used > 0) {
+    if (tf.TF_Version == NULL)
+      snprintf(message, size, "not a TensorFlow library: it has no TF_Version");
+    else
+      snprintf(message, size, "TensorFlow %s lacks symbols that tfbert needs:%s", tf.TF_Version(),
+               missing);
     memset(&tf, 0, sizeof tf);
     dlclose(handle);
     return -1;
@@ -78,32 +74,32 @@ int tfb_set_onstack(void) {
 
 // ---- errors and buffers ----
 
-static const tfb_error ok = {0, NULL};
+static const tfb_error ok = {TF_OK, NULL, NULL};
+static const tfb_error no_memory = {TF_RESOURCE_EXHAUSTED, "out of memory", NULL};
 
-static tfb_error fail(int code, const char* message) {
-  return (tfb_error){code, strdup(message)};
+// NEED gives up where the library lacks the function of a feature.
+#define NEED(name)                                                                               \
+  if (tf.name == NULL)                                                                           \
+    return (tfb_error) { TF_UNIMPLEMENTED, "this TensorFlow library has no " #name, NULL }
+
+// take consumes a status: an error keeps it.
+static tfb_error take(TF_Status* status) {
+  TF_Code code = tf.TF_GetCode(status);
+  if (code != TF_OK) return (tfb_error){(int)code, tf.TF_Message(status), status};
+  tf.TF_DeleteStatus(status);
+  return ok;
 }
 
-// take consumes a status.
-static tfb_error take(TF_Status* status) {
-  tfb_error e = ok;
-  if (tf.TF_GetCode(status) != TF_OK) e = fail((int)tf.TF_GetCode(status), tf.TF_Message(status));
-  tf.TF_DeleteStatus(status);
+// take_made is take for a call that makes something: that there is nothing is an error as well.
+static tfb_error take_made(TF_Status* status, const void* made) {
+  tfb_error e = take(status);
+  if (e.code == TF_OK && made == NULL) return no_memory;
   return e;
 }
 
-// take_buffer copies a buffer's bytes out and consumes it.
-static tfb_error take_buffer(TF_Buffer* buffer, tfb_bytes* out) {
-  out->data = NULL;
-  out->length = buffer->length;
-  if (buffer->length > 0) {
-    out->data = malloc(buffer->length);
-    if (out->data != NULL) memcpy(out->data, buffer->data, buffer->length);
-  }
-  tf.TF_DeleteBuffer(buffer);
-  if (out->length > 0 && out->data == NULL) return fail(8, "out of memory");
-  return ok;
-}
+void tfb_status_delete(TF_Status* status) { tf.TF_DeleteStatus(status); }
+
+void tfb_buffer_delete(TF_Buffer* buffer) { tf.TF_DeleteBuffer(buffer); }
 
 // ---- tensors ----
 
@@ -111,11 +107,12 @@ TF_Tensor* tfb_tensor_new(int dtype, const int64_t* dims, int num_dims, const vo
                           size_t length) {
   TF_Tensor* t = tf.TF_AllocateTensor((TF_DataType)dtype, dims, num_dims, length);
   if (t == NULL) return NULL;
-  if (tf.TF_TensorByteSize(t) != length) {
+  void* to = tf.TF_TensorData(t);
+  if (tf.TF_TensorByteSize(t) != length || (length > 0 && to == NULL)) {
     tf.TF_DeleteTensor(t);
     return NULL;
   }
-  if (length > 0) memcpy(tf.TF_TensorData(t), data, length);
+  if (length > 0) memcpy(to, data, length);
   return t;
 }
 
@@ -139,6 +136,7 @@ TF_Tensor* tfb_string_tensor_new(const int64_t* dims, int num_dims, const char* 
     tf.TF_StringCopy(&strings[i], blob, lengths[i]);
     blob += lengths[i];
   }
+  // TF_NewTensor owns the memory from here on: where it fails it has called the deallocator.
   return tf.TF_NewTensor(TF_STRING, dims, num_dims, memory, size, free_strings, NULL);
 }
 
@@ -180,9 +178,16 @@ tfb_error tfb_graph_add(TF_Graph* g, const char* type, const char* name, const c
                         TF_Operation* const* controls, int num_controls, const tfb_attr* attrs,
                         int num_attrs, const char* protos, TF_Tensor* const* tensors,
                         TF_Operation** result) {
-  // A description can only be freed by finishing it, so a bad attribute is remembered and the
-  // operation finished all the same; that it fails too is then of no interest.
-  TF_OperationDescription* d = tf.TF_NewOperation(g, type, name);
+  *result = NULL;
+  TF_Status* attributes = tf.TF_NewStatus();
+  if (attributes == NULL) return no_memory;
+  TF_Status* finish = tf.TF_NewStatus();
+  TF_OperationDescription* d = finish != NULL ? tf.TF_NewOperation(g, type, name) : NULL;
+  if (d == NULL) {
+    tf.TF_DeleteStatus(attributes);
+    if (finish != NULL) tf.TF_DeleteStatus(finish);
+    return no_memory;
+  }
   if (device[0] != '\0') tf.TF_SetDevice(d, device);
   for (int i = 0; i < num_inputs; i++) {
     if (inputs[i].is_list)
@@ -191,25 +196,24 @@ tfb_error tfb_graph_add(TF_Graph* g, const char* type, const char* name, const c
       tf.TF_AddInput(d, outputs[inputs[i].first]);
   }
   for (int i = 0; i < num_controls; i++) tf.TF_AddControlInput(d, controls[i]);
-  tfb_error first = ok;
-  for (int i = 0; i < num_attrs && first.code == 0; i++) {
+  for (int i = 0; i < num_attrs && tf.TF_GetCode(attributes) == TF_OK; i++) {
     const tfb_attr* a = &attrs[i];
-    TF_Status* status = tf.TF_NewStatus();
     if (a->first < 0)
-      tf.TF_SetAttrValueProto(d, a->name, protos + a->proto_offset, a->proto_length, status);
+      tf.TF_SetAttrValueProto(d, a->name, protos + a->proto_offset, a->proto_length, attributes);
     else if (a->is_list)
-      tf.TF_SetAttrTensorList(d, a->name, tensors + a->first, a->count, status);
+      tf.TF_SetAttrTensorList(d, a->name, tensors + a->first, a->count, attributes);
     else
-      tf.TF_SetAttrTensor(d, a->name, tensors[a->first], status);
-    first = take(status);
+      tf.TF_SetAttrTensor(d, a->name, tensors[a->first], attributes);
   }
-  TF_Status* status = tf.TF_NewStatus();
-  *result = tf.TF_FinishOperation(d, status);
-  if (first.code != 0) {
-    tf.TF_DeleteStatus(status);
-    return first;
+  // A description can only be freed by finishing it, which fails for want of the attribute unless
+  // that has a default. Then the graph has the operation all the same.
+  *result = tf.TF_FinishOperation(d, finish);
+  if (tf.TF_GetCode(attributes) != TF_OK) {
+    tf.TF_DeleteStatus(finish);
+    return take(attributes);
   }
-  return take(status);
+  tf.TF_DeleteStatus(attributes);
+  return take_made(finish, *result);
 }
 
 TF_Operation* tfb_graph_operation(TF_Graph* g, const char* name) {
@@ -234,120 +238,146 @@ tfb_error tfb_output_shape(TF_Graph* g, TF_Operation* op, int index, int64_t* di
                            int* num_dims) {
   TF_Output output = {op, index};
   TF_Status* status = tf.TF_NewStatus();
+  if (status == NULL) return no_memory;
   *num_dims = tf.TF_GraphGetTensorNumDims(g, output, status);
   if (tf.TF_GetCode(status) == TF_OK && *num_dims > 0 && *num_dims <= max_dims)
     tf.TF_GraphGetTensorShape(g, output, dims, *num_dims, status);
   return take(status);
 }
 
-tfb_error tfb_graph_export(TF_Graph* g, tfb_bytes* out) {
+tfb_error tfb_graph_export(TF_Graph* g, TF_Buffer** out) {
+  *out = tf.TF_NewBuffer();
+  if (*out == NULL) return no_memory;
   TF_Status* status = tf.TF_NewStatus();
-  TF_Buffer* buffer = tf.TF_NewBuffer();
-  tf.TF_GraphToGraphDef(g, buffer, status);
-  tfb_error e = take(status);
-  if (e.code != 0) {
-    tf.TF_DeleteBuffer(buffer);
-    return e;
+  tfb_error e = no_memory;
+  if (status != NULL) {
+    tf.TF_GraphToGraphDef(g, *out, status);
+    e = take(status);
   }
-  return take_buffer(buffer, out);
+  if (e.code != TF_OK) tf.TF_DeleteBuffer(*out);
+  return e;
 }
 
 tfb_error tfb_graph_import(TF_Graph* g, const void* def, size_t length, const char* prefix,
                            const char* device) {
   TF_Status* status = tf.TF_NewStatus();
-  TF_Buffer buffer = {def, length, NULL};
+  if (status == NULL) return no_memory;
   TF_ImportGraphDefOptions* options = tf.TF_NewImportGraphDefOptions();
-  tf.TF_ImportGraphDefOptionsSetPrefix(options, prefix);
-  if (device[0] != '\0') tf.TF_ImportGraphDefOptionsSetDefaultDevice(options, device);
-  tf.TF_GraphImportGraphDef(g, &buffer, options, status);
-  tf.TF_DeleteImportGraphDefOptions(options);
-  return take(status);
+  if (options != NULL) {
+    TF_Buffer buffer = {def, length, NULL};
+    tf.TF_ImportGraphDefOptionsSetPrefix(options, prefix);
+    if (device[0] != '\0') tf.TF_ImportGraphDefOptionsSetDefaultDevice(options, device);
+    tf.TF_GraphImportGraphDef(g, &buffer, options, status);
+    tf.TF_DeleteImportGraphDefOptions(options);
+  }
+  return take_made(status, options);
 }
 
 // ---- sessions ----
 
+// session_options gives NULL where there is no memory or the status is an error.
 static TF_SessionOptions* session_options(const char* target, const void* config, size_t length,
                                           TF_Status* status) {
   TF_SessionOptions* options = tf.TF_NewSessionOptions();
+  if (options == NULL) return NULL;
   if (target[0] != '\0') tf.TF_SetTarget(options, target);
   if (length > 0) tf.TF_SetConfig(options, config, length, status);
-  return options;
+  if (tf.TF_GetCode(status) == TF_OK) return options;
+  tf.TF_DeleteSessionOptions(options);
+  return NULL;
+}
+
+// take_session keeps the status with a session that was made.
+static tfb_error take_session(TF_Status* status, tfb_session* session) {
+  if (session->session == NULL) return take_made(status, NULL);
+  session->status = status;
+  return ok;
 }
 
 tfb_error tfb_session_new(TF_Graph* g, const char* target, const void* config, size_t length,
-                          TF_Session** session) {
+                          tfb_session* session) {
+  session->session = NULL;
+  if (target[0] != '\0') NEED(TF_SetTarget);
   TF_Status* status = tf.TF_NewStatus();
+  if (status == NULL) return no_memory;
   TF_SessionOptions* options = session_options(target, config, length, status);
-  *session = NULL;
-  if (tf.TF_GetCode(status) == TF_OK) *session = tf.TF_NewSession(g, options, status);
-  tf.TF_DeleteSessionOptions(options);
-  return take(status);
+  if (options != NULL) {
+    session->session = tf.TF_NewSession(g, options, status);
+    tf.TF_DeleteSessionOptions(options);
+  }
+  return take_session(status, session);
 }
 
 tfb_error tfb_session_load(TF_Graph* g, const char* dir, const char* const* tags, int num_tags,
                            const char* target, const void* config, size_t length,
-                           TF_Session** session) {
+                           tfb_session* session) {
+  session->session = NULL;
+  if (target[0] != '\0') NEED(TF_SetTarget);
   TF_Status* status = tf.TF_NewStatus();
+  if (status == NULL) return no_memory;
   TF_SessionOptions* options = session_options(target, config, length, status);
-  *session = NULL;
-  // No buffer for the MetaGraphDef: it would hold all of the graph's constants once more.
-  if (tf.TF_GetCode(status) == TF_OK)
-    *session =
+  if (options != NULL) {
+    // No buffer for the MetaGraphDef: it would hold all of the graph's constants once more.
+    session->session =
         tf.TF_LoadSessionFromSavedModel(options, NULL, dir, tags, num_tags, g, NULL, status);
-  tf.TF_DeleteSessionOptions(options);
-  return take(status);
+    tf.TF_DeleteSessionOptions(options);
+  }
+  return take_session(status, session);
 }
 
-tfb_error tfb_session_delete(TF_Session* s) {
-  TF_Status* status = tf.TF_NewStatus();
-  tf.TF_CloseSession(s, status);
-  tfb_error e = take(status);
-  status = tf.TF_NewStatus();
-  tf.TF_DeleteSession(s, status);
-  if (e.code != 0) {
-    tf.TF_DeleteStatus(status);
-    return e;
-  }
-  return take(status);
+tfb_error tfb_session_close(tfb_session session) {
+  tf.TF_CloseSession(session.session, session.status);
+  return (tfb_error){(int)tf.TF_GetCode(session.status), tf.TF_Message(session.status), NULL};
+}
+
+tfb_error tfb_session_delete(tfb_session session) {
+  tf.TF_DeleteSession(session.session, session.status);
+  return take(session.status);
 }
 
 tfb_error tfb_session_run(TF_Session* s, const void* options, size_t options_length,
                           const TF_Output* feeds, TF_Tensor* const* feed_values, int num_feeds,
                           const TF_Output* fetches, TF_Tensor** fetch_values, int num_fetches,
-                          TF_Operation* const* targets, int num_targets, tfb_bytes* metadata) {
+                          TF_Operation* const* targets, int num_targets, TF_Buffer** metadata) {
   TF_Status* status = tf.TF_NewStatus();
+  if (status == NULL) return no_memory;
+  if (metadata != NULL && (*metadata = tf.TF_NewBuffer()) == NULL) {
+    tf.TF_DeleteStatus(status);
+    return no_memory;
+  }
   TF_Buffer run_options = {options, options_length, NULL};
-  TF_Buffer* run_metadata = metadata != NULL ? tf.TF_NewBuffer() : NULL;
   tf.TF_SessionRun(s, options_length > 0 ? &run_options : NULL, feeds, feed_values, num_feeds,
                    fetches, fetch_values, num_fetches, (const TF_Operation* const*)targets,
-                   num_targets, run_metadata, status);
+                   num_targets, metadata != NULL ? *metadata : NULL, status);
   tfb_error e = take(status);
-  if (run_metadata != NULL) {
-    if (e.code == 0)
-      e = take_buffer(run_metadata, metadata);
-    else
-      tf.TF_DeleteBuffer(run_metadata);
-  }
-  if (e.code != 0) {
-    for (int i = 0; i < num_fetches; i++) {
-      if (fetch_values[i] != NULL) tf.TF_DeleteTensor(fetch_values[i]);
-      fetch_values[i] = NULL;
-    }
+  if (e.code == TF_OK) return ok;
+  if (metadata != NULL) tf.TF_DeleteBuffer(*metadata);
+  for (int i = 0; i < num_fetches; i++) {
+    if (fetch_values[i] != NULL) tf.TF_DeleteTensor(fetch_values[i]);
+    fetch_values[i] = NULL;
   }
   return e;
 }
 
 tfb_error tfb_session_devices(TF_Session* s, TF_DeviceList** list, int* count) {
+  NEED(TF_SessionListDevices);
+  NEED(TF_DeleteDeviceList);
+  NEED(TF_DeviceListCount);
+  NEED(TF_DeviceListName);
+  NEED(TF_DeviceListType);
+  NEED(TF_DeviceListMemoryBytes);
   TF_Status* status = tf.TF_NewStatus();
+  if (status == NULL) return no_memory;
   *list = tf.TF_SessionListDevices(s, status);
-  tfb_error e = take(status);
-  *count = e.code == 0 ? tf.TF_DeviceListCount(*list) : 0;
+  tfb_error e = take_made(status, *list);
+  *count = e.code == TF_OK ? tf.TF_DeviceListCount(*list) : 0;
   return e;
 }
 
 tfb_error tfb_device(const TF_DeviceList* list, int i, const char** name, const char** type,
                      int64_t* memory) {
   TF_Status* status = tf.TF_NewStatus();
+  if (status == NULL) return no_memory;
   *name = tf.TF_DeviceListName(list, i, status);
   if (tf.TF_GetCode(status) == TF_OK) *type = tf.TF_DeviceListType(list, i, status);
   if (tf.TF_GetCode(status) == TF_OK) *memory = tf.TF_DeviceListMemoryBytes(list, i, status);
@@ -358,21 +388,25 @@ void tfb_devices_delete(TF_DeviceList* list) { tf.TF_DeleteDeviceList(list); }
 
 // ---- the library ----
 
-tfb_error tfb_op_list(tfb_bytes* out) { return take_buffer(tf.TF_GetAllOpList(), out); }
-
-tfb_error tfb_load_library(const char* path, tfb_bytes* op_list) {
-  TF_Status* status = tf.TF_NewStatus();
-  TF_Library* library = tf.TF_LoadLibrary(path, status);
-  tfb_error e = take(status);
-  if (e.code != 0) return e;
-  TF_Buffer ops = tf.TF_GetOpList(library);  // borrowed from the library
-  op_list->length = ops.length;
-  op_list->data = malloc(ops.length > 0 ? ops.length : 1);
-  if (op_list->data != NULL) memcpy(op_list->data, ops.data, ops.length);
-  tf.TF_DeleteLibraryHandle(library);  // the code stays loaded
-  if (op_list->data == NULL) return fail(8, "out of memory");
-  return ok;
+tfb_error tfb_op_list(TF_Buffer** out) {
+  NEED(TF_GetAllOpList);
+  *out = tf.TF_GetAllOpList();
+  return *out != NULL ? ok : no_memory;
 }
+
+tfb_error tfb_load_library(const char* path, TF_Library** library, TF_Buffer* op_list) {
+  NEED(TF_LoadLibrary);
+  NEED(TF_GetOpList);
+  NEED(TF_DeleteLibraryHandle);
+  TF_Status* status = tf.TF_NewStatus();
+  if (status == NULL) return no_memory;
+  *library = tf.TF_LoadLibrary(path, status);
+  tfb_error e = take_made(status, *library);
+  if (e.code == TF_OK) *op_list = tf.TF_GetOpList(*library);
+  return e;
+}
+
+void tfb_library_delete(TF_Library* library) { tf.TF_DeleteLibraryHandle(library); }
 
 extern void tfbLogLine(char* line);
 

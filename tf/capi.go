@@ -27,7 +27,7 @@ type (
 	tensorPtr    = *C.TF_Tensor
 	graphPtr     = *C.TF_Graph
 	operationPtr = *C.TF_Operation
-	sessionPtr   = *C.TF_Session
+	sessionPtr   = C.tfb_session
 	output       = C.TF_Output
 )
 
@@ -45,18 +45,22 @@ func take(op string, e C.tfb_error) error {
 	if e.code == 0 {
 		return nil
 	}
-	message := C.GoString(e.message)
-	C.free(unsafe.Pointer(e.message))
-	return &Error{Op: op, Code: Code(e.code), Message: message}
+	err := &Error{Op: op, Code: Code(e.code), Message: C.GoString(e.message)}
+	if e.status != nil {
+		C.tfb_status_delete(e.status)
+	}
+	return err
 }
 
-// takeBytes copies C's bytes and frees them. C.GoBytes would do but for its 2 GiB limit.
-func takeBytes(b C.tfb_bytes) []byte {
-	if b.data == nil {
-		return nil
-	}
-	defer C.free(b.data)
+// goBytes copies a buffer's bytes. C.GoBytes would do but for its 2 GiB limit.
+func goBytes(b *C.TF_Buffer) []byte {
 	return bytes.Clone(unsafe.Slice((*byte)(b.data), int(b.length)))
+}
+
+// takeBuffer copies a buffer's bytes and deletes it.
+func takeBuffer(b *C.TF_Buffer) []byte {
+	defer C.tfb_buffer_delete(b)
+	return goBytes(b)
 }
 
 func bytesPtr(b []byte) (unsafe.Pointer, C.size_t) {
@@ -68,12 +72,12 @@ func cDims(shape Shape) *C.int64_t {
 }
 
 func capiLoad(path string) error {
-	var message *C.char
-	if C.tfb_load(cstr(path), &message) == 0 {
+	message := make([]byte, 4096)
+	p := (*C.char)(unsafe.Pointer(unsafe.SliceData(message)))
+	if C.tfb_load(cstr(path), p, C.size_t(len(message))) == 0 {
 		return nil
 	}
-	defer C.free(unsafe.Pointer(message))
-	return errors.New(C.GoString(message))
+	return errors.New(C.GoString(p))
 }
 
 func capiVersion() string { return C.GoString(C.tfb_version()) }
@@ -214,11 +218,11 @@ func capiOutputShape(g graphPtr, o output) (shape Shape, known bool, err error) 
 }
 
 func capiGraphExport(g graphPtr) ([]byte, error) {
-	var b C.tfb_bytes
+	var b *C.TF_Buffer
 	if err := take("export graph", C.tfb_graph_export(g, &b)); err != nil {
 		return nil, err
 	}
-	return takeBytes(b), nil
+	return takeBuffer(b), nil
 }
 
 func capiGraphImport(g graphPtr, def []byte, prefix, device string) error {
@@ -248,9 +252,9 @@ func capiSessionLoad(g graphPtr, dir string, tags []string, target string, confi
 	return s, err
 }
 
-func capiSessionDelete(s sessionPtr) error {
-	return take("close session", C.tfb_session_delete(s))
-}
+func capiSessionClose(s sessionPtr) error { return take("close session", C.tfb_session_close(s)) }
+
+func capiSessionDelete(s sessionPtr) error { return take("delete session", C.tfb_session_delete(s)) }
 
 func capiSessionRun(s sessionPtr, options []byte, feeds []output, values []tensorPtr,
 	fetches []output, targets []operationPtr, wantMetadata bool) ([]tensorPtr, []byte, error) {
@@ -258,12 +262,12 @@ func capiSessionRun(s sessionPtr, options []byte, feeds []output, values []tenso
 		return nil, nil, errors.New("tf: too many feeds, fetches or targets")
 	}
 	results := make([]tensorPtr, len(fetches))
-	var metadata *C.tfb_bytes
+	var metadata **C.TF_Buffer
 	if wantMetadata {
-		metadata = new(C.tfb_bytes)
+		metadata = new(*C.TF_Buffer)
 	}
 	p, n := bytesPtr(options)
-	err := take("run session", C.tfb_session_run(s, p, n,
+	err := take("run session", C.tfb_session_run(s.session, p, n,
 		unsafe.SliceData(feeds), unsafe.SliceData(values), C.int(len(feeds)),
 		unsafe.SliceData(fetches), unsafe.SliceData(results), C.int(len(fetches)),
 		unsafe.SliceData(targets), C.int(len(targets)), metadata))
@@ -273,13 +277,13 @@ func capiSessionRun(s sessionPtr, options []byte, feeds []output, values []tenso
 	if metadata == nil {
 		return results, nil, nil
 	}
-	return results, takeBytes(*metadata), nil
+	return results, takeBuffer(*metadata), nil
 }
 
 func capiSessionDevices(s sessionPtr) ([]Device, error) {
 	var list *C.TF_DeviceList
 	var count C.int
-	if err := take("list devices", C.tfb_session_devices(s, &list, &count)); err != nil {
+	if err := take("list devices", C.tfb_session_devices(s.session, &list, &count)); err != nil {
 		return nil, err
 	}
 	defer C.tfb_devices_delete(list)
@@ -298,19 +302,21 @@ func capiSessionDevices(s sessionPtr) ([]Device, error) {
 // ---- the library ----
 
 func capiOpList() ([]byte, error) {
-	var b C.tfb_bytes
+	var b *C.TF_Buffer
 	if err := take("list operations", C.tfb_op_list(&b)); err != nil {
 		return nil, err
 	}
-	return takeBytes(b), nil
+	return takeBuffer(b), nil
 }
 
 func capiLoadLibrary(path string) ([]byte, error) {
-	var b C.tfb_bytes
-	if err := take("load library "+path, C.tfb_load_library(cstr(path), &b)); err != nil {
+	var library *C.TF_Library
+	var ops C.TF_Buffer
+	if err := take("load library "+path, C.tfb_load_library(cstr(path), &library, &ops)); err != nil {
 		return nil, err
 	}
-	return takeBytes(b), nil
+	defer C.tfb_library_delete(library)
+	return goBytes(&ops), nil
 }
 
 func capiLogRegister() bool { return C.tfb_log_register() != 0 }

@@ -20,7 +20,12 @@ typedef struct TF_SessionOptions TF_SessionOptions;
 typedef struct TF_ImportGraphDefOptions TF_ImportGraphDefOptions;
 typedef struct TF_DeviceList TF_DeviceList;
 typedef struct TF_Library TF_Library;
-typedef enum TF_Code { TF_OK = 0, TF_UNKNOWN = 2, TF_INTERNAL = 13 } TF_Code;
+typedef enum TF_Code {
+  TF_OK = 0,
+  TF_RESOURCE_EXHAUSTED = 8,
+  TF_UNIMPLEMENTED = 12,
+  TF_INTERNAL = 13,
+} TF_Code;
 typedef enum TF_DataType { TF_FLOAT = 1, TF_STRING = 7 } TF_DataType;
 typedef struct TF_Buffer {
   const void* data;
@@ -45,7 +50,6 @@ typedef struct TF_TString {
   X(TF_Code, TF_GetCode, (const TF_Status*))                                                     \
   X(const char*, TF_Message, (const TF_Status*))                                                 \
   X(TF_Buffer*, TF_NewBuffer, (void))                                                            \
-  X(TF_Buffer*, TF_NewBufferFromString, (const void*, size_t))                                   \
   X(void, TF_DeleteBuffer, (TF_Buffer*))                                                         \
   X(TF_Tensor*, TF_NewTensor,                                                                    \
     (TF_DataType, const int64_t*, int, void*, size_t, void (*)(void*, size_t, void*), void*))    \
@@ -93,7 +97,6 @@ typedef struct TF_TString {
     (TF_Graph*, const TF_Buffer*, const TF_ImportGraphDefOptions*, TF_Status*))                  \
   X(TF_SessionOptions*, TF_NewSessionOptions, (void))                                            \
   X(void, TF_DeleteSessionOptions, (TF_SessionOptions*))                                         \
-  X(void, TF_SetTarget, (TF_SessionOptions*, const char*))                                       \
   X(void, TF_SetConfig, (TF_SessionOptions*, const void*, size_t, TF_Status*))                   \
   X(TF_Session*, TF_NewSession, (TF_Graph*, const TF_SessionOptions*, TF_Status*))               \
   X(TF_Session*, TF_LoadSessionFromSavedModel,                                                   \
@@ -103,7 +106,11 @@ typedef struct TF_TString {
   X(void, TF_DeleteSession, (TF_Session*, TF_Status*))                                           \
   X(void, TF_SessionRun,                                                                         \
     (TF_Session*, const TF_Buffer*, const TF_Output*, TF_Tensor* const*, int, const TF_Output*,  \
-     TF_Tensor**, int, const TF_Operation* const*, int, TF_Buffer*, TF_Status*))                 \
+     TF_Tensor**, int, const TF_Operation* const*, int, TF_Buffer*, TF_Status*))
+
+// The functions of one feature each: a library may lack them, and then only that feature fails.
+#define TFB_OPTIONAL(X)                                                                          \
+  X(void, TF_SetTarget, (TF_SessionOptions*, const char*))                                       \
   X(TF_DeviceList*, TF_SessionListDevices, (TF_Session*, TF_Status*))                            \
   X(void, TF_DeleteDeviceList, (TF_DeviceList*))                                                 \
   X(int, TF_DeviceListCount, (const TF_DeviceList*))                                             \
@@ -113,32 +120,29 @@ typedef struct TF_TString {
   X(TF_Buffer*, TF_GetAllOpList, (void))                                                         \
   X(TF_Library*, TF_LoadLibrary, (const char*, TF_Status*))                                      \
   X(TF_Buffer, TF_GetOpList, (TF_Library*))                                                      \
-  X(void, TF_DeleteLibraryHandle, (TF_Library*))
+  X(void, TF_DeleteLibraryHandle, (TF_Library*)) \
+  X(void, TF_RegisterLogListener, (void (*)(const char*)))
 
-// Functions that older libraries may lack; their absence costs one feature.
-#define TFB_OPTIONAL(X) X(void, TF_RegisterLogListener, (void (*)(const char*)))
-
-// A failed call: the code and a message that the caller frees; code 0 carries no message.
+// A failed call, whose code is not 0. The message is the status's, which the caller deletes, or a
+// constant where there is no status.
 typedef struct tfb_error {
   int code;
-  char* message;
+  const char* message;
+  TF_Status* status;
 } tfb_error;
 
-// Bytes that the caller frees.
-typedef struct tfb_bytes {
-  void* data;
-  size_t length;
-} tfb_bytes;
-
-// tfb_load opens the library and fills the table. On failure *message says why and is the
-// caller's to free. It must not be called again once it has succeeded.
-int tfb_load(const char* path, char** message);
+// tfb_load opens the library and fills the table. On failure it returns -1 and writes why. It must
+// not be called again once it has succeeded.
+int tfb_load(const char* path, char* message, size_t size);
 const char* tfb_version(void);
 // tfb_library_path is the file that the library was really loaded from.
 const char* tfb_library_path(void);
 // tfb_set_onstack gives SA_ONSTACK to the signal handlers that lack it and returns how many it
 // changed: Go dies at a signal whose foreign handler runs on a goroutine's stack.
 int tfb_set_onstack(void);
+
+void tfb_status_delete(TF_Status* status);
+void tfb_buffer_delete(TF_Buffer* buffer);
 
 typedef struct tfb_tensor_info {
   int dtype;
@@ -192,27 +196,41 @@ int tfb_output_type(TF_Operation* op, int index);
 // tfb_output_shape gives -1 dimensions for an unknown rank.
 tfb_error tfb_output_shape(TF_Graph* g, TF_Operation* op, int index, int64_t* dims, int max_dims,
                            int* num_dims);
-tfb_error tfb_graph_export(TF_Graph* g, tfb_bytes* out);
+// tfb_graph_export, like the others that give a buffer, leaves it to the caller to delete.
+tfb_error tfb_graph_export(TF_Graph* g, TF_Buffer** out);
 tfb_error tfb_graph_import(TF_Graph* g, const void* def, size_t length, const char* prefix,
                            const char* device);
 
+// tfb_session is a session with the status that closing and deleting it take, made with it so that
+// these cannot fail for want of one.
+typedef struct tfb_session {
+  TF_Session* session;
+  TF_Status* status;
+} tfb_session;
 tfb_error tfb_session_new(TF_Graph* g, const char* target, const void* config, size_t length,
-                          TF_Session** session);
+                          tfb_session* session);
 tfb_error tfb_session_load(TF_Graph* g, const char* dir, const char* const* tags, int num_tags,
                            const char* target, const void* config, size_t length,
-                           TF_Session** session);
-tfb_error tfb_session_delete(TF_Session* s);
+                           tfb_session* session);
+// tfb_session_close cancels the runs that can be: those that wait in a queue, not those that compute.
+// Its message lives until the session is deleted.
+tfb_error tfb_session_close(tfb_session session);
+// tfb_session_delete deletes the session, which no run is using, also where it gives an error.
+tfb_error tfb_session_delete(tfb_session session);
 tfb_error tfb_session_run(TF_Session* s, const void* options, size_t options_length,
                           const TF_Output* feeds, TF_Tensor* const* feed_values, int num_feeds,
                           const TF_Output* fetches, TF_Tensor** fetch_values, int num_fetches,
-                          TF_Operation* const* targets, int num_targets, tfb_bytes* metadata);
+                          TF_Operation* const* targets, int num_targets, TF_Buffer** metadata);
 tfb_error tfb_session_devices(TF_Session* s, TF_DeviceList** list, int* count);
 tfb_error tfb_device(const TF_DeviceList* list, int i, const char** name, const char** type,
                      int64_t* memory);
 void tfb_devices_delete(TF_DeviceList* list);
 
-tfb_error tfb_op_list(tfb_bytes* out);
-tfb_error tfb_load_library(const char* path, tfb_bytes* op_list);
+tfb_error tfb_op_list(TF_Buffer** out);
+// tfb_load_library lends the list of operations until tfb_library_delete, which leaves the code
+// loaded.
+tfb_error tfb_load_library(const char* path, TF_Library** library, TF_Buffer* op_list);
+void tfb_library_delete(TF_Library* library);
 // tfb_log_register makes the library hand its lines to tfbLogLine; 0 where it cannot.
 int tfb_log_register(void);
 

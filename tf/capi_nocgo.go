@@ -50,6 +50,7 @@ func capiSessionNew(graphPtr, string, []byte) (sessionPtr, error) { return nil, 
 func capiSessionLoad(graphPtr, string, []string, string, []byte) (sessionPtr, error) {
 	return nil, errNoCgo
 }
+func capiSessionClose(sessionPtr) error  { return errNoCgo }
 func capiSessionDelete(sessionPtr) error { return errNoCgo }
 func capiSessionRun(sessionPtr, []byte, []output, []tensorPtr, []output, []operationPtr, bool) ([]tensorPtr, []byte, error) {
 	return nil, nil, errNoCgo

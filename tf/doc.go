@@ -12,7 +12,7 @@
 //	defer s.Close()
 //	x, err := tf.NewTensor(tf.Shape{2}, []float32{1, 2})
 //	...
-//	out, _, err := s.Run([]tf.Feed{{Output: in, Tensor: x}}, []tf.Output{y}, nil)
+//	out, _, err := s.Run(ctx, []tf.Feed{{Output: in, Tensor: x}}, []tf.Output{y}, nil)
 //
 // # The library
 //
@@ -24,16 +24,22 @@
 // # Ownership
 //
 // A [Tensor], [Graph] or [Session] owns memory that the garbage collector does not see. Close
-// releases it, may be called twice and from several goroutines, and later use gives [ErrClosed]. A
-// value that is dropped without Close is released by a cleanup at some later collection: a safety
-// net, not a plan. [Alive] counts what is open, for tests. Data is copied in by [NewTensor] and out
-// by [Values]; no Go slice ever shares C memory. Tensors given to Run stay the caller's; tensors
-// that Run returns are the caller's to Close.
+// releases it, may be called twice and from several goroutines, and later use gives [ErrClosed]. The
+// memory lives until the last call that uses it has returned, so that Close is safe at any time; that
+// of a session waits for its runs. A value that is dropped without Close is released by a cleanup at
+// some later collection: a safety net, not a plan. [Alive] counts what is open, for tests. Data is
+// copied in by [NewTensor] and out by [Values]; no Go slice ever shares C memory. Tensors given to Run
+// stay the caller's; tensors that Run returns are the caller's to Close.
 //
 // # Threads
 //
-// Run may be called from many goroutines at once; Close waits for the calls under way. A graph may
-// be built from several goroutines, but not while a session over it runs for the first time. A
-// tensor is immutable once made. A call into TensorFlow holds an OS thread until it returns and
-// cannot be interrupted: [RunOptions.Timeout] is the only bound.
+// Run may be called from any number of goroutines: at most [SessionOptions].MaxRuns are in TensorFlow
+// at once, each on a thread of its own, and the others wait in Go. A graph may be built from several
+// goroutines, but not while a session over it runs for the first time. A tensor is immutable once
+// made.
+//
+// A call into TensorFlow cannot be interrupted. When the context of a Run ends its caller gets the
+// error at once; the run goes on in a goroutine until TensorFlow is done with it, and holds its place
+// and its tensors until then. A deadline is passed on as the run's timeout, which ends waits inside
+// the graph but no computation.
 package tf

@@ -1,6 +1,7 @@
 package tf
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -67,13 +68,19 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("tf: %s: %s: %s", e.Op, e.Code, strings.Join(strings.Fields(e.Message), " "))
 }
 
-// ErrCode gives the code of the *Error in err's chain: OK for nil, Unknown where there is none.
+// ErrCode gives the code of the *Error in err's chain: OK for nil, that of a context's error where
+// there is none, else Unknown.
 func ErrCode(err error) Code {
-	if err == nil {
+	e, ok := errors.AsType[*Error](err)
+	switch {
+	case err == nil:
 		return OK
-	}
-	if e, ok := errors.AsType[*Error](err); ok {
+	case ok:
 		return e.Code
+	case errors.Is(err, context.DeadlineExceeded):
+		return DeadlineExceeded
+	case errors.Is(err, context.Canceled):
+		return Canceled
 	}
 	return Unknown
 }

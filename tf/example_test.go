@@ -40,7 +40,7 @@ func Example() {
 		log.Fatal(err)
 	}
 	defer s.Close()
-	out, _, err := s.Run(nil, []tf.Output{y}, nil)
+	out, _, err := s.Run(context.Background(), nil, []tf.Output{y}, nil)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -79,7 +79,7 @@ func ExampleLoadSession() {
 		log.Fatal(err)
 	}
 	defer in.Close()
-	out, _, err := s.Run([]tf.Feed{{Output: x, Tensor: in}}, []tf.Output{y}, nil)
+	out, _, err := s.Run(context.Background(), []tf.Feed{{Output: x, Tensor: in}}, []tf.Output{y}, nil)
 	if err != nil {
 		log.Fatal(err)
 	}

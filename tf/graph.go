@@ -1,6 +1,7 @@
 package tf
 
 import (
+	"errors"
 	"fmt"
 	"iter"
 	"maps"
@@ -8,12 +9,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 )
 
 // Graph is a TensorFlow graph: operations and the edges between their outputs and inputs.
 type Graph struct {
-	mu      sync.RWMutex // held for reading while C uses ptr
+	users   users
 	ptr     graphPtr
 	cleanup runtime.Cleanup
 }
@@ -29,7 +29,11 @@ func NewGraph() (*Graph, error) {
 	if !Loaded() {
 		return nil, ErrNotLoaded
 	}
-	g := &Graph{ptr: capiGraphNew()}
+	ptr := capiGraphNew()
+	if ptr == nil {
+		return nil, errors.New("tf: new graph: TensorFlow could not allocate it")
+	}
+	g := &Graph{ptr: ptr}
 	alive.graphs.Add(1)
 	g.cleanup = runtime.AddCleanup(g, freeGraph, g.ptr)
 	return g, nil
@@ -41,20 +45,25 @@ func freeGraph(ptr graphPtr) {
 	alive.graphs.Add(-1)
 }
 
-// Close releases the graph. Its operations must not be used afterwards; sessions over it may.
+// Close releases the graph, at once or when the last call that uses it has ended. Its operations must
+// not be used afterwards; sessions over it may.
 func (g *Graph) Close() error {
-	if g == nil {
-		return nil
+	if g != nil && g.users.close() {
+		g.free()
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.ptr == nil {
-		return nil
-	}
+	return nil
+}
+
+func (g *Graph) free() {
 	g.cleanup.Stop()
 	freeGraph(g.ptr)
 	g.ptr = nil
-	return nil
+}
+
+func (g *Graph) leave() {
+	if g.users.leave() {
+		g.free()
+	}
 }
 
 // Operation is a node of a graph. It keeps its graph from being collected.
@@ -120,11 +129,10 @@ func (o Output) DataType() DataType {
 		return 0
 	}
 	g := o.Op.g
-	g.mu.RLock()
-	defer g.mu.RUnlock()
-	if g.ptr == nil {
+	if err := g.users.enter(); err != nil {
 		return 0
 	}
+	defer g.leave()
 	return capiOutputType(o.capi())
 }
 
@@ -135,11 +143,10 @@ func (o Output) Shape() (shape Shape, known bool, err error) {
 		return nil, false, err
 	}
 	g := o.Op.g
-	g.mu.RLock()
-	defer g.mu.RUnlock()
-	if g.ptr == nil {
-		return nil, false, ErrClosed
+	if err := g.users.enter(); err != nil {
+		return nil, false, err
 	}
+	defer g.leave()
 	return capiOutputShape(g.ptr, o.capi())
 }
 
@@ -169,11 +176,10 @@ type OpSpec struct {
 
 // AddOperation adds an operation. The graph is unchanged where it fails.
 func (g *Graph) AddOperation(spec OpSpec) (*Operation, error) {
-	g.mu.RLock()
-	defer g.mu.RUnlock()
-	if g.ptr == nil {
-		return nil, ErrClosed
+	if err := g.users.enter(); err != nil {
+		return nil, err
 	}
+	defer g.leave()
 	name := spec.Name
 	if name == "" {
 		name = g.uniqueName(spec.Type)
@@ -236,11 +242,10 @@ func (g *Graph) uniqueName(base string) string {
 
 // Operation finds an operation by name.
 func (g *Graph) Operation(name string) (*Operation, bool) {
-	g.mu.RLock()
-	defer g.mu.RUnlock()
-	if g.ptr == nil {
+	if err := g.users.enter(); err != nil {
 		return nil, false
 	}
+	defer g.leave()
 	ptr := capiGraphOperation(g.ptr, name)
 	if ptr == nil {
 		return nil, false
@@ -281,11 +286,10 @@ func (g *Graph) Operations() iter.Seq[*Operation] {
 }
 
 func (g *Graph) next(pos *uint64) *Operation {
-	g.mu.RLock()
-	defer g.mu.RUnlock()
-	if g.ptr == nil {
+	if err := g.users.enter(); err != nil {
 		return nil
 	}
+	defer g.leave()
 	ptr := capiGraphNext(g.ptr, pos)
 	if ptr == nil {
 		return nil
@@ -295,11 +299,10 @@ func (g *Graph) next(pos *uint64) *Operation {
 
 // GraphDef serializes the graph as a GraphDef.
 func (g *Graph) GraphDef() ([]byte, error) {
-	g.mu.RLock()
-	defer g.mu.RUnlock()
-	if g.ptr == nil {
-		return nil, ErrClosed
+	if err := g.users.enter(); err != nil {
+		return nil, err
 	}
+	defer g.leave()
 	return capiGraphExport(g.ptr)
 }
 
@@ -311,11 +314,10 @@ type ImportOptions struct {
 
 // Import adds the operations of a serialized GraphDef to the graph.
 func (g *Graph) Import(graphDef []byte, opts *ImportOptions) error {
-	g.mu.RLock()
-	defer g.mu.RUnlock()
-	if g.ptr == nil {
-		return ErrClosed
+	if err := g.users.enter(); err != nil {
+		return err
 	}
+	defer g.leave()
 	if opts == nil {
 		opts = &ImportOptions{}
 	}

@@ -192,7 +192,7 @@ func TestCaptureLogs(t *testing.T) {
 	assert.NotSame(t, before, os.Stderr)
 	_, err = syscall.Write(2, []byte("W0000 00:00:1795409292.688686    4844 some_file.cc:227] written by the library\n"))
 	require.NoError(t, err)
-	_, _, err = s.Run(nil, nil, &tf.RunOptions{Targets: []*tf.Operation{printed.Op}})
+	_, _, err = s.Run(t.Context(), nil, nil, &tf.RunOptions{Targets: []*tf.Operation{printed.Op}})
 	require.NoError(t, err)
 	require.NoError(t, stop())
 	require.NoError(t, stop(), "a second stop does nothing")

@@ -13,6 +13,13 @@ var logger atomic.Pointer[slog.Logger]
 
 // logLine is called by C, on any thread.
 func logLine(line string) {
+	defer func() {
+		// A panic of the program's handler must not unwind TensorFlow's frames, into whatever recovers
+		// above them.
+		if p := recover(); p != nil {
+			go panic(p)
+		}
+	}()
 	if l := logger.Load(); l != nil {
 		l.Info(strings.TrimSuffix(line, "\n"))
 	}

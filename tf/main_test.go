@@ -59,7 +59,7 @@ func newSession(t testing.TB, g *tf.Graph) *tf.Session {
 // run fetches one output of type T.
 func run[T tf.Element](t testing.TB, s *tf.Session, fetch tf.Output, feeds ...tf.Feed) []T {
 	t.Helper()
-	out, metadata, err := s.Run(feeds, []tf.Output{fetch}, nil)
+	out, metadata, err := s.Run(t.Context(), feeds, []tf.Output{fetch}, nil)
 	require.NoError(t, err)
 	require.Nil(t, metadata)
 	require.Len(t, out, 1)

@@ -2,6 +2,7 @@ package tf_test
 
 import (
 	"bufio"
+	"context"
 	"encoding/hex"
 	"fmt"
 	"os/exec"
@@ -52,7 +53,7 @@ func newSums(t testing.TB, pairs, elements int, config []byte) *sums {
 }
 
 func (s *sums) run(t testing.TB) {
-	out, _, err := s.session.Run(s.feeds, s.fetches, nil)
+	out, _, err := s.session.Run(context.Background(), s.feeds, s.fetches, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +128,7 @@ func TestRunBesideC(t *testing.T) {
 		best = min(best, inGo-inC)
 	}
 	t.Logf("a run takes %v longer from Go than from C", best)
-	assert.Less(t, best, 10*time.Microsecond)
+	assert.Less(t, best, 30*time.Microsecond)
 }
 
 func middle(times []time.Duration) time.Duration {

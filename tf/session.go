@@ -1,6 +1,8 @@
 package tf
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"runtime"
@@ -17,15 +19,27 @@ import (
 type SessionOptions struct {
 	Target string // "" for this process
 	Config []byte // a serialized ConfigProto; package savedmodel builds one
+	// MaxRuns bounds the runs that are in TensorFlow at once, 0 for DefaultMaxRuns. Each holds a
+	// thread of the operating system; all others wait in Go, where waiting costs a goroutine.
+	MaxRuns int
 }
+
+// DefaultMaxRuns is more runs than any machine computes at once, and few threads.
+const DefaultMaxRuns = 64
 
 // Session runs operations of a graph and holds the values of its variables.
 type Session struct {
-	mu        sync.RWMutex // held for reading by calls under way, so that Close waits for them
+	users     users // the callers
+	runs      users // the runs in TensorFlow, some of which may have outlived their callers
 	ptr       sessionPtr
 	cleanup   runtime.Cleanup
 	graph     *Graph
-	ownsGraph bool // graph, which LoadSession made
+	ownsGraph bool          // graph, which LoadSession made
+	slots     chan struct{} // one in it for each run in TensorFlow
+	closeOnce sync.Once
+	closing   chan struct{} // closed by Close
+	freed     chan struct{} // closed when the C object is gone
+	err       error         // of freeing it
 }
 
 // NewSession makes a session over a graph.
@@ -33,16 +47,18 @@ func NewSession(g *Graph, opts *SessionOptions) (*Session, error) {
 	if opts == nil {
 		opts = &SessionOptions{}
 	}
-	g.mu.RLock()
-	defer g.mu.RUnlock()
-	if g.ptr == nil {
-		return nil, ErrClosed
+	if err := opts.check(); err != nil {
+		return nil, fmt.Errorf("tf: new session: %w", err)
 	}
+	if err := g.users.enter(); err != nil {
+		return nil, err
+	}
+	defer g.leave()
 	ptr, err := capiSessionNew(g.ptr, opts.Target, opts.Config)
 	if err != nil {
 		return nil, err
 	}
-	return newSession(ptr, g, false), nil
+	return newSession(ptr, g, false, opts), nil
 }
 
 // LoadSession loads the meta graph of a SavedModel that carries exactly the given tags, with its
@@ -51,8 +67,11 @@ func LoadSession(dir string, tags []string, opts *SessionOptions) (*Session, err
 	if opts == nil {
 		opts = &SessionOptions{}
 	}
-	if strings.ContainsRune(dir, 0) {
-		return nil, fmt.Errorf("tf: load %q: the path contains NUL", dir)
+	if err := opts.check(); err != nil {
+		return nil, fmt.Errorf("tf: load %s: %w", dir, err)
+	}
+	if strings.ContainsRune(dir+strings.Join(tags, ""), 0) {
+		return nil, fmt.Errorf("tf: load %q: the path or a tag contains NUL", dir)
 	}
 	g, err := NewGraph()
 	if err != nil {
@@ -62,41 +81,75 @@ func LoadSession(dir string, tags []string, opts *SessionOptions) (*Session, err
 	if err != nil {
 		return nil, errors.Join(err, g.Close())
 	}
-	return newSession(ptr, g, true), nil
+	return newSession(ptr, g, true, opts), nil
 }
 
-func newSession(ptr sessionPtr, g *Graph, ownsGraph bool) *Session {
-	s := &Session{ptr: ptr, graph: g, ownsGraph: ownsGraph}
+func (o *SessionOptions) check() error {
+	switch {
+	case o.MaxRuns < 0:
+		return fmt.Errorf("MaxRuns is %d: want 0 for the default, or how many", o.MaxRuns)
+	case strings.ContainsRune(o.Target, 0):
+		return errors.New("the target contains NUL")
+	}
+	return nil
+}
+
+func newSession(ptr sessionPtr, g *Graph, ownsGraph bool, opts *SessionOptions) *Session {
+	s := &Session{
+		ptr: ptr, graph: g, ownsGraph: ownsGraph,
+		slots:   make(chan struct{}, cmp.Or(opts.MaxRuns, DefaultMaxRuns)),
+		closing: make(chan struct{}), freed: make(chan struct{}),
+	}
 	alive.sessions.Add(1)
 	s.cleanup = runtime.AddCleanup(s, func(ptr sessionPtr) {
-		_ = freeSession(ptr) // nobody is left to tell
+		_ = capiSessionClose(ptr) // nobody is left to tell
+		_ = deleteSession(ptr)
 	}, ptr)
 	return s
 }
 
-func freeSession(ptr sessionPtr) error {
+func deleteSession(ptr sessionPtr) error {
 	defer alive.sessions.Add(-1)
 	return capiSessionDelete(ptr)
 }
 
-// Close waits for the calls under way and releases the session, and its graph where LoadSession
-// made it.
+// Close lets no more runs begin, waits for those under way, and releases the session, and its graph
+// where LoadSession made it. Callers that wait for their turn to run get ErrClosed. Runs that have
+// outlived their callers are cancelled, which ends those that wait in a queue, and waited for. A
+// second Close waits as well and gives the same error.
 func (s *Session) Close() error {
 	if s == nil {
 		return nil
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.ptr == nil {
-		return nil
+	s.closeOnce.Do(func() { close(s.closing) })
+	if s.users.close() {
+		s.cancel()
 	}
+	<-s.freed
+	return s.err
+}
+
+// cancel begins the end of the session, which no caller is using any more.
+func (s *Session) cancel() {
 	s.cleanup.Stop()
-	err := freeSession(s.ptr)
-	s.ptr = nil
-	if s.ownsGraph {
-		err = errors.Join(err, s.graph.Close())
+	s.err = capiSessionClose(s.ptr)
+	if s.runs.close() {
+		s.free()
 	}
-	return err
+}
+
+func (s *Session) free() {
+	s.err = errors.Join(s.err, deleteSession(s.ptr))
+	if s.ownsGraph {
+		s.err = errors.Join(s.err, s.graph.Close())
+	}
+	close(s.freed)
+}
+
+func (s *Session) leave() {
+	if s.users.leave() {
+		s.cancel()
+	}
 }
 
 // Graph gives the session's graph.
@@ -137,64 +190,185 @@ func (o *RunOptions) encode() ([]byte, error) {
 
 // Run feeds, runs and fetches. TensorFlow keeps an executor for each order of feeds and fetches it
 // has seen: keep them in one order. The metadata is nil unless an option asks for it.
-func (s *Session) Run(feeds []Feed, fetches []Output, opts *RunOptions) ([]*Tensor, *RunMetadata, error) {
+//
+// The deadline of the context becomes the run's timeout. When the context ends Run returns its error
+// at once; TensorFlow offers no way to interrupt what it computes, so the run itself goes on with the
+// tensors it was fed, which may be closed meanwhile and are released after it, and its results are
+// dropped.
+func (s *Session) Run(ctx context.Context, feeds []Feed, fetches []Output, opts *RunOptions) ([]*Tensor, *RunMetadata, error) {
 	if opts == nil {
 		opts = &RunOptions{}
 	}
-	options, err := opts.encode()
-	if err != nil {
+	r := &run{s: s, opts: *opts}
+	if err := r.bind(feeds, fetches); err != nil {
 		return nil, nil, fmt.Errorf("tf: run session: %w", err)
 	}
-	feedOutputs := make([]output, len(feeds))
+	if err := s.enter(ctx); err != nil {
+		return nil, nil, err
+	}
+	defer s.leave()
+	if err := r.begin(ctx, feeds); err != nil {
+		s.exit()
+		return nil, nil, err
+	}
+	if ctx.Done() == nil {
+		r.call()
+		return r.results, r.metadata, r.err
+	}
+	done, gone := make(chan struct{}), make(chan struct{})
+	go func() {
+		r.call()
+		select {
+		case done <- struct{}{}:
+		case <-gone:
+			_ = closeAll(r.results) // cannot fail
+		}
+	}()
+	select {
+	case <-done:
+		return r.results, r.metadata, r.error(ctx)
+	case <-ctx.Done():
+		close(gone)
+		return nil, nil, ctx.Err()
+	}
+}
+
+// enter waits for the caller's turn to be in TensorFlow. exit and leave, the run's and the caller's,
+// follow it.
+func (s *Session) enter(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	select {
+	case s.slots <- struct{}{}:
+	default:
+		select {
+		case s.slots <- struct{}{}:
+		case <-s.closing:
+			return ErrClosed
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	if err := s.users.enter(); err != nil {
+		<-s.slots
+		return err
+	}
+	return s.runs.enter() // open, for it is closed after the last user
+}
+
+func (s *Session) exit() {
+	<-s.slots
+	if s.runs.leave() {
+		s.free()
+	}
+}
+
+// run is one run of a session. It uses the session and the tensors until the end of call, whatever
+// becomes of the caller.
+type run struct {
+	s       *Session
+	opts    RunOptions
+	bounded bool // by the context's deadline
+
+	options []byte
+	feeds   []output
+	fetches []output
+	targets []operationPtr
+	values  []tensorPtr
+	release func()
+
+	results  []*Tensor
+	metadata *RunMetadata
+	err      error
+}
+
+// bind checks the feeds, the fetches and the targets.
+func (r *run) bind(feeds []Feed, fetches []Output) error {
+	outputs := make([]output, len(feeds)+len(fetches))
+	r.feeds, r.fetches = outputs[:len(feeds)], outputs[len(feeds):]
+	for i, f := range feeds {
+		if err := r.s.owns(f.Output); err != nil {
+			return fmt.Errorf("feed %d: %w", i, err)
+		}
+		r.feeds[i] = f.Output.capi()
+	}
+	for i, o := range fetches {
+		if err := r.s.owns(o); err != nil {
+			return fmt.Errorf("fetch %d: %w", i, err)
+		}
+		r.fetches[i] = o.capi()
+	}
+	r.targets = make([]operationPtr, len(r.opts.Targets))
+	for i, t := range r.opts.Targets {
+		if t == nil || t.g != r.s.graph {
+			return fmt.Errorf("target %d is nil or not of the session's graph", i)
+		}
+		r.targets[i] = t.ptr
+	}
+	return nil
+}
+
+// begin borrows the tensors and turns the context's deadline into the run's timeout.
+func (r *run) begin(ctx context.Context, feeds []Feed) (err error) {
+	if deadline, ok := ctx.Deadline(); ok {
+		left := time.Until(deadline)
+		if left <= 0 {
+			return context.DeadlineExceeded
+		}
+		if r.bounded = r.opts.Timeout <= 0 || left < r.opts.Timeout; r.bounded {
+			r.opts.Timeout = left
+		}
+	}
+	if r.options, err = r.opts.encode(); err != nil {
+		return fmt.Errorf("tf: run session: %w", err)
+	}
 	tensors := make([]*Tensor, len(feeds))
 	for i, f := range feeds {
-		if err := s.owns(f.Output); err != nil {
-			return nil, nil, fmt.Errorf("tf: run session: feed %d: %w", i, err)
-		}
-		feedOutputs[i], tensors[i] = f.Output.capi(), f.Tensor
+		tensors[i] = f.Tensor
 	}
-	fetchOutputs := make([]output, len(fetches))
-	for i, f := range fetches {
-		if err := s.owns(f); err != nil {
-			return nil, nil, fmt.Errorf("tf: run session: fetch %d: %w", i, err)
-		}
-		fetchOutputs[i] = f.capi()
+	if r.values, r.release, err = lend(tensors); err != nil {
+		return fmt.Errorf("tf: run session: %w", err)
 	}
-	targets := make([]operationPtr, len(opts.Targets))
-	for i, t := range opts.Targets {
-		if t == nil || t.g != s.graph {
-			return nil, nil, fmt.Errorf("tf: run session: target %d is nil or not of the session's graph", i)
-		}
-		targets[i] = t.ptr
-	}
-	values, release, err := lend(tensors)
-	if err != nil {
-		return nil, nil, fmt.Errorf("tf: run session: %w", err)
-	}
-	defer release()
+	return nil
+}
 
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if s.ptr == nil {
-		return nil, nil, ErrClosed
-	}
-	wantMetadata := opts.Trace || opts.PartitionGraphs
-	ptrs, metadata, err := capiSessionRun(s.ptr, options, feedOutputs, values, fetchOutputs, targets, wantMetadata)
-	runtime.KeepAlive(feeds)
+// call is the run in TensorFlow.
+func (r *run) call() {
+	defer r.s.exit()
+	defer r.release() // which also keeps the tensors from being collected
+	wantMetadata := r.opts.Trace || r.opts.PartitionGraphs
+	ptrs, metadata, err := capiSessionRun(r.s.ptr, r.options, r.feeds, r.values, r.fetches, r.targets, wantMetadata)
 	if err != nil {
-		return nil, nil, err
+		r.err = err
+		return
 	}
 	results := make([]*Tensor, len(ptrs))
 	for i, ptr := range ptrs {
-		results[i], err = adopt(ptr, 0)
-		if err != nil {
-			return nil, nil, errors.Join(fmt.Errorf("tf: run session: fetch %d: %w", i, err), closeAll(results))
+		if results[i], err = adopt(ptr, 0); err != nil {
+			r.err = errors.Join(r.err, fmt.Errorf("tf: run session: fetch %d: %w", i, err))
 		}
 	}
-	if !wantMetadata {
-		return results, nil, nil
+	if r.err != nil {
+		r.err = errors.Join(r.err, closeAll(results))
+		return
 	}
-	return results, &RunMetadata{raw: metadata}, nil
+	r.results = results
+	if wantMetadata {
+		r.metadata = &RunMetadata{raw: metadata}
+	}
+}
+
+// error is the call's error to a caller with a context.
+func (r *run) error(ctx context.Context) error {
+	cause := ctx.Err()
+	if r.bounded && ErrCode(r.err) == DeadlineExceeded {
+		cause = context.DeadlineExceeded // TensorFlow's clock may be ahead of the context's
+	}
+	if r.err != nil && cause != nil {
+		return fmt.Errorf("%w: %w", cause, r.err)
+	}
+	return r.err
 }
 
 func (s *Session) owns(o Output) error {
@@ -224,10 +398,9 @@ type Device struct {
 
 // Devices lists the devices the session can use.
 func (s *Session) Devices() ([]Device, error) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if s.ptr == nil {
-		return nil, ErrClosed
+	if err := s.users.enter(); err != nil {
+		return nil, err
 	}
+	defer s.leave()
 	return capiSessionDevices(s.ptr)
 }

@@ -1,6 +1,7 @@
 package tf_test
 
 import (
+	"context"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -25,7 +26,7 @@ func TestRun(t *testing.T) {
 		{Output: a, Tensor: tensor(t, tf.Shape{2}, float32(5), 7)},
 		{Output: b, Tensor: tensor(t, tf.Shape{2}, float32(2), 3)},
 	}
-	out, metadata, err := s.Run(feeds, []tf.Output{mul, sub}, nil)
+	out, metadata, err := s.Run(t.Context(), feeds, []tf.Output{mul, sub}, nil)
 	require.NoError(t, err)
 	assert.Nil(t, metadata)
 	for i, want := range [][]float32{{10, 21}, {3, 4}} {
@@ -71,7 +72,7 @@ func TestRunErrors(t *testing.T) {
 		"closed tensor": {[]tf.Feed{{a, closed}}, []tf.Output{neg}, "already closed", tf.Unknown},
 	} {
 		t.Run(name, func(t *testing.T) {
-			out, _, err := s.Run(tc.feeds, tc.fetches, nil)
+			out, _, err := s.Run(t.Context(), tc.feeds, tc.fetches, nil)
 			require.ErrorContains(t, err, tc.want)
 			assert.Nil(t, out)
 			assert.Equal(t, tc.code, tf.ErrCode(err))
@@ -79,7 +80,7 @@ func TestRunErrors(t *testing.T) {
 	}
 	require.NoError(t, s.Close())
 	require.NoError(t, s.Close())
-	_, _, err := s.Run(nil, nil, nil)
+	_, _, err := s.Run(t.Context(), nil, nil, nil)
 	require.ErrorIs(t, err, tf.ErrClosed)
 	_, err = s.Devices()
 	require.ErrorIs(t, err, tf.ErrClosed)
@@ -87,12 +88,9 @@ func TestRunErrors(t *testing.T) {
 
 func TestRunTimeout(t *testing.T) {
 	g := newGraph(t)
-	queue := add(t, g, tf.OpSpec{Type: "FIFOQueueV2", Attrs: map[string]tf.Attr{
-		"component_types": []tf.DataType{tf.Float}}})
-	forever := add(t, g, tf.OpSpec{Type: "QueueDequeueV2", Inputs: []tf.Input{queue}, Attrs: map[string]tf.Attr{
-		"component_types": []tf.DataType{tf.Float}}})
+	item := forever(t, g)
 	s := newSession(t, g)
-	_, _, err := s.Run(nil, []tf.Output{forever}, &tf.RunOptions{Timeout: 50 * time.Millisecond})
+	_, _, err := s.Run(t.Context(), nil, []tf.Output{item}, &tf.RunOptions{Timeout: 50 * time.Millisecond})
 	require.Equal(t, tf.DeadlineExceeded, tf.ErrCode(err), "%v", err)
 }
 
@@ -104,7 +102,7 @@ func TestRunTargets(t *testing.T) {
 	assign := add(t, g, tf.OpSpec{Type: "AssignVariableOp", Inputs: []tf.Input{v, x}, Attrs: map[string]tf.Attr{"dtype": tf.Float}})
 	read := add(t, g, tf.OpSpec{Type: "ReadVariableOp", Inputs: []tf.Input{v}, Attrs: map[string]tf.Attr{"dtype": tf.Float}})
 	s := newSession(t, g)
-	out, _, err := s.Run([]tf.Feed{{x, tensor(t, tf.Shape{}, float32(4))}}, nil, &tf.RunOptions{Targets: []*tf.Operation{assign.Op}})
+	out, _, err := s.Run(t.Context(), []tf.Feed{{x, tensor(t, tf.Shape{}, float32(4))}}, nil, &tf.RunOptions{Targets: []*tf.Operation{assign.Op}})
 	require.NoError(t, err)
 	assert.Empty(t, out)
 	assert.Equal(t, []float32{4}, run[float32](t, s, read))
@@ -115,7 +113,7 @@ func TestRunMetadata(t *testing.T) {
 	x := placeholder(t, g, "x", tf.Float)
 	y := add(t, g, tf.OpSpec{Type: "MatMul", Name: "product", Inputs: []tf.Input{x, x}})
 	s := newSession(t, g)
-	out, metadata, err := s.Run([]tf.Feed{{x, tensor(t, tf.Shape{2, 2}, float32(1), 0, 0, 1)}}, []tf.Output{y},
+	out, metadata, err := s.Run(t.Context(), []tf.Feed{{x, tensor(t, tf.Shape{2, 2}, float32(1), 0, 0, 1)}}, []tf.Output{y},
 		&tf.RunOptions{Trace: true, PartitionGraphs: true})
 	require.NoError(t, err)
 	require.NoError(t, out[0].Close())
@@ -160,7 +158,7 @@ func TestConcurrentRunsAndClose(t *testing.T) {
 			}
 			defer in.Close()
 			for range 50 {
-				out, _, err := s.Run([]tf.Feed{{x, in}}, []tf.Output{y}, nil)
+				out, _, err := s.Run(t.Context(), []tf.Feed{{x, in}}, []tf.Output{y}, nil)
 				if err != nil {
 					assert.ErrorIs(t, err, tf.ErrClosed)
 					return
@@ -217,4 +215,24 @@ func TestLoadSession(t *testing.T) {
 	require.Equal(t, tf.NotFound, tf.ErrCode(err), "%v", err)
 	_, err = tf.LoadSession(filepath.Join(t.TempDir(), "nothing"), []string{"serve"}, nil)
 	require.Equal(t, tf.NotFound, tf.ErrCode(err), "%v", err)
+}
+
+// forever adds an operation that waits for an item of an empty queue.
+func forever(t testing.TB, g *tf.Graph) tf.Output {
+	t.Helper()
+	types := map[string]tf.Attr{"component_types": []tf.DataType{tf.Float}}
+	queue := add(t, g, tf.OpSpec{Type: "FIFOQueueV2", Attrs: types})
+	return add(t, g, tf.OpSpec{Type: "QueueDequeueV2", Inputs: []tf.Input{queue}, Attrs: types})
+}
+
+// A run that its caller has given up is cancelled by Close, which would else wait for ever.
+func TestCloseCancelsAbandonedRun(t *testing.T) {
+	g := newGraph(t)
+	item := forever(t, g)
+	s := newSession(t, g)
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(20*time.Millisecond, cancel)
+	_, _, err := s.Run(ctx, nil, []tf.Output{item}, nil)
+	require.Equal(t, context.Canceled, err)
+	require.NoError(t, s.Close())
 }

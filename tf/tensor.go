@@ -1,16 +1,16 @@
 package tf
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"slices"
-	"sync"
 	"unsafe"
 )
 
 // Tensor is an immutable array of one type in TensorFlow's memory.
 type Tensor struct {
-	mu      sync.RWMutex // held for reading while C uses ptr
+	users   users
 	ptr     tensorPtr
 	cleanup runtime.Cleanup
 	dtype   DataType
@@ -83,20 +83,25 @@ func freeTensor(ptr tensorPtr) {
 	alive.tensors.Add(-1)
 }
 
-// Close releases the tensor's memory. Further use gives ErrClosed; a second Close does nothing.
+// Close releases the tensor's memory, at once or when the last run that it was fed to has ended.
+// Further use gives ErrClosed; a second Close does nothing.
 func (t *Tensor) Close() error {
-	if t == nil {
-		return nil
+	if t != nil && t.users.close() {
+		t.free()
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.ptr == nil {
-		return nil
-	}
+	return nil
+}
+
+func (t *Tensor) free() {
 	t.cleanup.Stop()
 	freeTensor(t.ptr)
 	t.ptr, t.data = nil, nil
-	return nil
+}
+
+func (t *Tensor) leave() {
+	if t.users.leave() {
+		t.free()
+	}
 }
 
 // DataType gives the type of the elements.
@@ -111,11 +116,10 @@ func Values[T Element](t *Tensor) ([]T, error) {
 	if dtype := TypeOf[T](); dtype != t.dtype {
 		return nil, fmt.Errorf("tf: values: the tensor holds %v, not %v", t.dtype, dtype)
 	}
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	if t.ptr == nil {
-		return nil, ErrClosed
+	if err := t.users.enter(); err != nil {
+		return nil, err
 	}
+	defer t.leave()
 	n, _ := t.shape.NumElements()
 	if t.dtype == String {
 		return any(capiStrings(t.ptr, int(n))).([]T), nil
@@ -131,11 +135,10 @@ func (t *Tensor) Bytes() ([]byte, error) {
 	if t.dtype.Size() == 0 {
 		return nil, fmt.Errorf("tf: bytes: %v has no fixed size", t.dtype)
 	}
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	if t.ptr == nil {
-		return nil, ErrClosed
+	if err := t.users.enter(); err != nil {
+		return nil, err
 	}
+	defer t.leave()
 	if t.length == 0 {
 		return []byte{}, nil
 	}
@@ -145,27 +148,23 @@ func (t *Tensor) Bytes() ([]byte, error) {
 // lend holds the tensors open while C uses them. release must be called when it is done.
 func lend(tensors []*Tensor) (ptrs []tensorPtr, release func(), err error) {
 	ptrs = make([]tensorPtr, len(tensors))
-	locked := make([]*Tensor, 0, len(tensors))
+	lent := 0
 	release = func() {
-		for _, t := range locked {
-			t.mu.RUnlock()
+		for _, t := range tensors[:lent] {
+			t.leave()
 		}
 	}
 	for i, t := range tensors {
 		if t == nil {
+			err = errors.New("tf: a tensor is nil")
+		} else {
+			err = t.users.enter()
+		}
+		if err != nil {
 			release()
-			return nil, nil, fmt.Errorf("tf: a tensor is nil")
+			return nil, nil, err
 		}
-		// A tensor that comes twice is locked once: a Close that waits between two read locks of
-		// one goroutine would never get its turn, nor would the second lock.
-		if !slices.Contains(locked, t) {
-			t.mu.RLock()
-			locked = append(locked, t)
-		}
-		if t.ptr == nil {
-			release()
-			return nil, nil, ErrClosed
-		}
+		lent++
 		ptrs[i] = t.ptr
 	}
 	return ptrs, release, nil

@@ -24,7 +24,7 @@ func identity[T tf.Element](t *testing.T, shape tf.Shape, data []T) {
 		s := newSession(t, g)
 		in := tensor(t, shape, data...)
 		assert.Equal(t, tf.TypeOf[T](), in.DataType())
-		out, _, err := s.Run([]tf.Feed{{Output: x, Tensor: in}}, []tf.Output{y}, nil)
+		out, _, err := s.Run(t.Context(), []tf.Feed{{Output: x, Tensor: in}}, []tf.Output{y}, nil)
 		require.NoError(t, err)
 		defer func() { require.NoError(t, out[0].Close()) }()
 		require.NoError(t, in.Close()) // the output must outlive the fed tensor, whose buffer it may share
@@ -159,7 +159,7 @@ func TestStringTensorsDoNotLeak(t *testing.T) {
 	round := func() {
 		in, err := tf.NewTensor(tf.Shape{1}, value)
 		require.NoError(t, err)
-		out, _, err := s.Run([]tf.Feed{{Output: x, Tensor: in}}, []tf.Output{y}, nil)
+		out, _, err := s.Run(t.Context(), []tf.Feed{{Output: x, Tensor: in}}, []tf.Output{y}, nil)
 		require.NoError(t, err)
 		require.NoError(t, in.Close())
 		require.NoError(t, out[0].Close())

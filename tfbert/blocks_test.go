@@ -198,7 +198,7 @@ func runReferenceBlock(t *testing.T, c *Config, weights weightReader, block bloc
 	require.NoError(t, b.Err)
 	session := blockSession(t, g)
 	defer session.Close()
-	_, _, err = session.Run(nil, nil, &tf.RunOptions{Targets: assigned})
+	_, _, err = session.Run(t.Context(), nil, nil, &tf.RunOptions{Targets: assigned})
 	require.NoError(t, err)
 	return runBlock(t, session, nil, y)
 }
@@ -211,7 +211,7 @@ func blockSession(t *testing.T, g *tf.Graph) *tf.Session {
 }
 
 func runBlock(t *testing.T, session *tf.Session, feeds []tf.Feed, y tf.Output) []float32 {
-	out, _, err := session.Run(feeds, []tf.Output{y}, nil)
+	out, _, err := session.Run(t.Context(), feeds, []tf.Output{y}, nil)
 	require.NoError(t, err)
 	defer closeAll(out)
 	values, err := tf.Values[float32](out[0])

@@ -1,6 +1,7 @@
 package tfbert
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -59,7 +60,7 @@ func productTime[T tf.Element](x, weights []T, columns int) (_ time.Duration, er
 	var times []time.Duration
 	for range 8 { // the first ones prepare the weights
 		start := time.Now()
-		out, _, err := session.Run([]tf.Feed{{Output: input, Tensor: t}}, []tf.Output{product}, nil)
+		out, _, err := session.Run(context.Background(), []tf.Feed{{Output: input, Tensor: t}}, []tf.Output{product}, nil)
 		if err != nil {
 			return 0, err
 		}
@@ -119,7 +120,7 @@ func probeOneDNN(dtype tf.DataType) (err error) {
 	if err != nil {
 		return err
 	}
-	out, _, err := session.Run(feeds, []tf.Output{y}, nil)
+	out, _, err := session.Run(context.Background(), feeds, []tf.Output{y}, nil)
 	closeAll(out)
 	return err
 }
