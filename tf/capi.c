@@ -153,13 +153,11 @@ void tfb_tensor_dims(const TF_Tensor* t, int64_t* dims, int num_dims) {
   for (int i = 0; i < num_dims; i++) dims[i] = tf.TF_Dim(t, i);
 }
 
-void tfb_string_lengths(const TF_Tensor* t, uint64_t* lengths, size_t n) {
-  const TF_TString* strings = tf.TF_TensorData(t);
+void tfb_string_lengths(const TF_TString* strings, uint64_t* lengths, size_t n) {
   for (size_t i = 0; i < n; i++) lengths[i] = tf.TF_StringGetSize(&strings[i]);
 }
 
-void tfb_string_copy(const TF_Tensor* t, char* blob, size_t n) {
-  const TF_TString* strings = tf.TF_TensorData(t);
+void tfb_string_copy(const TF_TString* strings, char* blob, size_t n) {
   for (size_t i = 0; i < n; i++) {
     size_t length = tf.TF_StringGetSize(&strings[i]);
     memcpy(blob, tf.TF_StringGetDataPointer(&strings[i]), length);
@@ -205,8 +203,9 @@ tfb_error tfb_graph_add(TF_Graph* g, const char* type, const char* name, const c
     else
       tf.TF_SetAttrTensor(d, a->name, tensors[a->first], attributes);
   }
-  // A description can only be freed by finishing it, which fails for want of the attribute unless
-  // that has a default. Then the graph has the operation all the same.
+  // A description can only be freed by finishing it. So that this fails and leaves the graph as it
+  // was also where the attribute has a default, it gets an input that it must refuse.
+  if (tf.TF_GetCode(attributes) != TF_OK) tf.TF_AddInput(d, (TF_Output){NULL, 0});
   *result = tf.TF_FinishOperation(d, finish);
   if (tf.TF_GetCode(attributes) != TF_OK) {
     tf.TF_DeleteStatus(finish);

@@ -114,18 +114,19 @@ func capiTensorInspect(t tensorPtr) (dtype DataType, shape Shape, data unsafe.Po
 	return DataType(info.dtype), shape, info.data, int(info.length)
 }
 
-func capiStrings(t tensorPtr, n int) []string {
+func capiStrings(data unsafe.Pointer, n int) []string {
 	if n == 0 {
 		return []string{}
 	}
+	strings := (*C.TF_TString)(data)
 	lengths := make([]C.uint64_t, n)
-	C.tfb_string_lengths(t, unsafe.SliceData(lengths), C.size_t(n))
+	C.tfb_string_lengths(strings, unsafe.SliceData(lengths), C.size_t(n))
 	total := 0
 	for _, l := range lengths {
 		total += int(l)
 	}
 	blob := make([]byte, total)
-	C.tfb_string_copy(t, (*C.char)(unsafe.Pointer(unsafe.SliceData(blob))), C.size_t(n))
+	C.tfb_string_copy(strings, (*C.char)(unsafe.Pointer(unsafe.SliceData(blob))), C.size_t(n))
 	values := make([]string, n)
 	for i, l := range lengths {
 		values[i] = string(blob[:l])

@@ -161,8 +161,8 @@ void tfb_tensor_delete(TF_Tensor* t);
 void tfb_tensor_inspect(const TF_Tensor* t, tfb_tensor_info* info);
 void tfb_tensor_dims(const TF_Tensor* t, int64_t* dims, int num_dims);
 // tfb_string_lengths gives the length of each of n strings; tfb_string_copy lays them end to end.
-void tfb_string_lengths(const TF_Tensor* t, uint64_t* lengths, size_t n);
-void tfb_string_copy(const TF_Tensor* t, char* blob, size_t n);
+void tfb_string_lengths(const TF_TString* strings, uint64_t* lengths, size_t n);
+void tfb_string_copy(const TF_TString* strings, char* blob, size_t n);
 
 TF_Graph* tfb_graph_new(void);
 void tfb_graph_delete(TF_Graph* g);

@@ -32,7 +32,7 @@ func capiTensorDelete(tensorPtr)                                   {}
 func capiTensorInspect(tensorPtr) (DataType, Shape, unsafe.Pointer, int) {
 	return 0, nil, nil, 0
 }
-func capiStrings(tensorPtr, int) []string { return nil }
+func capiStrings(unsafe.Pointer, int) []string { return nil }
 
 func capiGraphNew() graphPtr   { return nil }
 func capiGraphDelete(graphPtr) {}

@@ -1,22 +1,39 @@
 package tf_test
 
 import (
+	"log"
+	"os"
 	"runtime"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/tfbert/go/internal/faketf"
 	"github.com/tfbert/go/internal/testenv"
 	"github.com/tfbert/go/tf"
 )
 
 // TestMain fails the run where a test left a tensor, graph or session open.
-func TestMain(m *testing.M) { testenv.Main(m, tf.Alive) }
+func TestMain(m *testing.M) {
+	done, err := faketf.Use()
+	if err != nil {
+		log.Fatal(err)
+	}
+	testenv.Main(m, tf.Alive, done)
+}
 
 // load loads the machine's TensorFlow, or skips the test.
 func load(t testing.TB) {
 	t.Helper()
 	require.NoError(t, tf.Load(testenv.TensorFlow(t)))
+}
+
+// realLibrary skips a test of what the fake library has not.
+func realLibrary(t testing.TB, what string) {
+	t.Helper()
+	if os.Getenv(faketf.Environment) != "" {
+		t.Skip("the fake library has no " + what)
+	}
 }
 
 func tensor[T tf.Element](t testing.TB, shape tf.Shape, data ...T) *tf.Tensor {

@@ -2,6 +2,7 @@ package tf_test
 
 import (
 	"context"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -198,9 +199,37 @@ func TestSessionConfig(t *testing.T) {
 	require.Equal(t, tf.NotFound, tf.ErrCode(err), "%v", err)
 }
 
+// writeModel writes a SavedModel of y = x/2 + 2 without variables and gives its folder.
+func writeModel(t testing.TB) string {
+	t.Helper()
+	g, err := tf.NewGraph()
+	require.NoError(t, err)
+	defer g.Close()
+	b := tf.Builder{Graph: g}
+	x := b.Add(tf.OpSpec{Type: "Placeholder", Name: "x", Attrs: map[string]tf.Attr{"dtype": tf.Float}})
+	half := b.Add(tf.OpSpec{Type: "Mul", Inputs: []tf.Input{x, tf.AddConst[float32](&b, "half", tf.Shape{1}, 0.5)}})
+	b.Add(tf.OpSpec{Type: "AddV2", Name: "y", Inputs: []tf.Input{half, tf.AddConst[float32](&b, "two", tf.Shape{1}, 2)}})
+	require.NoError(t, b.Err)
+	model, err := proto.Marshal(&tfproto.SavedModel{SavedModelSchemaVersion: 1, MetaGraphs: []*tfproto.MetaGraphDef{{
+		MetaInfoDef: &tfproto.MetaGraphDef_MetaInfoDef{Tags: []string{"serve"}}, GraphDef: exportGraph(t, g)}}})
+	require.NoError(t, err)
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "saved_model.pb"), model, 0o644))
+	return dir
+}
+
 func TestLoadSession(t *testing.T) {
 	load(t)
-	dir := testenv.Shared(t, "data", "savedmodels", "half_plus_two", "00000123")
+	runModel(t, writeModel(t))
+}
+
+func TestLoadVariables(t *testing.T) {
+	load(t)
+	realLibrary(t, "checkpoints")
+	runModel(t, testenv.Shared(t, "data", "savedmodels", "half_plus_two", "00000123"))
+}
+
+func runModel(t *testing.T, dir string) {
 	s, err := tf.LoadSession(dir, []string{"serve"}, nil)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, s.Close()) }()

@@ -73,6 +73,10 @@ func adopt(ptr tensorPtr, want DataType) (*Tensor, error) {
 	}
 	t := &Tensor{ptr: ptr}
 	t.dtype, t.shape, t.data, t.length = capiTensorInspect(ptr)
+	if t.data == nil && t.length > 0 {
+		capiTensorDelete(ptr)
+		return nil, fmt.Errorf("tf: new tensor: TensorFlow gives no data of a tensor of %v %v", t.dtype, t.shape)
+	}
 	alive.tensors.Add(1)
 	t.cleanup = runtime.AddCleanup(t, freeTensor, ptr)
 	return t, nil
@@ -122,7 +126,7 @@ func Values[T Element](t *Tensor) ([]T, error) {
 	defer t.leave()
 	n, _ := t.shape.NumElements()
 	if t.dtype == String {
-		return any(capiStrings(t.ptr, int(n))).([]T), nil
+		return any(capiStrings(t.data, int(n))).([]T), nil
 	}
 	if n == 0 {
 		return []T{}, nil

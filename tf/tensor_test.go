@@ -150,6 +150,7 @@ func TestShape(t *testing.T) {
 
 // A string tensor's strings are freed with it, also when it went through a session.
 func TestStringTensorsDoNotLeak(t *testing.T) {
+	realLibrary(t, "memory that would be measured: what is alive in it is counted")
 	g := newGraph(t)
 	x := placeholder(t, g, "x", tf.String)
 	y := add(t, g, tf.OpSpec{Type: "Identity", Inputs: []tf.Input{x}})

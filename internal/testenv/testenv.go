@@ -15,9 +15,12 @@ import (
 )
 
 // Main runs a package's tests, as its TestMain, and fails them where they left something open: where
-// alive, which counts that, does not give zero in the end.
-func Main[T comparable](m *testing.M, alive func() T) {
+// alive, which counts that, does not give zero in the end. Last it does what is left to do.
+func Main[T comparable](m *testing.M, alive func() T, last ...func()) {
 	code := m.Run()
+	for _, f := range last {
+		f()
+	}
 	var none T
 	if left := alive(); code == 0 && left != none {
 		fmt.Fprintf(os.Stderr, "left open at the end of the tests: %+v\n", left)

@@ -1,0 +1,5 @@
+//go:build !asan
+
+package faketf
+
+const sanitized = false
