@@ -3,7 +3,7 @@
 GO ?= go
 BIN := bin/tfbert
 
-.PHONY: demo test build lib lint vuln race fuzz soak bench bench-serve peers quality e2e generate clean
+.PHONY: demo test build lib lint vuln race fuzz soak check-native leaks check-versions release sbom licences verify bench bench-serve peers quality e2e generate clean
 
 build:
 	$(GO) build -o $(BIN) ./cmd/tfbert
@@ -30,10 +30,40 @@ lint:
 	$(GO) vet ./...
 	CGO_ENABLED=0 $(GO) vet ./...
 	$(GO) tool -modfile=tools/go.mod staticcheck ./...
+	$(GO) -C tools vet ./...
+	cd tools && $(GO) tool staticcheck ./...
 
 # vuln looks for known vulnerabilities, in a database on the network.
 vuln:
 	$(GO) tool -modfile=tools/go.mod govulncheck ./...
+
+# check-native tries all that goes wrong at a native boundary (docs/native.md); with
+# NATIVE_FLAGS=--short the form that CI takes.
+check-native: lib
+	scripts/check_native.sh $(NATIVE_FLAGS)
+
+# leaks holds memory flat over 100,000 runs, 200 loads and 1,000 failed loads.
+leaks: lib
+	TFBERT_LEAKS=full $(GO) test -count 1 -run 'TestLeaks$$' -v ./tf
+
+# release builds the command as a release has it: with its commit in it, and the same bytes wherever it is
+# built with the same Go and C compiler (scripts/reproducible.sh).
+release:
+	GOFLAGS=-mod=readonly CGO_ENABLED=1 $(GO) build -trimpath -buildvcs=true -o $(BIN) ./cmd/tfbert
+
+# sbom lists what is in a release, in CycloneDX's form, as read from the program itself.
+sbom: release
+	$(GO) tool -modfile=tools/go.mod cyclonedx-gomod bin -json -std -noserial -notimestamp -output $(BIN).cdx.json $(BIN)
+
+# licences lists the licences of what is in a release, and refuses those that are not allowed.
+licences:
+	$(GO) -C tools test ./licences
+	$(GO) -C tools run ./licences
+
+# verify compares the modules in the cache with go.sum.
+verify:
+	$(GO) mod verify
+	$(GO) mod verify -modfile=tools/go.mod
 
 # e2e runs the bundled model over the whole of SQuAD 1.1's dev set (about ten minutes).
 e2e: lib

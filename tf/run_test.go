@@ -27,6 +27,7 @@ var inCaller = []byte{0x28, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff
 
 // A sums session adds pairs of vectors of ones: a run of it is little more than the call.
 type sums struct {
+	ctx     context.Context
 	session *tf.Session
 	feeds   []tf.Feed
 	fetches []tf.Output
@@ -35,7 +36,7 @@ type sums struct {
 func newSums(t testing.TB, pairs, elements int, config []byte) *sums {
 	t.Helper()
 	g := newGraph(t)
-	s := &sums{}
+	s := &sums{ctx: context.Background()}
 	ones := slices.Repeat([]int32{1}, elements)
 	for i := range pairs {
 		a := placeholder(t, g, fmt.Sprintf("a%d", i), tf.Int32)
@@ -53,7 +54,7 @@ func newSums(t testing.TB, pairs, elements int, config []byte) *sums {
 }
 
 func (s *sums) run(t testing.TB) {
-	out, _, err := s.session.Run(context.Background(), s.feeds, s.fetches, nil)
+	out, _, err := s.session.Run(s.ctx, s.feeds, s.fetches, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,6 +101,15 @@ func BenchmarkSessionRun(b *testing.B) {
 			}
 		})
 	}
+	// A context that can end costs a goroutine.
+	b.Run("feeds=4/cancellable", func(b *testing.B) {
+		s := newSums(b, 2, 8, inCaller)
+		s.ctx = b.Context()
+		b.ReportAllocs()
+		for b.Loop() {
+			s.run(b)
+		}
+	})
 }
 
 // BenchmarkRunBesideC alternates runs from Go and from C and gives the medians of both.

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Everything that is known to go wrong at a native boundary, tried: `make check-native` takes all of it,
+# with --short the form that .ci/run takes. docs/native.md says what each step shows.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+short=
+case "${1:-}" in
+"") ;;
+--short) short=1 ;;
+*) echo "usage: $0 [--short]" >&2; exit 2 ;;
+esac
+GO="${GO:-go}"
+pick() { if [ "$short" ]; then echo "$1"; else echo "$2"; fi; } # SHORT LONG
+
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+# step NAME COMMAND... shows a step's output only where it fails.
+step() {
+  local name=$1 start=$SECONDS
+  shift
+  if "$@" >"$log" 2>&1; then
+    printf '%-66s ok %4ds\n' "$name" "$((SECONDS - start))"
+  else
+    cat "$log"
+    printf '%-66s FAILED: %s\n' "$name" "$*"
+    exit 1
+  fi
+}
+
+fake=(env TFBERT_FAKETF=1 "$GO" test -short -count 1 -timeout 10m)
+step "the fake library, race detector" "${fake[@]}" -race ./tf
+step "the fake library, address sanitizer on both sides, leaks" "${fake[@]}" -asan ./tf
+step "the fake library, a collection at every chance" env GOGC=1 "${fake[@]}" ./tf
+step "the fake library, GODEBUG=checkfinalizers=1" env GODEBUG=checkfinalizers=1 "${fake[@]}" ./tf
+step "the fake library, GOEXPERIMENT=cgocheck2" env GOEXPERIMENT=cgocheck2 "${fake[@]}" ./tf
+step "TensorFlow, the same tests" "$GO" test -count 1 ./tf
+step "TensorFlow, leaks" env TFBERT_LEAKS="$(pick short full)" "$GO" test -count 1 -run 'TestLeaks$' ./tf

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Builds the release twice from clones of the commit that is checked out, in folders, build caches and
+# time zones of their own, and compares the bytes. With --short the first build takes what it can from
+# the user's build cache, which takes half the time once that is filled.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+case "$*" in
+  "") first= ;;
+  --short) first=$(go env GOCACHE) ;;
+  *) echo "usage: scripts/reproducible.sh [--short]" >&2; exit 2 ;;
+esac
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+build() { # a folder, a build cache, a time zone
+  git clone --quiet . "$work/$1"
+  GOCACHE=$2 TZ=$3 make --no-print-directory --silent -C "$work/$1" release BIN=bin/tfbert
+}
+build one "${first:-$work/cache}" UTC
+build two/in/a/longer/folder "$work/cache2" Asia/Kathmandu
+
+one=$work/one/bin/tfbert two=$work/two/in/a/longer/folder/bin/tfbert
+if ! cmp "$one" "$two"; then
+  diff <(cd "$work/one" && go version -m bin/tfbert) <(cd "$work/two/in/a/longer/folder" && go version -m bin/tfbert) || true
+  echo "two builds of $(git rev-parse HEAD) differ" >&2
+  exit 1
+fi
+echo "$(git rev-parse HEAD): $(sha256sum <"$one" | cut -d' ' -f1) twice"
