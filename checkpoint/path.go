@@ -3,6 +3,7 @@ package checkpoint
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -38,26 +39,24 @@ func findPrefix(path string) (string, error) {
 	return "", fmt.Errorf("no checkpoint here: %s%s does not exist", path, indexSuffix)
 }
 
-// findInDir returns the checkpoint that dir's "checkpoint" file names, or else the only one there.
+// maxState is more than a "checkpoint" file has, which names the checkpoints of a training.
+const maxState = 1 << 20
+
+// findInDir returns the checkpoint that dir's "checkpoint" file names, or else the only one there. It
+// is always in dir or below it, whatever the file says.
 func findInDir(dir string) (string, error) {
-	state, err := os.ReadFile(filepath.Join(dir, "checkpoint"))
+	path := filepath.Join(dir, "checkpoint")
+	state, err := readFile(path, maxState)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
 	if m := modelPath.FindSubmatch(state); m != nil {
 		name, err := strconv.Unquote(string(m[1]))
 		if err != nil {
-			return "", fmt.Errorf("%s: cannot read model_checkpoint_path %s", filepath.Join(dir, "checkpoint"), m[1])
+			return "", fmt.Errorf("%s: cannot read model_checkpoint_path %.200s", path, m[1])
 		}
-		if !filepath.IsAbs(name) {
-			name = filepath.Join(dir, name)
-		}
-		// The file names the folder of the training machine where it was written with an
-		// absolute path, so look here as well.
-		for _, prefix := range []string{name, filepath.Join(dir, filepath.Base(name))} {
-			if exists(prefix + indexSuffix) {
-				return prefix, nil
-			}
+		if prefix, ok := within(dir, name); ok {
+			return prefix, nil
 		}
 	}
 	entries, err := os.ReadDir(dir)
@@ -66,7 +65,7 @@ func findInDir(dir string) (string, error) {
 	}
 	var prefixes []string
 	for _, e := range entries {
-		if prefix, ok := strings.CutSuffix(e.Name(), indexSuffix); ok && !e.IsDir() {
+		if prefix, ok := strings.CutSuffix(e.Name(), indexSuffix); ok && prefix != "" && !e.IsDir() {
 			prefixes = append(prefixes, prefix)
 		}
 	}
@@ -79,7 +78,53 @@ func findInDir(dir string) (string, error) {
 	return "", fmt.Errorf("several checkpoints in this folder; name one of %s", strings.Join(prefixes, ", "))
 }
 
+// within finds the checkpoint in dir that name, a path relative to dir or an absolute one, means. A
+// path that leads elsewhere is that of the machine the training ran on, or a trap: of it the last
+// element alone counts.
+func within(dir, name string) (prefix string, ok bool) {
+	if abs, err := filepath.Abs(dir); err == nil && filepath.IsAbs(name) {
+		if rel, err := filepath.Rel(abs, name); err == nil {
+			name = rel
+		}
+	}
+	for _, name := range []string{filepath.Clean(name), filepath.Base(name)} {
+		prefix := filepath.Join(dir, name)
+		if name != "." && filepath.IsLocal(name) && exists(prefix+indexSuffix) {
+			return prefix, true
+		}
+	}
+	return "", false
+}
+
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
+}
+
+// readFile reads a plain file of at most a number of bytes.
+func readFile(path string, most int64) ([]byte, error) {
+	f, size, err := openPlain(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if size > most {
+		return nil, fmt.Errorf("%s: %d bytes is too large for what it should be", path, size)
+	}
+	return io.ReadAll(io.LimitReader(f, most))
+}
+
+// openPlain opens a plain file. To wait for a pipe or to read a device would have no end.
+func openPlain(path string) (f *os.File, size int64, err error) {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return nil, 0, fmt.Errorf("%s is not a plain file", path)
+	}
+	if f, err = os.Open(path); err != nil {
+		return nil, 0, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return nil, 0, errors.Join(err, f.Close())
+	}
+	return f, info.Size(), nil
 }

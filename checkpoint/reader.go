@@ -22,9 +22,18 @@ import (
 // bundleVersion is the version of the format that is read and written.
 const bundleVersion = 1
 
-// maxIndexSize keeps a data file named by mistake from being loaded whole. The index takes about
-// 100 bytes for a variable.
-const maxIndexSize = 256 << 20
+// What a checkpoint may hold, so that a damaged or hostile one takes no memory to speak of. An index
+// takes about 100 bytes for a variable, and BERT-Large with its optimizer's slots has 1,200 variables.
+const (
+	maxIndexSize = 64 << 20 // also of the names together
+	maxVariables = 1 << 18
+	maxEntrySize = 64 << 10 // of one variable's description: some 30 bytes
+	maxRank      = 254      // which is TensorFlow's own
+)
+
+// maxValues is the size of the largest variable that is read: 2^20 words of 2,048 float32 each. A data
+// file of that size need not be on any disk, as it may have holes.
+const maxValues = 8 << 30
 
 // chunkSize is how much of a variable is read at a time: a multiple of every element size.
 const chunkSize = 256 << 10
@@ -61,7 +70,7 @@ func open(path string) (*Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	table, err := readIndexFile(prefix + indexSuffix)
+	table, err := readFile(prefix+indexSuffix, maxIndexSize)
 	if err != nil {
 		return nil, err
 	}
@@ -76,20 +85,16 @@ func open(path string) (*Reader, error) {
 	return r, nil
 }
 
-func readIndexFile(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if info.Size() > maxIndexSize {
-		return nil, fmt.Errorf("%s: %d bytes is too large for a checkpoint index", path, info.Size())
-	}
-	return os.ReadFile(path)
-}
-
 // parseIndex reads the table of a checkpoint: the header under the empty key, then its entries.
 func parseIndex(table []byte) (nshards int32, entries []entry, err error) {
+	names := 0 // bytes
 	err = readTable(table, func(key, value []byte) error {
+		if names += len(key); names > maxIndexSize || len(entries) == maxVariables {
+			return damaged("more variables than a model has")
+		}
+		if len(value) > maxEntrySize {
+			return damaged("variable %q is described in %d bytes", shortened(key), len(value))
+		}
 		if len(key) == 0 {
 			nshards, err = parseHeader(value)
 			return err
@@ -99,7 +104,7 @@ func parseIndex(table []byte) (nshards int32, entries []entry, err error) {
 		}
 		e, err := parseEntry(string(key), value, nshards)
 		if err != nil {
-			return fmt.Errorf("variable %q: %w", key, err)
+			return fmt.Errorf("variable %q: %w", shortened(key), err)
 		}
 		entries = append(entries, e)
 		return nil
@@ -109,6 +114,9 @@ func parseIndex(table []byte) (nshards int32, entries []entry, err error) {
 	}
 	return nshards, entries, err
 }
+
+// shortened returns enough of a name for an error.
+func shortened(name []byte) []byte { return name[:min(len(name), 200)] }
 
 func parseHeader(value []byte) (nshards int32, err error) {
 	var m tfproto.BundleHeaderProto
@@ -141,6 +149,12 @@ func parseEntry(name string, value []byte, nshards int32) (entry, error) {
 		offset:   m.Offset,
 		crc:      m.Crc32C,
 	}
+	if m.Dtype == 0 {
+		return entry{}, damaged("no type")
+	}
+	if len(m.Shape.GetDim()) > maxRank {
+		return entry{}, damaged("%d dimensions", len(m.Shape.GetDim()))
+	}
 	for _, d := range m.Shape.GetDim() {
 		e.Shape = append(e.Shape, d.Size)
 	}
@@ -165,14 +179,11 @@ func (r *Reader) openShards() error {
 		e := &r.entries[i]
 		path := shardPath(r.prefix, e.shard, r.nshards)
 		if r.shards[e.shard] == nil {
-			f, err := os.Open(path)
+			f, size, err := openPlain(path)
 			if err != nil {
 				return fmt.Errorf("variable %q: %w; copy all files of the checkpoint", e.Name, err)
 			}
-			r.shards[e.shard] = f
-			if sizes[e.shard], err = f.Seek(0, io.SeekEnd); err != nil {
-				return err
-			}
+			r.shards[e.shard], sizes[e.shard] = f, size
 		}
 		if end := e.offset + e.Size; end > sizes[e.shard] {
 			return fmt.Errorf("variable %q: %s has %d bytes but the variable ends at %d: %w", e.Name, path, sizes[e.shard], end, errDamaged)
@@ -250,6 +261,9 @@ func (r *Reader) lookup(name string) (*entry, error) {
 	}
 	if e.DType == String {
 		return nil, fmt.Errorf("checkpoint: read %s: string tensors are not supported", name)
+	}
+	if e.Size > maxValues {
+		return nil, fmt.Errorf("checkpoint: read %s: it has %d bytes, and no more than %d are read: no model has such a variable", name, e.Size, int64(maxValues))
 	}
 	return e, nil
 }

@@ -125,7 +125,7 @@ func readBlock(body []byte, h blockHandle) ([]byte, error) {
 		// Snappy's densest element makes 64 bytes of 3: a greater claim is false, and must not
 		// be believed with an allocation.
 		n, err := snappy.DecodedLen(block)
-		if err != nil || n > 22*len(block) {
+		if err != nil || n > min(22*len(block), maxIndexSize) {
 			return nil, damaged("bad snappy length")
 		}
 		block, err = snappy.Decode(nil, block)

@@ -7,10 +7,13 @@ import (
 	"hash/crc32"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/golang/snappy"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/tfbert/go/internal/testenv/bounded"
 )
 
 type pair struct{ key, value string }
@@ -176,14 +179,19 @@ func FuzzTable(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte, compressed bool) {
 		parse := func(table []byte) {
 			var total int
-			err := readTable(table, func(key, value []byte) error {
-				total += len(key) + len(value)
-				return nil
+			var err error
+			bounded.Run(t, 2000*len(table), 10*time.Second, func() {
+				err = readTable(table, func(key, value []byte) error {
+					total += len(key) + len(value)
+					return nil
+				})
 			})
 			if err == nil {
 				assert.LessOrEqual(t, total, 2000*len(table), "content grew beyond all proportion")
 			}
-			nshards, entries, err := parseIndex(table)
+			var nshards int32
+			var entries []entry
+			bounded.Run(t, 4000*len(table), 10*time.Second, func() { nshards, entries, err = parseIndex(table) })
 			if err != nil {
 				return
 			}

@@ -6,9 +6,11 @@ import (
 	"path/filepath"
 	"reflect"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/tfbert/go/internal/testenv/bounded"
 	"github.com/tfbert/go/internal/tfproto"
 )
 
@@ -56,7 +58,8 @@ func FuzzMetaGraph(f *testing.F) {
 			t.Fatal(err)
 		}
 		defer file.Close()
-		model, err := parseSavedModel(file)
+		var model *tfproto.SavedModel
+		bounded.Run(t, 200*len(data), 10*time.Second, func() { model, err = parseSavedModel(file) })
 		if err != nil {
 			return
 		}

@@ -169,6 +169,10 @@ func list(keys []string) string { return cmp.Or(strings.Join(keys, ", "), "(none
 
 func readSavedModel(dir string) (*tfproto.SavedModel, error) {
 	path := filepath.Join(dir, GraphFile)
+	// To open a pipe would be to wait for its writer.
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("savedmodel: %s is not a plain file", path)
+	}
 	f, err := os.Open(path)
 	if err == nil {
 		defer f.Close()

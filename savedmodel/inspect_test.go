@@ -195,7 +195,7 @@ func TestInspectErrors(t *testing.T) {
 		dir := t.TempDir()
 		require.NoError(t, os.Mkdir(filepath.Join(dir, savedmodel.GraphFile), 0o777))
 		_, err := savedmodel.Inspect(dir)
-		assert.ErrorContains(t, err, "is a directory")
+		assert.ErrorContains(t, err, "is not a plain file")
 	})
 }
 

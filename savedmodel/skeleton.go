@@ -3,6 +3,7 @@ package savedmodel
 import (
 	"bufio"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -11,30 +12,57 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// skeleton reads a serialized SavedModel without the attributes of its graphs' nodes: the constants
-// among them can be nearly all of the file, and are not even read.
+// What is read of a model: a file may claim what no memory holds, and need not be on any disk, as it
+// may have holes. BERT-Large has 10,000 nodes, and without their attributes takes a megabyte.
+const (
+	maxSkeleton = 32 << 20
+	maxNodes    = 1 << 20
+)
+
+// skeleton reads a serialized SavedModel without the attributes of its graphs' nodes, those of the
+// functions included: the constants among them can be nearly all of the file, and are not even read.
 func skeleton(f *os.File) ([]byte, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return nil, err
 	}
-	c := &cursor{file: f, r: bufio.NewReader(f)}
+	if !info.Mode().IsRegular() && !info.IsDir() { // reading says of a directory what it is
+		return nil, errors.New("it is not a plain file")
+	}
+	c := &cursor{file: f, r: bufio.NewReader(f), left: maxSkeleton, nodes: maxNodes}
 	return c.message(info.Size(), nodeAttrs)
 }
 
-// nodeAttrs are the fields that lead from a SavedModel to its nodes' attributes: meta_graphs,
-// graph_def, node, attr.
-var nodeAttrs = []protowire.Number{2, 2, 1, 5}
+// An outline says by number which fields of a message are not just kept: one with an outline of its own
+// is looked into, one with none is left out.
+type outline map[protowire.Number]outline
+
+// nodeAttrs leads from a SavedModel to its nodes' attributes, and to what else nobody here looks at.
+var nodeAttrs = outline{2: { // meta_graphs
+	1: {2: nil}, // meta_info_def: stripped_op_list
+	2: { // graph_def
+		1: {5: nil},                           // node: attr
+		2: {1: {1: nil, 3: {5: nil}, 4: nil}}, // library: function: signature, node_def: attr, ret
+	},
+	7: nil, // object_graph_def
+}}
 
 // A cursor reads a file of the protocol buffers' wire format from its beginning on.
 type cursor struct {
-	file *os.File
-	r    *bufio.Reader
-	at   int64
+	file  *os.File
+	r     *bufio.Reader
+	at    int64
+	left  int64 // bytes that may still be kept
+	nodes int   // messages that may still be looked into
 }
 
-// message copies a message of a size without the field that leave leads to.
-func (c *cursor) message(size int64, leave []protowire.Number) (out []byte, err error) {
+var errLarge = fmt.Errorf("its graph is larger than that of any BERT: more than %d nodes, or %d MiB without their attributes", maxNodes, maxSkeleton>>20)
+
+// message copies a message of a size, but for what inside leaves out.
+func (c *cursor) message(size int64, inside outline) (out []byte, err error) {
+	if c.nodes--; c.nodes < 0 {
+		return nil, errLarge
+	}
 	end := c.at + size
 	for c.at < end {
 		tag, err := c.varint()
@@ -49,6 +77,9 @@ func (c *cursor) message(size int64, leave []protowire.Number) (out []byte, err 
 			if err != nil {
 				return nil, err
 			}
+			if c.left -= 2; c.left < 0 {
+				return nil, errLarge
+			}
 			out = protowire.AppendVarint(protowire.AppendVarint(out, tag), v)
 			continue
 		case protowire.Fixed32Type:
@@ -60,23 +91,24 @@ func (c *cursor) message(size int64, leave []protowire.Number) (out []byte, err 
 			if err != nil {
 				return nil, err
 			}
-			if v > uint64(end-c.at) {
+			if c.at > end || v > uint64(end-c.at) {
 				return nil, io.ErrUnexpectedEOF
 			}
 			n = int64(v)
 		default:
 			return nil, fmt.Errorf("field %d has the wire type %d", num, typ)
 		}
+		next, looked := inside[num]
 		switch {
 		case typ != protowire.BytesType:
 			out, err = c.copy(protowire.AppendVarint(out, tag), n, end)
-		case num != leave[0]:
+		case !looked:
 			out, err = c.copy(protowire.AppendVarint(protowire.AppendVarint(out, tag), uint64(n)), n, end)
-		case len(leave) == 1:
+		case next == nil:
 			err = c.skip(n)
 		default:
 			var inner []byte
-			inner, err = c.message(n, leave[1:])
+			inner, err = c.message(n, next)
 			out = protowire.AppendBytes(protowire.AppendVarint(out, tag), inner)
 		}
 		if err != nil {
@@ -107,6 +139,9 @@ func (c *cursor) varint() (uint64, error) {
 func (c *cursor) copy(out []byte, n, end int64) ([]byte, error) {
 	if n > end-c.at {
 		return nil, io.ErrUnexpectedEOF
+	}
+	if c.left -= n + 2; c.left < 0 {
+		return nil, errLarge
 	}
 	at := len(out)
 	out = slices.Grow(out, int(n))[:at+int(n)]

@@ -5,12 +5,14 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/tfbert/go/internal/testenv/bounded"
 	"github.com/tfbert/go/internal/tfproto"
 )
 
@@ -54,7 +56,7 @@ func TestSkeleton(t *testing.T) {
 
 // TestSkeletonLies: a length beyond the file is found before anything is made for it.
 func TestSkeletonLies(t *testing.T) {
-	for _, path := range [][]protowire.Number{{3}, {2}, {2, 2}, {2, 2, 1}, {2, 2, 1, 5}} {
+	for _, path := range [][]protowire.Number{{3}, {2}, {2, 2}, {2, 2, 1}, {2, 2, 1, 5}, {2, 2, 2, 1, 3, 5}, {2, 4}} {
 		data := protowire.AppendVarint(nil, 1<<50)
 		for i := len(path) - 1; i >= 0; i-- {
 			tag := protowire.AppendTag(nil, path[i], protowire.BytesType)
@@ -64,7 +66,94 @@ func TestSkeletonLies(t *testing.T) {
 				data = protowire.AppendBytes(tag, data)
 			}
 		}
-		_, err := skeletonOf(t, data)
-		assert.ErrorContains(t, err, "unexpected EOF", "%v", path)
+		bounded.Run(t, 0, 10*time.Second, func() {
+			_, err := skeletonOf(t, data)
+			assert.ErrorContains(t, err, "unexpected EOF", "%v", path)
+		})
 	}
+}
+
+// TestSkeletonHoles: a file of terabytes need not be on any disk. What it says is in it is not made
+// room for, but for what is left out, which takes none.
+func TestSkeletonHoles(t *testing.T) {
+	const huge = 8 << 40
+	for _, c := range []struct {
+		path []protowire.Number
+		want string
+	}{
+		{[]protowire.Number{3}, "larger than that of any BERT"},
+		{[]protowire.Number{2, 4}, "larger than that of any BERT"},
+		{[]protowire.Number{2, 2, 1, 2}, "larger than that of any BERT"},
+		{[]protowire.Number{2, 2, 1, 5}, ""},
+	} {
+		data, rest := []byte(nil), uint64(huge)
+		for _, num := range c.path {
+			data = protowire.AppendTag(data, num, protowire.BytesType)
+			rest -= uint64(protowire.SizeTag(num) + protowire.SizeVarint(rest))
+			data = protowire.AppendVarint(data, rest)
+		}
+		path := filepath.Join(t.TempDir(), GraphFile)
+		require.NoError(t, os.WriteFile(path, data, 0o666))
+		if err := os.Truncate(path, int64(len(data))+int64(rest)); err != nil {
+			t.Skip("no file of this size can be made here: ", err)
+		}
+		f, err := os.Open(path)
+		require.NoError(t, err)
+		defer f.Close()
+		bounded.Run(t, 0, 10*time.Second, func() {
+			_, err = skeleton(f)
+		})
+		if c.want == "" {
+			assert.NoError(t, err, "%v", c.path)
+		} else {
+			assert.ErrorContains(t, err, c.want, "%v", c.path)
+		}
+	}
+}
+
+// TestSkeletonLimits: many small things are no way around the limits.
+func TestSkeletonLimits(t *testing.T) {
+	below := func(content []byte, path ...protowire.Number) []byte {
+		for i := len(path) - 1; i >= 0; i-- {
+			content = protowire.AppendBytes(protowire.AppendTag(nil, path[i], protowire.BytesType), content)
+		}
+		return content
+	}
+	for name, data := range map[string][]byte{
+		"nodes":       below(bytes.Repeat([]byte{1<<3 | 2, 0}, maxNodes+1), 2, 2),
+		"functions":   below(bytes.Repeat([]byte{1<<3 | 2, 0}, maxNodes+1), 2, 2, 2),
+		"meta graphs": bytes.Repeat([]byte{2<<3 | 2, 0}, maxNodes+1),
+		"names":       below(bytes.Repeat(append([]byte{1<<3 | 2, 127}, make([]byte, 127)...), maxSkeleton>>7), 2, 2, 1),
+		"numbers":     bytes.Repeat([]byte{1 << 3, 1}, maxSkeleton/2+1),
+		"strings":     below(bytes.Repeat([]byte{4<<3 | 2, 0}, maxSkeleton/2+1), 2, 1),
+	} {
+		t.Run(name, func(t *testing.T) {
+			bounded.Run(t, 300<<20, 20*time.Second, func() {
+				_, err := skeletonOf(t, data)
+				assert.ErrorContains(t, err, "larger than that of any BERT")
+			})
+		})
+	}
+	// A gigabyte of attributes is nothing, wherever it is.
+	t.Run("attributes of functions", func(t *testing.T) {
+		node := append(below([]byte("Const"), 2), below(make([]byte, 40<<20), 5, 2)...)
+		data := below(append(below([]byte("f"), 1, 1), below(node, 3)...), 2, 2, 2, 1)
+		got, err := skeletonOf(t, data)
+		require.NoError(t, err)
+		assert.Less(t, len(got), 100)
+		read := &tfproto.SavedModel{}
+		require.NoError(t, proto.Unmarshal(got, read))
+		assert.Equal(t, map[string]int{"Const": 1}, metaGraph(read.MetaGraphs[0]).Ops)
+	})
+}
+
+// TestSkeletonOfADevice: what has no end is not read.
+func TestSkeletonOfADevice(t *testing.T) {
+	f, err := os.Open("/dev/zero")
+	if err != nil {
+		t.Skip("no /dev/zero here")
+	}
+	defer f.Close()
+	_, err = parseSavedModel(f)
+	assert.ErrorContains(t, err, "savedmodel: /dev/zero is damaged or no SavedModel: it is not a plain file")
 }

@@ -8,11 +8,13 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/tfbert/go/internal/testenv"
+	"github.com/tfbert/go/internal/testenv/bounded"
 	"github.com/tfbert/go/squad"
 )
 
@@ -167,7 +169,9 @@ func FuzzReadDataset(f *testing.F) {
 	}
 	f.Add([]byte(qas(`{"id": 1, "question": "Why?", "answers": [{"text": "x", "answer_start": 0}]}`)))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		d, err := squad.ReadDataset(bytes.NewReader(text))
+		var d *squad.Dataset
+		var err error
+		bounded.Run(t, 100*len(text), 10*time.Second, func() { d, err = squad.ReadDataset(bytes.NewReader(text)) })
 		if err != nil {
 			require.Nil(t, d)
 			return

@@ -24,8 +24,16 @@ func newJSONSource(r io.Reader) jsonSource {
 	in := bufio.NewReader(r)
 	lines := &lineCounter{r: in}
 	// Python keeps the last value of a repeated key; so do the readers built on this one.
-	return jsonSource{in, lines, jsontext.NewDecoder(lines, jsontext.AllowDuplicateNames(true))}
+	dec := jsontext.NewDecoder(lines, jsontext.AllowDuplicateNames(true))
+	lines.used = dec.InputOffset
+	return jsonSource{in, lines, dec}
 }
+
+// maxToken bounds what the decoder keeps in memory at once: a string, a number or the white space
+// before one. The longest of SQuAD is a passage of 25 KB.
+const maxToken = 64 << 20
+
+var errToken = fmt.Errorf("a string or number is longer than %d MiB", maxToken>>20)
 
 // begin checks the first bytes: what Python and we refuse, but with a reason.
 func (s *jsonSource) begin() error {
@@ -134,7 +142,7 @@ func (s *jsonSource) int(what string, dst *int) error {
 	}
 	n, err := t.Int()
 	if err != nil {
-		return fmt.Errorf("%s is %s, want a whole number", what, t)
+		return fmt.Errorf("%s is %s, want a whole number", what, brief(t.String()))
 	}
 	*dst = int(n)
 	return nil
@@ -149,7 +157,7 @@ func (s *jsonSource) float(what string, dst *float64) error {
 		return err
 	}
 	if *dst, err = strconv.ParseFloat(string(v), 64); err != nil {
-		return fmt.Errorf("%s is %s, which is out of range", what, v)
+		return fmt.Errorf("%s is %s, which is out of range", what, brief(string(v)))
 	}
 	return nil
 }
@@ -216,14 +224,34 @@ func (s *jsonSource) locate(err error) error {
 	return fmt.Errorf("%w (line %d, byte %d)", err, line, offset)
 }
 
-// A lineCounter counts the line feeds read through it.
+// A lineCounter counts the line feeds read through it, and reads on only where what came before has
+// been used, but for a token.
 type lineCounter struct {
-	r io.Reader
-	n int
+	r    io.Reader
+	n    int
+	read int64
+	used func() int64
 }
 
 func (c *lineCounter) Read(p []byte) (int, error) {
-	n, err := c.r.Read(p)
+	left := maxToken - (c.read - c.used())
+	if left <= 0 {
+		return 0, errToken
+	}
+	n, err := c.r.Read(p[:min(int64(len(p)), left)])
 	c.n += bytes.Count(p[:n], []byte("\n"))
+	c.read += int64(n)
 	return n, err
 }
+
+// brief cuts what an error repeats of a file, which may be of any length.
+func brief(text string) string {
+	const most = 100
+	if len(text) > most {
+		return text[:most] + "…"
+	}
+	return text
+}
+
+// quoted quotes a name of a file for an error.
+func quoted(name string) string { return strconv.Quote(brief(name)) }

@@ -3,7 +3,6 @@ package squad
 import (
 	"fmt"
 	"io"
-	"strconv"
 )
 
 // ReadAnswers reads predictions.json: the answer to each question by its id. Of a repeated id the
@@ -13,7 +12,7 @@ func ReadAnswers(r io.Reader) (map[string]string, error) {
 	s := newJSONSource(r)
 	err := s.document(func(id string) error {
 		var answer string
-		err := s.string("the answer to question "+strconv.Quote(id), &answer)
+		err := s.string("the answer to question "+quoted(id), &answer)
 		answers[id] = answer
 		return err
 	})
@@ -36,7 +35,7 @@ func ReadNAProbs(r io.Reader) ([]NAProb, error) {
 	s := newJSONSource(r)
 	probs, err := members(&s, func(id string) (NAProb, error) {
 		p := NAProb{ID: id}
-		return p, s.float("the value of question "+strconv.Quote(id), &p.Prob)
+		return p, s.float("the value of question "+quoted(id), &p.Prob)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("squad: read no-answer odds: %w", err)
@@ -56,7 +55,7 @@ func ReadNBest(r io.Reader) ([]NBest, error) {
 	s := newJSONSource(r)
 	lists, err := members(&s, func(id string) (NBest, error) {
 		list := NBest{ID: id}
-		what := "the n-best list of question " + strconv.Quote(id)
+		what := "the n-best list of question " + quoted(id)
 		err := s.array(what, func(i int) error {
 			c := Candidate{Window: -1, StartWord: -1, EndWord: -1}
 			what := fmt.Sprintf("entry %d of %s", i, what)

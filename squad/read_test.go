@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/tfbert/go/internal/testenv/bounded"
 	"github.com/tfbert/go/squad"
 )
 
@@ -85,7 +87,9 @@ func FuzzReadAnswers(f *testing.F) {
 	f.Add([]byte(`{"a": "x", "\u00e9": "\ud83d\ude00"}`))
 	f.Add([]byte(`{"a": 1}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		answers, err := squad.ReadAnswers(bytes.NewReader(text))
+		var answers map[string]string
+		var err error
+		bounded.Run(t, 100*len(text), 10*time.Second, func() { answers, err = squad.ReadAnswers(bytes.NewReader(text)) })
 		require.Equal(t, err == nil, answers != nil)
 		for id, answer := range answers {
 			var b bytes.Buffer
@@ -100,7 +104,9 @@ func FuzzReadAnswers(f *testing.F) {
 func FuzzReadNAProbs(f *testing.F) {
 	f.Add([]byte(`{"a": 1, "b": -2.5e-3}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		probs, err := squad.ReadNAProbs(bytes.NewReader(text))
+		var probs []squad.NAProb
+		var err error
+		bounded.Run(t, 100*len(text), 10*time.Second, func() { probs, err = squad.ReadNAProbs(bytes.NewReader(text)) })
 		if err != nil {
 			require.Nil(t, probs)
 			return
@@ -109,6 +115,25 @@ func FuzzReadNAProbs(f *testing.F) {
 		for _, p := range probs {
 			require.False(t, ids[p.ID])
 			ids[p.ID] = true
+		}
+	})
+}
+
+func FuzzReadNBest(f *testing.F) {
+	f.Add([]byte(`{"a": [{"text": "x", "probability": 0.5, "start_logit": -2e-7, "end_logit": 1}, {}], "b": []}`))
+	f.Add([]byte(`{"a": [{"other": [1]}]}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		var lists []squad.NBest
+		var err error
+		bounded.Run(t, 200*len(text), 10*time.Second, func() { lists, err = squad.ReadNBest(bytes.NewReader(text)) })
+		if err != nil {
+			require.Nil(t, lists)
+			return
+		}
+		ids := make(map[string]bool)
+		for _, l := range lists {
+			require.False(t, ids[l.ID])
+			ids[l.ID] = true
 		}
 	})
 }

@@ -38,13 +38,13 @@ func (p place) String() string {
 		in = append(in, fmt.Sprintf("article %d", p.article))
 	}
 	if p.title != "" {
-		in[0] += fmt.Sprintf(" (%q)", p.title)
+		in[0] += " (" + quoted(p.title) + ")"
 	}
 	if p.paragraph > 0 {
 		in = append(in, fmt.Sprintf("paragraph %d", p.paragraph))
 	}
 	if p.id != "" {
-		in = append(in, fmt.Sprintf("question %q", p.id))
+		in = append(in, "question "+quoted(p.id))
 	} else if p.question > 0 {
 		in = append(in, fmt.Sprintf("question %d", p.question))
 	}
@@ -151,8 +151,8 @@ func (s *scanner) readParagraph(i int) error {
 	}
 	for _, q := range p.QAs {
 		if !s.ids.add(q.ID) {
-			return fmt.Errorf("the question id %q appears twice: give every question an id of its own, "+
-				"or answers would be lost", q.ID)
+			return fmt.Errorf("the question id %s appears twice: give every question an id of its own, "+
+				"or answers would be lost", quoted(q.ID))
 		}
 	}
 	s.place.paragraph = 0
@@ -243,7 +243,7 @@ func (s *scanner) id(dst *string) error {
 		return err
 	}
 	if bytes.ContainsAny(v, ".eE") {
-		return fmt.Errorf(`"id" is %s, want %s`, v, want)
+		return fmt.Errorf(`"id" is %s, want %s`, brief(string(v)), want)
 	}
 	*dst = string(v)
 	if *dst == "-0" {

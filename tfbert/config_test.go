@@ -5,10 +5,12 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/tfbert/go/internal/testenv/bounded"
 	"github.com/tfbert/go/tfbert"
 )
 
@@ -74,7 +76,9 @@ func FuzzReadConfig(f *testing.F) {
 	f.Add(`{"vocab_size": 1e3, "hidden_size": null}`)
 	f.Add(`{"vocab_size": 20, "hidden_size": 8, "num_attention_heads": 3}`)
 	f.Fuzz(func(t *testing.T, text string) {
-		c, err := tfbert.ReadConfig(strings.NewReader(text))
+		var c *tfbert.Config
+		var err error
+		bounded.Run(t, 100*len(text), 10*time.Second, func() { c, err = tfbert.ReadConfig(strings.NewReader(text)) })
 		if err != nil {
 			require.Nil(t, c)
 			return

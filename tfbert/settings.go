@@ -45,9 +45,16 @@ func writeSettings(path string, s Settings) error {
 func ReadSettings(dir string) (Settings, error) {
 	path := filepath.Join(dir, savedmodel.ExtraAssetsDir, settingsFile)
 	s := Settings{DoLowerCase: true}
-	b, err := os.ReadFile(path)
+	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return s, nil
+	}
+	if err == nil && (!info.Mode().IsRegular() || info.Size() > maxConfigFile) {
+		err = errors.New("not what an export writes")
+	}
+	var b []byte
+	if err == nil {
+		b, err = os.ReadFile(path)
 	}
 	if err == nil {
 		err = json.Unmarshal(b, &s)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -84,11 +85,17 @@ func (s *source) beside(name, named, flag string) (string, error) {
 		return named, nil
 	}
 	path := filepath.Join(filepath.Dir(s.prefix), name)
-	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+	switch info, err := os.Stat(path); {
+	case errors.Is(err, fs.ErrNotExist):
 		return "", fmt.Errorf("tfbert: the checkpoint %s has no %s beside it: name one with --%s", s.name, name, flag)
+	case err == nil && !info.Mode().IsRegular():
+		return "", fmt.Errorf("tfbert: %s is not a plain file: name another with --%s", path, flag)
 	}
 	return path, nil
 }
+
+// maxConfigFile is more than a bert_config.json has.
+const maxConfigFile = 1 << 20
 
 func readConfigFile(path string) (*Config, error) {
 	f, err := os.Open(path)
@@ -96,7 +103,11 @@ func readConfigFile(path string) (*Config, error) {
 		return nil, fmt.Errorf("tfbert: no BERT configuration: %w; name one with --bert_config_file", err)
 	}
 	defer f.Close()
-	c, err := ReadConfig(f)
+	head := &io.LimitedReader{R: f, N: maxConfigFile}
+	c, err := ReadConfig(head)
+	if err != nil && head.N == 0 {
+		err = fmt.Errorf("tfbert: config: not a bert_config.json: it is longer than %d bytes", maxConfigFile)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
@@ -129,6 +140,11 @@ func checkVocabSize(path string, v *wordpiece.Vocab, c *Config) error {
 // checkWeights says which variables the configuration asks for are missing or of another shape or
 // type, and which layers it does not ask for.
 func (s *source) checkWeights() error {
+	// Each layer has more than one, so that what a configuration claims is not listed at length.
+	if layers, have := s.config.NumHiddenLayers, len(s.Variables()); layers > have {
+		return fmt.Errorf("tfbert: the checkpoint %s does not fit %s (name the right configuration with --bert_config_file): it has %d variables, too few for %d layers",
+			s.name, s.configPath, have, layers)
+	}
 	var wrong []string
 	known := map[string]bool{}
 	for _, w := range s.config.weights() {

@@ -10,48 +10,103 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"unicode"
+)
+
+// What a zip may unpack to, so that a small one does not fill the disk. Trained weights hardly shrink;
+// only what is all zeros shrinks to a thousandth.
+const (
+	maxMembers = 4096
+	maxGrowth  = 64       // times the size of the zip
+	minUnpack  = 64 << 20 // bytes that a zip of any size may unpack to
 )
 
 // unpack takes a checkpoint's files out of a zip into a new folder, whatever folder they are in
-// there.
+// there. It refuses a zip that would write anywhere else or that unpacks to more than it should.
 func unpack(ctx context.Context, file, dir string) error {
-	z, err := zip.OpenReader(file)
+	f, err := os.Open(file)
 	if err != nil {
 		return err
 	}
-	defer z.Close()
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	z, err := zip.NewReader(f, info.Size())
+	if err != nil {
+		return err
+	}
+	members, err := checkpointMembers(z.File, info.Size())
+	if err != nil {
+		return err
+	}
 	if err := os.Mkdir(dir, 0o777); err != nil {
 		return err
 	}
-	found := false
-	for _, f := range z.File {
-		name := path.Base(f.Name)
-		if f.FileInfo().IsDir() || !wanted(name) {
-			continue
-		}
-		if err := unpackFile(ctx, f, filepath.Join(dir, name)); err != nil {
-			return fmt.Errorf("%s: %w", f.Name, err)
-		}
-		found = found || strings.HasSuffix(name, ".index")
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
 	}
-	if !found {
-		return errors.New("no checkpoint in this zip: it has no *.index file")
+	defer root.Close()
+	for _, m := range members {
+		if err := unpackFile(ctx, m, root); err != nil {
+			return fmt.Errorf("%s: %w", m.Name, err)
+		}
 	}
 	return nil
 }
+
+// checkpointMembers finds the files of a checkpoint in a zip of a size.
+func checkpointMembers(files []*zip.File, size int64) (members []*zip.File, err error) {
+	most := max(minUnpack, uint64(size)*maxGrowth)
+	left, found := most, false
+	for _, f := range files {
+		path := slashed(f.Name)
+		if !filepath.IsLocal(filepath.FromSlash(path)) || strings.ContainsFunc(path, unicode.IsControl) {
+			return nil, fmt.Errorf("member %q would land outside its folder: refused", f.Name)
+		}
+		if f.FileInfo().IsDir() || !wanted(memberName(f)) {
+			continue
+		}
+		switch {
+		case !f.Mode().IsRegular():
+			return nil, fmt.Errorf("%s: is no plain file (%v): refused", f.Name, f.Mode())
+		case len(members) == maxMembers:
+			return nil, fmt.Errorf("more than %d files of checkpoints in this zip: refused", maxMembers)
+		case f.UncompressedSize64 > left:
+			return nil, fmt.Errorf("%s: this zip of %d bytes unpacks to more than %d, which no checkpoint does: unpack it yourself if it is right", f.Name, size, most)
+		}
+		left -= f.UncompressedSize64
+		members = append(members, f)
+		found = found || strings.HasSuffix(memberName(f), ".index")
+	}
+	if !found {
+		return nil, errors.New("no checkpoint in this zip: it has no *.index file")
+	}
+	return members, nil
+}
+
+// slashed is a member's path, for which some archivers use backslashes.
+func slashed(name string) string { return strings.ReplaceAll(name, `\`, "/") }
+
+// memberName gives the name of a member without the folders it is in.
+func memberName(f *zip.File) string { return path.Base(slashed(f.Name)) }
 
 func wanted(name string) bool {
 	return name == configFile || name == vocabFile || name == "checkpoint" ||
 		strings.HasSuffix(name, ".index") || strings.Contains(name, ".data-")
 }
 
-func unpackFile(ctx context.Context, f *zip.File, to string) error {
+// unpackFile writes a member into root. What inflates beyond the size that the member declares is an
+// error of the reader's.
+func unpackFile(ctx context.Context, f *zip.File, root *os.Root) error {
 	r, err := f.Open()
 	if err != nil {
 		return err
 	}
 	defer r.Close()
-	w, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	w, err := root.OpenFile(memberName(f), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 	if err != nil {
 		return err
 	}

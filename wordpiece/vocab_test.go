@@ -3,12 +3,17 @@ package wordpiece
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/tfbert/go/internal/testenv/bounded"
 )
 
 func TestReadVocab(t *testing.T) {
@@ -79,12 +84,42 @@ func TestReadVocabErrors(t *testing.T) {
 	}
 	t.Run("too large", func(t *testing.T) {
 		_, err := ReadVocab(bytes.NewReader(make([]byte, maxVocab+1)))
-		assert.ErrorContains(t, err, "more than 64 MiB")
+		assert.ErrorContains(t, err, "more than 16 MiB")
 	})
 	t.Run("unreadable", func(t *testing.T) {
 		_, err := ReadVocab(iotest.ErrReader(broken))
 		assert.ErrorIs(t, err, broken)
 	})
+}
+
+// The worst of files take a bounded time and memory: deep, wide, dense, and sparse.
+func TestHostileVocab(t *testing.T) {
+	const size = 1 << 20
+	lines := func(line func(i int) string) string {
+		var b strings.Builder
+		for i := 0; b.Len() < size; i++ {
+			b.WriteString(line(i))
+		}
+		return b.String()
+	}
+	seed := rand.New(rand.NewPCG(1, 2))
+	for name, text := range map[string]string{
+		"one line":      strings.Repeat("a", size),
+		"blank lines":   strings.Repeat("\n", size),
+		"one piece":     strings.Repeat("a\n", size/2),
+		"numbers":       lines(func(i int) string { return fmt.Sprintln(i) }),
+		"distant pairs": lines(func(i int) string { return fmt.Sprintf("%x\x01\n%[1]x\U0010ffff\n", i) }),
+		"random":        lines(func(int) string { return fmt.Sprintf("%c%c\n", 32+seed.IntN(0xd000), 32+seed.IntN(0xd000)) }),
+		// All cells are taken when the nodes of many children look for a place.
+		"dense": strings.Repeat("!", size) + "\n" + lines(func(i int) string { return fmt.Sprintf("~%c%c\n", rune(i/90), rune(i%90)*rune(1+i/90%40)) }),
+	} {
+		t.Run(name, func(t *testing.T) {
+			bounded.Run(t, 150*len(text), 20*time.Second, func() {
+				_, err := ReadVocab(strings.NewReader("[UNK]\n" + text))
+				assert.NoError(t, err)
+			})
+		})
+	}
 }
 
 func FuzzReadVocab(f *testing.F) {
@@ -95,7 +130,9 @@ func FuzzReadVocab(f *testing.F) {
 		if anyLine {
 			profile = NVIDIA2006
 		}
-		v, err := profile.ReadVocab(strings.NewReader(text))
+		var v *Vocab
+		var err error
+		bounded.Run(t, 1000*len(text), 10*time.Second, func() { v, err = profile.ReadVocab(strings.NewReader(text)) })
 		if err != nil {
 			return
 		}

@@ -124,13 +124,12 @@ type Reader struct {
 	DType string
 	Shape []int
 	r     *bufio.Reader
-	buf   []byte
 }
 
 var headerPattern = regexp.MustCompile(
 	`^\{\s*'descr':\s*'([^']*)',\s*'fortran_order':\s*(True|False),\s*'shape':\s*\(([0-9, ]*)\),?\s*\}\s*$`)
 
-// NewReader reads the header.
+// NewReader reads the header. What that claims is not to be believed: an array ends where its file does.
 func NewReader(r io.Reader) (*Reader, error) {
 	br := bufio.NewReaderSize(r, 1<<16)
 	var prefix [10]byte
@@ -146,39 +145,53 @@ func NewReader(r io.Reader) (*Reader, error) {
 	}
 	m := headerPattern.FindSubmatch(text)
 	if m == nil {
-		return nil, fmt.Errorf("npy: cannot read the header %q", text)
+		return nil, fmt.Errorf("npy: cannot read the header %.200q", text)
 	}
 	if string(m[2]) == "True" {
 		return nil, errors.New("npy: the array is in Fortran order; save numpy.ascontiguousarray of it")
 	}
 	a := &Reader{DType: string(m[1]), r: br}
+	size := int64(4) // bytes of the array
 	for field := range strings.SplitSeq(string(m[3]), ",") {
 		if field = strings.TrimSpace(field); field == "" {
 			continue
 		}
 		n, err := strconv.Atoi(field)
-		if err != nil {
-			return nil, fmt.Errorf("npy: cannot read the shape (%s)", m[3])
+		if err != nil || len(a.Shape) == maxRank {
+			return nil, fmt.Errorf("npy: cannot read the shape (%.100s)", m[3])
 		}
+		if n > 0 && size > math.MaxInt64/int64(n) {
+			return nil, fmt.Errorf("npy: no file can hold an array of the shape (%.100s)", m[3])
+		}
+		size *= int64(max(1, n))
 		a.Shape = append(a.Shape, n)
 	}
 	return a, nil
 }
 
-// ReadFloat32s fills values with the next elements.
+// maxRank is NumPy's own.
+const maxRank = 64
+
+// ReadFloat32s fills values with the next elements. It allocates nothing: what the header claims costs
+// what the caller makes of it.
 func (a *Reader) ReadFloat32s(values []float32) error {
 	if a.DType != Float32 {
 		return fmt.Errorf("npy: the array holds %s, not float32 (%s)", a.DType, Float32)
 	}
-	if need := 4 * len(values); cap(a.buf) < need {
-		a.buf = make([]byte, need)
-	}
-	buf := a.buf[:4*len(values)]
-	if _, err := io.ReadFull(a.r, buf); err != nil {
-		return fmt.Errorf("npy: the file is cut short: %w", err)
-	}
-	for i := range values {
-		values[i] = math.Float32frombits(binary.LittleEndian.Uint32(buf[4*i:]))
+	for len(values) > 0 {
+		buf, err := a.r.Peek(min(4*len(values), a.r.Size()))
+		if err != nil {
+			if len(buf) > 0 {
+				err = io.ErrUnexpectedEOF
+			}
+			return fmt.Errorf("npy: the file is cut short: %w", err)
+		}
+		n := len(buf) / 4
+		for i := range values[:n] {
+			values[i] = math.Float32frombits(binary.LittleEndian.Uint32(buf[4*i:]))
+		}
+		_, _ = a.r.Discard(4 * n) // which are in the buffer
+		values = values[n:]
 	}
 	return nil
 }

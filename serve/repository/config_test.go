@@ -4,11 +4,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	pb "github.com/tfbert/go/internal/serveproto"
+	"github.com/tfbert/go/internal/testenv/bounded"
 	"github.com/tfbert/go/serve/batch"
 )
 
@@ -204,7 +206,9 @@ func FuzzParseConfig(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		c, err := parseConfig([]byte(text))
+		var c *pb.ModelConfig
+		var err error
+		bounded.Run(t, 400*len(text), 10*time.Second, func() { c, err = parseConfig([]byte(text)) })
 		if err != nil {
 			assert.NotContains(t, err.Error(), "\n")
 			return
@@ -214,12 +218,16 @@ func FuzzParseConfig(f *testing.F) {
 			assert.False(t, strings.Contains(n, "/"))
 		}
 		choose(c, []int64{1, 2, 3})
-		options := batch.Options{}
-		if full, err := complete(c, "bert", fixed(), &options); err == nil {
-			for _, in := range full.GetInput() {
-				Shape(full, in.GetDims())
+		bounded.Run(t, 400*len(text), 10*time.Second, func() {
+			options := batch.Options{}
+			if full, err := complete(c, "bert", fixed(), &options); err == nil {
+				for _, in := range full.GetInput() {
+					Shape(full, in.GetDims())
+				}
+				if b, err := batch.New(nothing{}, options); err == nil {
+					b.Close()
+				}
 			}
-			_, _ = batch.New(nothing{}, options)
-		}
+		})
 	})
 }

@@ -3,6 +3,7 @@ package repository
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -31,7 +32,9 @@ func OpenModel(name string, version int64, dir string, opts Options) (*Repositor
 	return newRepository(&single{Source{Name: name, Version: version, Dir: dir}}, opts)
 }
 
-// OpenDir makes a repository of a folder of models in Triton's layout.
+// OpenDir makes a repository of a folder of models in Triton's layout. A link that is made there, to a
+// model, a version or a file, is followed: it is the will of who made it. No name in a request or in a
+// file leads out of the folder.
 func OpenDir(root string, opts Options) (*Repository, error) {
 	if _, err := os.ReadDir(root); err != nil {
 		return nil, err
@@ -109,7 +112,7 @@ func (t tree) print(name string) (string, error) { return print(filepath.Join(st
 func (t tree) sources(name string) (*pb.ModelConfig, []Source, error) {
 	dir := filepath.Join(string(t), name)
 	path := filepath.Join(dir, configFile)
-	text, err := os.ReadFile(path)
+	text, err := readConfig(path)
 	var config *pb.ModelConfig
 	switch {
 	case err == nil:
@@ -141,7 +144,30 @@ func (t tree) sources(name string) (*pb.ModelConfig, []Source, error) {
 	return config, sources, nil
 }
 
-// versions lists the versions of a model, ascending.
+// maxConfig is more than a config.pbtxt has.
+const maxConfig = 1 << 20
+
+// readConfig reads a config.pbtxt. To wait for a pipe or to read a device would have no end.
+func readConfig(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s is not a plain file", path)
+	case info.Size() > maxConfig:
+		return nil, fmt.Errorf("%s: %d bytes is too large for a model configuration", path, info.Size())
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxConfig))
+}
+
+// versions lists the versions of a model, ascending. As for Triton, a number that begins with a zero
+// is none: each version has one name.
 func (t tree) versions(dir string) ([]int64, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -150,7 +176,10 @@ func (t tree) versions(dir string) ([]int64, error) {
 	var versions []int64
 	for _, e := range entries {
 		v, err := strconv.ParseInt(e.Name(), 10, 64)
-		if info, statErr := os.Stat(filepath.Join(dir, e.Name())); err == nil && v > 0 && statErr == nil && info.IsDir() {
+		if err != nil || v <= 0 || strconv.FormatInt(v, 10) != e.Name() {
+			continue
+		}
+		if info, err := os.Stat(filepath.Join(dir, e.Name())); err == nil && info.IsDir() {
 			versions = append(versions, v)
 		}
 	}

@@ -1,0 +1,169 @@
+package tfbert_test
+
+import (
+	"archive/zip"
+	"bytes"
+	"compress/flate"
+	"encoding/binary"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tfbert/go/internal/testenv/bounded"
+	"github.com/tfbert/go/tfbert"
+)
+
+// A member of a zip that no archiver makes.
+type member struct {
+	name     string
+	mode     fs.FileMode
+	body     string
+	declared uint64 // as its size; 0 for the right one
+}
+
+// zipOf makes a zip. The members' sizes are what they declare.
+func zipOf(t testing.TB, members ...member) []byte {
+	t.Helper()
+	var buf bytes.Buffer
+	z := zip.NewWriter(&buf)
+	for _, m := range members {
+		var packed bytes.Buffer
+		w, err := flate.NewWriter(&packed, flate.BestCompression)
+		require.NoError(t, err)
+		_, err = w.Write([]byte(m.body))
+		require.NoError(t, err)
+		require.NoError(t, w.Close())
+		h := &zip.FileHeader{Name: m.name, Method: zip.Deflate, CompressedSize64: uint64(packed.Len()), UncompressedSize64: max(m.declared, uint64(len(m.body)))}
+		if m.declared != 0 {
+			h.UncompressedSize64 = m.declared
+		}
+		h.SetMode(max(m.mode, 0o644))
+		raw, err := z.CreateRaw(h)
+		require.NoError(t, err)
+		_, err = raw.Write(packed.Bytes())
+		require.NoError(t, err)
+	}
+	require.NoError(t, z.Close())
+	return buf.Bytes()
+}
+
+// A zip writes nothing but its checkpoint's files, in the folder that is made for it, and no more
+// than it says at the sizes that zips have.
+func TestHostileZip(t *testing.T) {
+	index := member{name: "model.ckpt.index", body: "x"}
+	var many []member
+	for i := range 5000 {
+		many = append(many, member{name: fmt.Sprint(i, ".index")})
+	}
+	for _, c := range []struct {
+		name string
+		zip  []byte
+		want string
+	}{
+		{"path upwards", zipOf(t, index, member{name: "../model.ckpt.data-00000-of-00001"}), `member "../model.ckpt.data-00000-of-00001" would land outside its folder: refused`},
+		{"path upwards inside", zipOf(t, member{name: "a/../../model.ckpt.index"}), "would land outside"},
+		{"path upwards of what is not unpacked", zipOf(t, index, member{name: "../../.bashrc"}), "would land outside"},
+		{"absolute path", zipOf(t, member{name: "/etc/model.ckpt.index"}), "would land outside"},
+		{"line feed", zipOf(t, member{name: "model\n.index"}), `member "model\n.index" would land outside`},
+		{"backslashes", zipOf(t, member{name: `..\model.ckpt.index`}), "would land outside"},
+		{"link", zipOf(t, index, member{name: "vocab.txt", mode: fs.ModeSymlink | 0o777, body: "/etc/passwd"}), "vocab.txt: is no plain file"},
+		{"device", zipOf(t, index, member{name: "vocab.txt", mode: fs.ModeDevice | 0o666}), "vocab.txt: is no plain file"},
+		{"pipe", zipOf(t, member{name: "model.ckpt.index", mode: fs.ModeNamedPipe | 0o666}), "is no plain file"},
+		{"member twice", zipOf(t, index, index), "file exists"},
+		{"member twice, in folders", zipOf(t, member{name: "a/model.ckpt.index"}, member{name: `b\model.ckpt.index`}), "file exists"},
+		{"many members", zipOf(t, many...), "more than 4096 files of checkpoints"},
+		{"bomb", zipOf(t, index, member{name: "model.ckpt.data-00000-of-00001", body: strings.Repeat("\x00", 80<<20)}),
+			"bytes unpacks to more than 67108864, which no checkpoint does"},
+		{"bomb of many", zipOf(t, index, member{name: "a.data-00000-of-00001", body: strings.Repeat("\x00", 40<<20)}, member{name: "b.data-00000-of-00001", body: strings.Repeat("\x00", 40<<20)}),
+			"b.data-00000-of-00001: this zip of "},
+		{"claim of exabytes", zipOf(t, index, member{name: "model.ckpt.data-00000-of-00001", declared: 1<<64 - 1}), "unpacks to more than"},
+		{"claims that wrap around", zipOf(t, member{name: "a.index", body: "x"}, member{name: "a.data-0", declared: 1<<64 - 2}, member{name: "b.data-0", declared: 3}), "unpacks to more than"},
+		{"more than it declares", zipOf(t, index, member{name: "model.ckpt.data-00000-of-00001", body: strings.Repeat("\x00", 8<<20), declared: 10}), "zip: not a valid zip file"},
+		{"less than it declares", zipOf(t, index, member{name: "model.ckpt.data-00000-of-00001", body: "x", declared: 10}), "unexpected EOF"},
+		{"only a suffix", zipOf(t, member{name: ".index", body: "x"}), "no checkpoint in this folder"},
+		{"claim of members", claimMembers(zipOf(t, index)), "zip"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "model.zip")
+			require.NoError(t, os.WriteFile(path, c.zip, 0o666))
+			bounded.Run(t, 100*len(c.zip), 30*time.Second, func() { checkNothingLeft(t, t.Context(), path, nil, c.want) })
+			assert.Equal(t, []string{"model.zip"}, names(t, filepath.Dir(path)))
+		})
+	}
+}
+
+// claimMembers makes the end of a zip claim all the members that there can be.
+func claimMembers(z []byte) []byte {
+	z = bytes.Clone(z)
+	end := z[len(z)-22:]
+	binary.LittleEndian.PutUint16(end[8:], 0xffff)
+	binary.LittleEndian.PutUint16(end[10:], 0xffff)
+	return z
+}
+
+// A checkpoint's configuration may claim sizes that no memory holds, and its files need have no end.
+func TestHostileCheckpoint(t *testing.T) {
+	config := func(text string) func(t *testing.T, dir string) {
+		return func(t *testing.T, dir string) { writeFile(t, text, dir, "bert_config.json") }
+	}
+	hole := func(name string) func(t *testing.T, dir string) {
+		return func(t *testing.T, dir string) {
+			if err := os.Truncate(filepath.Join(dir, name), 8<<40); err != nil {
+				t.Skip("no file of this size can be made here: ", err)
+			}
+		}
+	}
+	device := func(name string) func(t *testing.T, dir string) {
+		return func(t *testing.T, dir string) {
+			if _, err := os.Stat("/dev/zero"); err != nil {
+				t.Skip("no /dev/zero here")
+			}
+			require.NoError(t, os.Remove(filepath.Join(dir, name)))
+			require.NoError(t, os.Symlink("/dev/zero", filepath.Join(dir, name)))
+		}
+	}
+	for _, c := range []struct {
+		name  string
+		spoil func(t *testing.T, dir string)
+		want  string
+	}{
+		{"a million layers", config(`{"vocab_size": 20, "hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1048576}`), "variables, too few for 1048576 layers"},
+		{"a wide layer", config(`{"vocab_size": 20, "hidden_size": 1048576, "num_attention_heads": 2, "intermediate_size": 1048576}`), "does not fit"},
+		{"deep JSON", config(strings.Repeat("[", 1<<20)), "not a bert_config.json"},
+		{"long JSON", config(`{"vocab_size": 20, "x": "` + strings.Repeat("x", 2<<20) + `"}`), "not a bert_config.json: it is longer than 1048576 bytes"},
+		{"configuration of 8 TiB", hole("bert_config.json"), "not a bert_config.json: it is longer than 1048576 bytes"},
+		{"vocabulary of 8 TiB", hole("vocab.txt"), "vocab.txt: wordpiece: read vocabulary: more than 16 MiB"},
+		{"endless configuration", device("bert_config.json"), "bert_config.json is not a plain file: name another with --bert_config_file"},
+		{"endless vocabulary", device("vocab.txt"), "vocab.txt is not a plain file: name another with --vocab_file"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := newToy("gelu").write(t, "model.ckpt")
+			c.spoil(t, dir)
+			bounded.Run(t, 128<<20, 20*time.Second, func() { checkNothingLeft(t, t.Context(), dir, nil, c.want) })
+		})
+	}
+}
+
+// What a zip holds is unpacked into its folder or refused, and nothing stays of it.
+func FuzzUnpack(f *testing.F) {
+	f.Add(zipOf(f, member{name: "model.ckpt.index", body: "x"}, member{name: "a/checkpoint", body: `model_checkpoint_path: "../x"`}))
+	f.Add(zipOf(f, member{name: "../vocab.txt", body: "[UNK]"}))
+	f.Add(zipOf(f, member{name: "x.index", mode: fs.ModeSymlink, body: "/etc/passwd"}, member{name: "y.data-00000-of-00001", declared: 1 << 40}))
+	dir := f.TempDir()
+	path := filepath.Join(dir, "model.zip")
+	f.Fuzz(func(t *testing.T, data []byte) {
+		require.NoError(t, os.WriteFile(path, data, 0o666))
+		bounded.Run(t, 2000*len(data), 30*time.Second, func() {
+			_, err := tfbert.Export(t.Context(), path, filepath.Join(dir, "model"), nil)
+			require.Error(t, err)
+		})
+		require.Equal(t, []string{"model.zip"}, names(t, dir))
+	})
+}
