@@ -13,6 +13,13 @@
 //	...
 //	y, err := f.Run(ctx, x)
 //
-// [Inspect] reads a directory without TensorFlow; everything else loads the library by [tf.Load].
+// [Inspect] and [Ops] read a directory without TensorFlow; everything else loads the library by
+// [tf.Load].
+//
+// A SavedModel is a program, which can read and write files and more. Look at what [Ops] lists before
+// you load one from someone you do not trust, and refuse what you do not expect:
+//
+//	m, err := savedmodel.Load(dir, &savedmodel.Options{AllowOps: savedmodel.OpPolicy{Standard: true}})
+//
 // A [Model] and its [Func] values may be used from many goroutines at once.
 package savedmodel

@@ -115,13 +115,14 @@ func Inspect(dir string) (*Info, error) {
 	return info, nil
 }
 
-// MetaGraph finds the meta graph with exactly the given tags.
+// MetaGraph finds the first meta graph with exactly the given tags, which is the one that TensorFlow
+// loads.
 func (i *Info) MetaGraph(tags []string) (*MetaGraph, error) {
-	want := slices.Sorted(slices.Values(tags))
+	want := set(tags) // as TensorFlow compares them
 	var have []string
 	for n := range i.MetaGraphs {
 		m := &i.MetaGraphs[n]
-		if slices.Equal(slices.Sorted(slices.Values(m.Tags)), want) {
+		if maps.Equal(set(m.Tags), want) {
 			return m, nil
 		}
 		have = append(have, "{"+strings.Join(m.Tags, ",")+"}")

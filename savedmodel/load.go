@@ -14,6 +14,9 @@ import (
 type Options struct {
 	Tags   []string // nil for {"serve"}
 	Config Config
+	// AllowOps says which operations the model may hold. It is looked at before TensorFlow sees the
+	// model.
+	AllowOps OpPolicy
 }
 
 // Model is a loaded SavedModel: a session whose variables are restored, and its signatures.
@@ -42,6 +45,9 @@ func Load(dir string, opts *Options) (*Model, error) {
 		return nil, err
 	}
 	if err := checkVariables(dir, meta); err != nil {
+		return nil, err
+	}
+	if err := opts.AllowOps.check(dir, tags); err != nil {
 		return nil, err
 	}
 	config, err := opts.Config.Bytes()

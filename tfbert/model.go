@@ -17,6 +17,7 @@ type Options struct {
 	Tags      []string // nil for {"serve"}
 	Signature string   // "" for "serving_default"
 	Config    savedmodel.Config
+	AllowOps  savedmodel.OpPolicy // the operations that the model may hold
 
 	// VocabFile replaces the vocabulary beside the model. Cased and Profile replace the model's
 	// settings where they are not nil.
@@ -41,6 +42,7 @@ type Model struct {
 	predict   *savedmodel.Func
 	length    int64 // -1 where it is dynamic
 	positions int   // 0 where they are not known
+	segments  int   // rows of the segment embedding, 0 where they are not known
 	trim      bool
 }
 
@@ -70,7 +72,7 @@ func Open(dir string, opts *Options) (*Model, error) {
 	if m.settings.Graph == FusedGraph && config.MixedPrecision == savedmodel.FP32 {
 		config.NoGrappler = true // nothing is left to fuse, and its weights are constants
 	}
-	if m.model, err = savedmodel.Load(dir, &savedmodel.Options{Tags: opts.Tags, Config: config}); err != nil {
+	if m.model, err = savedmodel.Load(dir, &savedmodel.Options{Tags: opts.Tags, Config: config, AllowOps: opts.AllowOps}); err != nil {
 		return nil, err
 	}
 	if err := m.bind(cmp.Or(opts.Signature, savedmodel.DefaultSignature)); err != nil {
@@ -100,7 +102,7 @@ func (m *Model) openTokenizer(dir, vocabPath string) error {
 		if err != nil {
 			return err
 		}
-		m.positions = config.MaxPositionEmbeddings
+		m.positions, m.segments = config.MaxPositionEmbeddings, config.TypeVocabSize
 		return checkVocabSize(vocabPath, vocab, config)
 	}
 	return nil
@@ -147,6 +149,9 @@ func (m *Model) Close() error { return m.model.Close() }
 
 // Settings gives the choices of the model's export.
 func (m *Model) Settings() Settings { return m.settings }
+
+// TypeVocabSize gives the number of segments that the model tells apart, 0 where it is not known.
+func (m *Model) TypeVocabSize() int { return m.segments }
 
 // SavedModel gives the model underneath.
 func (m *Model) SavedModel() *savedmodel.Model { return m.model }

@@ -118,6 +118,7 @@ type benchmark struct {
 	server                    serverFlags
 	distribution              string
 	session                   sessionFlags
+	allowOps                  opsValue
 	require                   bool
 	lists                     rewriteLists
 
@@ -150,6 +151,7 @@ func (b *benchmark) add(f *pflag.FlagSet) {
 	f.Float64Var(&b.load.Rate, "request_rate", 0, "batches that arrive in a second (0: the next one when one is done)")
 	f.StringVar(&b.distribution, "request_distribution", "constant", "`how` they arrive: constant (in equal steps) or poisson (at random)")
 	b.session.add(f)
+	b.allowOps.add(f)
 	b.lists.add(f)
 	b.server.add(f)
 }
@@ -386,7 +388,7 @@ func (b *benchmark) open(ctx context.Context, graph string, precision savedmodel
 	if err != nil {
 		return nil, err
 	}
-	opts := &tfbert.Options{VocabFile: b.vocabFile, Config: config}
+	opts := &tfbert.Options{VocabFile: b.vocabFile, Config: config, AllowOps: b.allowOps.OpPolicy}
 	if graph != tfbert.FusedGraph {
 		opts.Config.MixedPrecision = precision
 	}

@@ -288,9 +288,9 @@ func logits(ts *testscript.TestScript, args []string) {
 }
 
 // edit MODEL WHAT makes a SavedModel in the folder WHAT that is MODEL but for its tag, the name of its
-// signature, or the type or the shape of input_ids.
+// signature, the type or the shape of input_ids, or nodes that read a file.
 func edit(ts *testscript.TestScript, args []string) {
-	want(ts, len(args) == 2, "edit model (tag|signature|type|shape)")
+	want(ts, len(args) == 2, "edit model (tag|signature|type|shape|file)")
 	var m tfproto.SavedModel
 	ts.Check(proto.Unmarshal([]byte(ts.ReadFile(filepath.Join(args[0], savedmodel.GraphFile))), &m))
 	graph := m.MetaGraphs[0]
@@ -304,6 +304,14 @@ func edit(ts *testscript.TestScript, args []string) {
 		input.Dtype = int32(tf.Int64)
 	case "shape":
 		input.TensorShape.Dim = input.TensorShape.Dim[:1]
+	case "file":
+		name := &tfproto.NodeDef{Name: "file/name", Op: "Placeholder", Attr: map[string]*tfproto.AttrValue{
+			"dtype": {Value: &tfproto.AttrValue_Type{Type: int32(tf.String)}}}}
+		graph.GraphDef.Node = append(graph.GraphDef.Node, name)
+		for i := range 5 {
+			graph.GraphDef.Node = append(graph.GraphDef.Node, &tfproto.NodeDef{
+				Name: fmt.Sprintf("file/%d", i), Op: "ReadFile", Input: []string{"file/name"}})
+		}
 	default:
 		ts.Fatalf("edit what?")
 	}

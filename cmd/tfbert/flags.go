@@ -124,6 +124,7 @@ type modelFlags struct {
 	tokenizer                      tokenizerFlags
 	session                        sessionFlags
 	precision                      precisionFlags
+	allowOps                       opsValue
 	trimPadding                    bool
 }
 
@@ -142,6 +143,7 @@ func (f *modelFlags) add(flags *pflag.FlagSet) {
 	}
 	f.precision.add(flags)
 	f.session.add(flags)
+	f.allowOps.add(flags)
 }
 
 // sessionFlags configure a session.
@@ -195,7 +197,7 @@ func (f *modelFlags) open(cmd *cobra.Command) (*tfbert.Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	opts := &tfbert.Options{VocabFile: f.tokenizer.vocabFile, Config: config, TrimPadding: f.trimPadding}
+	opts := &tfbert.Options{VocabFile: f.tokenizer.vocabFile, Config: config, AllowOps: f.allowOps.OpPolicy, TrimPadding: f.trimPadding}
 	if cmd.Flags().Changed("do_lower_case") {
 		cased := !f.tokenizer.doLowerCase
 		opts.Cased = &cased

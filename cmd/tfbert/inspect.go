@@ -18,7 +18,8 @@ import (
 )
 
 func newInspect() *cobra.Command {
-	var asJSON, all bool
+	var asJSON, all, ops bool
+	var allowOps opsValue
 	var precision precisionFlags
 	cmd := &cobra.Command{
 		Use:   "inspect PATH",
@@ -28,7 +29,12 @@ directory, or the variables of a checkpoint (a folder, or a prefix such as
 model.ckpt). It needs no TensorFlow.
 
 With --precision it loads a model that answers questions, runs it once and shows
-in which types its operations really ran, after every rewrite of the graph.`,
+in which types its operations really ran, after every rewrite of the graph.
+
+With --ops it lists what a SavedModel can make TensorFlow execute, functions
+included, by what that can reach: files, the network, Python, or nothing but its
+tensors ("compute"). Look at it before you load a model from someone you do not
+trust; --allow_ops standard, here and where models are loaded, refuses the rest.`,
 		Args: args("PATH"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			out := cmd.OutOrStdout()
@@ -36,7 +42,13 @@ in which types its operations really ran, after every rewrite of the graph.`,
 				if err != nil {
 					return err
 				}
-				return inspectPrecision(cmd, args[0], precision, asJSON)
+				if ops {
+					return usagef("--ops and --precision exclude each other")
+				}
+				return inspectPrecision(cmd, args[0], precision, allowOps, asJSON)
+			}
+			if ops {
+				return inspectOps(out, args[0], allowOps.OpPolicy, asJSON, all)
 			}
 			if _, err := os.Stat(filepath.Join(args[0], savedmodel.GraphFile)); err == nil {
 				info, err := savedmodel.Inspect(args[0])
@@ -61,13 +73,15 @@ in which types its operations really ran, after every rewrite of the graph.`,
 	}
 	precision.add(cmd.Flags())
 	cmd.Flags().Lookup("precision").NoOptDefVal = autoPrecision
+	allowOps.add(cmd.Flags())
+	cmd.Flags().BoolVar(&ops, "ops", false, "every operation type by what it can reach, without loading the model")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "as JSON")
-	cmd.Flags().BoolVar(&all, "all", false, "every operation type, or the optimizer's slots too")
+	cmd.Flags().BoolVar(&all, "all", false, "every operation type, with --ops every node, or the optimizer's slots too")
 	return cmd
 }
 
-func inspectPrecision(cmd *cobra.Command, dir string, precision precisionFlags, asJSON bool) (err error) {
-	m, err := (&modelFlags{model: dir, precision: precision}).open(cmd)
+func inspectPrecision(cmd *cobra.Command, dir string, precision precisionFlags, allowOps opsValue, asJSON bool) (err error) {
+	m, err := (&modelFlags{model: dir, precision: precision, allowOps: allowOps}).open(cmd)
 	if err != nil {
 		return err
 	}

@@ -423,6 +423,7 @@ func (c *serveCommand) backend(cmd *cobra.Command, s repository.Source) (*reposi
 	}
 	b := &repository.Backend{
 		Predictor: m, Tokenizer: m.Tokenizer(), SeqLength: cmp.Or(c.maxSeqLength, m.SeqLength()), CheckLength: m.CheckLength,
+		Segments:    m.TypeVocabSize(),
 		Close:       m.Close,
 		Description: fmt.Sprintf("%s graph", cmp.Or(m.Settings().Graph, "unknown")),
 	}

@@ -188,6 +188,7 @@ def refusals():
         (("[400]", "rows"), dict(model_name=model, inputs=inputs({**one, "segment_ids": rows["segment_ids"][:2]}))),
         (("[400]", "input_ids", "shape"), dict(model_name=model, inputs=inputs({**one, "input_ids": one["input_ids"][0]}))),
         (("[400]", "input_ids", "-1"), dict(model_name=model, inputs=inputs({**one, "input_ids": -np.ones_like(one["input_ids"])}))),
+        (("[400]", "segment_ids", "9"), dict(model_name=model, inputs=inputs({**one, "segment_ids": np.full_like(one["segment_ids"], 9)}))),
         (("[400]", "unique_ids", "shape"), dict(model_name=model, inputs=inputs({**one, "unique_ids": np.zeros((1, 2), np.int32)}))),
         (("[501]", "classification"), dict(model_name=model, inputs=inputs(one), outputs=[http.InferRequestedOutput("start_logits", class_count=3)])),
     ]
