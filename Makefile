@@ -3,7 +3,7 @@
 GO ?= go
 BIN := bin/tfbert
 
-.PHONY: demo test build lib lint vuln race fuzz soak check-native leaks check-versions release sbom licences verify bench bench-serve peers quality e2e generate clean
+.PHONY: demo test build lib lint vuln race fuzz soak check-native leaks check-versions locks release sbom licences verify bench bench-serve peers quality e2e generate clean
 
 build:
 	$(GO) build -o $(BIN) ./cmd/tfbert
@@ -45,6 +45,20 @@ check-native: lib
 # leaks holds memory flat over 100,000 runs, 200 loads and 1,000 failed loads.
 leaks: lib
 	TFBERT_LEAKS=full $(GO) test -count 1 -run 'TestLeaks$$' -v ./tf
+
+# check-versions runs the library's tests on other versions of TensorFlow, each installed into the cache.
+VERSIONS ?= 2.15.1 2.18.1 2.21.0
+check-versions: build
+	@set -e; for v in $(VERSIONS); do \
+	  lib=$$($(BIN) lib install --tf_version $$v); echo "== TensorFlow $$v"; \
+	  TFBERT_PYTHON= TFBERT_REQUIRE=tensorflow,model TFBERT_LIBTENSORFLOW=$$lib $(GO) test ./tf ./savedmodel ./tfbert; \
+	done
+
+# locks settles the Python packages of the requirement lists anew (pip install uv==0.13.9).
+UV_COMPILE = UV_CUSTOM_COMPILE_COMMAND="make locks" uv pip compile --quiet --generate-hashes --no-annotate --python-version 3.11 --python-platform x86_64-manylinux_2_28
+locks:
+	$(UV_COMPILE) --no-emit-package tensorflow -o cmd/tfbert/testdata/clients/requirements.txt cmd/tfbert/testdata/clients/requirements.in
+	$(UV_COMPILE) -o scripts/peers.txt scripts/peers.in
 
 # release builds the command as a release has it: with its commit in it, and the same bytes wherever it is
 # built with the same Go and C compiler (scripts/reproducible.sh).
@@ -98,7 +112,7 @@ peers: lib $(PEERS_ENV)/peers.txt
 
 $(PEERS_ENV)/peers.txt: scripts/peers.txt
 	python3 -m venv $(PEERS_ENV)
-	$(PEERS_ENV)/bin/pip install --quiet -r $<
+	$(PEERS_ENV)/bin/pip install --quiet --require-hashes -r $<
 	cp $< $@
 
 # quality gives the scores of every graph and precision over SQuAD 1.1's dev set (about 40 minutes).

@@ -32,7 +32,8 @@ func newLibInstall() *cobra.Command {
 		Use:   "install",
 		Short: "Install libtensorflow into the user's cache",
 		Long: `Install takes libtensorflow out of a TensorFlow wheel, which pip downloads, and
-puts it into the user's cache, where every tfbert program finds it.`,
+puts it into the user's cache, where every tfbert program finds it. It downloads
+nothing but wheels whose SHA-256 it knows: those of TensorFlow ` + libtf.OldestVersion + ` to ` + libtf.DefaultVersion + `.`,
 		Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			level := slog.LevelWarn

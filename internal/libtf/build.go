@@ -12,8 +12,8 @@ import (
 	"sync"
 )
 
-// Disk space that an installation takes while it is under way: the wheels, which pip also copies
-// once, and what comes out of them.
+// Disk space that an installation takes while it is under way: one wheel at a time, which pip also
+// copies once, and what comes out of all.
 const (
 	cpuSpace = 1_200_000_000
 	gpuSpace = 8_000_000_000
@@ -21,8 +21,8 @@ const (
 
 const stagePrefix = ".installing-"
 
-// build makes the planned installation. The caller holds the lock.
-func (i *installer) build(ctx context.Context, plan Installation) (Installation, error) {
+// build makes the planned installation, having downloaded wheels. The caller holds the lock.
+func (i *installer) build(ctx context.Context, plan Installation, wheels []pin) (Installation, error) {
 	stale, err := filepath.Glob(filepath.Join(i.Dir, stagePrefix+"*"))
 	if err != nil {
 		return Installation{}, err
@@ -43,7 +43,7 @@ func (i *installer) build(ctx context.Context, plan Installation) (Installation,
 	if err := os.Mkdir(tree, 0o755); err != nil {
 		return Installation{}, err
 	}
-	if plan.Wheels, err = i.fill(ctx, stage, tree, plan); err != nil {
+	if plan.Wheels, err = i.fill(ctx, stage, tree, plan, wheels); err != nil {
 		return Installation{}, err
 	}
 	if err := writeManifest(tree, plan); err != nil {
@@ -58,8 +58,8 @@ func (i *installer) build(ctx context.Context, plan Installation) (Installation,
 	return plan, nil
 }
 
-// fill downloads the wheels and extracts them into tree.
-func (i *installer) fill(ctx context.Context, stage, tree string, plan Installation) ([]Wheel, error) {
+// fill extracts the user's wheel, if there is one, and those to download into tree.
+func (i *installer) fill(ctx context.Context, stage, tree string, plan Installation, download []pin) ([]Wheel, error) {
 	space := int64(cpuSpace)
 	if plan.GPU {
 		space = gpuSpace
@@ -67,36 +67,25 @@ func (i *installer) fill(ctx context.Context, stage, tree string, plan Installat
 	if err := i.checkSpace(space); err != nil {
 		return nil, err
 	}
-	path := i.Wheel
-	if path == "" {
-		var err error
-		if path, err = i.download(ctx, stage, plan); err != nil {
+	var wheels []Wheel
+	if i.Wheel != "" {
+		wheel, err := i.unpack(ctx, i.Wheel, tree)
+		if err != nil {
 			return nil, err
 		}
+		wheels = append(wheels, wheel)
 	}
-	tensorflow, err := i.unpack(ctx, path, tree)
-	if err != nil {
-		return nil, err
-	}
-	wheels := []Wheel{tensorflow}
-	if !plan.GPU {
-		return wheels, nil
-	}
-	reqs, err := cudaRequirements(path)
-	if err != nil {
-		return nil, err
-	}
-	i.Log.Info("downloading CUDA's libraries, about 3 GB", "requirements", reqs)
-	paths, err := i.pip(0).download(ctx, filepath.Join(stage, "cuda"), cpythonFor(plan.Version), plan.Arch, reqs...)
-	if err != nil {
-		return nil, err
-	}
-	for _, path := range paths {
+	for _, p := range download {
+		dir := filepath.Join(stage, "download")
+		path, err := i.download(ctx, dir, plan, p)
+		if err != nil {
+			return nil, err
+		}
 		wheel, err := i.unpack(ctx, path, tree)
 		if err != nil {
 			return nil, err
 		}
-		if err := os.Remove(path); err != nil { // makes room for the next
+		if err := os.RemoveAll(dir); err != nil { // makes room for the next
 			return nil, err
 		}
 		wheels = append(wheels, wheel)
@@ -104,22 +93,22 @@ func (i *installer) fill(ctx context.Context, stage, tree string, plan Installat
 	return wheels, nil
 }
 
-// download fetches TensorFlow's wheel.
-func (i *installer) download(ctx context.Context, stage string, plan Installation) (string, error) {
-	project := "tensorflow-cpu"
-	if plan.GPU || plan.Arch != "x86_64" { // elsewhere plain tensorflow is the CPU build
-		project = "tensorflow"
+// download has pip fetch a wheel into dir.
+func (i *installer) download(ctx context.Context, dir string, plan Installation, p pin) (string, error) {
+	i.Log.Info("downloading by pip", "wheel", p.Wheel)
+	pip := pip{
+		python: i.Python,
+		line:   func(line string) { i.Log.Info(line, "from", "pip") },
+		grown:  func(size int64) { i.Progress(Progress{"download", p.Wheel, size, p.Size}) },
 	}
-	pin, ok := findPin(i.pins, project, plan.Version, plan.Arch)
-	i.Log.Info("downloading by pip", "project", project, "version", plan.Version)
-	paths, err := i.pip(pin.Size).download(ctx, filepath.Join(stage, "tensorflow"), cpythonFor(plan.Version), plan.Arch, project+"=="+plan.Version)
+	paths, err := pip.download(ctx, dir, cpythonFor(plan.Version), plan.Arch, p.requirement())
 	switch {
 	case err != nil:
 		return "", err
 	case len(paths) != 1:
-		return "", fmt.Errorf("pip downloaded %d wheels for %s==%s: want one", len(paths), project, plan.Version)
-	case ok && filepath.Base(paths[0]) != pin.Wheel:
-		return "", fmt.Errorf("pip downloaded %s where PyPI has %s: check pip's own settings (pip config list), or pass the wheel with --wheel", filepath.Base(paths[0]), pin.Wheel)
+		return "", fmt.Errorf("pip downloaded %d wheels for %s: want one", len(paths), p.requirement())
+	case filepath.Base(paths[0]) != p.Wheel:
+		return "", fmt.Errorf("pip downloaded %s where PyPI has %s: check pip's own settings (pip config list), or pass the wheel with --wheel", filepath.Base(paths[0]), p.Wheel)
 	}
 	return paths[0], nil
 }
@@ -131,37 +120,6 @@ func cpythonFor(version string) string {
 		return "3.11"
 	}
 	return "3.12"
-}
-
-func (i *installer) pip(total int64) pip {
-	return pip{
-		python: i.Python,
-		line:   func(line string) { i.Log.Info(line, "from", "pip") },
-		grown:  func(size int64) { i.Progress(Progress{"download", "", size, total}) },
-	}
-}
-
-// cudaRequirements returns the CUDA packages that a TensorFlow wheel wants.
-func cudaRequirements(path string) ([]string, error) {
-	w, err := openWheel(path)
-	if err != nil {
-		return nil, err
-	}
-	defer w.Close()
-	all, err := w.requirements("and-cuda")
-	if err != nil {
-		return nil, err
-	}
-	var cuda []string
-	for _, req := range all {
-		if strings.HasPrefix(req, "nvidia-") { // 2.15 also wants TensorRT, which tfbert does not use
-			cuda = append(cuda, req)
-		}
-	}
-	if len(cuda) == 0 {
-		return nil, fmt.Errorf("%s names no CUDA packages: it is not a GPU build", path)
-	}
-	return cuda, nil
 }
 
 // unpack verifies a wheel and extracts it into tree.
@@ -212,12 +170,9 @@ func (i *installer) verify(ctx context.Context, path string) (Wheel, error) {
 		return Wheel{}, err
 	}
 	wheel.SHA256 = hex.EncodeToString(digest.Sum(nil))
-	for _, pin := range i.pins {
-		if pin.Wheel != wheel.Name {
-			continue
-		}
-		if pin.SHA256 != wheel.SHA256 {
-			return Wheel{}, fmt.Errorf("%s has the SHA-256 %s, but PyPI's has %s: it is damaged or another one; download it again", path, wheel.SHA256, pin.SHA256)
+	if p, ok := findPin(i.pins, wheel.Name); ok {
+		if p.SHA256 != wheel.SHA256 {
+			return Wheel{}, fmt.Errorf("%s has the SHA-256 %s, but PyPI's has %s: it is damaged or another one; download it again", path, wheel.SHA256, p.SHA256)
 		}
 		wheel.Pinned = true
 	}

@@ -27,10 +27,10 @@ type Options struct {
 	Progress func(Progress) // nil: none; calls do not overlap
 }
 
-// Progress is how far a stage of an installation is. With a GPU each wheel has its own stages.
+// Progress is how far a stage of an installation is. Each wheel has its own stages.
 type Progress struct {
 	Stage string // "download", "verify" or "extract"
-	Wheel string // the wheel's file name; "" while pip downloads
+	Wheel string // the wheel's file name
 	Done  int64  // bytes
 	Total int64  // bytes; 0 where it is not known
 }
@@ -40,7 +40,7 @@ type Progress struct {
 // beside its place, checked and then renamed; what an interrupted one left is removed by the next.
 // Concurrent calls, from other processes too, do the work once.
 func Install(ctx context.Context, opts Options) (Installation, error) {
-	i := installer{Options: opts, pins: pinned(), freeSpace: freeSpace}
+	i := installer{Options: opts, pins: pinned, freeSpace: freeSpace}
 	inst, err := i.install(ctx)
 	if err != nil {
 		return Installation{}, fmt.Errorf("libtf: install: %w", err)
@@ -51,7 +51,7 @@ func Install(ctx context.Context, opts Options) (Installation, error) {
 // An installer is one call of Install. Tests have their own pins and disks.
 type installer struct {
 	Options
-	pins      []pin
+	pins      map[string][]pin // the wheels by the installation's name, TensorFlow's first
 	freeSpace func(dir string) (int64, error)
 }
 
@@ -76,6 +76,10 @@ func (i *installer) install(ctx context.Context) (Installation, error) {
 	if inst, err := openInstallation(plan.Dir); err == nil {
 		return inst, nil
 	}
+	wheels, err := i.toDownload(plan)
+	if err != nil {
+		return Installation{}, err
+	}
 	if err := os.MkdirAll(i.Dir, 0o755); err != nil {
 		return Installation{}, fmt.Errorf("cannot make the cache folder: %w; name another one", err)
 	}
@@ -87,7 +91,7 @@ func (i *installer) install(ctx context.Context) (Installation, error) {
 	if inst, err := openInstallation(plan.Dir); err == nil {
 		return inst, nil // another process has just done it
 	}
-	return i.build(ctx, plan)
+	return i.build(ctx, plan, wheels)
 }
 
 var versionForm = regexp.MustCompile(`^[0-9]+(\.[0-9]+)+[a-z0-9.]*$`)
@@ -118,7 +122,7 @@ func (i *installer) plan() (Installation, error) {
 	if err != nil {
 		return plan, err
 	}
-	if need := glibcFor(plan.Version); compareVersions(glibc, need) < 0 {
+	if need := glibcFor(plan); compareVersions(glibc, need) < 0 {
 		return plan, fmt.Errorf("this system's glibc is %s, TensorFlow %s needs %s: use a newer distribution or an older TensorFlow", glibc, plan.Version, need)
 	}
 	plan.Dir = filepath.Join(i.Dir, plan.name())
@@ -133,9 +137,13 @@ func supported(goos, goarch string) error {
 	return fmt.Errorf("not supported on %s/%s, only on Linux for amd64 and arm64: get a TensorFlow C library for this system and set %s to it", goos, goarch, EnvLibrary)
 }
 
-// glibcFor returns the glibc that a TensorFlow version needs, by the platform tags of its wheels.
-func glibcFor(version string) string {
-	if compareVersions(version, "2.21") < 0 {
+// glibcFor returns the glibc that an installation needs, by the platform tags of its wheels.
+func glibcFor(plan Installation) string {
+	since := "2.21"
+	if plan.GPU {
+		since = "2.20" // whose CUDA wheels are newer than it
+	}
+	if compareVersions(plan.Version, since) < 0 {
 		return "2.17"
 	}
 	return "2.27"

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -25,7 +26,7 @@ import (
 type index struct {
 	t    *testing.T
 	dir  string
-	pins []pin
+	pins map[string][]pin
 }
 
 // The script copies the wheel of each requirement and keeps its arguments, a line for each call.
@@ -44,7 +45,7 @@ done
 `
 
 func newIndex(t *testing.T) *index {
-	x := &index{t: t, dir: t.TempDir()}
+	x := &index{t: t, dir: t.TempDir(), pins: make(map[string][]pin)}
 	require.NoError(t, os.WriteFile(x.path("python"), []byte(fakePython), 0o755))
 	return x
 }
@@ -56,9 +57,9 @@ func (x *index) file(name, body string) {
 	require.NoError(x.t, os.WriteFile(x.path(name), []byte(body), 0o644))
 }
 
-// add puts a pinned wheel into the index.
-func (x *index) add(name string, w fakeWheel) {
-	x.pins = append(x.pins, w.write(x.t, x.path(name)))
+// add puts a wheel into the index that is pinned for an installation.
+func (x *index) add(installation, name string, w fakeWheel) {
+	x.pins[installation] = append(x.pins[installation], w.write(x.t, x.path(name)))
 }
 
 // calls returns the arguments of the calls of pip.
@@ -84,11 +85,12 @@ func (x *index) installer() *installer {
 var (
 	cpuProject = map[string]string{"x86_64": "tensorflow_cpu", "aarch64": "tensorflow"}[wheelArch()]
 	cpuWheel   = cpuProject + "-2.21.0-cp312-cp312-manylinux_2_27_" + wheelArch() + ".whl"
+	cpuName    = "2.21.0-cpu-" + wheelArch()
 )
 
 func cpuIndex(t *testing.T) *index {
 	x := newIndex(t)
-	x.add(cpuWheel, tensorFlowWheel(cpuProject+"-2.21.0"))
+	x.add(cpuName, cpuWheel, tensorFlowWheel(cpuProject+"-2.21.0"))
 	return x
 }
 
@@ -112,10 +114,10 @@ func TestInstall(t *testing.T) {
 	require.NoError(t, err)
 
 	assert.Equal(t, Installation{
-		Dir:     filepath.Join(i.Dir, "2.21.0-cpu-"+wheelArch()),
+		Dir:     filepath.Join(i.Dir, cpuName),
 		Version: "2.21.0",
 		Arch:    wheelArch(),
-		Wheels:  []Wheel{{cpuWheel, x.pins[0].SHA256, true}},
+		Wheels:  []Wheel{{cpuWheel, x.pins[cpuName][0].SHA256, true}},
 	}, inst)
 	assert.Equal(t, []string{
 		"install.json",
@@ -135,7 +137,8 @@ func TestInstall(t *testing.T) {
 		assert.Contains(t, x.calls()[0], want)
 	}
 	assert.Contains(t, log.String(), "Looking at "+i.Dir, "pip's temporary files are in the cache, and its lines in the log")
-	assert.Equal(t, Progress{"verify", cpuWheel, x.pins[0].Size, x.pins[0].Size}, stages["verify"])
+	size := x.pins[cpuName][0].Size
+	assert.Equal(t, Progress{"verify", cpuWheel, size, size}, stages["verify"])
 	assert.Equal(t, stages["extract"].Total, stages["extract"].Done)
 	assert.Positive(t, stages["extract"].Done)
 
@@ -147,15 +150,15 @@ func TestInstall(t *testing.T) {
 
 func TestInstallVersion(t *testing.T) {
 	x := newIndex(t)
-	name := cpuProject + "-2.15.1"
-	tensorFlowWheel(name).write(t, x.path(name+"-cp311-cp311-manylinux_2_17_"+wheelArch()+".whl"))
+	name := "tensorflow_cpu_aws-2.15.1"
+	x.add("2.15.1-cpu-"+wheelArch(), name+"-cp311-cp311-manylinux_2_17_"+wheelArch()+".whl", tensorFlowWheel(name))
 	i := x.installer()
 	i.Version = "2.15.1"
 	inst, err := i.install(t.Context())
 	require.NoError(t, err)
 	assert.Equal(t, "2.15.1-cpu-"+wheelArch(), filepath.Base(inst.Dir))
-	assert.False(t, inst.Wheels[0].Pinned)
 	assert.Contains(t, x.calls()[0], "--python-version 3.11", "2.15 has no wheels for 3.12")
+	assert.True(t, strings.HasSuffix(x.calls()[0], " tensorflow-cpu-aws==2.15.1"), "the pin names the project")
 }
 
 func TestInstallRepairs(t *testing.T) {
@@ -194,10 +197,10 @@ func TestInstallFails(t *testing.T) {
 		setUp func(t *testing.T, x *index, i *installer)
 		want  []string
 	}{
-		{"other digest", func(t *testing.T, x *index, i *installer) { i.pins[0].SHA256 = strings.Repeat("0", 64) },
+		{"other digest", func(t *testing.T, x *index, i *installer) { i.pins[cpuName][0].SHA256 = strings.Repeat("0", 64) },
 			[]string{cpuWheel, "SHA-256", "download it again"}},
 		{"other file", func(t *testing.T, x *index, i *installer) {
-			i.pins[0].Wheel = cpuProject + "-2.21.0-x_" + wheelArch() + ".whl"
+			i.pins[cpuName][0].Wheel = cpuProject + "-2.21.0-x_" + wheelArch() + ".whl"
 		},
 			[]string{"pip downloaded " + cpuWheel, "--wheel"}},
 		{"no space to begin", func(t *testing.T, x *index, i *installer) {
@@ -210,7 +213,7 @@ func TestInstallFails(t *testing.T) {
 		{"no library in the wheel", func(t *testing.T, x *index, i *installer) {
 			w := tensorFlowWheel("tensorflow_cpu-2.21.0")
 			w.members = w.members[1:]
-			i.pins[0] = w.write(t, x.path(cpuWheel))
+			i.pins[cpuName][0] = w.write(t, x.path(cpuWheel))
 		}, []string{"holds no " + ccLibrary}},
 		{"cache folder is a file", func(t *testing.T, x *index, i *installer) {
 			x.file("file", "")
@@ -236,6 +239,11 @@ func TestInstallFails(t *testing.T) {
 		}, []string{"pip downloaded 0 wheels"}},
 		{"old version", func(t *testing.T, x *index, i *installer) { i.Version = "2.14.1" },
 			[]string{"TensorFlow 2.14.1 is too old: want 2.15 or later"}},
+		{"version without digest", func(t *testing.T, x *index, i *installer) {
+			i.Version = "2.99.0"
+			x.add("2.15.0-cpu-"+wheelArch(), "a.whl", tensorFlowWheel("tensorflow_cpu-2.15.0"))
+			x.add("2.16.0-cpu-other", "b.whl", tensorFlowWheel("tensorflow_cpu-2.16.0"))
+		}, []string{"no SHA-256 is known for the wheels of TensorFlow 2.99.0: take one of 2.15.0, 2.21.0, or ", "--wheel"}},
 		{"no version", func(t *testing.T, x *index, i *installer) { i.Version = "--pre" },
 			[]string{`"--pre" is no version number`}},
 		{"no such wheel", func(t *testing.T, x *index, i *installer) { i.Wheel = x.path("none.whl") },
@@ -361,34 +369,23 @@ func TestInstallGPU(t *testing.T) {
 		require.ErrorContains(t, err, "no TensorFlow with GPU support")
 		return
 	}
-	x := newIndex(t)
-	x.add("tensorflow-2.21.0-cp312-cp312-manylinux_2_27_x86_64.whl", tensorFlowWheel("tensorflow-2.21.0",
-		`Requires-Dist: numpy>=1.26.0`,
-		`Requires-Dist: nvidia-cublas-cu12<13.0,>=12.5.3.2; extra == "and-cuda"`,
-		`Requires-Dist: nvidia-cuda-nvcc-cu12<13.0,>=12.5.82; extra == "and-cuda"`,
-		`Requires-Dist: tensorrt==8.6.1.post1; extra == "and-cuda"`))
-	fakeWheel{"nvidia_cublas_cu12-12.9.3.13", []fakeMember{
-		{name: "nvidia/cublas/lib/libcublas.so.12", body: "cublas"},
-		{name: "nvidia/cublas/include/cublas.h", body: "not needed"},
-	}}.write(t, x.path("nvidia_cublas_cu12-12.9.3.13-py3-none-manylinux_2_27_x86_64.whl"))
-	fakeWheel{"nvidia_cuda_nvcc_cu12-12.9.86", []fakeMember{
-		{name: "nvidia/cuda_nvcc/bin/ptxas", body: "ptxas", mode: 0o755},
-	}}.write(t, x.path("nvidia_cuda_nvcc_cu12-12.9.86-py3-none-manylinux2010_x86_64.manylinux_2_12_x86_64.whl"))
-
+	x := gpuIndex(t)
 	i := x.installer()
 	i.GPU = true
 	inst, err := i.install(t.Context())
 	require.NoError(t, err)
-	assert.Equal(t, "2.21.0-gpu-x86_64", filepath.Base(inst.Dir))
+	assert.Equal(t, gpuName, filepath.Base(inst.Dir))
 	assert.Subset(t, listFiles(t, inst.Dir), []string{ccLibrary, "nvidia/cublas/lib/libcublas.so.12", "nvidia/cuda_nvcc/bin/ptxas"})
-	var wheels []string
+	var wheels, calls []string
 	for _, w := range inst.Wheels {
 		wheels = append(wheels, w.Name[:strings.Index(w.Name, "-")])
+		assert.True(t, w.Pinned, w.Name)
 	}
 	assert.Equal(t, []string{"tensorflow", "nvidia_cublas_cu12", "nvidia_cuda_nvcc_cu12"}, wheels)
-	require.Len(t, x.calls(), 2)
-	assert.True(t, strings.HasSuffix(x.calls()[0], " tensorflow==2.21.0"), x.calls()[0])
-	assert.True(t, strings.HasSuffix(x.calls()[1], " nvidia-cublas-cu12<13.0,>=12.5.3.2 nvidia-cuda-nvcc-cu12<13.0,>=12.5.82"), x.calls()[1])
+	for _, call := range x.calls() {
+		calls = append(calls, call[strings.LastIndex(call, " ")+1:])
+	}
+	assert.Equal(t, []string{"tensorflow==2.21.0", "nvidia-cublas-cu12==12.9.3.13", "nvidia-cuda-nvcc-cu12==12.9.86"}, calls)
 
 	var manifest Installation
 	data, err := os.ReadFile(filepath.Join(inst.Dir, manifestName))
@@ -398,17 +395,46 @@ func TestInstallGPU(t *testing.T) {
 	assert.Equal(t, inst, manifest)
 }
 
-func TestInstallGPUNotBuiltFor(t *testing.T) {
+const gpuName = "2.21.0-gpu-x86_64"
+
+func gpuIndex(t *testing.T) *index {
+	x := newIndex(t)
+	x.add(gpuName, "tensorflow-2.21.0-cp312-cp312-manylinux_2_27_x86_64.whl", tensorFlowWheel("tensorflow-2.21.0"))
+	x.add(gpuName, "nvidia_cublas_cu12-12.9.3.13-py3-none-manylinux_2_27_x86_64.whl", fakeWheel{"nvidia_cublas_cu12-12.9.3.13", []fakeMember{
+		{name: "nvidia/cublas/lib/libcublas.so.12", body: "cublas"},
+		{name: "nvidia/cublas/include/cublas.h", body: "not needed"},
+	}})
+	x.add(gpuName, "nvidia_cuda_nvcc_cu12-12.9.86-py3-none-manylinux2010_x86_64.manylinux_2_12_x86_64.whl", fakeWheel{"nvidia_cuda_nvcc_cu12-12.9.86", []fakeMember{
+		{name: "nvidia/cuda_nvcc/bin/ptxas", body: "ptxas", mode: 0o755},
+	}})
+	return x
+}
+
+// The user's own TensorFlow gets the CUDA wheels that are pinned for its version, or none at all.
+func TestInstallGPUWheel(t *testing.T) {
 	if wheelArch() != "x86_64" {
 		t.Skip("no GPU wheels for this machine")
 	}
-	x := newIndex(t)
-	x.add("tensorflow-2.21.0-cp312-cp312-manylinux_2_27_x86_64.whl", tensorFlowWheel("tensorflow-2.21.0"))
+	x := gpuIndex(t)
 	i := x.installer()
-	i.GPU = true
-	_, err := i.install(t.Context())
-	require.ErrorContains(t, err, "names no CUDA packages")
+	i.GPU, i.Wheel = true, x.path("own.whl")
+	tensorFlowWheel("tensorflow-2.21.0").write(t, i.Wheel)
+	inst, err := i.install(t.Context())
+	require.NoError(t, err)
+	assert.Len(t, x.calls(), 2, "not TensorFlow")
+	var pinned []bool
+	for _, w := range inst.Wheels {
+		pinned = append(pinned, w.Pinned)
+	}
+	assert.Equal(t, []bool{false, true, true}, pinned)
+
+	i = x.installer()
+	i.GPU, i.Wheel = true, x.path("newer.whl")
+	tensorFlowWheel("tensorflow-2.99.0").write(t, i.Wheel)
+	_, err = i.install(t.Context())
+	require.ErrorContains(t, err, "no SHA-256 is known for the wheels of TensorFlow 2.99.0: take one of 2.21.0, or set "+EnvLibrary+" to the tensorflow folder of a Python environment")
 	assertNothing(t, i.Dir)
+	assert.Len(t, x.calls(), 2)
 }
 
 func TestPlatforms(t *testing.T) {
@@ -435,19 +461,37 @@ func TestSupported(t *testing.T) {
 	}
 }
 
-// The pins must name wheels that Install can ask pip for.
+// The pins must name wheels that pip takes for what Install asks, and that run where it says.
 func TestPins(t *testing.T) {
-	for _, tt := range []struct{ project, arch string }{
-		{"tensorflow-cpu", "x86_64"}, {"tensorflow", "x86_64"}, {"tensorflow", "aarch64"},
-	} {
-		p, ok := findPin(pinned(), tt.project, DefaultVersion, tt.arch)
-		require.True(t, ok, tt)
-		assert.Contains(t, p.Wheel, "-cp"+strings.ReplaceAll(cpythonFor(DefaultVersion), ".", "")+"-")
-		assert.Len(t, p.SHA256, 64)
-		assert.Positive(t, p.Size)
+	for _, name := range []string{"2.15.1-cpu-x86_64", "2.15.1-cpu-aarch64", "2.18.1-gpu-x86_64", DefaultVersion + "-cpu-x86_64", DefaultVersion + "-cpu-aarch64", DefaultVersion + "-gpu-x86_64"} {
+		assert.NotEmpty(t, pinned[name], name)
 	}
-	_, ok := findPin(pinned(), "tensorflow-cpu", "2.20.0", "x86_64")
-	assert.False(t, ok)
+	form := regexp.MustCompile(`^([A-Za-z0-9_]+)-([0-9.]+(?:post[0-9]+)?)-(?:(cp[0-9]+)-cp[0-9]+|py3-none|py2\.py3-none)-([a-z0-9_.]+)\.whl$`)
+	for name, wheels := range pinned {
+		plan := Installation{Version: strings.Split(name, "-")[0], GPU: strings.Contains(name, "-gpu-"), Arch: strings.Split(name, "-")[2]}
+		assert.Equal(t, plan.name(), name)
+		assert.GreaterOrEqual(t, compareVersions(plan.Version, OldestVersion), 0, name)
+		for i, p := range wheels {
+			parts := form.FindStringSubmatch(p.Wheel)
+			require.NotNil(t, parts, p.Wheel)
+			assert.Regexp(t, "^[0-9a-f]{64}$", p.SHA256, p.Wheel)
+			if i == 0 {
+				assert.Regexp(t, "^tensorflow(_cpu|_cpu_aws)?$", parts[1])
+				assert.Equal(t, plan.Version, parts[2])
+				assert.Equal(t, "cp"+strings.ReplaceAll(cpythonFor(plan.Version), ".", ""), parts[3])
+				assert.Greater(t, p.Size, int64(1e8), "%s is TensorFlow itself", p.Wheel)
+			} else {
+				assert.True(t, strings.HasPrefix(parts[1], "nvidia_"), p.Wheel)
+			}
+			oldest := slices.IndexFunc(platforms(plan.Arch), func(tag string) bool {
+				return tag == "manylinux_2_"+strings.TrimPrefix(glibcFor(plan), "2.")+"_"+plan.Arch
+			})
+			assert.True(t, slices.ContainsFunc(strings.Split(parts[4], "."), func(tag string) bool {
+				return slices.Contains(platforms(plan.Arch)[oldest:], tag)
+			}), "%s needs a newer glibc than %s", p.Wheel, glibcFor(plan))
+		}
+		assert.Equal(t, plan.GPU, len(wheels) > 1, name)
+	}
 }
 
 func ExampleInstall() {

@@ -1,6 +1,13 @@
 package libtf
 
-import "strings"
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+//go:generate python3 ../../scripts/pins.py
 
 // A pin is a wheel on PyPI whose content is known beforehand.
 type pin struct {
@@ -9,23 +16,54 @@ type pin struct {
 	Size   int64 // bytes, for the progress of its download
 }
 
-// pinned returns the wheels that Install downloads by default. The digests are those of sha256sum
-// over the downloaded files, which are those that the package index lists.
-func pinned() []pin {
-	return []pin{
-		{"tensorflow_cpu-2.21.0-cp312-cp312-manylinux_2_27_x86_64.whl", "dcc8afd32930e42d5296b6ee19078b773706830af4ea97fbe503b9f5e0f820cb", 274000871},
-		{"tensorflow-2.21.0-cp312-cp312-manylinux_2_27_x86_64.whl", "b3b95643c4e70eb925839938fb35cbe142f317ec84af6844ee61513713bb13c0", 572611111},
-		{"tensorflow-2.21.0-cp312-cp312-manylinux_2_27_aarch64.whl", "b07d15737406533898e36c7ef7944b1be18e9028dc521b9229952c537bbc5552", 281946471},
-	}
+// requirement returns what pip downloads the wheel by.
+func (p pin) requirement() string {
+	parts := strings.SplitN(p.Wheel, "-", 3)
+	return strings.ReplaceAll(parts[0], "_", "-") + "==" + parts[1]
 }
 
-// findPin returns the pin of a project's version for an architecture.
-func findPin(pins []pin, project, version, arch string) (pin, bool) {
-	prefix := strings.ReplaceAll(project, "-", "_") + "-" + version + "-"
-	for _, p := range pins {
-		if strings.HasPrefix(p.Wheel, prefix) && strings.HasSuffix(p.Wheel, "_"+arch+".whl") {
-			return p, true
+// findPin returns the pin of a wheel, whichever installation it is of.
+func findPin(pins map[string][]pin, wheel string) (pin, bool) {
+	for _, installation := range pins {
+		for _, p := range installation {
+			if p.Wheel == wheel {
+				return p, true
+			}
 		}
 	}
 	return pin{}, false
+}
+
+// toDownload returns the wheels that an installation needs besides the user's own. Nothing is
+// downloaded whose digest is not known.
+func (i *installer) toDownload(plan Installation) ([]pin, error) {
+	if i.Wheel != "" && !plan.GPU {
+		return nil, nil
+	}
+	wheels := i.pins[plan.name()]
+	if len(wheels) == 0 {
+		own := "a wheel of your own with --wheel"
+		if plan.GPU {
+			own = "set " + EnvLibrary + " to the tensorflow folder of a Python environment that has tensorflow[and-cuda]==" + plan.Version
+		}
+		return nil, fmt.Errorf("no SHA-256 is known for the wheels of TensorFlow %s: take one of %s, or %s", plan.Version, strings.Join(i.known(plan), ", "), own)
+	}
+	if i.Wheel != "" {
+		return wheels[1:], nil // TensorFlow's comes first
+	}
+	return wheels, nil
+}
+
+// known returns the versions that can be downloaded in place of the planned one.
+func (i *installer) known(plan Installation) (versions []string) {
+	kind := strings.TrimPrefix(plan.name(), plan.Version)
+	for name := range i.pins {
+		if version, ok := strings.CutSuffix(name, kind); ok {
+			versions = append(versions, version)
+		}
+	}
+	slices.SortFunc(versions, func(a, b string) int {
+		return cmp.Or(compareVersions(a, b), strings.Compare(a, b))
+	})
+	return versions
 }

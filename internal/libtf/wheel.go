@@ -11,14 +11,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -61,7 +62,7 @@ func (w *wheelFile) Close() error { return w.archive.Close() }
 func (w *wheelFile) readRecord() error {
 	var record *zip.File
 	for _, f := range w.archive.File {
-		if !filepath.IsLocal(f.Name) || strings.Contains(f.Name, `\`) {
+		if !filepath.IsLocal(f.Name) || strings.Contains(f.Name, `\`) || strings.ContainsFunc(f.Name, unicode.IsControl) {
 			return fmt.Errorf("member %q would land outside its folder: refused", f.Name)
 		}
 		if dir, ok := strings.CutSuffix(path.Dir(f.Name), ".dist-info"); ok && path.Base(f.Name) == "RECORD" {
@@ -75,6 +76,9 @@ func (w *wheelFile) readRecord() error {
 	if record == nil || w.version == "" || strings.Contains(w.version, "/") {
 		return errors.New("not a wheel: no NAME-VERSION.dist-info/RECORD in it")
 	}
+	if record.UncompressedSize64 > maxListing {
+		return fmt.Errorf("not a wheel: its RECORD is of %d bytes", record.UncompressedSize64)
+	}
 	r, err := record.Open()
 	if err != nil {
 		return err
@@ -83,6 +87,10 @@ func (w *wheelFile) readRecord() error {
 	w.record, err = parseRecord(r)
 	return err
 }
+
+// maxListing is more than RECORD or METADATA take: TensorFlow's are 2 MB and 40 KB. No member inflates
+// beyond the size it declares, or its reader fails.
+const maxListing = 8 << 20
 
 // parseRecord reads RECORD: lines of path, algorithm=digest, size.
 func parseRecord(r io.Reader) (map[string]recorded, error) {
@@ -120,49 +128,6 @@ func (w *wheelFile) arch() string {
 	return ""
 }
 
-// requirements returns what METADATA requires for an extra, as pip takes it on its command line.
-func (w *wheelFile) requirements(extra string) ([]string, error) {
-	name := w.project + "-" + w.version + ".dist-info/METADATA"
-	f, err := w.archive.Open(name)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", w.path, err)
-	}
-	defer f.Close()
-	reqs, err := parseRequirements(f, extra)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %s: %w", w.path, name, err)
-	}
-	return reqs, nil
-}
-
-// A requirement is a project name and version bounds. Nothing else is let through to pip, which
-// would also take URLs and options.
-var requirementForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*([<>=!~]=?[A-Za-z0-9.*+!]+(,[<>=!~]=?[A-Za-z0-9.*+!]+)*)?$`)
-
-// parseRequirements returns the requirements of an extra in METADATA. Of their other conditions
-// (the platform, Python's version) none matters here.
-func parseRequirements(metadata io.Reader, extra string) ([]string, error) {
-	var reqs []string
-	lines := bufio.NewScanner(metadata)
-	for lines.Scan() && lines.Text() != "" { // the header; the description follows an empty line
-		field, ok := strings.CutPrefix(lines.Text(), "Requires-Dist:")
-		if !ok {
-			continue
-		}
-		req, marker, _ := strings.Cut(field, ";")
-		marker = strings.NewReplacer(" ", "", `"`, "'").Replace(marker)
-		if !strings.Contains(marker, "extra=='"+extra+"'") {
-			continue
-		}
-		req = strings.NewReplacer(" ", "", "(", "", ")", "").Replace(req)
-		if !requirementForm.MatchString(req) {
-			return nil, fmt.Errorf("requirement %q not understood", field)
-		}
-		reqs = append(reqs, req)
-	}
-	return reqs, lines.Err()
-}
-
 // needed are the members that an installation consists of: TensorFlow's two libraries, the C API's
 // headers and what these include, CUDA's libraries and the compiler parts that XLA calls, and the
 // licences.
@@ -192,7 +157,8 @@ func (w *wheelFile) members() (files []*zip.File, size int64) {
 			return ok
 		}) {
 			files = append(files, f)
-			size += int64(f.UncompressedSize64)
+			// What members claim together may be more than there are numbers.
+			size += int64(min(f.UncompressedSize64, uint64(math.MaxInt64-size)))
 		}
 	}
 	slices.SortStableFunc(files, func(a, b *zip.File) int {
@@ -219,10 +185,15 @@ func (w *wheelFile) extract(ctx context.Context, root *os.Root, wrote func(n int
 	return g.Wait()
 }
 
+var errNotRecorded = errors.New("its content is not what RECORD lists: the wheel is damaged; download it again")
+
 func (w *wheelFile) extractMember(ctx context.Context, root *os.Root, f *zip.File, wrote func(n int)) error {
 	want, ok := w.record[f.Name]
 	if !ok {
 		return errors.New("RECORD has no SHA-256 for it")
+	}
+	if want.size < 0 || f.UncompressedSize64 != uint64(want.size) {
+		return errNotRecorded
 	}
 	if !f.Mode().IsRegular() {
 		return fmt.Errorf("is no plain file (%v): refused", f.Mode())
@@ -252,7 +223,7 @@ func (w *wheelFile) extractMember(ctx context.Context, root *os.Root, f *zip.Fil
 		return err
 	}
 	if got := base64.RawURLEncoding.EncodeToString(digest.Sum(nil)); got != want.sha256 || size != want.size {
-		return errors.New("its content is not what RECORD lists: the wheel is damaged; download it again")
+		return errNotRecorded
 	}
 	if err := dst.Sync(); err != nil {
 		return err
