@@ -16,9 +16,9 @@ var library struct {
 }
 
 // Load opens libtensorflow, once per process: a second call with "", the same path or that of the
-// library that is loaded does nothing. An empty path stands for $TFBERT_LIBTENSORFLOW, then the library that `tfbert lib
-// install` put into the user's cache, then an active Python environment's, then the well-known
-// names of the system's linker.
+// library that is loaded does nothing. An empty path stands for $TFBERT_LIBTENSORFLOW, then the library
+// that `tfbert lib install` put into the user's cache, then an active Python environment's, then the
+// well-known names of the system's linker.
 //
 // A failed Load changes nothing and may be tried again with another path.
 func Load(path string) error {
@@ -71,8 +71,8 @@ func Path() string {
 
 // FixSignals gives the SA_ONSTACK flag to signal handlers that foreign code installed without it
 // and says how many there were. A Go program dies at a signal that such a handler takes on a
-// goroutine's stack; CUDA is known to leave them. Load calls it; a program that runs on a GPU calls
-// it once more after its first Run, when the driver is up.
+// goroutine's stack; CUDA is known to leave them. Load calls it, and so does every session after its
+// first run, when the driver is up.
 func FixSignals() int { return capiSetOnStack() }
 
 // OpList gives the serialized OpList of every operation the library knows.

@@ -37,6 +37,7 @@ type Session struct {
 	ownsGraph bool          // graph, which LoadSession made
 	slots     chan struct{} // one in it for each run in TensorFlow
 	closeOnce sync.Once
+	signals   sync.Once
 	closing   chan struct{} // closed by Close
 	freed     chan struct{} // closed when the C object is gone
 	err       error         // of freeing it
@@ -212,11 +213,13 @@ func (s *Session) Run(ctx context.Context, feeds []Feed, fetches []Output, opts 
 		return nil, nil, err
 	}
 	if ctx.Done() == nil {
+		defer s.exit()
 		r.call()
 		return r.results, r.metadata, r.err
 	}
 	done, gone := make(chan struct{}), make(chan struct{})
 	go func() {
+		defer s.exit()
 		r.call()
 		select {
 		case done <- struct{}{}:
@@ -335,10 +338,10 @@ func (r *run) begin(ctx context.Context, feeds []Feed) (err error) {
 
 // call is the run in TensorFlow.
 func (r *run) call() {
-	defer r.s.exit()
 	defer r.release() // which also keeps the tensors from being collected
 	wantMetadata := r.opts.Trace || r.opts.PartitionGraphs
 	ptrs, metadata, err := capiSessionRun(r.s.ptr, r.options, r.feeds, r.values, r.fetches, r.targets, wantMetadata)
+	r.s.signals.Do(func() { FixSignals() }) // CUDA comes up with a session's first run
 	if err != nil {
 		r.err = err
 		return

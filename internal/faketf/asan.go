@@ -2,4 +2,5 @@
 
 package faketf
 
-const sanitized = true
+// Sanitized says whether this program, and so the library, has the address sanitizer.
+const Sanitized = true

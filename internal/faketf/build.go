@@ -21,7 +21,7 @@ func Build(dir string, without ...string) (string, error) {
 	lib := filepath.Join(dir, "libfaketf.so")
 	args := []string{"-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O1", "-g", "-shared", "-fPIC",
 		"-I", filepath.Join(here, "..", "..", "tf"), "-o", lib}
-	if sanitized {
+	if Sanitized {
 		args = append(args, "-fsanitize=address")
 	}
 	for _, name := range without {

@@ -2,4 +2,5 @@
 
 package faketf
 
-const sanitized = false
+// Sanitized says whether this program, and so the library, has the address sanitizer.
+const Sanitized = false

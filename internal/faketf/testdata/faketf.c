@@ -96,6 +96,32 @@ static void set(TF_Status* status, int code, const char* format, const char* arg
 
 static void out_of_memory(TF_Status* status) { set(status, NO_MEMORY, "out of memory%s", ""); }
 
+static void api_take_signals(void);
+
+// What a program that cannot call the table may ask for in its environment: the function that takes
+// the signals, with FUNCTION:N at its N-th call, and that which ends the process with a message as
+// Abseil's CHECK does.
+static char signals_at[64];
+static atomic_int signals_after;
+static const char* abort_at;
+
+__attribute__((constructor)) static void read_environment(void) {
+  const char* at = getenv("FAKETF_SIGNALS");
+  int n = 1;
+  if (at != NULL) sscanf(at, "%63[^:]:%d", signals_at, &n);
+  atomic_store(&signals_after, n);
+  abort_at = getenv("FAKETF_ABORT");
+}
+
+static void disturb(const char* function) {
+  if (strcmp(function, signals_at) == 0 && atomic_fetch_sub(&signals_after, 1) == 1)
+    api_take_signals();
+  if (abort_at != NULL && strcmp(function, abort_at) == 0) {
+    fprintf(stderr, "F0000 00:00:1795582973.148465   16955 faketf.cc:1] Check failed: %s\n", function);
+    abort();
+  }
+}
+
 // injected begins every call that can fail: it waits where the function is held, gives the status
 // its OK, and says whether the call must fail, with the status set.
 static bool injected(const char* function, TF_Status* status) {
@@ -106,6 +132,7 @@ static bool injected(const char* function, TF_Status* status) {
     held_calls--;
   }
   pthread_mutex_unlock(&gate);
+  disturb(function);
   if (status != NULL) set(status, OK, "", "");
   if (atomic_load(&fail_call) == 0 || atomic_fetch_add(&calls, 1) + 1 != atomic_load(&fail_call))
     return false;

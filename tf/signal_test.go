@@ -1,0 +1,124 @@
+//go:build cgo && linux
+
+package tf_test
+
+import (
+	"bufio"
+	"bytes"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tfbert/go/internal/faketf"
+	"github.com/tfbert/go/internal/testenv"
+)
+
+// embedded is testdata/embed, running.
+type embedded struct {
+	*exec.Cmd
+	stdout bytes.Buffer
+	stderr *bufio.Reader
+}
+
+// embed starts the program over a library and waits until it runs its session.
+func embed(t *testing.T, library string, callers int, env string) *embedded {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "embed")
+	build := []string{"build", "-o", program}
+	if faketf.Sanitized {
+		build = append(build, "-asan")
+	}
+	out, err := exec.Command("go", append(build, "./testdata/embed")...).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	e := &embedded{Cmd: exec.Command(program, "-callers", strconv.Itoa(callers))}
+	e.Env = append(os.Environ(), "TFBERT_LIBTENSORFLOW="+library, "TF_CPP_MIN_LOG_LEVEL=3", env)
+	e.Stdout = &e.stdout
+	pipe, err := e.StderrPipe()
+	require.NoError(t, err)
+	e.stderr = bufio.NewReader(pipe)
+	require.NoError(t, e.Start())
+	t.Cleanup(func() { _ = e.Process.Kill() })
+	for said := ""; ; {
+		line, err := e.stderr.ReadString('\n')
+		said += line
+		require.NoError(t, err, said)
+		if line == "ready\n" {
+			return e
+		}
+	}
+}
+
+// end waits for the end of the program and gives what it wrote on its standard error since.
+func (e *embedded) end() (stderr string, err error) {
+	rest, _ := io.ReadAll(e.stderr)
+	return string(rest), e.Wait()
+}
+
+// signals reads a set of signals from /proc (proc(5), status).
+func (e *embedded) signals(t *testing.T, set string) uint64 {
+	t.Helper()
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(e.Process.Pid) + "/status")
+	require.NoError(t, err)
+	n, err := strconv.ParseUint(string(regexp.MustCompile(set + `:\s+(\w+)`).FindSubmatch(b)[1]), 16, 64)
+	require.NoError(t, err)
+	return n
+}
+
+func buildFake(t *testing.T) string {
+	t.Helper()
+	library, err := faketf.Build(t.TempDir())
+	require.NoError(t, err)
+	return library
+}
+
+// A program keeps its flags, its signals and its standard output, and ends at Ctrl-C and SIGTERM as it
+// means to: over TensorFlow, and over a library whose first run installs handlers as CUDA does.
+func TestEmbedded(t *testing.T) {
+	for name, library := range map[string]func(t *testing.T) (path, env string){
+		"TensorFlow": func(t *testing.T) (string, string) {
+			realLibrary(t, "more to show than the other case does")
+			return testenv.TensorFlow(t), ""
+		},
+		"handlers without SA_ONSTACK": func(t *testing.T) (string, string) {
+			return buildFake(t), "FAKETF_SIGNALS=TF_SessionRun"
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path, env := library(t)
+			for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
+				t.Run(sig.String(), func(t *testing.T) {
+					e := embed(t, path, 4, env)
+					const hup = 1 << (syscall.SIGHUP - 1)
+					assert.NotZero(t, e.signals(t, "SigIgn")&hup, "the program ignores SIGHUP")
+					assert.NotZero(t, e.signals(t, "SigCgt")&(1<<(sig-1)))
+					require.NoError(t, e.Process.Signal(syscall.SIGHUP))
+					require.NoError(t, e.Process.Signal(syscall.SIGURG)) // the Go scheduler's own
+					require.NoError(t, e.Process.Signal(sig))
+					stderr, err := e.end()
+					require.NoError(t, err, stderr)
+					assert.Equal(t, "drained, {Tensors:0 Graphs:0 Sessions:0} alive\n", e.stdout.String())
+				})
+			}
+		})
+	}
+}
+
+// Without the flag such a handler is the end of a Go program: so the test above tests something.
+func TestHandlersWithoutOnStackAreFatal(t *testing.T) {
+	// Installed by a call that FixSignals does not come after.
+	e := embed(t, buildFake(t), 1, "FAKETF_SIGNALS=TF_SessionRun:2")
+	require.NoError(t, e.Process.Signal(syscall.SIGTERM))
+	stderr, err := e.end()
+	require.Error(t, err)
+	assert.NotContains(t, e.stdout.String(), "drained")
+	assert.True(t, strings.Contains(stderr, "SA_ONSTACK") || strings.Contains(stderr, "fatal") || strings.Contains(stderr, "SIGSEGV"), stderr)
+}
