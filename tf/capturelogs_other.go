@@ -1,4 +1,4 @@
-//go:build !linux
+//go:build !linux || !cgo
 
 package tf
 
@@ -7,7 +7,7 @@ import (
 	"log/slog"
 )
 
-// CaptureLogs sends TensorFlow's log lines to l; this system cannot.
+// CaptureLogs sends TensorFlow's log to l; this system cannot.
 func CaptureLogs(*slog.Logger) (stop func() error, err error) {
-	return nil, errors.New("tf: capture logs: only Linux can")
+	return nil, errors.New("tf: capture logs: only Linux can, with cgo")
 }

@@ -21,6 +21,13 @@
 // variables (TF_CPP_MIN_LOG_LEVEL, TF_ENABLE_ONEDNN_OPTS, TF_XLA_FLAGS, ...) while it loads and at
 // the first session, so set them before Load. The library is never unloaded.
 //
+// # Logs
+//
+// TensorFlow logs to the C library's stderr. [CaptureLogs] turns that into records of a [slog.Logger],
+// and with slog.DiscardHandler into silence; TF_CPP_MIN_LOG_LEVEL=3, set before Load, leaves out most of
+// it, but not what it says while it loads. Its severities I, W, E and F are slog's Info, Warn, Error and
+// Error+4. Nothing is ever written to the standard output.
+//
 // # Ownership
 //
 // A [Tensor], [Graph] or [Session] owns memory that the garbage collector does not see. Close

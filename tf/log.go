@@ -1,67 +1,78 @@
 package tf
 
 import (
+	"context"
 	"log/slog"
-	"math"
+	"os"
 	"regexp"
 	"strings"
 	"sync/atomic"
 )
 
-// logger receives what TensorFlow's log listener hands over.
+// logger receives TensorFlow's log.
 var logger atomic.Pointer[slog.Logger]
 
-// logLine is called by C, on any thread.
+// logLine is called by C, on any thread, with what a print operation prints.
 func logLine(line string) {
-	defer func() {
-		// A panic of the program's handler must not unwind TensorFlow's frames, into whatever recovers
-		// above them.
-		if p := recover(); p != nil {
-			go panic(p)
-		}
-	}()
+	defer panicOutside()
 	if l := logger.Load(); l != nil {
 		l.Info(strings.TrimSuffix(line, "\n"))
+		return
+	}
+	// TensorFlow has no way to take a listener back, and leaves to it even what would go to the standard
+	// output.
+	_, _ = os.Stderr.WriteString(line)
+}
+
+// logMessage is called by C, on any thread, with a message that may be one of TensorFlow's log. It is
+// false where the text belongs on the standard error all the same.
+func logMessage(text string) (taken bool) {
+	defer panicOutside()
+	l := logger.Load()
+	if l == nil {
+		return false
+	}
+	level, source, message, ok := parseLog(strings.TrimSuffix(text, "\n"))
+	if !ok {
+		return false
+	}
+	l.Log(context.Background(), level, message, "source", source)
+	// The process ends now, and nobody knows whether the handler has written the record yet.
+	return level != levelFatal
+}
+
+// panicOutside is deferred: a panic of the program's handler must not unwind TensorFlow's frames, into
+// whatever recovers above them.
+func panicOutside() {
+	if p := recover(); p != nil {
+		go panic(p)
 	}
 }
 
-// logPrefix matches the head of a line of TensorFlow's log: a letter for the severity, the time,
-// the thread, and the source, in the form of Abseil's log or of the older one of TensorFlow:
+// levelFatal is that of the last message of a process, which TensorFlow ends with it.
+const levelFatal = slog.LevelError + 4
+
+// logPrefix takes a message of TensorFlow's log apart: a letter for the severity, the time, the
+// thread, and the source, in the form of Abseil's log or of the older one of TensorFlow, and one line
+// or several:
 //
 //	I0000 00:00:1795409292.688686    4844 cpu_feature_guard.cc:227] text
 //	2024-05-01 10:11:12.131415: I tensorflow/core/platform/cpu_feature_guard.cc:210] text
 var logPrefix = regexp.MustCompile(
-	`^(?:([IWEF])\d{4} \S+ +\d+ |\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: ([IWEF]) )(\S+:\d+)\] (.*)$`)
+	`^(?:([IWEF])\d{4} \S+ +\d+ |\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: ([IWEF]) )(\S+:\d+)\] ((?s:.*))$`)
 
-// abslWarning stands before the first line of Abseil's log, where its flags are not set up.
+// abslWarning stands before the first message of Abseil's log, where its flags are not set up.
 const abslWarning = "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR"
 
-// parseLog takes a line of TensorFlow's log apart.
-func parseLog(line string) (level slog.Level, source, message string, ok bool) {
-	if line == abslWarning {
-		return slog.LevelInfo, "absl", line, true
+// parseLog takes a message apart; ok is false where it is not of TensorFlow's log.
+func parseLog(text string) (level slog.Level, source, message string, ok bool) {
+	if text == abslWarning {
+		return slog.LevelInfo, "absl", text, true
 	}
-	m := logPrefix.FindStringSubmatch(line)
+	m := logPrefix.FindStringSubmatch(text)
 	if m == nil {
 		return 0, "", "", false
 	}
-	switch m[1] + m[2] {
-	case "I":
-		level = slog.LevelInfo
-	case "W":
-		level = slog.LevelWarn
-	default:
-		level = slog.LevelError
-	}
-	return level, m[3], m[4], true
-}
-
-// levelNone says that a line of standard error is none of TensorFlow's.
-const levelNone = slog.Level(math.MaxInt)
-
-// continues says whether a line that follows one of TensorFlow's belongs to its message. Messages
-// of several lines are rare; their further lines are indented, but for this one.
-func continues(line string) bool {
-	return strings.HasPrefix(line, "\t") || strings.HasPrefix(line, "  ") ||
-		strings.HasPrefix(line, "To enable the following instructions:")
+	levels := map[string]slog.Level{"I": slog.LevelInfo, "W": slog.LevelWarn, "E": slog.LevelError, "F": levelFatal}
+	return levels[m[1]+m[2]], m[3], m[4], true
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -40,9 +39,7 @@ nothing but wheels whose SHA-256 it knows: those of TensorFlow ` + libtf.OldestV
 			if verbose {
 				level = slog.LevelInfo
 			}
-			var stderr forward
-			stderr.to.Store(os.Stderr)
-			opts.Log = slog.New(slog.NewTextHandler(&stderr, &slog.HandlerOptions{Level: level}))
+			opts.Log = slog.New(slog.NewTextHandler(belowBar{}, &slog.HandlerOptions{Level: level}))
 			stages := stages{}
 			opts.Progress = stages.show
 			in, err := libtf.Install(cmd.Context(), opts)

@@ -30,7 +30,6 @@ func run(args []string) int {
 	defer stop()
 	// A second signal ends the process at once, in the middle of whatever TensorFlow does.
 	context.AfterFunc(ctx, stop)
-	defer releaseTensorFlow()
 
 	root := newRoot()
 	root.SetArgs(positiveFlags(root, args))

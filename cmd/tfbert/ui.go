@@ -105,6 +105,14 @@ func clearBar() {
 	}
 }
 
+// belowBar is standard error for those who write lines to it themselves.
+type belowBar struct{}
+
+func (belowBar) Write(b []byte) (int, error) {
+	clearBar()
+	return os.Stderr.Write(b)
+}
+
 type barProgress struct{}
 
 func (barProgress) Set(done int64) {

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"log"
+	"log/slog"
 	"os"
 	"os/signal"
 	"runtime"
@@ -20,8 +21,9 @@ func init() { runtime.LockOSThread() } // main runs on the process's main thread
 
 func main() {
 	callers := flag.Int("callers", 4, "")
+	capture := flag.Bool("capture", false, "")
 	flag.VisitAll(func(f *flag.Flag) {
-		if f.Name != "callers" {
+		if f.Name != "callers" && f.Name != "capture" {
 			log.Fatalf("a package has added the flag -%s", f.Name)
 		}
 	})
@@ -31,6 +33,11 @@ func main() {
 	signal.Ignore(syscall.SIGHUP)
 
 	goroutines, environment := runtime.NumGoroutine(), len(os.Environ())
+	if *capture {
+		if _, err := tf.CaptureLogs(slog.New(slog.NewJSONHandler(os.Stderr, nil))); err != nil {
+			log.Fatal(err)
+		}
+	}
 	if err := tf.Load(""); err != nil {
 		log.Fatal(err)
 	}
