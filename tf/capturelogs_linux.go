@@ -28,9 +28,10 @@ import (
 // File descriptor 2 and os.Stderr stay what they are. What print operations print comes through
 // TensorFlow's own listener.
 //
-// The handler of l runs where TensorFlow logs, on its threads and inside its calls. It must not wait
-// for a call of this package, and a slow one makes TensorFlow slow. Call CaptureLogs before [Load] to
-// have every message; a second one before stop is an error.
+// Call it before [Load]: TensorFlow says some things while it loads, and up to 2.20 keeps the stream that
+// it has first written to. The handler of l runs where TensorFlow logs, on its threads and inside its
+// calls. It must not wait for a call of this package, and a slow one makes TensorFlow slow. A second
+// CaptureLogs before stop is an error.
 func CaptureLogs(l *slog.Logger) (stop func() error, err error) {
 	if !logger.CompareAndSwap(nil, l) {
 		return nil, errors.New("tf: capture logs: a logger has them already")

@@ -23,10 +23,10 @@
 //
 // # Logs
 //
-// TensorFlow logs to the C library's stderr. [CaptureLogs] turns that into records of a [slog.Logger],
-// and with slog.DiscardHandler into silence; TF_CPP_MIN_LOG_LEVEL=3, set before Load, leaves out most of
-// it, but not what it says while it loads. Its severities I, W, E and F are slog's Info, Warn, Error and
-// Error+4. Nothing is ever written to the standard output.
+// TensorFlow logs to the C library's stderr. [CaptureLogs], called before Load, turns that into records
+// of a [slog.Logger], and with slog.DiscardHandler into silence. TF_CPP_MIN_LOG_LEVEL=3, set before Load,
+// leaves out most of it, but not what it says while it loads. Its severities I, W, E and F are slog's
+// Info, Warn, Error and Error+4. Nothing is ever written to the standard output.
 //
 // # Ownership
 //

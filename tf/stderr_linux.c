@@ -4,6 +4,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -28,19 +29,48 @@ static int may_be_log(const char* data, size_t size) {
   return 1;
 }
 
-static ssize_t write_message(void* cookie, const char* data, size_t size) {
-  (void)cookie;
-  if (!in_handler && may_be_log(data, size)) {
-    in_handler = 1;
-    int taken = tfbLogMessage((char*)data, size);
-    in_handler = 0;
-    if (taken) return (ssize_t)size;
-  }
+static void write_all(const char* data, size_t size) {
   for (size_t done = 0; done < size;) {
     ssize_t n = write(STDERR_FILENO, data + done, size - done);
-    if (n < 0 && errno != EINTR) break;  // a broken standard error leaves nobody to tell
+    if (n < 0 && errno != EINTR) return;  // a broken standard error leaves nobody to tell
     if (n > 0) done += (size_t)n;
   }
+}
+
+// begun is a message of which the end has not come yet: fprintf of glibc 2.37 and later writes to a
+// stream without a buffer in pieces of 128 bytes. The stream's lock guards it.
+static char* begun;
+static size_t begun_size;
+
+static void pass_begun_on(void) {
+  write_all(begun, begun_size);
+  begun_size = 0;
+}
+
+static ssize_t write_message(void* cookie, const char* data, size_t size) {
+  (void)cookie;
+  if (size == 0) return 0;
+  if (in_handler || (begun_size == 0 && !may_be_log(data, size))) {
+    write_all(data, size);
+    return (ssize_t)size;
+  }
+  char* more = realloc(begun, begun_size + size);
+  if (more == NULL) {
+    pass_begun_on();
+    write_all(data, size);
+    return (ssize_t)size;
+  }
+  begun = more;
+  memcpy(begun + begun_size, data, size);
+  begun_size += size;
+  if (data[size - 1] != '\n') return (ssize_t)size;
+  in_handler = 1;
+  int taken = tfbLogMessage(begun, begun_size);
+  in_handler = 0;
+  if (taken)
+    begun_size = 0;
+  else
+    pass_begun_on();
   return (ssize_t)size;
 }
 
@@ -48,6 +78,7 @@ int tfb_stderr(int capture) {
   if (!capture) {
     __atomic_store_n(&stderr, real, __ATOMIC_RELEASE);
     flockfile(capturing);  // those who write to it hold its lock
+    pass_begun_on();
     funlockfile(capturing);
     return 0;
   }
@@ -55,7 +86,7 @@ int tfb_stderr(int capture) {
     // Never closed: a C++ library that was loaded meanwhile keeps it in std::cerr.
     capturing = fopencookie(NULL, "w", (cookie_io_functions_t){.write = write_message});
     if (capturing == NULL) return errno;
-    setvbuf(capturing, NULL, _IONBF, 0);  // a call of fwrite or fprintf is one of write_message
+    setvbuf(capturing, NULL, _IONBF, 0);  // what is written comes at once
   }
   real = stderr;
   __atomic_store_n(&stderr, capturing, __ATOMIC_RELEASE);

@@ -1138,7 +1138,10 @@ TF_Session* TF_LoadSessionFromSavedModel(const TF_SessionOptions* o, const TF_Bu
   (void)run_options;
   if (meta_graph != NULL) misuse("the fake gives no MetaGraphDef");
   if (injected(__func__, status)) return NULL;
-  fprintf(stderr, "I0000 00:00:1795409292.688686    4844 reader.cc:83] Reading SavedModel from: %s\n", dir);
+  flockfile(stderr);  // in pieces, as fprintf of newer C libraries writes it
+  fputs("I0000 00:00:1795409292.688686    4844 reader.cc:83] Reading Saved", stderr);
+  fprintf(stderr, "Model from: %s\n", dir);
+  funlockfile(stderr);
   char path[4096];
   snprintf(path, sizeof path, "%s/saved_model.pb", dir);
   bytes file = read_whole(path, status), model = file, meta = {NULL, 0};
