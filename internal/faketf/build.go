@@ -1,4 +1,4 @@
-// Package faketf builds and steers a TensorFlow library for tests (testdata/faketf.c): one that counts
+// Package faketf builds and steers a TensorFlow library for tests (testdata): one that counts
 // what is alive in it, and fails and waits where it is told to.
 package faketf
 
@@ -19,7 +19,7 @@ func Build(dir string, without ...string) (string, error) {
 	}
 	here := filepath.Dir(file)
 	lib := filepath.Join(dir, "libfaketf.so")
-	args := []string{"-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O1", "-g", "-shared", "-fPIC",
+	args := []string{"-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O1", "-g", "-shared", "-fPIC", "-fvisibility=hidden",
 		"-I", filepath.Join(here, "..", "..", "tf"), "-o", lib}
 	if Sanitized {
 		args = append(args, "-fsanitize=address")
@@ -27,7 +27,11 @@ func Build(dir string, without ...string) (string, error) {
 	for _, name := range without {
 		args = append(args, "-D"+name+"=without_"+name)
 	}
-	args = append(args, filepath.Join(here, "testdata", "faketf.c"), "-ldl", "-pthread")
+	files, err := filepath.Glob(filepath.Join(here, "testdata", "*.c"))
+	if err != nil {
+		return "", err
+	}
+	args = append(append(args, files...), "-ldl", "-pthread")
 	if out, err := exec.Command("cc", args...).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("faketf: cc: %w\n%s", err, out)
 	}
