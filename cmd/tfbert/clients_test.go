@@ -223,7 +223,7 @@ func testMetrics(t *testing.T, s *testServer) {
 		return body
 	}
 	// Traffic of its own, for the clients before may be missing here.
-	_, err := s.ask("Who wrote it?", "It was written by Ada Lovelace.")
+	_, err := s.ask(t.Context(), "Who wrote it?", "It was written by Ada Lovelace.")
 	require.NoError(t, err)
 	infer := `{"inputs":[{"name":"input_ids","datatype":"INT32","shape":[1,3],"data":[101,102,102]},{"name":"input_mask","datatype":"INT32","shape":[1,3],"data":[1,1,1]},
 		{"name":"segment_ids","datatype":"INT32","shape":[1,3],"data":[0,0,1]},{"name":"unique_ids","datatype":"INT32","shape":[1,1],"data":[0]}]}`

@@ -2,10 +2,12 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,7 +18,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -25,12 +26,18 @@ import (
 )
 
 // ask asks /v1/answer and returns the answer.
-func (s *testServer) ask(question, passage string) (string, error) {
+func (s *testServer) ask(ctx context.Context, question, passage string) (string, error) {
 	body, err := json.Marshal(map[string]string{"question": question, "context": passage})
 	if err != nil {
 		return "", err
 	}
-	response, err := http.Post("http://"+s.http+"/v1/answer", "application/json", bytes.NewReader(body))
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+s.http+"/v1/answer", bytes.NewReader(body))
+	if err != nil {
+		return "", err
+	}
+	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("Expect", "100-continue") // the server says when it reads the body
+	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		return "", err
 	}
@@ -129,7 +136,7 @@ func TestServeRepository(t *testing.T) {
 
 	s := startServer(t, "--model_repository", root, "--model_control_mode", "explicit", "--load_model", "bert", "--admin_token_file", token)
 	assert.Contains(t, s.logged(), "bert: its configuration asks for auto_mixed_precision, which is for GPUs")
-	answer, err := s.ask("Who wrote it?", "It was written by Ada Lovelace.")
+	answer, err := s.ask(t.Context(), "Who wrote it?", "It was written by Ada Lovelace.")
 	require.NoError(t, err)
 	assert.Equal(t, "Ada Lovelace", answer)
 
@@ -145,7 +152,7 @@ func TestServeRepository(t *testing.T) {
 				default:
 				}
 				name := []string{"Ada", "Bob", "Eve", "Kim"}[i]
-				answer, err := s.ask("Who wrote it?", "It was written by "+name+" yesterday.")
+				answer, err := s.ask(t.Context(), "Who wrote it?", "It was written by "+name+" yesterday.")
 				if !assert.NoError(t, err) || !assert.Equal(t, name, answer) {
 					return
 				}
@@ -189,7 +196,7 @@ func TestServeRepository(t *testing.T) {
 	text, _ := io.ReadAll(response.Body)
 	assert.NotEqual(t, http.StatusOK, response.StatusCode)
 	assert.Contains(t, string(text), "the model has [-1 384]")
-	_, err = s.ask("Who wrote it?", "It was written by Ada Lovelace.")
+	_, err = s.ask(t.Context(), "Who wrote it?", "It was written by Ada Lovelace.")
 	assert.NoError(t, err)
 }
 
@@ -198,31 +205,31 @@ func TestServeDrains(t *testing.T) {
 	s := startServer(t)
 	passage := strings.Repeat("It was written by Ada Lovelace, who lived in London. ", 150) // a second or more of work
 	answers := make(chan error, 3)
+	underWay := make(chan struct{}, cap(answers))
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{Got100Continue: func() { underWay <- struct{}{} }})
 	for range cap(answers) {
 		go func() {
-			answer, err := s.ask("Who wrote it?", passage)
+			answer, err := s.ask(ctx, "Who wrote it?", passage)
 			if err == nil && !strings.HasPrefix(answer, "Ada Lovelace") {
 				err = fmt.Errorf("the answer is %q", answer)
 			}
 			answers <- err
 		}()
 	}
-	require.Eventually(t, func() bool { // the requests are under way
-		response, err := http.Get("http://" + s.http + "/metrics")
-		if err != nil {
-			return false
+	for range cap(answers) {
+		select {
+		case <-underWay:
+		case err := <-answers:
+			require.FailNow(t, "a request ended before the others were under way", "%v", err)
 		}
-		defer response.Body.Close()
-		text, _ := io.ReadAll(response.Body)
-		return regexp.MustCompile(`tfbert_running_batches{model="minilm-squad",version="1"} [1-9]`).Match(text)
-	}, 20*time.Second, 10*time.Millisecond)
+	}
 	require.NoError(t, s.cmd.Process.Signal(syscall.SIGTERM))
 	for range cap(answers) {
 		assert.NoError(t, <-answers)
 	}
 	assert.NoError(t, s.cmd.Wait())
 	assert.Contains(t, s.logged(), "shutting down")
-	_, err := s.ask("Who wrote it?", "x")
+	_, err := s.ask(t.Context(), "Who wrote it?", "x")
 	assert.ErrorIs(t, err, syscall.ECONNREFUSED)
 }
 
