@@ -273,19 +273,11 @@ func (c *serveCommand) logger() *slog.Logger {
 	if verbose {
 		options.Level = slog.LevelDebug
 	}
-	var w lineWriter
+	var w belowBar
 	if c.logFormat == "json" {
 		return slog.New(slog.NewJSONHandler(w, options))
 	}
 	return slog.New(slog.NewTextHandler(w, options))
-}
-
-// lineWriter writes to standard error, which TensorFlow's log capture replaces.
-type lineWriter struct{}
-
-func (lineWriter) Write(b []byte) (int, error) {
-	clearBar()
-	return os.Stderr.Write(b)
 }
 
 func (c *serveCommand) listen(port int, host string) (net.Listener, error) {
