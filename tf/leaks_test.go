@@ -12,6 +12,10 @@ import (
 	"github.com/tfbert/go/tf"
 )
 
+// raceDetector is set by race_test.go. With the detector resident memory grows by some 350 bytes for every
+// run, without it by none: it says nothing about the package then.
+var raceDetector bool
+
 // TestLeaks holds resident memory flat over many runs, loads and failed loads. Some come first, in
 // which allocators, thread pools and caches grow to their size. With TFBERT_LEAKS=full there are more.
 func TestLeaks(t *testing.T) {
@@ -90,7 +94,9 @@ func TestLeaks(t *testing.T) {
 			runtime.GC()
 			grown := residentBytes(t) - before
 			t.Logf("%d %s: resident memory %.1f MiB, then %+.1f MiB", n, tc.what, float64(before)/mib, float64(grown)/mib)
-			assert.Less(t, grown, int64(bound))
+			if !raceDetector {
+				assert.Less(t, grown, int64(bound))
+			}
 			assert.Equal(t, alive, tf.Alive())
 		})
 	}

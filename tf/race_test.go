@@ -1,0 +1,5 @@
+//go:build race
+
+package tf_test
+
+func init() { raceDetector = true }
