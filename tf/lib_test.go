@@ -53,12 +53,9 @@ func TestLoadErrors(t *testing.T) {
 		"too old": {old, "TensorFlow 1.0.1 lacks symbols that tfbert needs: TF_NewStatus"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			cmd := exec.Command(os.Args[0], "-test.run=^TestLoadHelper$", "-test.v")
-			cmd.Env = append(os.Environ(), "TFBERT_TEST_LOAD="+tc.path)
-			out, err := cmd.CombinedOutput()
-			require.NoError(t, err, "%s", out)
-			assert.Contains(t, string(out), "tf: load "+tc.path+": ")
-			assert.Contains(t, string(out), tc.want)
+			out := again(t, "TestLoadHelper", "TFBERT_TEST_LOAD="+tc.path)
+			assert.Contains(t, out, "tf: load "+tc.path+": ")
+			assert.Contains(t, out, tc.want)
 		})
 	}
 }
@@ -188,9 +185,7 @@ func TestDeclarationsMatchHeaders(t *testing.T) {
 // TensorFlow's log becomes records; the process's own standard error is left alone.
 func TestCaptureLogs(t *testing.T) {
 	if tf.Loaded() { // too late: in a process of its own, then
-		out, err := exec.Command(os.Args[0], "-test.run=^TestCaptureLogs$", "-test.v").CombinedOutput()
-		require.NoError(t, err, "%s", out)
-		require.Contains(t, string(out), "--- PASS: TestCaptureLogs")
+		again(t, "TestCaptureLogs")
 		return
 	}
 	var buf bytes.Buffer

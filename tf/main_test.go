@@ -3,6 +3,7 @@ package tf_test
 import (
 	"log"
 	"os"
+	"os/exec"
 	"runtime"
 	"testing"
 
@@ -34,6 +35,17 @@ func realLibrary(t testing.TB, what string) {
 	if os.Getenv(faketf.Environment) != "" {
 		t.Skip("the fake library has no " + what)
 	}
+}
+
+// again runs one test in a process of its own, where nothing is loaded yet, and returns what it printed.
+func again(t testing.TB, test string, env ...string) string {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run=^"+test+"$", "-test.v")
+	cmd.Env = append(os.Environ(), env...)
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.Contains(t, string(out), "--- PASS: "+test)
+	return string(out)
 }
 
 func tensor[T tf.Element](t testing.TB, shape tf.Shape, data ...T) *tf.Tensor {
