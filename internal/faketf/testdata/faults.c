@@ -82,8 +82,6 @@ void set(TF_Status* status, int code, const char* format, const char* arg) {
 
 void out_of_memory(TF_Status* status) { set(status, NO_MEMORY, "out of memory%s", ""); }
 
-static void api_take_signals(void);
-
 // What a program that cannot call the table may ask for in its environment: the function that takes
 // the signals, with FUNCTION:N at its N-th call, and that which ends the process with a message as
 // Abseil's CHECK does.
@@ -97,6 +95,26 @@ __attribute__((constructor)) static void read_environment(void) {
   if (at != NULL) sscanf(at, "%63[^:]:%d", signals_at, &n);
   atomic_store(&signals_after, n);
   abort_at = getenv("FAKETF_ABORT");
+}
+
+static struct sigaction before[NSIG];
+
+static void on_signal(int sig, siginfo_t* info, void* context) {
+  // The frame of a C++ runtime's handler; it fits no goroutine's stack.
+  volatile char frame[1 << 14];
+  frame[0] = (char)sig;
+  frame[sizeof frame - 1] = frame[0];
+  if (before[sig].sa_flags & SA_SIGINFO)
+    before[sig].sa_sigaction(sig, info, context);
+  else if (before[sig].sa_handler != SIG_DFL && before[sig].sa_handler != SIG_IGN)
+    before[sig].sa_handler(sig);
+}
+
+static void api_take_signals(void) {
+  struct sigaction action = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_RESTART};
+  sigfillset(&action.sa_mask);
+  sigaction(SIGINT, &action, &before[SIGINT]);
+  sigaction(SIGTERM, &action, &before[SIGTERM]);
 }
 
 static void disturb(const char* function) {
@@ -167,28 +185,7 @@ static int api_held(void) {
 
 static int api_most_runs(void) { return atomic_exchange(&most_runs, 0); }
 
-static struct sigaction before[NSIG];
-
-static void on_signal(int sig, siginfo_t* info, void* context) {
-  // The frame of a C++ runtime's handler; it fits no goroutine's stack.
-  volatile char frame[1 << 14];
-  frame[0] = (char)sig;
-  frame[sizeof frame - 1] = frame[0];
-  if (before[sig].sa_flags & SA_SIGINFO)
-    before[sig].sa_sigaction(sig, info, context);
-  else if (before[sig].sa_handler != SIG_DFL && before[sig].sa_handler != SIG_IGN)
-    before[sig].sa_handler(sig);
-}
-
-static void api_take_signals(void) {
-  struct sigaction action = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_RESTART};
-  sigfillset(&action.sa_mask);
-  sigaction(SIGINT, &action, &before[SIGINT]);
-  sigaction(SIGTERM, &action, &before[SIGTERM]);
-}
-
-EXPORT extern const faketf_api faketf;
-const faketf_api faketf = {
+EXPORT const faketf_api faketf = {
     api_live,    api_fail, api_fail_allocation, api_fired,        api_hold,
     api_release, api_held, api_most_runs,       api_take_signals,
 };
