@@ -18,6 +18,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -223,6 +224,15 @@ func TestServeDrains(t *testing.T) {
 			require.FailNow(t, "a request ended before the others were under way", "%v", err)
 		}
 	}
+	require.Eventually(t, func() bool {
+		response, err := http.Get("http://" + s.http + "/metrics")
+		if err != nil {
+			return false
+		}
+		defer response.Body.Close()
+		text, _ := io.ReadAll(response.Body)
+		return regexp.MustCompile(`tfbert_running_batches{model="minilm-squad",version="1"} [1-9]`).Match(text)
+	}, 20*time.Second, 10*time.Millisecond, "a batch runs")
 	require.NoError(t, s.cmd.Process.Signal(syscall.SIGTERM))
 	for range cap(answers) {
 		assert.NoError(t, <-answers)
