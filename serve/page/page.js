@@ -18,6 +18,7 @@ const model = $('model');
 const reading = $('reading');
 
 let models = [];
+let chosen = null; // what the user made of the checkbox, maybe before the models are known; null: nothing
 let inFlight = null; // the AbortController of the last question, until its answer
 let shown = null; // the answer that is shown: {asked, result, nbest, selected}
 
@@ -28,7 +29,7 @@ const key = 'tfbert';
 function save() {
   try {
     sessionStorage.setItem(key, JSON.stringify({
-      passage: passage.value, question: question.value, negative: negative.checked, model: model.value,
+      passage: passage.value, question: question.value, negative: chosen, model: model.value,
     }));
   } catch { /* it is a convenience */ }
 }
@@ -85,7 +86,8 @@ function setModels(list) {
   const before = model.value || restore().model;
   model.replaceChildren(...models.map(({ name }) => element('option', { value: name, textContent: name })));
   if (models.some((m) => m.name === before)) model.value = before;
-  else negative.checked = current()?.version_2_with_negative ?? false;
+  else if (before) chosen = null; // it was for a model that is gone
+  setNegative();
   const several = models.length > 1;
   model.hidden = $('model-label').hidden = !several;
   $('model-name').textContent = several ? '' : model.value;
@@ -93,6 +95,10 @@ function setModels(list) {
 }
 
 const current = () => models.find((m) => m.name === model.value);
+
+function setNegative() {
+  negative.checked = chosen ?? current()?.version_2_with_negative ?? false;
+}
 
 // A notice says how the last request went, where it gave no answer.
 
@@ -405,7 +411,8 @@ function start() {
   const stored = restore();
   passage.value = stored.passage ?? '';
   question.value = stored.question ?? '';
-  negative.checked = stored.negative ?? false;
+  chosen = stored.negative ?? null;
+  setNegative();
 
   for (const example of examples) {
     const button = element('button', { type: 'button', textContent: example.title });
@@ -428,14 +435,18 @@ function start() {
       ask();
     }
   });
-  for (const field of [question, negative]) {
-    field.addEventListener('input', () => {
-      save();
-      showCommand();
-    });
-  }
+  question.addEventListener('input', () => {
+    save();
+    showCommand();
+  });
+  negative.addEventListener('input', () => {
+    chosen = negative.checked;
+    save();
+    showCommand();
+  });
   model.addEventListener('change', () => {
-    negative.checked = current()?.version_2_with_negative ?? false;
+    chosen = null;
+    setNegative();
     save();
     showCommand();
   });

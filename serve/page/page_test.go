@@ -506,15 +506,20 @@ func TestNotReady(t *testing.T) {
 	b.eval(`passage.select()`)
 	b.insert(lovelace)
 	b.press(kb.Enter, kb.ModifierCtrl)
+	b.click("#negative")
+	b.do(chromedp.Reload())
+	b.until(`document.querySelector("#notice-text").textContent === "The model is loading."`)
 	a.set(func() { a.ready = true })
 	b.until(`!ask.disabled`)
 	assert.Empty(t, b.text("#notice"))
 	assert.Empty(t, a.questions())
 	assert.Equal(t, lovelace, b.eval(`passage.value`))
+	assert.Equal(t, true, b.eval(`negative.checked`), "it was set before the models were known")
 	b.eval(`question.select()`)
 	b.insert("Who?")
 	b.press(kb.Enter)
 	b.answered("Who?")
+	assert.True(t, a.last().WithNegative)
 }
 
 func TestBusy(t *testing.T) {
