@@ -390,8 +390,7 @@ function typed() {
     const button = element('button', { type: 'button', textContent: text });
     button.addEventListener('click', () => {
       question.value = text;
-      save();
-      showCommand();
+      keep();
       ask();
     });
     return button;
@@ -403,6 +402,11 @@ function changed() {
   cancel();
   forget();
   typed();
+  keep();
+}
+
+// keep is called when what would be sent has changed.
+function keep() {
   save();
   showCommand();
 }
@@ -435,20 +439,15 @@ function start() {
       ask();
     }
   });
-  question.addEventListener('input', () => {
-    save();
-    showCommand();
-  });
+  question.addEventListener('input', keep);
   negative.addEventListener('input', () => {
     chosen = negative.checked;
-    save();
-    showCommand();
+    keep();
   });
   model.addEventListener('change', () => {
     chosen = null;
     setNegative();
-    save();
-    showCommand();
+    keep();
   });
   $('form').addEventListener('submit', (e) => {
     e.preventDefault();
