@@ -18,7 +18,7 @@ const model = $('model');
 const reading = $('reading');
 
 let models = [];
-let chosen = null; // what the user made of the checkbox, maybe before the models are known; null: nothing
+let chosenNegative = null; // what the user made of the checkbox, maybe before the models are known; null: nothing
 let inFlight = null; // the AbortController of the last question, until its answer
 let shown = null; // the answer that is shown: {asked, result, nbest, selected}
 
@@ -29,7 +29,7 @@ const key = 'tfbert';
 function save() {
   try {
     sessionStorage.setItem(key, JSON.stringify({
-      passage: passage.value, question: question.value, negative: chosen, model: model.value,
+      passage: passage.value, question: question.value, negative: chosenNegative, model: model.value,
     }));
   } catch { /* it is a convenience */ }
 }
@@ -86,7 +86,7 @@ function setModels(list) {
   const before = model.value || restore().model;
   model.replaceChildren(...models.map(({ name }) => element('option', { value: name, textContent: name })));
   if (models.some((m) => m.name === before)) model.value = before;
-  else if (before) chosen = null; // it was for a model that is gone
+  else if (before) chosenNegative = null; // it was for a model that is gone
   setNegative();
   const several = models.length > 1;
   model.hidden = $('model-label').hidden = !several;
@@ -97,7 +97,7 @@ function setModels(list) {
 const current = () => models.find((m) => m.name === model.value);
 
 function setNegative() {
-  negative.checked = chosen ?? current()?.version_2_with_negative ?? false;
+  negative.checked = chosenNegative ?? current()?.version_2_with_negative ?? false;
 }
 
 // A notice says how the last request went, where it gave no answer.
@@ -415,7 +415,7 @@ function start() {
   const stored = restore();
   passage.value = stored.passage ?? '';
   question.value = stored.question ?? '';
-  chosen = stored.negative ?? null;
+  chosenNegative = stored.negative ?? null;
   setNegative();
 
   for (const example of examples) {
@@ -441,11 +441,11 @@ function start() {
   });
   question.addEventListener('input', keep);
   negative.addEventListener('input', () => {
-    chosen = negative.checked;
+    chosenNegative = negative.checked;
     keep();
   });
   model.addEventListener('change', () => {
-    chosen = null;
+    chosenNegative = null;
     setNegative();
     keep();
   });
