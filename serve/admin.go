@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"time"
+
+	"github.com/tfbert/go/serve/internal/transport"
 )
 
 // ServeAdmin serves profiles, /debug/pprof, on a port of its own until ctx ends.
@@ -15,8 +17,8 @@ func (s *Server) ServeAdmin(ctx context.Context, l net.Listener) error {
 		"": pprof.Index, "cmdline": pprof.Cmdline, "profile": pprof.Profile, "symbol": pprof.Symbol, "trace": pprof.Trace,
 	} {
 		mux.HandleFunc("GET /debug/pprof/"+path, func(w http.ResponseWriter, r *http.Request) {
-			if err := s.admin(r.Header.Get("Authorization")); err != nil {
-				writeError(w, err)
+			if err := s.host.Admin(r.Header.Get("Authorization")); err != nil {
+				transport.WriteError(w, err)
 				return
 			}
 			h(w, r)

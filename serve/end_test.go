@@ -44,7 +44,7 @@ func TestDrain(t *testing.T) {
 	for range 5 {
 		require.NoError(t, busy.Send(askRequest("", "find w2", "slow w2")))
 	}
-	m, err := f.Server.models.Acquire("bert", 0)
+	m, err := f.host.Models.Acquire("bert", 0)
 	require.NoError(t, err)
 	var group sync.WaitGroup
 	for range 10 {
@@ -67,7 +67,7 @@ func TestDrain(t *testing.T) {
 	})
 	m.Release()
 	f.stop()
-	eventually(t, "it is not ready", func() bool { return f.ready() != nil })
+	eventually(t, "it is not ready", func() bool { return f.host.Ready() != nil })
 	eventually(t, "connections are refused", func() bool {
 		_, err := net.Dial("tcp", f.url[7:])
 		return err != nil
@@ -105,14 +105,14 @@ func TestDrainTimeout(t *testing.T) {
 				}
 				ended <- err
 			}()
-			m, err := f.Server.models.Acquire("bert", 0)
+			m, err := f.host.Models.Acquire("bert", 0)
 			require.NoError(t, err)
 			eventually(t, "it runs", func() bool { return m.Batcher().Running() == 1 })
 			m.Release()
 			began := time.Now()
 			f.stop()
 			err = <-f.ended
-			require.ErrorContains(t, err, "serve: some requests had not ended after 100ms: ")
+			require.ErrorContains(t, err, "some requests had not ended after 100ms: ")
 			assert.NotContains(t, err.Error(), "\n")
 			require.ErrorIs(t, err, context.DeadlineExceeded)
 			require.Error(t, <-ended)

@@ -6,20 +6,18 @@ import (
 	"time"
 
 	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/reflection"
 	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	reflectionv1alpha "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
-
-	pb "github.com/tfbert/go/internal/serveproto"
+	"github.com/tfbert/go/serve/internal/transport"
 	"github.com/tfbert/go/serve/repository"
 )
 
@@ -38,13 +36,12 @@ func (s *Server) rpcOptions() []grpc.ServerOption {
 	}
 }
 
-// newRPC makes a gRPC server of all that the server speaks over gRPC.
+// newRPC makes a gRPC server of everything that the server speaks over gRPC.
 func (s *Server) newRPC(options ...grpc.ServerOption) *grpc.Server {
 	rpc := grpc.NewServer(options...)
-	pb.RegisterInference(rpc, &inferenceServer{server: s})
-	pb.RegisterPrediction(rpc, &predictionServer{server: s})
-	pb.RegisterModelService(rpc, &modelServer{server: s})
-	healthpb.RegisterHealthServer(rpc, &healthServer{server: s})
+	s.oip.Register(rpc)
+	s.tfServing.Register(rpc)
+	healthpb.RegisterHealthServer(rpc, &health{host: s.host})
 	files := reflection.ServerOptions{Services: rpc, DescriptorResolver: s.resolver}
 	reflectionv1.RegisterServerReflectionServer(rpc, reflection.NewServerV1(files))
 	reflectionv1alpha.RegisterServerReflectionServer(rpc, reflection.NewServer(files))
@@ -56,8 +53,8 @@ func (s *Server) unary(ctx context.Context, request any, info *grpc.UnaryServerI
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, s.opts.RequestTimeout)
 	defer cancel()
-	err = recovering(func() error {
-		if !strings.HasPrefix(info.FullMethod, "/grpc.health.") { // a busy server is no sick one
+	err = transport.Recover(func() error {
+		if !strings.HasPrefix(info.FullMethod, "/grpc.health.") { // a busy server is not a sick one
 			leave, err := s.enter()
 			if err != nil {
 				return err
@@ -74,73 +71,60 @@ func (s *Server) unary(ctx context.Context, request any, info *grpc.UnaryServerI
 // stream is unary for streams, which may last.
 func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, h grpc.StreamHandler) error {
 	began := time.Now()
-	err := recovering(func() error { return h(srv, stream) })
+	err := transport.Recover(func() error { return h(srv, stream) })
 	s.called(stream.Context(), info.FullMethod, began, err)
 	return statusOf(err)
 }
 
 func (s *Server) called(ctx context.Context, method string, began time.Time, err error) {
 	code := status.Code(statusOf(err))
-	s.metrics.requestStatus(method, code.String(), time.Since(began))
-	s.logRequest(ctx, "gRPC", method, code.String(), began, err)
+	s.metrics.request(method, code.String(), time.Since(began))
+	s.host.LogRequest(ctx, method, code.String(), began, err)
 }
 
-// statusOf gives an error as a status. One that it helps to try again says when.
+// statusOf returns an error as a status. One after which it helps to try again says when.
 func statusOf(err error) error {
 	if err == nil {
 		return nil
 	}
-	if _, ok := err.(interface{ GRPCStatus() *status.Status }); ok { //nolint:errorlint // a status of gRPC's own
-		if _, ours := err.(*repository.Error); !ours { //nolint:errorlint // see above
-			return err
-		}
-	}
 	e := repository.AsError(err)
 	st := e.GRPCStatus()
 	if e.RetryAfter > 0 {
-		if with, err := st.WithDetails(&errdetails.RetryInfo{RetryDelay: durationpb.New(e.RetryAfter)}); err == nil {
+		retry := &errdetails.RetryInfo{RetryDelay: durationpb.New(e.RetryAfter)}
+		if with, err := st.WithDetails(retry); err == nil {
 			st = with
 		}
 	}
 	return st.Err()
 }
 
-// authorization gives the header of that name of a call.
-func authorization(ctx context.Context) string {
-	for _, v := range metadata.ValueFromIncomingContext(ctx, "authorization") {
-		return v
-	}
-	return ""
-}
-
-// healthServer is gRPC's health protocol. A service is the server itself, "", one of its services, or
-// a model.
-type healthServer struct {
+// health is gRPC's health protocol. A service is the server itself, "", one of its services, or a model.
+type health struct {
 	healthpb.UnimplementedHealthServer
-	server *Server
+	host *transport.Host
 }
 
-func (h *healthServer) Check(_ context.Context, r *healthpb.HealthCheckRequest) (*healthpb.HealthCheckResponse, error) {
+func (h *health) Check(_ context.Context, r *healthpb.HealthCheckRequest) (*healthpb.HealthCheckResponse, error) {
 	state, known := h.state(r.GetService())
 	if !known {
-		return nil, repository.Errorf(codes.NotFound, "there is no service %q", r.GetService())
+		return nil, repository.Errorf(codes.NotFound, "unknown service %q", r.GetService())
 	}
 	return &healthpb.HealthCheckResponse{Status: state}, nil
 }
 
-func (h *healthServer) state(service string) (state healthpb.HealthCheckResponse_ServingStatus, known bool) {
+func (h *health) state(service string) (state healthpb.HealthCheckResponse_ServingStatus, known bool) {
 	switch service {
 	case "", "inference.GRPCInferenceService", "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService":
-		if h.server.ready() != nil {
+		if h.host.Ready() != nil {
 			return healthpb.HealthCheckResponse_NOT_SERVING, true
 		}
 		return healthpb.HealthCheckResponse_SERVING, true
 	}
-	if len(h.server.models.Versions(service)) == 0 {
+	if len(h.host.Models.Versions(service)) == 0 {
 		return healthpb.HealthCheckResponse_SERVICE_UNKNOWN, false
 	}
-	m, err := h.server.models.Acquire(service, 0)
-	if err != nil || h.server.draining.Err() != nil {
+	m, err := h.host.Models.Acquire(service, 0)
+	if err != nil || h.host.Draining.Err() != nil {
 		return healthpb.HealthCheckResponse_NOT_SERVING, true
 	}
 	m.Release()
@@ -148,7 +132,7 @@ func (h *healthServer) state(service string) (state healthpb.HealthCheckResponse
 }
 
 // Watch looks at the state once a second: it is one of several parts, none of which tells of a change.
-func (h *healthServer) Watch(r *healthpb.HealthCheckRequest, stream grpc.ServerStreamingServer[healthpb.HealthCheckResponse]) error {
+func (h *health) Watch(r *healthpb.HealthCheckRequest, stream grpc.ServerStreamingServer[healthpb.HealthCheckResponse]) error {
 	last := healthpb.HealthCheckResponse_ServingStatus(-1)
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -161,11 +145,11 @@ func (h *healthServer) Watch(r *healthpb.HealthCheckRequest, stream grpc.ServerS
 		}
 		select {
 		case <-tick.C:
-		case <-h.server.draining.Done():
+		case <-h.host.Draining.Done():
 			if state, known := h.state(r.GetService()); known && state != last {
 				_ = stream.Send(&healthpb.HealthCheckResponse{Status: state}) // the last word, if anyone hears it
 			}
-			return errDraining
+			return transport.ErrDraining
 		case <-stream.Context().Done():
 			return stream.Context().Err()
 		}

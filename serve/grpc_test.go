@@ -23,6 +23,7 @@ import (
 	pb "github.com/tfbert/go/internal/serveproto"
 	"github.com/tfbert/go/internal/tfproto"
 	"github.com/tfbert/go/serve/batch"
+	"github.com/tfbert/go/serve/internal/tensor"
 	"github.com/tfbert/go/serve/repository"
 )
 
@@ -58,7 +59,7 @@ func tensorRequest(raw bool, ids ...int32) *pb.ModelInferRequest {
 		in := &pb.ModelInferRequest_InferInputTensor{Name: name, Datatype: "INT32", Shape: shape}
 		if raw {
 			t := repository.Tensor{Int32s: values}
-			r.RawInputContents = append(r.RawInputContents, appendBinary(nil, &t))
+			r.RawInputContents = append(r.RawInputContents, tensor.AppendBinary(nil, &t))
 		} else {
 			in.Contents = &pb.InferTensorContents{IntContents: values}
 		}
@@ -166,7 +167,7 @@ func TestModelInfer(t *testing.T) {
 		require.Len(t, r.GetOutputs(), 3)
 		assert.Equal(t, []int64{1, 5}, r.GetOutputs()[0].GetShape())
 		assert.Equal(t, []int64{1, 1}, r.GetOutputs()[2].GetShape())
-		assert.Equal(t, appendBinary(nil, &repository.Tensor{Float32s: starts}), r.GetRawOutputContents()[0])
+		assert.Equal(t, tensor.AppendBinary(nil, &repository.Tensor{Float32s: starts}), r.GetRawOutputContents()[0])
 		assert.Equal(t, le(5), r.GetRawOutputContents()[2])
 		assert.Contains(t, r.GetParameters(), "compute_us")
 	}
@@ -186,8 +187,8 @@ func TestModelInfer(t *testing.T) {
 		}},
 		{"which no tensor can have", false, func(r *pb.ModelInferRequest) { r.Inputs[0].Shape = []int64{1 << 40, 1 << 40} }},
 		{"which no tensor can have", false, func(r *pb.ModelInferRequest) { r.Inputs[0].Shape = []int64{-1, -5} }},
-		{`has no input "x"`, false, func(r *pb.ModelInferRequest) { r.Inputs[0].Name = "x" }},
-		{`has no output "x"`, false, func(r *pb.ModelInferRequest) {
+		{`does not have an input "x"`, false, func(r *pb.ModelInferRequest) { r.Inputs[0].Name = "x" }},
+		{`does not have an output "x"`, false, func(r *pb.ModelInferRequest) {
 			r.Outputs = []*pb.ModelInferRequest_InferRequestedOutputTensor{{Name: "x"}}
 		}},
 		{"takes at most 1", false, func(r *pb.ModelInferRequest) {
@@ -197,7 +198,7 @@ func TestModelInfer(t *testing.T) {
 			}
 			r.Inputs[3].Shape, r.Inputs[3].Contents.IntContents = []int64{5}, make([]int32, 5)
 		}},
-		{"no such priority", false, func(r *pb.ModelInferRequest) {
+		{"unknown priority", false, func(r *pb.ModelInferRequest) {
 			r.Parameters = map[string]*pb.InferParameter{"priority": {ParameterChoice: &pb.InferParameter_Uint64Param{Uint64Param: 1 << 63}}}
 		}},
 	} {
@@ -240,14 +241,14 @@ func TestRetryInfo(t *testing.T) {
 			ended <- err
 		}()
 		if n == 0 {
-			m, err := f.Server.models.Acquire("bert", 0)
+			m, err := f.host.Models.Acquire("bert", 0)
 			require.NoError(t, err)
 			eventually(t, "it runs", func() bool { return m.Batcher().Running() == 1 })
 			defer eventually(t, "none runs", func() bool { return m.Batcher().Running()+m.Batcher().Waiting() == 0 })
 			m.Release()
 		}
 	}
-	m, err := f.Server.models.Acquire("bert", 0)
+	m, err := f.host.Models.Acquire("bert", 0)
 	require.NoError(t, err)
 	eventually(t, "one waits", func() bool { return m.Batcher().Waiting() == 1 })
 	m.Release()
@@ -298,7 +299,7 @@ func TestModelStreamInfer(t *testing.T) {
 		require.Equal(t, r.GetId(), answer.GetInferResponse().GetId(), "in order")
 		switch n {
 		case 50:
-			assert.Contains(t, answer.GetErrorMessage(), "told to crash")
+			assert.Contains(t, answer.GetErrorMessage(), "its log says why")
 		case 60:
 			assert.Contains(t, answer.GetErrorMessage(), "the question is empty")
 		case 70:
@@ -315,7 +316,7 @@ func TestModelStreamInfer(t *testing.T) {
 
 func TestCancelledStream(t *testing.T) {
 	f := start(t, &setup{models: fakemodel.Models{Delay: time.Minute}})
-	m, err := f.Server.models.Acquire("bert", 0)
+	m, err := f.host.Models.Acquire("bert", 0)
 	require.NoError(t, err)
 	defer m.Release()
 	conn := f.dial(t)
@@ -350,21 +351,21 @@ func TestPredictionService(t *testing.T) {
 	conn := f.dial(t)
 	c, models := pb.NewPredictionClient(conn), pb.NewModelClient(conn)
 	spec := &pb.ModelSpec{Name: "bert"}
-	tensor := func(values []int32, shape ...int64) *tfproto.TensorProto {
-		return &tfproto.TensorProto{Dtype: 3, TensorShape: shapeProto(shape), IntVal: values}
+	ints := func(values []int32, shape ...int64) *tfproto.TensorProto {
+		return &tfproto.TensorProto{Dtype: 3, TensorShape: tensor.ShapeProto(shape), IntVal: values}
 	}
 	request := func() *pb.PredictRequest {
 		return &pb.PredictRequest{ModelSpec: spec, Inputs: map[string]*tfproto.TensorProto{
-			"input_ids": tensor([]int32{2, 7, 3, 9}, 1, 4), "input_mask": tensor([]int32{1}, 1, 4), "segment_ids": tensor([]int32{0}, 1, 4), "unique_ids": tensor([]int32{5}, 1),
+			"input_ids": ints([]int32{2, 7, 3, 9}, 1, 4), "input_mask": ints([]int32{1}, 1, 4), "segment_ids": ints([]int32{0}, 1, 4), "unique_ids": ints([]int32{5}, 1),
 		}}
 	}
 	r, err := c.Predict(t.Context(), request())
 	require.NoError(t, err)
 	starts, _ := fakemodel.Logits([]int32{2, 7, 3, 9}, 1)
-	assert.Equal(t, appendBinary(nil, &repository.Tensor{Float32s: starts}), r.GetOutputs()["start_logits"].GetTensorContent())
+	assert.Equal(t, tensor.AppendBinary(nil, &repository.Tensor{Float32s: starts}), r.GetOutputs()["start_logits"].GetTensorContent())
 	assert.EqualValues(t, 1, r.GetModelSpec().GetVersion().GetValue())
 	content := request()
-	content.Inputs["input_ids"] = &tfproto.TensorProto{Dtype: 3, TensorShape: shapeProto([]int64{1, 4}), TensorContent: le(2, 7, 3, 9)}
+	content.Inputs["input_ids"] = &tfproto.TensorProto{Dtype: 3, TensorShape: tensor.ShapeProto([]int64{1, 4}), TensorContent: le(2, 7, 3, 9)}
 	content.OutputFilter = []string{"start_logits"}
 	again, err := c.Predict(t.Context(), content)
 	require.NoError(t, err)
@@ -384,18 +385,18 @@ func TestPredictionService(t *testing.T) {
 		{codes.NotFound, "Specific(bert, 3)", func(r *pb.PredictRequest) {
 			r.ModelSpec = &pb.ModelSpec{Name: "bert", VersionChoice: &pb.ModelSpec_Version{Version: wrapperspb.Int64(3)}}
 		}},
-		{codes.InvalidArgument, "has no signature", func(r *pb.PredictRequest) { r.ModelSpec = &pb.ModelSpec{Name: "bert", SignatureName: "x"} }},
-		{codes.InvalidArgument, "5 inputs: model bert takes 4", func(r *pb.PredictRequest) { r.Inputs["x"] = tensor([]int32{1}, 1<<20) }},
-		{codes.InvalidArgument, "which no tensor can have", func(r *pb.PredictRequest) { r.Inputs["input_ids"] = tensor([]int32{1}, 1<<30, 1<<30) }},
-		{codes.InvalidArgument, "but 1 elements", func(r *pb.PredictRequest) { r.Inputs["input_ids"] = tensor([]int32{1}, 1, 1<<21) }},
-		{codes.InvalidArgument, "which no tensor can have", func(r *pb.PredictRequest) { r.Inputs["input_ids"] = tensor([]int32{1}, -1) }},
+		{codes.InvalidArgument, "does not have a signature", func(r *pb.PredictRequest) { r.ModelSpec = &pb.ModelSpec{Name: "bert", SignatureName: "x"} }},
+		{codes.InvalidArgument, "5 inputs: model bert takes 4", func(r *pb.PredictRequest) { r.Inputs["x"] = ints([]int32{1}, 1<<20) }},
+		{codes.InvalidArgument, "which no tensor can have", func(r *pb.PredictRequest) { r.Inputs["input_ids"] = ints([]int32{1}, 1<<30, 1<<30) }},
+		{codes.InvalidArgument, "but 1 elements", func(r *pb.PredictRequest) { r.Inputs["input_ids"] = ints([]int32{1}, 1, 1<<21) }},
+		{codes.InvalidArgument, "which no tensor can have", func(r *pb.PredictRequest) { r.Inputs["input_ids"] = ints([]int32{1}, -1) }},
 		{codes.InvalidArgument, "which no tensor can have", func(r *pb.PredictRequest) { r.Inputs["input_ids"].TensorShape.UnknownRank = true }},
 		{codes.InvalidArgument, "has the type 9", func(r *pb.PredictRequest) { r.Inputs["input_ids"].Dtype = 9 }},
 		{codes.InvalidArgument, "is BYTES: it must be INT32", func(r *pb.PredictRequest) { r.Inputs["input_ids"].Dtype = 7 }},
 		{codes.InvalidArgument, "but 3 elements", func(r *pb.PredictRequest) { r.Inputs["input_ids"].IntVal = []int32{1, 2, 3} }},
 		{codes.InvalidArgument, "is missing", func(r *pb.PredictRequest) { r.Inputs = nil }},
 		{codes.InvalidArgument, "has the type 0", func(r *pb.PredictRequest) { r.Inputs["input_ids"] = nil }},
-		{codes.InvalidArgument, `has no output "x"`, func(r *pb.PredictRequest) { r.OutputFilter = []string{"x"} }},
+		{codes.InvalidArgument, `does not have an output "x"`, func(r *pb.PredictRequest) { r.OutputFilter = []string{"x"} }},
 	} {
 		r := request()
 		tt.change(r)
@@ -404,7 +405,7 @@ func TestPredictionService(t *testing.T) {
 	}
 
 	text := func(s string) *tfproto.TensorProto {
-		return &tfproto.TensorProto{Dtype: 7, TensorShape: shapeProto([]int64{1}), StringVal: [][]byte{[]byte(s)}}
+		return &tfproto.TensorProto{Dtype: 7, TensorShape: tensor.ShapeProto([]int64{1}), StringVal: [][]byte{[]byte(s)}}
 	}
 	r, err = c.Predict(t.Context(), &pb.PredictRequest{ModelSpec: &pb.ModelSpec{Name: "bert_qa"}, Inputs: map[string]*tfproto.TensorProto{"QUESTION": text("find w1"), "CONTEXT": text("w1")}})
 	require.NoError(t, err)
@@ -418,7 +419,7 @@ func TestPredictionService(t *testing.T) {
 	_, err = c.GetModelMetadata(t.Context(), &pb.GetModelMetadataRequest{ModelSpec: spec})
 	requireCode(t, codes.InvalidArgument, "signature_def", err)
 	_, err = c.GetModelMetadata(t.Context(), &pb.GetModelMetadataRequest{ModelSpec: spec, MetadataField: []string{"x"}})
-	requireCode(t, codes.InvalidArgument, "no metadata field", err)
+	requireCode(t, codes.InvalidArgument, "unknown metadata field", err)
 	state, err := models.GetModelStatus(t.Context(), &pb.GetModelStatusRequest{ModelSpec: spec})
 	require.NoError(t, err)
 	assert.EqualValues(t, 30, state.GetModelVersionStatus()[0].GetState())
@@ -431,7 +432,7 @@ func TestPredictAmplification(t *testing.T) {
 	f := start(t, &setup{})
 	inputs := map[string]*tfproto.TensorProto{}
 	for n := range 20000 { // one element each, which stands for a million
-		inputs[fmt.Sprint(n)] = &tfproto.TensorProto{Dtype: 3, TensorShape: shapeProto([]int64{1 << 20}), IntVal: []int32{1}}
+		inputs[fmt.Sprint(n)] = &tfproto.TensorProto{Dtype: 3, TensorShape: tensor.ShapeProto([]int64{1 << 20}), IntVal: []int32{1}}
 	}
 	began := time.Now()
 	_, err := pb.NewPredictionClient(f.dial(t)).Predict(t.Context(), &pb.PredictRequest{ModelSpec: &pb.ModelSpec{Name: "bert"}, Inputs: inputs})
@@ -460,7 +461,7 @@ func TestHealth(t *testing.T) {
 		assert.Equal(t, healthpb.HealthCheckResponse_SERVING, r.GetStatus(), service)
 	}
 	_, err := c.Check(t.Context(), &healthpb.HealthCheckRequest{Service: "other"})
-	requireCode(t, codes.NotFound, "no service", err)
+	requireCode(t, codes.NotFound, "unknown service", err)
 
 	watch := func(service string) healthpb.Health_WatchClient {
 		w, err := c.Watch(t.Context(), &healthpb.HealthCheckRequest{Service: service})
@@ -477,7 +478,7 @@ func TestHealth(t *testing.T) {
 	next(server, healthpb.HealthCheckResponse_SERVING)
 	next(bert, healthpb.HealthCheckResponse_SERVING)
 	next(other, healthpb.HealthCheckResponse_SERVICE_UNKNOWN)
-	require.NoError(t, f.Server.models.Unload("bert"))
+	require.NoError(t, f.host.Models.Unload("bert"))
 	next(bert, healthpb.HealthCheckResponse_NOT_SERVING)
 	r, err := c.Check(t.Context(), &healthpb.HealthCheckRequest{Service: "bert"})
 	require.NoError(t, err)
@@ -565,13 +566,13 @@ func TestRequestTimeout(t *testing.T) {
 // A panic of the server's own in a call is an error of that call.
 func TestPanicInCall(t *testing.T) {
 	f := start(t, &setup{})
-	m, err := f.Server.models.Acquire("bert", 0)
+	m, err := f.host.Models.Acquire("bert", 0)
 	require.NoError(t, err)
 	check := m.Backend().CheckLength
 	m.Backend().CheckLength = nil
 	_, err = pb.NewInferenceClient(f.dial(t)).ModelInfer(t.Context(), tensorRequest(false, 2, 7, 3))
-	requireCode(t, codes.Internal, "the server has a bug: see its log", err)
+	requireCode(t, codes.Internal, "the server failed to answer: its log says why", err)
 	m.Backend().CheckLength = check
 	m.Release()
-	assert.Contains(t, f.log.String(), "tensor.go")
+	assert.Contains(t, f.log.String(), "servable.go")
 }

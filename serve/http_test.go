@@ -107,7 +107,7 @@ func TestRoutes(t *testing.T) {
 		{"GET", "/v1/models/bert/versions/2", "", 404, `Could not find any versions of model bert`},
 		{"GET", "/v1/models/bert/versions/-2", "", 404, `Could not find any`},
 		{"GET", "/v1/models/bert/versions/z", "", 400, `the version is`},
-		{"GET", "/v1/models/bert/labels/stable", "", 404, `no version with the label`},
+		{"GET", "/v1/models/bert/labels/stable", "", 404, `does not have a version with the label`},
 		{"GET", "/v1/models/bert/metadata", "", 200, `"method_name":"tensorflow/serving/predict"`},
 		{"GET", "/v1/models/bert/versions/1/metadata", "", 200, `"dtype":"DT_INT32"`},
 		{"GET", "/v1/models/bert/labels/stable/metadata", "", 404, `label`},
@@ -128,10 +128,10 @@ func TestRoutes(t *testing.T) {
 		{"DELETE", "/v2/models/bert", "", 405, `another method`},
 		{"GET", "/v2/models/bert/infer", "", 405, `another method`},
 		{"OPTIONS", "/v1/answer", "", 405, `another method`},
-		{"GET", "/etc/passwd", "", 404, `there is no GET /etc/passwd`},
-		{"GET", "/debug/pprof/", "", 404, `there is no GET`},
-		{"POST", "/v3", "", 404, `there is no POST /v3`},
-		{"GET", "/v2/models/bert/versions/1/other", "", 404, `there is no GET`},
+		{"GET", "/etc/passwd", "", 404, `no such endpoint: GET /etc/passwd`},
+		{"GET", "/debug/pprof/", "", 404, `no such endpoint: GET`},
+		{"POST", "/v3", "", 404, `no such endpoint: POST /v3`},
+		{"GET", "/v2/models/bert/versions/1/other", "", 404, `no such endpoint: GET`},
 
 		{"POST", "/v2/repository/models/bert_qa/unload", "", 200, `{}`},
 		{"GET", "/v2/models/bert/ready", "", 503, `is not available: unloaded`},
@@ -187,13 +187,13 @@ func TestMalformed(t *testing.T) {
 		{answer, `{"question":"find","context":"a","stream":1}`, "stream must be true or false"},
 		{answer, `{"question":"find","context":"a","null_score_diff_threshold":NaN}`, "is not JSON"},
 		{answer, `{"question":"find","context":"a","null_score_diff_threshold":1e999}`, "null_score_diff_threshold must be a number"},
-		{answer, `{"question":"find","contxt":"a"}`, "a key that there is not: contxt"},
-		{answer, `{"question":"find","Context":"a"}`, "a key that there is not: Context"},
+		{answer, `{"question":"find","contxt":"a"}`, "an unknown key: contxt"},
+		{answer, `{"question":"find","Context":"a"}`, "an unknown key: Context"},
 		{answer, `{"question":"find","context":"a","documents":["b"]}`, "a context or documents, not both"},
 		{answer, `{"question":"find"}`, "the context is missing"},
 		{answer, `{"question":"find","documents":[]}`, "the context is missing"},
 		{answer, `{"question":"find","context":"a","requests":[{}]}`, "send one question, or requests"},
-		{answer, `{"requests":[{"requests":[]}]}`, "a key that there is not: requests.0.requests"},
+		{answer, `{"requests":[{"requests":[]}]}`, "an unknown key: requests.0.requests"},
 		{answer, `{"requests":{}}`, "requests must be an array"},
 		{answer, `{"requests":[7]}`, "requests.0 must be an object"},
 		{answer, `{"requests":[` + strings.Repeat("{},", 1024) + `{}]}`, "requests has more than 1024 elements"},
@@ -228,7 +228,7 @@ func TestMalformed(t *testing.T) {
 		{infer, input(`"parameters":{"shared_memory_region":"x"},"data":[1]`), "shared memory is not supported"},
 		{infer, input(`"parameters":7,"data":[1]`), "parameters must be an object"},
 		{infer, strings.Replace(tensorBody, `INT32`, `FP64`, 1), `is FP64: it must be INT32`},
-		{infer, strings.Replace(tensorBody, `]}`, `]}`, 1)[:len(tensorBody)-1] + `,"outputs":[{"name":"x"}]}`, `has no output "x"`},
+		{infer, strings.Replace(tensorBody, `]}`, `]}`, 1)[:len(tensorBody)-1] + `,"outputs":[{"name":"x"}]}`, `does not have an output "x"`},
 		{infer, tensorBody[:len(tensorBody)-1] + `,"outputs":[{"name":"start_logits","parameters":{"classification":2}}]}`, "classification is not supported"},
 
 		{predict, `{}`, "send either instances"},
@@ -237,16 +237,16 @@ func TestMalformed(t *testing.T) {
 		{predict, `{"instances":{}}`, "instances must be an array"},
 		{predict, `{"instances":[[1,2]]}`, "instance 0 must be an object"},
 		{predict, `{"instances":[{}]}`, `input "input_ids" is missing`},
-		{predict, `{"instances":[{"x":1}]}`, `no input "x"`},
+		{predict, `{"instances":[{"x":1}]}`, `does not have an input "x"`},
 		{predict, `{"instances":[{"input_ids":[1]},{}]}`, "instance 1 has 0 inputs, the first 1"},
-		{predict, `{"instances":[{"input_ids":[1]},{"input_mask":[1]}]}`, `instance 1 has no "input_ids"`},
+		{predict, `{"instances":[{"input_ids":[1]},{"input_mask":[1]}]}`, `instance 1 does not have "input_ids"`},
 		{predict, `{"instances":[{"input_ids":[1]},{"input_ids":[1,2]}]}`, `has the shape [2] in instance 1 and [1] in the first`},
 		{predict, `{"inputs":{"input_ids":[[1],[1,2]]}}`, "is ragged"},
 		{predict, `{"inputs":{"input_ids":[[1],2]}}`, "is ragged"},
 		{predict, `{"inputs":[1]}`, "inputs must be an object"},
 		{predict, `{"inputs":null}`, "is missing"},
 		{predict, `{"inputs":{"input_ids":` + deep + `}}`, "has more than 8 dimensions"},
-		{predict, `{"signature_name":"x","inputs":{}}`, `has no signature "x"`},
+		{predict, `{"signature_name":"x","inputs":{}}`, `does not have a signature "x"`},
 		{predict, instance(`[2,7,3,NaN]`), "is not JSON"},
 		{predict, instance(`[2,7,3,Infinity]`), "is not JSON"},
 		{predict, instance(`[2,7,3,"9"]`), "is INT32 and holds string"},
@@ -255,7 +255,7 @@ func TestMalformed(t *testing.T) {
 		{predict, instance(`{"b64":"AA=="}`), "only strings may be one"},
 		{predict, instance(`[[[2,7,3,9]]]`), "it must be [-1 -1]"},
 		{predict, instance(`[2,7,3,99999]`), "it must be from 0 to"},
-		{qa, `{"inputs":{"QUESTION":[{"b64":"@"}],"CONTEXT":["a"]}}`, "no base64"},
+		{qa, `{"inputs":{"QUESTION":[{"b64":"@"}],"CONTEXT":["a"]}}`, "not valid base64"},
 		{qa, `{"inputs":{"QUESTION":[{"b64":"AA==","x":1}],"CONTEXT":["a"]}}`, "only strings may be one"},
 		{qa, `{"inputs":{"QUESTION":[{}],"CONTEXT":["a"]}}`, "only strings may be one"},
 		{qa, `{"inputs":{"QUESTION":[{"b64":"/w=="}],"CONTEXT":["a"]}}`, "not valid UTF-8"},
@@ -374,7 +374,7 @@ func TestNaN(t *testing.T) {
 	requireError(t, 500, "doubt the model's weights", f.ask("POST", "/v2/models/bert/infer", []byte(strings.Replace(tensorBody, "[2,7", "[2,"+nan, 1))))
 	binary := strings.Replace(tensorBody[:len(tensorBody)-1], "[2,7", "[2,"+nan, 1) + `,"parameters":{"binary_data_output":true}}`
 	assert.Equal(t, 200, f.ask("POST", "/v2/models/bert/infer", []byte(binary)).Code)
-	requireError(t, 500, "NaN", f.ask("POST", "/v1/answer", []byte(`{"question":"find nan","context":"a"}`)))
+	requireError(t, 500, "its log says why", f.ask("POST", "/v1/answer", []byte(`{"question":"find nan","context":"a"}`)))
 }
 
 func pack(t testing.TB, encoding string, body []byte) []byte {
@@ -578,7 +578,7 @@ func TestHugeHeader(t *testing.T) {
 // A client that goes frees its place in the queue, and its goroutines.
 func TestDisconnects(t *testing.T) {
 	f := start(t, &setup{models: fakemodel.Models{Delay: time.Minute}})
-	m, err := f.Server.models.Acquire("bert", 0)
+	m, err := f.host.Models.Acquire("bert", 0)
 	require.NoError(t, err)
 	defer m.Release()
 	check := noLeaks(t)
@@ -623,7 +623,7 @@ func TestQueueFull(t *testing.T) {
 			<-running
 		}
 	}
-	m, err := f.Server.models.Acquire("bert", 0)
+	m, err := f.host.Models.Acquire("bert", 0)
 	require.NoError(t, err)
 	eventually(t, "two wait", func() bool { return m.Batcher().Waiting() == 2 })
 	m.Release()
@@ -653,7 +653,7 @@ func TestReadiness(t *testing.T) {
 	f.Server, err = New(opened, Options{})
 	require.NoError(t, err)
 	f.handler = sync.OnceValue(f.Handler)
-	go func() { _ = f.Server.models.Start(t.Context()) }()
+	go func() { _ = f.host.Models.Start(t.Context()) }()
 	<-loading
 	assert.Equal(t, 200, f.ask("GET", "/healthz", nil).Code)
 	assert.Equal(t, 200, f.ask("GET", "/v2/health/live", nil).Code)
@@ -674,7 +674,7 @@ func TestReadiness(t *testing.T) {
 	assert.Equal(t, 200, f.ask("GET", "/healthz", nil).Code)
 	requireError(t, 503, "shutting down", f.ask("GET", "/readyz", nil))
 	assert.Equal(t, 200, f.ask("POST", "/v1/answer", []byte(question(1))).Code, "what still comes is answered")
-	f.Server.models.Close()
+	f.host.Models.Close()
 	requireError(t, 503, "shutting down", f.ask("POST", "/v1/answer", []byte(question(1))))
 	models.Check(t)
 }
@@ -720,27 +720,27 @@ func TestPanics(t *testing.T) {
 		{"/v2/models/bert/infer", strings.Replace(tensorBody, "[2,7", fmt.Sprintf("[2,%d", fakemodel.ID("crash")), 1)},
 	} {
 		before := len(f.log.String())
-		requireError(t, 500, "told to crash", f.ask("POST", tt.path, []byte(tt.body)))
+		requireError(t, 500, "its log says why", f.ask("POST", tt.path, []byte(tt.body)))
 		assert.Contains(t, f.log.String()[before:], "fakemodel.go", tt.path)
 	}
 	before := len(f.log.String())
 	w := f.ask("POST", "/v1/answer", []byte(`{"requests":[`+crash+`,`+question(1)+`]}`))
 	assert.Equal(t, 200, w.Code)
-	assert.Contains(t, w.Body.String(), `{"error":"batch: the model panicked: fakemodel: told to crash"}`)
+	assert.Contains(t, w.Body.String(), `{"error":"the server failed to answer: its log says why"}`)
 	assert.Contains(t, w.Body.String(), `"answer":"w1"`)
 	assert.Contains(t, f.log.String()[before:], "fakemodel.go")
 
 	w = f.ask("POST", "/v1/answer", []byte(strings.Replace(crash, "}", `,"stream":true}`, 1)))
-	requireError(t, 500, "told to crash", w)
+	requireError(t, 500, "its log says why", w)
 
 	// A bug of the server's own.
-	m, err := f.Server.models.Acquire("bert", 0)
+	m, err := f.host.Models.Acquire("bert", 0)
 	require.NoError(t, err)
 	check := m.Backend().CheckLength
 	m.Backend().CheckLength = nil
 	bug := strings.Replace(question(1), "}", `,"max_seq_length":90}`, 1)
-	requireError(t, 500, "the server has a bug: see its log", f.ask("POST", "/v1/answer", []byte(bug)))
-	requireError(t, 500, "the server has a bug: see its log", f.ask("POST", "/v1/answer", []byte(`{"requests":[`+bug+`]}`)))
+	requireError(t, 500, "the server failed to answer: its log says why", f.ask("POST", "/v1/answer", []byte(bug)))
+	requireError(t, 500, "the server failed to answer: its log says why", f.ask("POST", "/v1/answer", []byte(`{"requests":[`+bug+`]}`)))
 	assert.Contains(t, f.log.String(), "answer.go")
 	m.Backend().CheckLength = check
 	m.Release()
@@ -771,10 +771,10 @@ func TestAnswerStream(t *testing.T) {
 	assert.EqualValues(t, 4000, last["start"])
 	assert.Len(t, last["windows"], int(last["windows_done"].(float64)))
 	for i, line := range lines[:len(lines)-1] {
-		assert.EqualValues(t, (i+1)*streamStep, line["windows_done"])
+		assert.EqualValues(t, (i+1)*8, line["windows_done"])
 	}
 	lines = ask(long + "fail")
-	assert.Equal(t, map[string]any{"error": "fakemodel: told to fail"}, lines[len(lines)-1])
+	assert.Equal(t, map[string]any{"error": "the server failed to answer: its log says why"}, lines[len(lines)-1])
 	assert.Greater(t, len(lines), 1)
 }
 

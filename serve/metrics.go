@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/tfbert/go/serve/batch"
+	"github.com/tfbert/go/serve/internal/transport"
 	"github.com/tfbert/go/serve/repository"
 )
 
@@ -29,7 +30,7 @@ type metrics struct {
 	failed  *prometheus.CounterVec
 }
 
-func newMetrics(s *Server) *metrics {
+func newMetrics(host *transport.Host) *metrics {
 	latency := prometheus.ExponentialBuckets(0.0005, 2, 17) // to 33 s
 	model := []string{"model", "version"}
 	m := &metrics{
@@ -44,7 +45,7 @@ func newMetrics(s *Server) *metrics {
 		failed:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tfbert_batch_failures_total", Help: "Batches at which the model failed."}, model),
 	}
 	m.registry.MustRegister(m.requests, m.seconds, m.windows, m.tokens, m.padded, m.waited, m.ran, m.failed,
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), modelCollector{s})
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), modelCollector{host})
 	return m
 }
 
@@ -52,16 +53,12 @@ func (m *metrics) handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
 }
 
-func (m *metrics) request(verb string, status int, took time.Duration) {
-	m.requestStatus(verb, strconv.Itoa(status), took)
-}
-
-func (m *metrics) requestStatus(verb, status string, took time.Duration) {
+func (m *metrics) request(verb, status string, took time.Duration) {
 	m.requests.WithLabelValues(verb, status).Inc()
 	m.seconds.WithLabelValues(verb).Observe(took.Seconds())
 }
 
-// batch is told of each batch of each model.
+// batch counts a batch of a model.
 func (m *metrics) batch(model *repository.Model, b batch.Batch) {
 	labels := []string{model.Name(), strconv.FormatInt(model.Version(), 10)}
 	m.windows.WithLabelValues(labels...).Observe(float64(b.Windows))
@@ -75,46 +72,63 @@ func (m *metrics) batch(model *repository.Model, b batch.Batch) {
 }
 
 // modelCollector reads what the models count of themselves.
-type modelCollector struct{ server *Server }
+type modelCollector struct{ host *transport.Host }
 
-// figure is one of them; queue figures have the model itself.
+// figure is one of them; those of the queue are of the model itself.
 type figure struct {
 	desc  *prometheus.Desc
 	kind  prometheus.ValueType
-	value func(repository.Handle, repository.Snapshot) float64
+	value func(*repository.Model, repository.Snapshot) float64
 }
 
-func newFigure(name, help string, kind prometheus.ValueType, value func(repository.Handle, repository.Snapshot) float64) figure {
+func newFigure(
+	name, help string, kind prometheus.ValueType, value func(*repository.Model, repository.Snapshot) float64,
+) figure {
 	return figure{prometheus.NewDesc(name, help, []string{"model", "version"}, nil), kind, value}
 }
 
 func total(name, help string, of func(repository.Snapshot) repository.Total) figure {
-	return newFigure(name, help, prometheus.CounterValue, func(_ repository.Handle, s repository.Snapshot) float64 {
-		return float64(of(s).Time.Microseconds())
-	})
+	return count(name, help, func(s repository.Snapshot) int { return int(of(s).Time.Microseconds()) })
 }
 
 func count(name, help string, of func(repository.Snapshot) int) figure {
-	return newFigure(name, help, prometheus.CounterValue, func(_ repository.Handle, s repository.Snapshot) float64 { return float64(of(s)) })
+	return newFigure(name, help, prometheus.CounterValue, func(_ *repository.Model, s repository.Snapshot) float64 {
+		return float64(of(s))
+	})
 }
 
-// figures of models and of their text-in models. The names that begin with nv_ are Triton's.
+func gauge(name, help string, of func(*batch.Batcher) int) figure {
+	return newFigure(name, help, prometheus.GaugeValue, func(m *repository.Model, _ repository.Snapshot) float64 {
+		return float64(of(m.Batcher()))
+	})
+}
+
+// figures of models and of their text models. The names that begin with nv_ are Triton's.
 var figures = []figure{
-	count("nv_inference_request_success", "Requests that succeeded.", func(s repository.Snapshot) int { return s.Success.Count }),
-	count("nv_inference_request_failure", "Requests that failed.", func(s repository.Snapshot) int { return s.Fail.Count }),
-	count("nv_inference_count", "Rows of the requests that succeeded.", func(s repository.Snapshot) int { return s.Rows }),
-	count("nv_inference_exec_count", "Batches that the model ran.", func(s repository.Snapshot) int { return s.Executions() }),
-	total("nv_inference_request_duration_us", "Time of the requests that succeeded.", func(s repository.Snapshot) repository.Total { return s.Success }),
-	total("nv_inference_queue_duration_us", "Time that requests waited.", func(s repository.Snapshot) repository.Total { return s.Queue }),
-	total("nv_inference_compute_input_duration_us", "Time to make inputs.", func(s repository.Snapshot) repository.Total { return s.Input }),
-	total("nv_inference_compute_infer_duration_us", "Time in the model.", func(s repository.Snapshot) repository.Total { return s.Compute }),
-	total("nv_inference_compute_output_duration_us", "Time to make outputs.", func(s repository.Snapshot) repository.Total { return s.Outputs }),
+	count("nv_inference_request_success", "Requests that succeeded.",
+		func(s repository.Snapshot) int { return s.Success.Count }),
+	count("nv_inference_request_failure", "Requests that failed.",
+		func(s repository.Snapshot) int { return s.Fail.Count }),
+	count("nv_inference_count", "Rows of the requests that succeeded.",
+		func(s repository.Snapshot) int { return s.Rows }),
+	count("nv_inference_exec_count", "Batches that the model ran.",
+		func(s repository.Snapshot) int { return s.Executions() }),
+	total("nv_inference_request_duration_us", "Time of the requests that succeeded.",
+		func(s repository.Snapshot) repository.Total { return s.Success }),
+	total("nv_inference_queue_duration_us", "Time that requests waited.",
+		func(s repository.Snapshot) repository.Total { return s.Queue }),
+	total("nv_inference_compute_input_duration_us", "Time to make inputs.",
+		func(s repository.Snapshot) repository.Total { return s.Input }),
+	total("nv_inference_compute_infer_duration_us", "Time in the model.",
+		func(s repository.Snapshot) repository.Total { return s.Compute }),
+	total("nv_inference_compute_output_duration_us", "Time to make outputs.",
+		func(s repository.Snapshot) repository.Total { return s.Outputs }),
 }
 
-// queueFigures are of models alone, whose batcher their text-in models share.
+// queueFigures are of models alone, whose batcher their text models share.
 var queueFigures = []figure{
-	newFigure("tfbert_queue_windows", "Windows that wait.", prometheus.GaugeValue, func(h repository.Handle, _ repository.Snapshot) float64 { return float64(h.Batcher().Waiting()) }),
-	newFigure("tfbert_running_batches", "Batches that the model runs now.", prometheus.GaugeValue, func(h repository.Handle, _ repository.Snapshot) float64 { return float64(h.Batcher().Running()) }),
+	gauge("tfbert_queue_windows", "Windows that wait.", (*batch.Batcher).Waiting),
+	gauge("tfbert_running_batches", "Batches that the model runs now.", (*batch.Batcher).Running),
 }
 
 // readyDesc is of the server.
@@ -132,20 +146,21 @@ func (modelCollector) Describe(to chan<- *prometheus.Desc) {
 
 func (c modelCollector) Collect(to chan<- prometheus.Metric) {
 	ready := 0.0
-	if c.server.ready() == nil {
+	if c.host.Ready() == nil {
 		ready = 1
 	}
 	to <- prometheus.MustNewConstMetric(readyDesc, prometheus.GaugeValue, ready)
-	for _, h := range c.server.models.Models() {
-		send := func(h repository.Handle, list []figure) {
-			snapshot, version := h.Statistics().Snapshot(), strconv.FormatInt(h.Version(), 10)
-			for _, f := range list {
-				to <- prometheus.MustNewConstMetric(f.desc, f.kind, f.value(h, snapshot), h.Name(), version)
+	for _, m := range c.host.Models.Models() {
+		version := strconv.FormatInt(m.Version(), 10)
+		for _, servable := range m.Servables() {
+			snapshot := servable.Statistics()
+			for _, f := range figures {
+				to <- prometheus.MustNewConstMetric(f.desc, f.kind, f.value(m, snapshot), servable.Name(), version)
 			}
 		}
-		send(h, figures)
-		send(h, queueFigures)
-		send(repository.Handle{Model: h.Model, Text: true}, figures)
-		h.Release()
+		for _, f := range queueFigures {
+			to <- prometheus.MustNewConstMetric(f.desc, f.kind, f.value(m, repository.Snapshot{}), m.Name(), version)
+		}
+		m.Release()
 	}
 }

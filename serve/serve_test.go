@@ -44,11 +44,20 @@ func (l *logBuffer) Write(p []byte) (int, error) {
 	return l.b.Write(p)
 }
 
+func (l *logBuffer) Reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.b.Reset()
+}
+
 func (l *logBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.String()
 }
+
+// headerLength is the length of the JSON in front of binary tensors.
+const headerLength = "Inference-Header-Content-Length"
 
 // setup says what a test's server is to be; what is not set has a default.
 type setup struct {
@@ -90,9 +99,9 @@ func newFixture(t testing.TB, s *setup) *fixture {
 	f.Server, err = New(models, s.serve)
 	require.NoError(t, err)
 	f.handler = sync.OnceValue(f.Handler)
-	require.NoError(t, f.Server.models.Start(t.Context(), s.names...))
+	require.NoError(t, f.host.Models.Start(t.Context(), s.names...))
 	t.Cleanup(func() {
-		f.Server.models.Close()
+		f.host.Models.Close()
 		f.models.Check(t)
 	})
 	return f

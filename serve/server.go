@@ -3,14 +3,12 @@ package serve
 import (
 	"cmp"
 	"context"
-	"crypto/subtle"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -19,10 +17,15 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"github.com/tfbert/go/internal/serveproto"
+	"github.com/tfbert/go/serve/internal/huggingface"
+	"github.com/tfbert/go/serve/internal/native"
+	"github.com/tfbert/go/serve/internal/oip"
+	"github.com/tfbert/go/serve/internal/tfserving"
+	"github.com/tfbert/go/serve/internal/transport"
 	"github.com/tfbert/go/serve/repository"
 )
 
-// Options say how a server serves; what is 0 has a default.
+// Options are how a server serves; what is 0 has a default.
 type Options struct {
 	Version string // of the server, as clients see it
 
@@ -31,8 +34,8 @@ type Options struct {
 	RequestTimeout  time.Duration // from a request's header to its answer; 60 s
 	DrainTimeout    time.Duration // that requests under way have when the server ends; 30 s
 
-	// AdminToken is what the verbs that change the server want as their bearer token; "" lets
-	// everybody use them.
+	// AdminToken is the bearer token that the verbs which change the server ask for; "" lets everybody use
+	// them.
 	AdminToken string
 
 	TLS    *tls.Config // nil: none
@@ -42,15 +45,16 @@ type Options struct {
 // A Server answers requests by the models of a repository.
 type Server struct {
 	opts    Options
-	models  *repository.Repository
-	log     *slog.Logger
+	host    *transport.Host
 	metrics *metrics
 
+	native      *native.Service
+	huggingFace *huggingface.Service
+	oip         *oip.Service
+	tfServing   *tfserving.Service
+
 	resolver *serveproto.Resolver // of gRPC's reflection
-
-	requests atomic.Int64 // that are under way
-
-	draining context.Context // ends when the server begins to end
+	requests atomic.Int64         // that are under way
 	drain    context.CancelFunc
 }
 
@@ -63,12 +67,18 @@ func New(models *repository.Repository, opts Options) (*Server, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{opts: opts, models: models, log: opts.Logger}
-	s.draining, s.drain = context.WithCancel(context.Background())
-	s.metrics = newMetrics(s)
-	var err error
-	if s.resolver, err = serveproto.NewResolver(); err != nil {
+	resolver, err := serveproto.NewResolver()
+	if err != nil {
 		return nil, err
+	}
+	draining, drain := context.WithCancel(context.Background())
+	host := &transport.Host{
+		Models: models, Version: opts.Version, Log: opts.Logger, MaxRequestBytes: opts.MaxRequestBytes,
+		RequestTimeout: opts.RequestTimeout, AdminToken: opts.AdminToken, Draining: draining,
+	}
+	s := &Server{
+		opts: opts, host: host, metrics: newMetrics(host), resolver: resolver, drain: drain,
+		native: native.New(host), huggingFace: huggingface.New(host), oip: oip.New(host), tfServing: tfserving.New(host),
 	}
 	models.Observe(s.metrics.batch)
 	return s, nil
@@ -78,37 +88,16 @@ func New(models *repository.Repository, opts Options) (*Server, error) {
 func (s *Server) enter() (leave func(), err error) {
 	if s.requests.Add(1) > int64(s.opts.MaxRequests) {
 		s.requests.Add(-1)
-		return nil, &repository.Error{
-			Code: codes.ResourceExhausted, Message: fmt.Sprintf("the server has %d requests under way and takes no more", s.opts.MaxRequests), RetryAfter: time.Second,
-		}
+		e := repository.Errorf(codes.ResourceExhausted,
+			"the server has %d requests under way and takes no more", s.opts.MaxRequests)
+		e.RetryAfter = time.Second
+		return nil, e
 	}
 	return func() { s.requests.Add(-1) }, nil
 }
 
-// ready says why the server is not, nil where it is.
-func (s *Server) ready() error {
-	if s.draining.Err() != nil {
-		return errDraining
-	}
-	return s.models.Ready()
-}
-
-var errDraining = repository.Errorf(codes.Unavailable, "the server is shutting down")
-
-// admin says why a request with these credentials, an Authorization header, may not change the server.
-func (s *Server) admin(authorization string) error {
-	if s.opts.AdminToken == "" {
-		return nil
-	}
-	scheme, token, _ := strings.Cut(authorization, " ")
-	if !strings.EqualFold(scheme, "bearer") || subtle.ConstantTimeCompare([]byte(token), []byte(s.opts.AdminToken)) != 1 {
-		return repository.Errorf(codes.Unauthenticated, "this needs the server's admin token: send it as Authorization: Bearer TOKEN")
-	}
-	return nil
-}
-
-// Serve serves HTTP and gRPC, either of which may be nil, until ctx ends. Then it takes no more
-// connections, lets the requests under way end, and releases the models.
+// Serve serves HTTP and gRPC, either of which may be nil, until ctx ends. Then it takes no more connections,
+// lets the requests under way end, and releases the models.
 func (s *Server) Serve(ctx context.Context, overHTTP, overGRPC net.Listener) error {
 	web := s.webServer()
 	rpc := s.rpcServer()
@@ -128,9 +117,8 @@ func (s *Server) Serve(ctx context.Context, overHTTP, overGRPC net.Listener) err
 	var err error
 	select {
 	case <-ctx.Done():
-		s.log.Info("shutting down", "at most", s.opts.DrainTimeout)
+		s.opts.Logger.Info("shutting down", "at most", s.opts.DrainTimeout)
 	case err = <-failed:
-		err = fmt.Errorf("serve: %w", err)
 	}
 	return errors.Join(err, s.shutdown(web, rpc))
 }
@@ -153,9 +141,9 @@ func (s *Server) shutdown(web *http.Server, rpc *grpc.Server) error {
 	}
 	if err != nil {
 		_ = web.Close() // ends them
-		err = fmt.Errorf("serve: some requests had not ended after %v: %w", s.opts.DrainTimeout, err)
+		err = fmt.Errorf("some requests had not ended after %v: %w", s.opts.DrainTimeout, err)
 	}
-	s.models.Close()
+	s.host.Models.Close()
 	return err
 }
 
@@ -174,7 +162,7 @@ func (s *Server) webServer() *http.Server {
 		WriteTimeout:      2 * s.opts.RequestTimeout, // from the header's end: reading, answering and writing
 		IdleTimeout:       5 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
-		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(s.opts.Logger.Handler(), slog.LevelDebug),
 	}
 }
 

@@ -26,6 +26,7 @@ import (
 	pb "github.com/tfbert/go/internal/serveproto"
 	"github.com/tfbert/go/internal/tfproto"
 	"github.com/tfbert/go/serve/batch"
+	"github.com/tfbert/go/serve/internal/tensor"
 	"github.com/tfbert/go/serve/repository"
 )
 
@@ -100,7 +101,7 @@ func TestSoak(t *testing.T) {
 	assert.Less(t, int64(end)-int64(quarter), int64(soakHeap), "bytes of heap")
 	check()
 	eventually(t, "nothing is in the queue, and one model in memory", func() bool {
-		m, err := f.Server.models.Acquire("bert", 0)
+		m, err := f.host.Models.Acquire("bert", 0)
 		require.NoError(t, err)
 		defer m.Release()
 		return m.Batcher().Waiting()+m.Batcher().Running() == 0 && f.models.Loaded() == 1
@@ -204,30 +205,30 @@ func (s *soak) one(ctx context.Context, n int) (fault bool, err error) {
 		return false, answered(s.inference.ModelInfer(ctx, textRequest(n)))
 	case 11:
 		r, err := s.inference.ModelInfer(ctx, tensorRequest(n%2 == 0, ids...))
-		if err == nil && !bytes.Equal(r.GetRawOutputContents()[0], appendBinary(nil, &repository.Tensor{Float32s: starts})) {
+		if err == nil && !bytes.Equal(r.GetRawOutputContents()[0], tensor.AppendBinary(nil, &repository.Tensor{Float32s: starts})) {
 			err = errors.New("another's logits")
 		}
 		return false, err
 	case 12:
-		tensor := func(shape []int64, values ...int32) *tfproto.TensorProto {
-			return &tfproto.TensorProto{Dtype: 3, TensorShape: shapeProto(shape), IntVal: values}
+		ints := func(shape []int64, values ...int32) *tfproto.TensorProto {
+			return &tfproto.TensorProto{Dtype: 3, TensorShape: tensor.ShapeProto(shape), IntVal: values}
 		}
 		shape := []int64{1, int64(len(ids))}
 		r, err := s.predict.Predict(ctx, &pb.PredictRequest{ModelSpec: &pb.ModelSpec{Name: "bert"}, Inputs: map[string]*tfproto.TensorProto{
-			"input_ids": tensor(shape, ids...), "input_mask": tensor(shape, 1), "segment_ids": tensor(shape, 0), "unique_ids": tensor([]int64{1}, 1),
+			"input_ids": ints(shape, ids...), "input_mask": ints(shape, 1), "segment_ids": ints(shape, 0), "unique_ids": ints([]int64{1}, 1),
 		}})
-		if err == nil && !bytes.Equal(r.GetOutputs()["start_logits"].GetTensorContent(), appendBinary(nil, &repository.Tensor{Float32s: starts})) {
+		if err == nil && !bytes.Equal(r.GetOutputs()["start_logits"].GetTensorContent(), tensor.AppendBinary(nil, &repository.Tensor{Float32s: starts})) {
 			err = errors.New("another's logits")
 		}
 		return false, err
 	case 13:
 		return false, s.streamed(ctx, n)
 	case 14:
-		return true, s.post(ctx, "/v1/answer", ask("fail"), 500, "told to fail")
+		return true, s.post(ctx, "/v1/answer", ask("fail"), 500, "its log says why")
 	case 15:
-		return true, s.post(ctx, "/v1/answer", ask("crash"), 500, "told to crash")
+		return true, s.post(ctx, "/v1/answer", ask("crash"), 500, "its log says why")
 	case 16:
-		return true, s.post(ctx, "/v1/answer", ask("nan"), 500, "NaN")
+		return true, s.post(ctx, "/v1/answer", ask("nan"), 500, "its log says why")
 	case 17:
 		return true, s.post(ctx, "/v1/answer", `{"question":`, 400, "is not JSON")
 	case 18:
@@ -287,7 +288,7 @@ func (s *soak) streamed(ctx context.Context, n int) error {
 			return err
 		}
 		if i == 5 {
-			if !strings.Contains(r.GetErrorMessage(), "told to fail") {
+			if !strings.Contains(r.GetErrorMessage(), "its log says why") {
 				return fmt.Errorf("%v has no error", r)
 			}
 			continue

@@ -402,7 +402,7 @@ func (c *serveCommand) backend(cmd *cobra.Command, s repository.Source) (*reposi
 	}
 	if asked, err := flags.precision.asked(cmd.Flags()); err != nil {
 		return nil, err
-	} else if asked == "" && repository.MixedPrecision(s.Config) {
+	} else if asked == "" && s.MixedPrecision {
 		if report := libtf.Diagnose(cmd.Context()); len(report.GPUs.Devices) > 0 {
 			flags.precision.precision = savedmodel.FP16.String()
 		} else {
@@ -432,8 +432,8 @@ func (c *serveCommand) backend(cmd *cobra.Command, s repository.Source) (*reposi
 // vocabOf finds the vocabulary in the folder of a model of a repository; "" leaves it to be found
 // beside the SavedModel.
 func vocabOf(s repository.Source) string {
-	path := filepath.Join(s.Dir, "..", "..", "vocab.txt")
-	if _, err := os.Stat(path); s.Config == nil || err != nil {
+	path := filepath.Join(s.ModelDir, "vocab.txt")
+	if _, err := os.Stat(path); s.ModelDir == "" || err != nil {
 		return ""
 	}
 	return path

@@ -96,26 +96,26 @@ func (o *Options) check() error {
 		{"DefaultPriority", int64(o.DefaultPriority)}, {"MaxDelay", int64(o.MaxDelay)}, {"MaxWait", int64(o.MaxWait)},
 	} {
 		if n.value < 0 {
-			return fmt.Errorf("batch: %s is negative: give a positive one, or 0 for the default", n.name)
+			return fmt.Errorf("%s is negative: give a positive one, or 0 for the default", n.name)
 		}
 	}
 	if o.MaxWait > 0 && o.MaxWait <= o.MaxDelay {
-		return fmt.Errorf("batch: requests end after a MaxWait of %v, before a MaxDelay of %v lets them start: make MaxWait longer", o.MaxWait, o.MaxDelay)
+		return fmt.Errorf("requests end after a MaxWait of %v, before a MaxDelay of %v lets them start: make MaxWait longer", o.MaxWait, o.MaxDelay)
 	}
 	if o.Priorities > maxPriorities {
-		return fmt.Errorf("batch: %d priorities: give at most %d", o.Priorities, maxPriorities)
+		return fmt.Errorf("%d priorities: give at most %d", o.Priorities, maxPriorities)
 	}
 	if o.DefaultPriority > max(1, o.Priorities) {
-		return fmt.Errorf("batch: the default priority %d is not one of 1 to %d", o.DefaultPriority, max(1, o.Priorities))
+		return fmt.Errorf("the default priority %d is not one of 1 to %d", o.DefaultPriority, max(1, o.Priorities))
 	}
 	for _, n := range o.PreferredSizes {
 		if most := cmp.Or(o.MaxSize, DefaultSize); n < 1 || n > most {
-			return fmt.Errorf("batch: the preferred size %d is not one of 1 to MaxSize, %d", n, most)
+			return fmt.Errorf("the preferred size %d is not one of 1 to MaxSize, %d", n, most)
 		}
 	}
 	for i, n := range o.Buckets {
 		if n < 1 || i > 0 && n <= o.Buckets[i-1] {
-			return fmt.Errorf("batch: buckets %v do not ascend from a positive length", o.Buckets)
+			return fmt.Errorf("buckets %v do not ascend from a positive length", o.Buckets)
 		}
 	}
 	return nil
@@ -141,13 +141,13 @@ type Batch struct {
 }
 
 // ErrClosed is the error of requests that come after Close.
-var ErrClosed = errors.New("batch: the batcher is closed")
+var ErrClosed = errors.New("the batcher is closed")
 
 // ErrTimeout is the error of requests that waited longer than MaxWait or their Timeout.
-var ErrTimeout = errors.New("batch: the request waited for too long and was not started")
+var ErrTimeout = errors.New("the request waited for too long and was not started")
 
 // ErrPriority is the error, wrapped, of requests with a priority that there is not.
-var ErrPriority = errors.New("batch: no such priority")
+var ErrPriority = errors.New("unknown priority")
 
 // A QueueFullError is the error of requests for which there is no room in the queue.
 type QueueFullError struct {
@@ -159,7 +159,7 @@ type QueueFullError struct {
 }
 
 func (e *QueueFullError) Error() string {
-	return fmt.Sprintf("batch: the queue is full, with %d windows of at most %d: try again in %v", e.Waiting, e.Limit, e.RetryAfter)
+	return fmt.Sprintf("the queue is full, with %d windows of at most %d: try again in %v", e.Waiting, e.Limit, e.RetryAfter)
 }
 
 // A PanicError is a panic of the model.
@@ -170,7 +170,7 @@ type PanicError struct {
 
 func (e *PanicError) Error() string {
 	first, _, _ := strings.Cut(fmt.Sprint(e.Value), "\n")
-	return "batch: the model panicked: " + first
+	return "the model panicked: " + first
 }
 
 // A Request asks for the logits of windows.
@@ -213,7 +213,7 @@ type Batcher struct {
 // New makes a Batcher for a model. Close ends it.
 func New(p squad.Predictor, opts Options) (*Batcher, error) {
 	if p == nil {
-		return nil, errors.New("batch: no model to make batches for")
+		return nil, errors.New("no model to make batches for")
 	}
 	if err := opts.check(); err != nil {
 		return nil, err

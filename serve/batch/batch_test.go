@@ -390,8 +390,8 @@ func TestPriorities(t *testing.T) {
 			_, err := s.Do(t.Context(), batch.Request{Features: features(10, 1), Priority: priority})
 			assert.ErrorIs(t, err, batch.ErrPriority)
 			assert.EqualError(t, err, []string{
-				"batch: no such priority: -1 is not one of 1 to 3",
-				"batch: no such priority: 4 is not one of 1 to 3",
+				"unknown priority: -1 is not one of 1 to 3",
+				"unknown priority: 4 is not one of 1 to 3",
 			}[i])
 		}
 		s.wait()
@@ -458,7 +458,7 @@ func TestQueueFull(t *testing.T) {
 		assert.Equal(t, 2*ms, s.replies[8].at)
 		// At 2 windows in 1.5 s three take 2.25 s.
 		assert.Equal(t, &batch.QueueFullError{Waiting: 3, Limit: 4, RetryAfter: 3 * time.Second}, s.replies[9].err)
-		assert.EqualError(t, s.replies[9].err, "batch: the queue is full, with 3 windows of at most 4: try again in 3s")
+		assert.EqualError(t, s.replies[9].err, "the queue is full, with 3 windows of at most 4: try again in 3s")
 	})
 }
 
@@ -666,7 +666,7 @@ func TestPanic(t *testing.T) {
 		assert.Equal(t, []string{"5ms: 1 3", "15ms: 1", "25ms: 3", "105ms: 2"}, s.wait())
 		assert.NoError(t, s.replies[1].err)
 		assert.NoError(t, s.replies[2].err)
-		assert.EqualError(t, s.replies[3].err, "batch: the model panicked: out of cheese")
+		assert.EqualError(t, s.replies[3].err, "the model panicked: out of cheese")
 		var p *batch.PanicError
 		require.ErrorAs(t, s.replies[3].err, &p)
 		assert.Equal(t, "out of cheese\nand of tea", p.Value)
@@ -680,18 +680,18 @@ func TestMixUps(t *testing.T) {
 		name, err string
 		do        func(r []squad.RawResult) []squad.RawResult
 	}{
-		{"too few", "batch: the model returned 2 results for 3 windows", func(r []squad.RawResult) []squad.RawResult { return r[1:] }},
-		{"none", "batch: the model returned 0 results for 3 windows", func([]squad.RawResult) []squad.RawResult { return nil }},
-		{"too many", "batch: the model returned 4 results for 3 windows", func(r []squad.RawResult) []squad.RawResult { return append(r, r[0]) }},
-		{"order", "batch: the model returned window 2 where window 0 was asked for, 1 of 3 in the batch", func(r []squad.RawResult) []squad.RawResult {
+		{"too few", "the model returned 2 results for 3 windows", func(r []squad.RawResult) []squad.RawResult { return r[1:] }},
+		{"none", "the model returned 0 results for 3 windows", func([]squad.RawResult) []squad.RawResult { return nil }},
+		{"too many", "the model returned 4 results for 3 windows", func(r []squad.RawResult) []squad.RawResult { return append(r, r[0]) }},
+		{"order", "the model returned window 2 where window 0 was asked for, 1 of 3 in the batch", func(r []squad.RawResult) []squad.RawResult {
 			slices.Reverse(r)
 			return r
 		}},
-		{"twice", "batch: the model returned window 1 where window 2 was asked for, 3 of 3 in the batch", func(r []squad.RawResult) []squad.RawResult {
+		{"twice", "the model returned window 1 where window 2 was asked for, 3 of 3 in the batch", func(r []squad.RawResult) []squad.RawResult {
 			r[2] = r[1]
 			return r
 		}},
-		{"its own", "batch: the model returned window 1000000001 where window 1 was asked for, 2 of 3 in the batch", func(r []squad.RawResult) []squad.RawResult {
+		{"its own", "the model returned window 1000000001 where window 1 was asked for, 2 of 3 in the batch", func(r []squad.RawResult) []squad.RawResult {
 			r[1].UniqueID = firstID + 1
 			return r
 		}},
@@ -779,28 +779,28 @@ func TestOptions(t *testing.T) {
 		opts batch.Options
 		err  string
 	}{
-		{batch.Options{MaxSize: -1}, "batch: MaxSize is negative: give a positive one, or 0 for the default"},
-		{batch.Options{MaxTokens: -1}, "batch: MaxTokens is negative: give a positive one, or 0 for the default"},
-		{batch.Options{MaxDelay: -1}, "batch: MaxDelay is negative: give a positive one, or 0 for the default"},
-		{batch.Options{MaxQueue: -1}, "batch: MaxQueue is negative: give a positive one, or 0 for the default"},
-		{batch.Options{MaxWait: -1}, "batch: MaxWait is negative: give a positive one, or 0 for the default"},
-		{batch.Options{Concurrency: -1}, "batch: Concurrency is negative: give a positive one, or 0 for the default"},
-		{batch.Options{Priorities: -1}, "batch: Priorities is negative: give a positive one, or 0 for the default"},
-		{batch.Options{DefaultPriority: -1}, "batch: DefaultPriority is negative: give a positive one, or 0 for the default"},
-		{batch.Options{Priorities: 101}, "batch: 101 priorities: give at most 100"},
-		{batch.Options{DefaultPriority: 2}, "batch: the default priority 2 is not one of 1 to 1"},
-		{batch.Options{Priorities: 3, DefaultPriority: 4}, "batch: the default priority 4 is not one of 1 to 3"},
-		{batch.Options{PreferredSizes: []int{4, 9}}, "batch: the preferred size 9 is not one of 1 to MaxSize, 8"},
-		{batch.Options{MaxSize: 2, PreferredSizes: []int{0}}, "batch: the preferred size 0 is not one of 1 to MaxSize, 2"},
-		{batch.Options{Buckets: []int{0, 8}}, "batch: buckets [0 8] do not ascend from a positive length"},
-		{batch.Options{Buckets: []int{8, 8}}, "batch: buckets [8 8] do not ascend from a positive length"},
-		{batch.Options{MaxWait: 5 * ms, MaxDelay: 5 * ms}, "batch: requests end after a MaxWait of 5ms, before a MaxDelay of 5ms lets them start: make MaxWait longer"},
+		{batch.Options{MaxSize: -1}, "MaxSize is negative: give a positive one, or 0 for the default"},
+		{batch.Options{MaxTokens: -1}, "MaxTokens is negative: give a positive one, or 0 for the default"},
+		{batch.Options{MaxDelay: -1}, "MaxDelay is negative: give a positive one, or 0 for the default"},
+		{batch.Options{MaxQueue: -1}, "MaxQueue is negative: give a positive one, or 0 for the default"},
+		{batch.Options{MaxWait: -1}, "MaxWait is negative: give a positive one, or 0 for the default"},
+		{batch.Options{Concurrency: -1}, "Concurrency is negative: give a positive one, or 0 for the default"},
+		{batch.Options{Priorities: -1}, "Priorities is negative: give a positive one, or 0 for the default"},
+		{batch.Options{DefaultPriority: -1}, "DefaultPriority is negative: give a positive one, or 0 for the default"},
+		{batch.Options{Priorities: 101}, "101 priorities: give at most 100"},
+		{batch.Options{DefaultPriority: 2}, "the default priority 2 is not one of 1 to 1"},
+		{batch.Options{Priorities: 3, DefaultPriority: 4}, "the default priority 4 is not one of 1 to 3"},
+		{batch.Options{PreferredSizes: []int{4, 9}}, "the preferred size 9 is not one of 1 to MaxSize, 8"},
+		{batch.Options{MaxSize: 2, PreferredSizes: []int{0}}, "the preferred size 0 is not one of 1 to MaxSize, 2"},
+		{batch.Options{Buckets: []int{0, 8}}, "buckets [0 8] do not ascend from a positive length"},
+		{batch.Options{Buckets: []int{8, 8}}, "buckets [8 8] do not ascend from a positive length"},
+		{batch.Options{MaxWait: 5 * ms, MaxDelay: 5 * ms}, "requests end after a MaxWait of 5ms, before a MaxDelay of 5ms lets them start: make MaxWait longer"},
 	} {
 		_, err := batch.New(instant, tc.opts)
 		assert.EqualError(t, err, tc.err)
 	}
 	_, err := batch.New(nil, batch.Options{})
-	assert.EqualError(t, err, "batch: no model to make batches for")
+	assert.EqualError(t, err, "no model to make batches for")
 }
 
 // Options are the caller's to change once the batcher has been made.

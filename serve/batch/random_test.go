@@ -412,7 +412,7 @@ func TestEverythingAtOnce(t *testing.T) {
 						assert.True(t, slices.ContainsFunc(r.Features, panics))
 					default:
 						counts["mixed up"]++
-						assert.ErrorContains(t, err, "batch: the model returned window")
+						assert.ErrorContains(t, err, "the model returned window")
 						assert.True(t, slices.ContainsFunc(r.Features, mixesUp))
 					}
 				})

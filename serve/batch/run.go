@@ -217,11 +217,11 @@ func uniqueID(first uint32, i int) int32 { return int32((first + uint32(i)) & ma
 // check makes sure that results are those of the windows that were sent.
 func check(results []squad.RawResult, firstID uint32, n int) error {
 	if len(results) != n {
-		return fmt.Errorf("batch: the model returned %d results for %d windows", len(results), n)
+		return fmt.Errorf("the model returned %d results for %d windows", len(results), n)
 	}
 	for i := range results {
 		if got, want := results[i].UniqueID, uniqueID(firstID, i); got != want {
-			return fmt.Errorf("batch: the model returned window %d where window %d was asked for, %d of %d in the batch", got, want, i+1, n)
+			return fmt.Errorf("the model returned window %d where window %d was asked for, %d of %d in the batch", got, want, i+1, n)
 		}
 	}
 	return nil

@@ -41,7 +41,7 @@ type Answer struct {
 type Place struct {
 	Document   int
 	Start, End int
-	OK         bool // false: it is no text of a document
+	OK         bool // false: it is not a text of a document
 }
 
 // A Window is a part of a document that the model sees at once, in code points.
@@ -50,7 +50,7 @@ type Window struct{ Document, Start, End int }
 // Seconds are the times of the stages of an answer.
 type Seconds struct{ Tokenize, Queue, Compute, Decode float64 }
 
-// trace tells the span of a request what its time went into.
+// trace adds to the span of a request what its time went into.
 func (s Seconds) trace(ctx context.Context) {
 	trace.SpanFromContext(ctx).SetAttributes(
 		attribute.Float64("tfbert.tokenize_seconds", s.Tokenize), attribute.Float64("tfbert.queue_seconds", s.Queue),
@@ -95,7 +95,7 @@ func (m *Model) AnswerStream(ctx context.Context, q *Question, step int, progres
 	began := time.Now()
 	var seconds Seconds
 	defer func() {
-		m.text.count(began, 1, seconds, err)
+		m.text.statistics.count(began, 1, seconds, err)
 		seconds.trace(ctx)
 	}()
 
@@ -150,18 +150,18 @@ func (m *Model) AnswerStream(ctx context.Context, q *Question, step int, progres
 // questions behind it waiting until its last window.
 const fairStep = 64
 
-// decoder gives the question's decoder with the model's defaults.
+// decoder returns the question's decoder with the model's defaults.
 func (m *Model) decoder(q *Question) (*squad.Decoder, error) {
 	d := q.Decoder
 	d.NBestSize = cmp.Or(d.NBestSize, 20)
 	switch {
 	case d.NBestSize < 0 || d.MaxAnswerLength < 0:
-		return nil, invalid("n_best_size and max_answer_length must be positive")
+		return nil, Invalidf("n_best_size and max_answer_length must be positive")
 	case d.NBestSize > m.limits.NBestSize:
-		return nil, invalid("n_best_size is %d: it must be at most %d", d.NBestSize, m.limits.NBestSize)
+		return nil, Invalidf("n_best_size is %d: it must be at most %d", d.NBestSize, m.limits.NBestSize)
 	}
 	if err := d.Check(); err != nil {
-		return nil, invalid("%s", strings.TrimPrefix(err.Error(), "squad: decode: "))
+		return nil, Invalidf("%v", err)
 	}
 	return &d, nil
 }
@@ -188,14 +188,14 @@ func (m *Model) tokenize(q *Question) ([]document, error) {
 	if n := q.MaxSeqLength; n != 0 && m.backend.CheckLength(n) == nil {
 		f.MaxSeqLength = n
 	} else if n != 0 && n < m.backend.SeqLength {
-		return nil, invalid("max_seq_length is %d: this model takes %d", n, m.backend.SeqLength)
+		return nil, Invalidf("max_seq_length is %d: this model takes %d", n, m.backend.SeqLength)
 	}
 	f.DocStride = min(q.DocStride, longest)
 	if q.MaxQueryLength != 0 {
 		f.MaxQueryLength = min(q.MaxQueryLength, longest)
 	}
 	if err := f.Check(); err != nil {
-		return nil, invalid("%s", strings.TrimPrefix(err.Error(), "squad: features: "))
+		return nil, Invalidf("%v", err)
 	}
 	docs := make([]document, len(q.Documents))
 	for i, text := range q.Documents {
@@ -209,7 +209,7 @@ func (m *Model) tokenize(q *Question) ([]document, error) {
 			d.windows = w
 		}
 		if f.MaxWindows -= len(d.windows.Features); f.MaxWindows <= 0 && i < len(docs)-1 {
-			return nil, invalid("the documents make more than %d windows: send fewer of them or raise doc_stride", m.limits.Windows)
+			return nil, Invalidf("the documents make more than %d windows: send fewer of them or raise doc_stride", m.limits.Windows)
 		}
 	}
 	return docs, nil
@@ -220,22 +220,22 @@ func (m *Model) check(q *Question) error {
 	for _, d := range q.Documents {
 		bytes += len(d)
 		if !utf8.ValidString(d) {
-			return invalid("the context is not valid UTF-8")
+			return Invalidf("the context is not valid UTF-8")
 		}
 	}
 	switch l := m.limits; {
 	case strings.TrimSpace(q.Text) == "":
-		return invalid("the question is empty")
+		return Invalidf("the question is empty")
 	case !utf8.ValidString(q.Text):
-		return invalid("the question is not valid UTF-8")
+		return Invalidf("the question is not valid UTF-8")
 	case len(q.Text) > l.QuestionBytes:
-		return invalid("the question has %d bytes: it may have at most %d", len(q.Text), l.QuestionBytes)
+		return Invalidf("the question has %d bytes: it may have at most %d", len(q.Text), l.QuestionBytes)
 	case len(q.Documents) == 0:
-		return invalid("the context is missing")
+		return Invalidf("the context is missing")
 	case len(q.Documents) > l.Documents:
-		return invalid("there are %d documents: there may be at most %d", len(q.Documents), l.Documents)
+		return Invalidf("there are %d documents: there may be at most %d", len(q.Documents), l.Documents)
 	case bytes > l.DocumentBytes:
-		return invalid("the context has %d bytes: it may have at most %d", bytes, l.DocumentBytes)
+		return Invalidf("the context has %d bytes: it may have at most %d", bytes, l.DocumentBytes)
 	}
 	return nil
 }

@@ -114,8 +114,8 @@ func TestQuestionLimits(t *testing.T) {
 		"doc_stride":                                func(q *repository.Question) { q.DocStride = -1 },
 		"max_query_length":                          func(q *repository.Question) { q.MaxQueryLength = -1 },
 		"leaves no room for the passage":            func(q *repository.Question) { q.MaxQueryLength = math.MaxInt },
-		"no such priority: 3 is not one of 1 to 2":  func(q *repository.Question) { q.Priority = 3 },
-		"no such priority: -1 is not one of 1 to 2": func(q *repository.Question) { q.Priority = -1 },
+		"unknown priority: 3 is not one of 1 to 2":  func(q *repository.Question) { q.Priority = 3 },
+		"unknown priority: -1 is not one of 1 to 2": func(q *repository.Question) { q.Priority = -1 },
 	} {
 		want = strings.TrimSpace(want)
 		q := ok()
@@ -291,7 +291,7 @@ func TestStatistics(t *testing.T) {
 	_, err = m.Infer(t.Context(), tensors(2, 10))
 	require.NoError(t, err)
 
-	text, matrices := repository.Handle{Model: m.Model, Text: true}.Statistics().Snapshot(), m.Statistics().Snapshot()
+	text, matrices := m.Servables()[1].Statistics(), m.Statistics()
 	assert.Equal(t, 3, text.Success.Count)
 	assert.Equal(t, 1, text.Fail.Count)
 	assert.Equal(t, 3, text.Rows, "a row is a question, however many documents it has")
@@ -304,7 +304,7 @@ func TestStatistics(t *testing.T) {
 	assert.Equal(t, text.Executions(), matrices.Executions())
 	assert.Equal(t, []int{1, 2}, text.Sizes())
 	text.Batches[1] = repository.Total{}
-	assert.Positive(t, m.Statistics().Snapshot().Batches[1].Count, "a snapshot is the caller's")
+	assert.Positive(t, m.Statistics().Batches[1].Count, "a snapshot is the caller's")
 }
 
 func FuzzAnswer(f *testing.F) {

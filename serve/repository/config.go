@@ -2,7 +2,6 @@ package repository
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 	"time"
 
@@ -12,16 +11,82 @@ import (
 	"github.com/tfbert/go/serve/batch"
 )
 
-// MixedPrecision reports whether a configuration asks for TensorFlow's mixed-precision rewrite.
-func MixedPrecision(c *pb.ModelConfig) bool {
+// A Config is the configuration of a servable as Triton's clients see it: what config.pbtxt says,
+// completed by what the model itself has.
+type Config struct {
+	Platform        string
+	MaxBatchSize    int          // 0: a batch has whatever size a request has
+	Inputs, Outputs []TensorInfo // in the configuration's order, with the shapes of requests
+
+	message *pb.ModelConfig
+}
+
+// Marshal returns the configuration as a serialized inference.ModelConfig.
+func (c *Config) Marshal() ([]byte, error) { return proto.Marshal(c.message) }
+
+// newConfig describes a configuration. A number for each row, a vector in the graph's own signature, is
+// a column there.
+func newConfig(c *pb.ModelConfig, s *Servable) *Config {
+	shape := func(dims []int64) []int64 {
+		if c.MaxBatchSize > 0 {
+			return append([]int64{-1}, dims...)
+		}
+		return dims
+	}
+	info := func(name string, dims []int64, infos []TensorInfo) TensorInfo {
+		at := slices.IndexFunc(infos, func(info TensorInfo) bool { return info.Name == name })
+		t := infos[at]
+		t.Shape = shape(dims)
+		return t
+	}
+	config := &Config{Platform: c.Platform, MaxBatchSize: int(c.MaxBatchSize), message: c}
+	for _, in := range c.Input {
+		config.Inputs = append(config.Inputs, info(in.Name, in.Dims, s.inputs))
+	}
+	for _, out := range c.Output {
+		config.Outputs = append(config.Outputs, info(out.Name, out.Dims, s.outputs))
+	}
+	return config
+}
+
+// mixedPrecision reports whether a configuration asks for TensorFlow's mixed-precision rewrite.
+func mixedPrecision(c *pb.ModelConfig) bool {
 	return slices.ContainsFunc(c.GetOptimization().GetExecutionAccelerators().GetGpuExecutionAccelerator(),
 		func(a *pb.ModelOptimizationPolicy_ExecutionAccelerators_Accelerator) bool {
 			return a.GetName() == "auto_mixed_precision"
 		})
 }
 
-// complete gives the configuration of a model as Triton completes it: what the file leaves out, or
-// all where there is none, is the model's own. It sets what the configuration says of batching.
+// offer makes the two servables of a model. Their configuration is that of config.pbtxt, nil if there is
+// none; offer sets what it says of batching.
+func (m *Model) offer(from *pb.ModelConfig, o *batch.Options) error {
+	c, err := complete(from, m.name, m.backend, o)
+	if err != nil {
+		return err
+	}
+	m.tensors = &Servable{Model: m, name: m.name, inputs: m.backend.Inputs, outputs: m.backend.Outputs, run: m.runTensors}
+	m.tensors.config = newConfig(c, m.tensors)
+	m.text = &Servable{Model: m, name: m.name + textSuffix, inputs: textInputs, outputs: textOutputs, run: m.runText}
+	m.text.config = newConfig(textConfig(m.text.name, c), m.text)
+	return nil
+}
+
+// textConfig is the configuration of the text model beside a model.
+func textConfig(name string, of *pb.ModelConfig) *pb.ModelConfig {
+	c := &pb.ModelConfig{
+		Name: name, Platform: "ensemble", MaxBatchSize: max(1, of.MaxBatchSize), VersionPolicy: of.VersionPolicy,
+	}
+	for _, info := range textInputs {
+		c.Input = append(c.Input, &pb.ModelInput{Name: info.Name, DataType: configTypes[info.Type], Dims: dims(info, true)})
+	}
+	for _, info := range textOutputs {
+		c.Output = append(c.Output, &pb.ModelOutput{Name: info.Name, DataType: configTypes[info.Type], Dims: dims(info, true)})
+	}
+	return c
+}
+
+// complete returns the configuration of a model as Triton completes it: what the file leaves out, or
+// everything where there is none, is the model's own. It sets what the configuration says of batching.
 func complete(from *pb.ModelConfig, name string, b *Backend, o *batch.Options) (*pb.ModelConfig, error) {
 	c := &pb.ModelConfig{MaxBatchSize: int32(cmp.Or(o.MaxSize, batch.DefaultSize))}
 	if from != nil {
@@ -30,11 +95,21 @@ func complete(from *pb.ModelConfig, name string, b *Backend, o *batch.Options) (
 	}
 	c.Name, c.Platform, c.Backend = name, platform, "tensorflow"
 	if c.VersionPolicy == nil {
-		c.VersionPolicy = &pb.ModelVersionPolicy{PolicyChoice: &pb.ModelVersionPolicy_Latest_{Latest: &pb.ModelVersionPolicy_Latest{NumVersions: 1}}}
+		newest := &pb.ModelVersionPolicy_Latest_{Latest: &pb.ModelVersionPolicy_Latest{NumVersions: 1}}
+		c.VersionPolicy = &pb.ModelVersionPolicy{PolicyChoice: newest}
 	}
 	if err := tensors(c, b); err != nil {
 		return nil, err
 	}
+	batching(c, o)
+	if b.CheckLength(b.SeqLength-1) != nil {
+		o.Buckets = []int{} // every batch has the model's one length, whatever is in it
+	}
+	return c, nil
+}
+
+// batching follows what a configuration says of batches, and describes in it what it does not say.
+func batching(c *pb.ModelConfig, o *batch.Options) {
 	if d := c.GetDynamicBatching(); d != nil {
 		o.PreferredSizes = nil
 		for _, n := range d.PreferredBatchSize {
@@ -56,12 +131,10 @@ func complete(from *pb.ModelConfig, name string, b *Backend, o *batch.Options) (
 			o.Concurrency += max(1, int(g.Count))
 		}
 	} else {
-		c.InstanceGroup = []*pb.ModelInstanceGroup{{Name: name, Count: int32(max(1, o.Concurrency)), Kind: pb.ModelInstanceGroup_KIND_AUTO}}
+		c.InstanceGroup = []*pb.ModelInstanceGroup{
+			{Name: c.Name, Count: int32(max(1, o.Concurrency)), Kind: pb.ModelInstanceGroup_KIND_AUTO},
+		}
 	}
-	if b.CheckLength(b.SeqLength-1) != nil {
-		o.Buckets = []int{} // every batch has the model's one length, whatever is in it
-	}
-	return c, nil
 }
 
 func microseconds(n uint64) time.Duration {
@@ -85,12 +158,18 @@ func tensors(c *pb.ModelConfig, b *Backend) error {
 	batched := c.MaxBatchSize > 0
 	if len(c.Input) == 0 {
 		for _, info := range b.Inputs {
-			c.Input = append(c.Input, &pb.ModelInput{Name: info.Name, DataType: configTypes[info.Type], Dims: dims(info, batched), Reshape: reshape(info, batched), Optional: info.Optional})
+			c.Input = append(c.Input, &pb.ModelInput{
+				Name: info.Name, DataType: configTypes[info.Type],
+				Dims: dims(info, batched), Reshape: reshape(info, batched), Optional: info.Optional,
+			})
 		}
 	}
 	if len(c.Output) == 0 {
 		for _, info := range b.Outputs {
-			c.Output = append(c.Output, &pb.ModelOutput{Name: info.Name, DataType: configTypes[info.Type], Dims: dims(info, batched), Reshape: reshape(info, batched)})
+			c.Output = append(c.Output, &pb.ModelOutput{
+				Name: info.Name, DataType: configTypes[info.Type],
+				Dims: dims(info, batched), Reshape: reshape(info, batched),
+			})
 		}
 	}
 	for _, in := range c.Input {
@@ -106,7 +185,9 @@ func tensors(c *pb.ModelConfig, b *Backend) error {
 	return nil
 }
 
-var configTypes = map[string]pb.DataType{Int32: pb.DataType_TYPE_INT32, Float32: pb.DataType_TYPE_FP32, Bytes: pb.DataType_TYPE_STRING}
+var configTypes = map[string]pb.DataType{
+	Int32: pb.DataType_TYPE_INT32, Float32: pb.DataType_TYPE_FP32, Bytes: pb.DataType_TYPE_STRING,
+}
 
 // dims leaves out the batch's dimension, as a configuration does. A vector, one number for each row,
 // is [1] there and reshaped, as in NVIDIA's own.
@@ -128,14 +209,16 @@ func reshape(info TensorInfo, batched bool) *pb.ModelTensorReshape {
 }
 
 // match holds one tensor of a configuration against the model's.
-func match(what, name string, kind pb.DataType, dims []int64, reshape *pb.ModelTensorReshape, batched bool, infos []TensorInfo) error {
+func match(
+	what, name string, kind pb.DataType, dims []int64, reshape *pb.ModelTensorReshape, batched bool, infos []TensorInfo,
+) error {
 	at := slices.IndexFunc(infos, func(info TensorInfo) bool { return info.Name == name })
 	if at < 0 {
-		return fmt.Errorf("the configuration has an %s %q that the model has not", what, name)
+		return badConfig("it has an %s %q that the model does not have", what, name)
 	}
 	info := infos[at]
 	if kind != configTypes[info.Type] {
-		return fmt.Errorf("the configuration has %s %q as %v: the model has it as %v", what, name, kind, configTypes[info.Type])
+		return badConfig("it has %s %q as %v: the model has it as %v", what, name, kind, configTypes[info.Type])
 	}
 	shape := dims
 	if reshape != nil {
@@ -145,33 +228,8 @@ func match(what, name string, kind pb.DataType, dims []int64, reshape *pb.ModelT
 		shape = append([]int64{-1}, shape...)
 	}
 	if !slices.EqualFunc(shape, info.Shape, func(a, b int64) bool { return a < 0 || b < 0 || a == b }) {
-		return fmt.Errorf("the configuration has %s %q with the shape %v: the model has %v; "+
+		return badConfig("it has %s %q with the shape %v: the model has %v; "+
 			"dims leave out the batch where max_batch_size is positive, and reshape says what the model gets", what, name, shape, info.Shape)
 	}
 	return nil
-}
-
-// Shape is a tensor's shape in requests by the dims of a configuration.
-func Shape(c *pb.ModelConfig, dims []int64) []int64 {
-	if c.GetMaxBatchSize() > 0 {
-		return append([]int64{-1}, dims...)
-	}
-	return dims
-}
-
-// Config is Triton's view of the model.
-func (h Handle) Config() *pb.ModelConfig {
-	if !h.Text {
-		return h.config
-	}
-	c := &pb.ModelConfig{
-		Name: h.Name(), Platform: "ensemble", MaxBatchSize: max(1, h.config.MaxBatchSize), VersionPolicy: h.config.VersionPolicy,
-	}
-	for _, info := range textInputs {
-		c.Input = append(c.Input, &pb.ModelInput{Name: info.Name, DataType: configTypes[info.Type], Dims: dims(info, true)})
-	}
-	for _, info := range textOutputs {
-		c.Output = append(c.Output, &pb.ModelOutput{Name: info.Name, DataType: configTypes[info.Type], Dims: dims(info, true)})
-	}
-	return c
 }

@@ -85,7 +85,7 @@ func fixed() *Backend {
 func TestNVIDIAConfiguration(t *testing.T) {
 	c, err := parseConfig([]byte(nvidia))
 	require.NoError(t, err)
-	assert.True(t, MixedPrecision(c))
+	assert.True(t, mixedPrecision(c))
 	assert.Equal(t, []int64{384}, c.GetInput()[1].GetDims())
 	assert.NotNil(t, c.GetInput()[0].GetReshape())
 
@@ -111,9 +111,9 @@ func TestConfigurationIsCompleted(t *testing.T) {
 	assert.EqualValues(t, 1000, c.GetDynamicBatching().GetMaxQueueDelayMicroseconds())
 	assert.EqualValues(t, 1, c.GetInstanceGroup()[0].GetCount())
 
-	c, err = complete(&pb.ModelConfig{}, "bert", fixed(), &batch.Options{})
-	require.NoError(t, err)
-	assert.Equal(t, []int64{-1, 384}, Shape(c, c.GetInput()[0].GetDims()), "max_batch_size 0: the dims have the batch")
+	m := &Model{name: "bert", backend: fixed()}
+	require.NoError(t, m.offer(&pb.ModelConfig{}, &batch.Options{}))
+	assert.Equal(t, []int64{-1, 384}, m.tensors.Config().Inputs[0].Shape, "max_batch_size 0: the dims have the batch")
 }
 
 func TestQueuePolicy(t *testing.T) {
@@ -139,8 +139,8 @@ func TestBadConfigurations(t *testing.T) {
 		`input [ { name: "x" `:                                    `not a model configuration`,
 		`max_batch_size: 99999999999`:                             `not a model configuration`,
 		"name: \"\xff\"":                                          `not a model configuration`,
-		`input { name: "other" data_type: TYPE_INT32 dims: 384 }`: `an input "other" that the model has not`,
-		`output { name: "other" data_type: TYPE_FP32 dims: 384 }`: `an output "other" that the model has not`,
+		`input { name: "other" data_type: TYPE_INT32 dims: 384 }`: `an input "other" that the model does not have`,
+		`output { name: "other" data_type: TYPE_FP32 dims: 384 }`: `an output "other" that the model does not have`,
 		`max_batch_size: 8 input { name: "input_ids" data_type: TYPE_INT32 dims: 128 }`:     `the shape [-1 128]: the model has [-1 384]`,
 		`max_batch_size: 8 input { name: "input_ids" data_type: TYPE_INT32 dims: [1, 384]}`: `the shape [-1 1 384]`,
 		`max_batch_size: 8 input { name: "unique_ids" data_type: TYPE_INT32 dims: 1 }`:      `reshape says what the model gets`,
@@ -184,7 +184,7 @@ func TestPlainNames(t *testing.T) {
 		assert.True(t, plain(name), "%q", name)
 	}
 	_, err := OpenModel("../x", 1, ".", Options{})
-	require.ErrorContains(t, err, "no name for a model")
+	require.ErrorContains(t, err, "not a valid name for a model")
 }
 
 func TestElements(t *testing.T) {
@@ -220,10 +220,8 @@ func FuzzParseConfig(f *testing.F) {
 		choose(c, []int64{1, 2, 3})
 		bounded.Run(t, 400*len(text), 10*time.Second, func() {
 			options := batch.Options{}
-			if full, err := complete(c, "bert", fixed(), &options); err == nil {
-				for _, in := range full.GetInput() {
-					Shape(full, in.GetDims())
-				}
+			m := &Model{name: "bert", backend: fixed()}
+			if err := m.offer(c, &options); err == nil {
 				if b, err := batch.New(nothing{}, options); err == nil {
 					b.Close()
 				}

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/encoding/prototext"
 
 	pb "github.com/tfbert/go/internal/serveproto"
@@ -27,7 +28,7 @@ type files interface {
 // OpenModel makes a repository of one SavedModel, without a config.pbtxt.
 func OpenModel(name string, version int64, dir string, opts Options) (*Repository, error) {
 	if !plain(name) {
-		return nil, fmt.Errorf("repository: %q is no name for a model", name)
+		return nil, fmt.Errorf("%q is not a valid name for a model", name)
 	}
 	return newRepository(&single{Source{Name: name, Version: version, Dir: dir}}, opts)
 }
@@ -58,7 +59,7 @@ func (s *single) sources(string) (*pb.ModelConfig, []Source, error) {
 	return nil, []Source{s.source}, nil
 }
 
-// print tells of a folder's files without reading them.
+// print identifies the state of a folder's files without reading them.
 func print(dir string) (string, error) {
 	dir, err := filepath.EvalSymlinks(dir) // also tells of a link that leads to another folder
 	if err != nil {
@@ -111,16 +112,15 @@ func (t tree) print(name string) (string, error) { return print(filepath.Join(st
 
 func (t tree) sources(name string) (*pb.ModelConfig, []Source, error) {
 	dir := filepath.Join(string(t), name)
-	path := filepath.Join(dir, configFile)
-	text, err := readConfig(path)
+	text, err := readConfig(filepath.Join(dir, configFile))
 	var config *pb.ModelConfig
 	switch {
 	case err == nil:
 		if config, err = parseConfig(text); err != nil {
-			return nil, nil, fmt.Errorf("%s: %w", path, err)
+			return nil, nil, badConfig("%v", err)
 		}
 		if config.Name != "" && config.Name != name {
-			return nil, nil, fmt.Errorf("%s: the name is %q, but the folder's is %q: make them the same", path, config.Name, name)
+			return nil, nil, badConfig("the name is %q, but the folder's is %q: make them the same", config.Name, name)
 		}
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil, nil, err
@@ -131,7 +131,8 @@ func (t tree) sources(name string) (*pb.ModelConfig, []Source, error) {
 	}
 	versions = choose(config, versions)
 	if len(versions) == 0 {
-		return nil, nil, fmt.Errorf("%s has no version to serve: it should hold folders such as 1/model.savedmodel", dir)
+		return nil, nil, Errorf(codes.FailedPrecondition,
+			"it has no version to serve: its folder should hold folders such as 1/model.savedmodel")
 	}
 	file := "model.savedmodel"
 	if n := config.GetDefaultModelFilename(); n != "" {
@@ -139,9 +140,16 @@ func (t tree) sources(name string) (*pb.ModelConfig, []Source, error) {
 	}
 	var sources []Source
 	for _, v := range versions {
-		sources = append(sources, Source{Name: name, Version: v, Dir: filepath.Join(dir, strconv.FormatInt(v, 10), file)})
+		sources = append(sources, Source{
+			Name: name, Version: v, ModelDir: dir, Dir: filepath.Join(dir, strconv.FormatInt(v, 10), file),
+		})
 	}
 	return config, sources, nil
+}
+
+// badConfig makes an error of a model's configuration, which its clients may read.
+func badConfig(format string, args ...any) *Error {
+	return Errorf(codes.FailedPrecondition, configFile+": "+format, args...)
 }
 
 // maxConfig is more than a config.pbtxt has.
@@ -166,8 +174,8 @@ func readConfig(path string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, maxConfig))
 }
 
-// versions lists the versions of a model, ascending. As for Triton, a number that begins with a zero
-// is none: each version has one name.
+// versions lists the versions of a model, ascending. A number that begins with a zero is not a version,
+// for Triton neither: each version has one name.
 func (t tree) versions(dir string) ([]int64, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -194,7 +202,8 @@ func choose(c *pb.ModelConfig, versions []int64) []int64 {
 	case policy.GetAll() != nil:
 		return versions
 	case policy.GetSpecific() != nil:
-		return slices.DeleteFunc(versions, func(v int64) bool { return !slices.Contains(policy.GetSpecific().GetVersions(), v) })
+		chosen := policy.GetSpecific().GetVersions()
+		return slices.DeleteFunc(versions, func(v int64) bool { return !slices.Contains(chosen, v) })
 	}
 	n := max(1, int(policy.GetLatest().GetNumVersions()))
 	return versions[max(0, len(versions)-n):]
@@ -204,10 +213,10 @@ func choose(c *pb.ModelConfig, versions []int64) []int64 {
 func parseConfig(text []byte) (*pb.ModelConfig, error) {
 	c := &pb.ModelConfig{}
 	if err := prototext.Unmarshal(text, c); err != nil {
-		return nil, fmt.Errorf("not a model configuration: %s", strings.Join(strings.Fields(err.Error()), " ")) // on one line
+		return nil, fmt.Errorf("not a model configuration: %s", oneLine(err))
 	}
 	if p, b := c.GetPlatform(), c.GetBackend(); p != "" && p != platform || p == "" && b != "" && b != "tensorflow" {
-		return nil, fmt.Errorf("the platform is %q and the backend %q: this server runs %q only", p, b, platform)
+		return nil, fmt.Errorf("the platform is %q and the backend %q: this server runs only %q", p, b, platform)
 	}
 	if n := c.GetDefaultModelFilename(); n != "" && !plain(n) {
 		return nil, fmt.Errorf("default_model_filename is %q: it must be a name within the version's folder", n)
@@ -217,6 +226,8 @@ func parseConfig(text []byte) (*pb.ModelConfig, error) {
 	}
 	return c, nil
 }
+
+func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
 
 // platform is what Triton calls a model of this kind.
 const platform = "tensorflow_savedmodel"

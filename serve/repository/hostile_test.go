@@ -97,7 +97,9 @@ func TestLinksInRepository(t *testing.T) {
 	assert.Equal(t, []string{"linked"}, names)
 	_, sources, err := tree(root).sources("linked")
 	require.NoError(t, err)
-	assert.Equal(t, []Source{{Name: "linked", Version: 1, Dir: filepath.Join(root, "linked", "1", "model.savedmodel")}}, sources)
+	model := filepath.Join(root, "linked")
+	want := Source{Name: "linked", Version: 1, ModelDir: model, Dir: filepath.Join(model, "1", "model.savedmodel")}
+	assert.Equal(t, []Source{want}, sources)
 
 	for _, name := range []string{"../x", "/etc", "..", ".", `..\x`, "x/../../y", `\000`} {
 		require.NoError(t, os.WriteFile(filepath.Join(elsewhere, configFile), []byte(`default_model_filename: "`+strings.ReplaceAll(name, `\x`, `\\x`)+`"`), 0o666))

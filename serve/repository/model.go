@@ -2,14 +2,12 @@ package repository
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"runtime/debug"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
 
-	pb "github.com/tfbert/go/internal/serveproto"
 	"github.com/tfbert/go/serve/batch"
 	"github.com/tfbert/go/squad"
 	"github.com/tfbert/go/wordpiece"
@@ -20,9 +18,10 @@ type Backend struct {
 	Predictor squad.Predictor
 	Tokenizer *wordpiece.Tokenizer
 	SeqLength int // of windows, where a question does not say
-	// CheckLength says why the model cannot take sequences of a length.
+	// CheckLength returns an error, in words for clients, unless the model takes sequences of a length.
 	CheckLength func(int) error
-	Segments    int // rows of its segment embedding; 0 where it is not known
+	Segments    int   // rows of its segment embedding; 0 where it is not known
+	Bytes       int64 // that the model's files have; 0 where it is not known
 
 	Inputs, Outputs []TensorInfo // of its signature
 
@@ -30,12 +29,15 @@ type Backend struct {
 	Close       func() error
 }
 
-// A Source says what a Loader is to load.
+// A Source is what a Loader is to load.
 type Source struct {
-	Name    string
-	Version int64
-	Dir     string          // of the SavedModel
-	Config  *pb.ModelConfig // of config.pbtxt; nil where there is none
+	Name     string
+	Version  int64
+	Dir      string // of the SavedModel
+	ModelDir string // of the model in a repository, with all its versions; "" for a model that is in none
+
+	// MixedPrecision is set if the model's configuration asks for TensorFlow's mixed-precision rewrite.
+	MixedPrecision bool
 }
 
 // A Loader brings a model into memory.
@@ -45,34 +47,37 @@ type Loader func(ctx context.Context, s Source) (*Backend, error)
 type Model struct {
 	name     string
 	version  int64
-	config   *pb.ModelConfig
 	backend  *Backend
 	batcher  *batch.Batcher
 	limits   Limits
 	defaults squad.Decoder
 
-	text    Statistics // of questions
-	tensors Statistics // of calls with tensors
+	tensors, text *Servable
 
 	mu      sync.Mutex
 	users   int
 	retired chan struct{} // not nil: no more users; closed by the last one
 }
 
-// Name and Version say which model it is.
-func (m *Model) Name() string   { return m.name }
+// Name returns the name of the model, also where its text model is meant.
+func (m *Model) Name() string { return m.name }
+
+// Version returns the number of the version.
 func (m *Model) Version() int64 { return m.version }
 
-// Backend gives the model underneath.
+// Servables returns the model and its text model, by which clients call it.
+func (m *Model) Servables() []*Servable { return []*Servable{m.tensors, m.text} }
+
+// Backend returns the model underneath.
 func (m *Model) Backend() *Backend { return m.backend }
 
-// Decoder gives how answers are ranked where a question does not say.
+// Decoder returns how answers are ranked where a question does not say.
 func (m *Model) Decoder() squad.Decoder { return m.defaults }
 
-// Batcher gives the batcher that the model's windows go through.
+// Batcher returns the batcher that the model's windows go through.
 func (m *Model) Batcher() *batch.Batcher { return m.batcher }
 
-// AnswerAll answers questions at once. The first error ends it.
+// AnswerAll answers questions at once. The first error ends it and names the question.
 func (m *Model) AnswerAll(ctx context.Context, questions []*Question) ([]*Answer, error) {
 	answers := make([]*Answer, len(questions))
 	group, ctx := errgroup.WithContext(ctx)
@@ -86,8 +91,8 @@ func (m *Model) AnswerAll(ctx context.Context, questions []*Question) ([]*Answer
 			}()
 			if answers[i], err = m.Answer(ctx, q); err != nil && len(questions) > 1 {
 				e := *AsError(err)
-				e.Message = fmt.Sprintf("question %d: %s", i, e.Message)
-				return errors.Join(&e, err)
+				e.Message, e.Cause = fmt.Sprintf("question %d: %s", i, e.Message), fmt.Errorf("question %d: %w", i, err)
+				return &e
 			}
 			return err
 		})
@@ -128,7 +133,8 @@ func (m *Model) acquire() bool {
 	return true
 }
 
-func (m *Model) release() {
+// Release ends the use of a model that Acquire or Models returned.
+func (m *Model) Release() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.users--; m.users == 0 && m.retired != nil {
@@ -149,48 +155,4 @@ func (m *Model) close() error {
 		return err
 	}
 	return m.backend.Close()
-}
-
-// A Handle is a model in use. It stays loaded until Release.
-type Handle struct {
-	*Model
-	Text bool // the text-in model
-}
-
-// Release ends the use.
-func (h Handle) Release() { h.release() }
-
-// TextSuffix makes the name of a model that of its text-in model.
-const TextSuffix = "_qa"
-
-// Name is the name by which the model is called.
-func (h Handle) Name() string {
-	if h.Text {
-		return h.name + TextSuffix
-	}
-	return h.name
-}
-
-// Inputs and Outputs describe what Infer takes and gives.
-func (h Handle) Inputs() []TensorInfo {
-	if h.Text {
-		return textInputs
-	}
-	return h.backend.Inputs
-}
-
-// Outputs describes what Infer gives.
-func (h Handle) Outputs() []TensorInfo {
-	if h.Text {
-		return textOutputs
-	}
-	return h.backend.Outputs
-}
-
-// Statistics gives the counts of what the model has run.
-func (h Handle) Statistics() *Statistics {
-	if h.Text {
-		return &h.text
-	}
-	return &h.tensors
 }

@@ -9,7 +9,6 @@ import (
 	"maps"
 	"runtime/debug"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -32,16 +31,16 @@ const (
 	ControlPoll
 )
 
-// ParseControl gives the control of the name that Triton's --model-control-mode has for it.
+// ParseControl returns the control of the name that Triton's --model-control-mode has for it.
 func ParseControl(name string) (Control, error) {
 	i := slices.Index([]string{"none", "explicit", "poll"}, name)
 	if i < 0 {
-		return 0, fmt.Errorf("repository: the control mode is none, explicit or poll, not %q", name)
+		return 0, fmt.Errorf("the control mode is none, explicit or poll, not %q", name)
 	}
 	return Control(i), nil
 }
 
-// Options say how models are served.
+// Options are how models are loaded and served.
 type Options struct {
 	Load         Loader
 	Control      Control
@@ -53,28 +52,6 @@ type Options struct {
 	Decoder  squad.Decoder // of questions that do not say
 
 	Logger *slog.Logger // nil: none
-}
-
-// A State is that of a version, with the numbers and names of TensorFlow Serving.
-type State int
-
-const (
-	Unknown   State = 0
-	Loading   State = 20
-	Available State = 30
-	End       State = 50
-)
-
-func (s State) String() string {
-	return map[State]string{Loading: "LOADING", Available: "AVAILABLE", End: "END"}[s]
-}
-
-// A Status is that of one version of a model.
-type Status struct {
-	Name    string
-	Version int64
-	State   State
-	Reason  string // why it is not available, or not as the files are now
 }
 
 // A Repository keeps models. It may be used by many goroutines at once.
@@ -101,13 +78,6 @@ type entry struct {
 	versions map[int64]*served
 }
 
-// served is a version; it is guarded by the repository's mutex.
-type served struct {
-	state  State
-	reason string
-	model  *Model // nil unless it is available
-}
-
 func newRepository(f files, opts Options) (*Repository, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
@@ -117,7 +87,7 @@ func newRepository(f files, opts Options) (*Repository, error) {
 	return &Repository{opts: opts, files: f, entries: map[string]*entry{}}, nil
 }
 
-// Observe has f told of each batch of each model, by several goroutines at once. It comes before Start.
+// Observe makes f hear of each batch of each model, from several goroutines at once. Call it before Start.
 func (r *Repository) Observe(f func(*Model, batch.Batch)) { r.observe = f }
 
 // Start loads the models, or with ControlExplicit those that are named. An error leaves those that
@@ -175,7 +145,9 @@ func (r *Repository) poll(ctx context.Context) {
 			}
 		}
 		r.mu.Lock()
-		gone := slices.DeleteFunc(slices.Collect(maps.Keys(r.entries)), func(name string) bool { return slices.Contains(names, name) })
+		gone := slices.DeleteFunc(slices.Collect(maps.Keys(r.entries)), func(name string) bool {
+			return slices.Contains(names, name)
+		})
 		r.mu.Unlock()
 		for _, name := range gone {
 			_ = r.unload(name)
@@ -204,31 +176,23 @@ func (r *Repository) entry(name string) *entry {
 	return e
 }
 
-// Load loads a model anew, whether or not it is loaded already. Requests are answered by the model
-// that is there until the new one is ready, and by that one for good if the load fails. A load goes on
-// when ctx ends: a large model may take longer than its client waits.
+// Load loads a model, again if it is loaded already. The model that is there answers requests until the
+// new one is ready, and goes on to if the load fails. A load goes on when ctx ends: a large model may take
+// longer than its client waits.
 func (r *Repository) Load(ctx context.Context, name string) error {
 	if r.opts.Control != ControlExplicit {
-		return Errorf(codes.FailedPrecondition, "models are not loaded on request: start the server with --model_control_mode explicit")
+		return errNotExplicit
 	}
 	return r.load(context.WithoutCancel(ctx), r.base(name))
 }
 
-// base is the name of the model that a text-in model is of, or the name itself.
-func (r *Repository) base(name string) string {
-	r.mu.Lock()
-	known := r.entries[name] != nil
-	r.mu.Unlock()
-	if base, ok := strings.CutSuffix(name, TextSuffix); ok && !known && !r.files.has(name) {
-		return base
-	}
-	return name
-}
+var errNotExplicit = Errorf(codes.FailedPrecondition,
+	"models are not loaded or unloaded on request: the server's model control mode is not explicit")
 
 // Unload makes a model unavailable and releases it when the requests under way have ended.
 func (r *Repository) Unload(name string) error {
 	if r.opts.Control != ControlExplicit {
-		return Errorf(codes.FailedPrecondition, "models are not unloaded on request: start the server with --model_control_mode explicit")
+		return errNotExplicit
 	}
 	return r.unload(r.base(name))
 }
@@ -271,27 +235,43 @@ func (r *Repository) load(ctx context.Context, name string) error {
 		return r.failed(name, err)
 	}
 	for _, v := range slices.Sorted(maps.Keys(models)) {
-		r.opts.Logger.Info("model is ready", "model", name, "version", v, "what", models[v].backend.Description, "took", time.Since(began).Round(time.Millisecond))
+		r.opts.Logger.Info("model is ready", "model", name, "version", v, "what", models[v].backend.Description,
+			"took", time.Since(began).Round(time.Millisecond))
 	}
 	return nil
 }
 
+// failed logs why a model cannot be loaded and returns the error for the client that asked for it.
 func (r *Repository) failed(name string, err error) error {
 	r.opts.Logger.Error("model cannot be loaded", "model", name, "error", err)
+	if errors.Is(err, errClosed) {
+		return errClosed
+	}
+	const cannot = "model %q cannot be loaded: "
+	return &Error{
+		Code: codes.Internal, Message: fmt.Sprintf(cannot+"%s", name, loadReason(err)),
+		Cause: fmt.Errorf(cannot+"%w", name, err),
+	}
+}
+
+// loadReason returns why a load failed in words for clients. What a loader or the file system says can
+// name the server's files, and stays in the log.
+func loadReason(err error) string {
 	var known *Error
 	if errors.As(err, &known) {
-		return err
+		return known.Message
 	}
-	return Errorf(codes.Internal, "model %q cannot be loaded: %v", name, err)
+	return "the server's log says why"
 }
 
 // bring loads one version and runs it once.
 func (r *Repository) bring(ctx context.Context, s Source, config *pb.ModelConfig) (_ *Model, err error) {
-	s.Config = config
+	s.MixedPrecision = mixedPrecision(config)
 	backend := &Backend{Close: func() error { return nil }}
 	defer func() {
 		if v := recover(); v != nil { // none may end the server, which has other models
-			r.opts.Logger.Error("a load panicked", "model", s.Name, "panic", v, "stack", string(debug.Stack()))
+			r.opts.Logger.Error("a load panicked", "model", s.Name, "panic", v,
+				"stack", string(debug.Stack()))
 			err = errors.Join(fmt.Errorf("the load panicked: %v", v), backend.Close())
 		}
 	}()
@@ -303,14 +283,16 @@ func (r *Repository) bring(ctx context.Context, s Source, config *pb.ModelConfig
 	m := &Model{name: s.Name, version: s.Version, backend: backend, limits: r.opts.Limits, defaults: r.opts.Decoder}
 	options := r.opts.Batching
 	options.OnBatch = func(b batch.Batch) {
-		m.text.ran(b.Windows, b.Compute)
-		m.tensors.ran(b.Windows, b.Compute)
+		m.text.statistics.ran(b.Windows, b.Compute)
+		m.tensors.statistics.ran(b.Windows, b.Compute)
 		if r.observe != nil {
 			r.observe(m, b)
 		}
 	}
-	if m.config, err = complete(config, s.Name, backend, &options); err == nil {
-		if m.batcher, err = batch.New(backend.Predictor, options); err == nil {
+	if err = m.offer(config, &options); err == nil {
+		if m.batcher, err = batch.New(backend.Predictor, options); err != nil {
+			err = badConfig("%v", err)
+		} else {
 			err = m.warm(ctx)
 		}
 	}
@@ -329,19 +311,18 @@ func (r *Repository) mark(e *entry, version int64, s State) {
 	}
 }
 
-// fail records why a version, 0 for all of a model, is not available, or not anew.
+// fail records why a version, 0 for all of a model, could not be loaded.
 func (r *Repository) fail(e *entry, version int64, err error) {
-	reason := strings.ReplaceAll(err.Error(), "\n", "; ")
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	kept := false
 	for n, v := range e.versions {
 		if v.model != nil && (version == 0 || version == n) {
-			v.reason, kept = "it could not be loaded anew: "+reason, true
+			v.reason, kept = loadReason(err), true
 		}
 	}
 	if !kept {
-		e.versions[version] = &served{state: End, reason: reason}
+		e.versions[version] = &served{state: Failed, reason: loadReason(err)}
 	}
 }
 
@@ -389,24 +370,21 @@ func (r *Repository) unload(name string) error {
 	e.loading.Lock()
 	defer e.loading.Unlock()
 	e.print = ""
-	r.end(e, unloaded)
+	r.end(e)
 	return nil
 }
 
-// unloaded is the reason why a model is not available that nobody wants to be.
-const unloaded = "unloaded"
-
 // end releases all of an entry's versions. e.loading is held.
-func (r *Repository) end(e *entry, reason string) {
+func (r *Repository) end(e *entry) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, v := range e.versions {
 		r.retire(e, v.model)
-		*v = served{state: End, reason: reason}
+		*v = served{state: Unloaded}
 	}
 }
 
-// Close unloads all models, when the requests under way have ended, and loads none any more.
+// Close unloads all models when the requests under way have ended. None is loaded after it.
 func (r *Repository) Close() {
 	r.mu.Lock()
 	r.closed = true
@@ -418,7 +396,7 @@ func (r *Repository) Close() {
 	r.work.Wait()
 	for _, e := range entries {
 		e.loading.Lock() // a load under way ends first and releases what it has loaded
-		r.end(e, errClosed.Message)
+		r.end(e)
 		e.loading.Unlock()
 	}
 	for _, e := range entries {
@@ -434,160 +412,4 @@ func (r *Repository) isClosed() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.closed
-}
-
-// Acquire finds a model, or the text-in model of one, to be released after use. Version 0 is the
-// newest that is available.
-func (r *Repository) Acquire(name string, version int64) (Handle, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.closed {
-		return Handle{}, errClosed
-	}
-	e, text := r.entries[name], false
-	if base, ok := strings.CutSuffix(name, TextSuffix); ok && e == nil {
-		e, text = r.entries[base], true
-	}
-	if e == nil {
-		return Handle{}, Errorf(codes.NotFound, "there is no model %q", name)
-	}
-	var found *served
-	for n, v := range e.versions {
-		if v.model != nil && (n == version || version == 0 && (found == nil || n > found.model.version)) {
-			found = v
-		}
-	}
-	if found == nil || !found.model.acquire() {
-		return Handle{}, unavailable(name, version, e)
-	}
-	return Handle{found.model, text}, nil
-}
-
-func unavailable(name string, version int64, e *entry) error {
-	loading, reason := false, ""
-	for n, v := range e.versions {
-		if version != 0 && n != version {
-			continue
-		}
-		loading = loading || v.state == Loading
-		reason = cmp.Or(v.reason, reason)
-	}
-	switch {
-	case loading:
-		return &Error{codes.Unavailable, fmt.Sprintf("model %q is being loaded", name), time.Second}
-	case reason != "":
-		return Errorf(codes.Unavailable, "model %q is not available: %s", name, reason)
-	}
-	return Errorf(codes.NotFound, "model %q has no version %d", name, version)
-}
-
-// Default is the name of the model to use where a request names none: the only one there is.
-func (r *Repository) Default() (string, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	var names []string
-	for name, e := range r.entries {
-		for _, v := range e.versions {
-			if v.reason != unloaded {
-				names = append(names, name)
-				break
-			}
-		}
-	}
-	switch len(names) {
-	case 0:
-		return "", &Error{codes.Unavailable, "no model is loaded", time.Second}
-	case 1:
-		return names[0], nil
-	}
-	slices.Sort(names)
-	return "", invalid("name one of the models: %s", strings.Join(names, ", "))
-}
-
-// Index lists all versions of all models, by name and version. Models that are in the repository
-// but not loaded have version 0.
-func (r *Repository) Index() ([]Status, error) {
-	names, err := r.files.names()
-	if err != nil {
-		return nil, err
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	var list []Status
-	for name, e := range r.entries {
-		for version, v := range e.versions {
-			list = append(list, Status{name, version, v.state, v.reason})
-		}
-	}
-	for _, name := range names {
-		if e := r.entries[name]; e == nil || len(e.versions) == 0 {
-			list = append(list, Status{Name: name})
-		}
-	}
-	slices.SortFunc(list, func(a, b Status) int {
-		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Version, b.Version))
-	})
-	return list, nil
-}
-
-// Versions gives the states of a model's versions, the newest first.
-func (r *Repository) Versions(name string) []Status {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	e := r.entries[name]
-	if base, ok := strings.CutSuffix(name, TextSuffix); ok && e == nil {
-		e = r.entries[base]
-	}
-	var list []Status
-	if e != nil {
-		for version, v := range e.versions {
-			list = append(list, Status{name, version, v.state, v.reason})
-		}
-	}
-	slices.SortFunc(list, func(a, b Status) int { return cmp.Compare(b.Version, a.Version) })
-	return list
-}
-
-// Models gives handles of all models that are available, to be released after use.
-func (r *Repository) Models() []Handle {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	var list []Handle
-	for _, e := range r.entries {
-		for _, v := range e.versions {
-			if v.model != nil && v.model.acquire() {
-				list = append(list, Handle{v.model, false})
-			}
-		}
-	}
-	slices.SortFunc(list, func(a, b Handle) int {
-		return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.version, b.version))
-	})
-	return list
-}
-
-// Ready says what keeps the repository from answering, nil where nothing does: all models of the
-// start have been loaded, and each has a version that is available unless it was unloaded on request.
-func (r *Repository) Ready() error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if !r.started {
-		return &Error{codes.Unavailable, "the models are being loaded", time.Second}
-	}
-	if r.closed {
-		return errClosed
-	}
-	for name, e := range r.entries {
-		if !e.required { // a model that came later takes nothing from those that were there
-			continue
-		}
-		available := false
-		for _, v := range e.versions {
-			available = available || v.model != nil || v.reason == unloaded
-		}
-		if !available {
-			return unavailable(name, 0, e)
-		}
-	}
-	return nil
 }

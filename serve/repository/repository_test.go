@@ -55,8 +55,8 @@ func open(t testing.TB, root string, models *fakemodel.Models, opts repository.O
 	return r
 }
 
-// one opens a repository of one model, "bert", and gives it.
-func one(t testing.TB, models *fakemodel.Models, opts repository.Options) repository.Handle {
+// one opens a repository of one model, "bert", and returns it.
+func one(t testing.TB, models *fakemodel.Models, opts repository.Options) *repository.Servable {
 	t.Helper()
 	root := t.TempDir()
 	put(t, root, "bert", 1, "")
@@ -68,12 +68,18 @@ func one(t testing.TB, models *fakemodel.Models, opts repository.Options) reposi
 	return m
 }
 
-// index gives the repository's index as lines.
+// unknownReason is what the index says of a version whose failure is for the log alone.
+const unknownReason = "failed the server's log says why"
+
+// index returns the repository's index as lines, without the text models behind those that are available.
 func index(t testing.TB, r *repository.Repository) (lines []string) {
 	t.Helper()
 	list, err := r.Index()
 	require.NoError(t, err)
-	for _, s := range list {
+	for i, s := range list {
+		if i > 0 && s.State == repository.Available && s.Name == list[i-1].Name+"_qa" && s.Version == list[i-1].Version {
+			continue
+		}
 		lines = append(lines, strings.TrimSpace(fmt.Sprintf("%s %d %v %s", s.Name, s.Version, s.State, s.Reason)))
 	}
 	return lines
@@ -111,7 +117,7 @@ func TestVersions(t *testing.T) {
 	require.NoError(t, r.Start(t.Context()))
 	require.NoError(t, r.Ready())
 	assert.Equal(t, []string{filepath.Join(root, "bert/1/model.savedmodel"), filepath.Join(root, "bert/10/model.savedmodel")}, dirs)
-	assert.Equal(t, []string{"bert 1 AVAILABLE", "bert 10 AVAILABLE"}, index(t, r))
+	assert.Equal(t, []string{"bert 1 available", "bert 10 available"}, index(t, r))
 	assert.EqualValues(t, 10, version(t, r, "bert", 0))
 	assert.EqualValues(t, 1, version(t, r, "bert", 1))
 	assert.EqualValues(t, 10, version(t, r, "bert_qa", 0))
@@ -191,7 +197,7 @@ func TestOthersAreServed(t *testing.T) {
 	}}
 	r := open(t, root, models, repository.Options{})
 	require.ErrorContains(t, r.Start(t.Context()), "no such")
-	assert.Equal(t, []string{"bad 1 END no such; thing", "good 1 AVAILABLE"}, index(t, r))
+	assert.Equal(t, []string{"bad 1 failed the server's log says why", "good 1 available"}, index(t, r))
 	assert.EqualValues(t, 1, version(t, r, "good", 0))
 	require.ErrorContains(t, r.Ready(), "bad")
 	_, err := r.Default()
@@ -206,18 +212,18 @@ func TestExplicit(t *testing.T) {
 	models := &fakemodel.Models{}
 	r := open(t, root, models, repository.Options{Control: repository.ControlExplicit})
 	require.NoError(t, r.Start(t.Context(), "a"))
-	assert.Equal(t, []string{"a 1 AVAILABLE", "b 0", "b_qa 0"}, index(t, r))
+	assert.Equal(t, []string{"a 1 available", "b 0 unknown", "b_qa 0 unknown"}, index(t, r))
 	for _, name := range []string{"", ".", "..", "../a", "a/1", root, "a\x00", "c", "c_qa"} {
 		assert.Equal(t, codes.NotFound, code(r.Load(t.Context(), name)), "%q", name)
 		assert.Equal(t, codes.NotFound, code(r.Unload(name)), "%q", name)
 	}
 	require.NoError(t, r.Load(t.Context(), "b_qa"), "a model's own name comes before that of a text-in model")
-	assert.Equal(t, []string{"a 1 AVAILABLE", "b 0", "b_qa 1 AVAILABLE"}, index(t, r))
+	assert.Equal(t, []string{"a 1 available", "b 0 unknown", "b_qa 1 available"}, index(t, r))
 	_, err := r.Default()
 	require.ErrorContains(t, err, "name one of the models: a, b_qa")
 	require.NoError(t, r.Unload("b_qa"))
 	require.NoError(t, r.Unload("b_qa"), "again")
-	assert.Equal(t, []string{"a 1 AVAILABLE", "b 0", "b_qa 1 END unloaded"}, index(t, r))
+	assert.Equal(t, []string{"a 1 available", "b 0 unknown", "b_qa 1 unloaded unloaded"}, index(t, r))
 	name, err := r.Default()
 	require.NoError(t, err)
 	assert.Equal(t, "a", name)
@@ -273,26 +279,26 @@ func TestFailedReload(t *testing.T) {
 
 	fail(errors.New("truncated"))
 	require.ErrorContains(t, r.Load(t.Context(), "bert"), "truncated")
-	assert.Equal(t, []string{"bert 1 AVAILABLE it could not be loaded anew: truncated"}, index(t, r))
+	assert.Equal(t, []string{"bert 1 available it could not be loaded again: the server's log says why"}, index(t, r))
 	require.NoError(t, r.Ready())
 	assert.EqualValues(t, 1, version(t, r, "bert", 0))
 
 	put(t, root, "bert", 2, "")
 	require.Error(t, r.Load(t.Context(), "bert"))
-	assert.Equal(t, "bert 2 END truncated", index(t, r)[1])
+	assert.Equal(t, "bert 2 failed the server's log says why", index(t, r)[1])
 	_, err := r.Acquire("bert", 2)
-	require.ErrorContains(t, err, "truncated")
+	require.ErrorContains(t, err, "the server's log says why")
 	assert.EqualValues(t, 1, version(t, r, "bert", 0))
 
 	fail(nil)
 	configure(t, root, "bert", "nonsense")
 	require.Error(t, r.Load(t.Context(), "bert"))
-	assert.Contains(t, index(t, r)[0], "bert 1 AVAILABLE it could not be loaded anew")
+	assert.Contains(t, index(t, r)[0], "bert 1 available it could not be loaded again")
 	configure(t, root, "bert", "")
 
 	broken = true
 	require.ErrorContains(t, r.Load(t.Context(), "bert"), "panicked: warm-up")
-	assert.Contains(t, index(t, r)[1], "END the load panicked")
+	assert.Contains(t, index(t, r)[1], "failed the server's log says why")
 	assert.Contains(t, log.String(), "fakemodel.go", "the stack is in the log")
 	assert.EqualValues(t, 1, models.Loaded())
 
@@ -301,7 +307,7 @@ func TestFailedReload(t *testing.T) {
 	cancel()
 	models.OnBatch = func(ctx context.Context, _ repository.Source, _ []squad.Feature) error { return ctx.Err() }
 	require.NoError(t, r.Load(ctx, "bert"), "it goes on when its client has gone")
-	assert.Equal(t, []string{"bert 2 AVAILABLE"}, index(t, r))
+	assert.Equal(t, []string{"bert 2 available"}, index(t, r))
 }
 
 // With several versions, one that fails leaves none of the new ones behind.
@@ -320,10 +326,10 @@ func TestFailedVersion(t *testing.T) {
 	r := open(t, root, models, repository.Options{Control: repository.ControlExplicit})
 	require.ErrorContains(t, r.Start(t.Context(), "bert"), "broken")
 	assert.Zero(t, models.Loaded())
-	assert.Equal(t, []string{"bert 1 END broken", "bert 2 END broken", "bert 3 END broken"}, index(t, r))
+	assert.Equal(t, []string{"bert 1 " + unknownReason, "bert 2 " + unknownReason, "bert 3 " + unknownReason}, index(t, r))
 	require.NoError(t, os.RemoveAll(filepath.Join(root, "bert", "3")))
 	require.NoError(t, r.Load(t.Context(), "bert"))
-	assert.Equal(t, []string{"bert 1 AVAILABLE", "bert 2 AVAILABLE"}, index(t, r))
+	assert.Equal(t, []string{"bert 1 available", "bert 2 available"}, index(t, r))
 }
 
 // While a model is loaded for the first time it is in the index and clients are told to come back.
@@ -340,7 +346,7 @@ func TestLoading(t *testing.T) {
 	started := make(chan error)
 	go func() { started <- r.Start(t.Context()) }()
 	<-loading
-	assert.Equal(t, []string{"bert 1 LOADING"}, index(t, r))
+	assert.Equal(t, []string{"bert 1 loading"}, index(t, r))
 	_, err := r.Acquire("bert", 0)
 	require.ErrorContains(t, err, "is being loaded")
 	assert.Equal(t, time.Second, repository.AsError(err).RetryAfter)
@@ -435,31 +441,31 @@ func TestPoll(t *testing.T) {
 
 		put(t, root, "bert", 2, "")
 		next()
-		assert.Equal(t, []string{"bert 2 AVAILABLE"}, index(t, r))
+		assert.Equal(t, []string{"bert 2 available"}, index(t, r))
 		assert.EqualValues(t, 1, models.Loaded())
 
 		put(t, root, "bert", 3, "half")
 		next()
-		assert.Equal(t, []string{"bert 2 AVAILABLE", "bert 3 END unexpected end"}, index(t, r))
+		assert.Equal(t, []string{"bert 2 available", "bert 3 " + unknownReason}, index(t, r))
 		assert.EqualValues(t, 2, version(t, r, "bert", 0))
 		require.NoError(t, r.Ready())
 		next()
 		assert.EqualValues(t, 2, models.Loads.Load(), "what has failed is not tried until it changes")
 		put(t, root, "bert", 3, "whole")
 		next()
-		assert.Equal(t, []string{"bert 3 AVAILABLE"}, index(t, r))
+		assert.Equal(t, []string{"bert 3 available"}, index(t, r))
 
 		require.NoError(t, os.RemoveAll(filepath.Join(root, "bert", "3")))
 		next()
-		assert.Equal(t, []string{"bert 2 AVAILABLE"}, index(t, r))
+		assert.Equal(t, []string{"bert 2 available"}, index(t, r))
 
 		configure(t, root, "bert", "version_policy { all {} }")
 		next()
-		assert.Equal(t, []string{"bert 1 AVAILABLE", "bert 2 AVAILABLE"}, index(t, r))
+		assert.Equal(t, []string{"bert 1 available", "bert 2 available"}, index(t, r))
 
 		put(t, root, "second", 1, "")
 		next()
-		assert.Equal(t, "second 1 AVAILABLE", index(t, r)[2])
+		assert.Equal(t, "second 1 available", index(t, r)[2])
 		require.NoError(t, os.RemoveAll(filepath.Join(root, "bert")))
 		next()
 		_, err := r.Acquire("bert", 0)

@@ -7,28 +7,28 @@ import (
 	"time"
 )
 
-// Statistics count the requests of a model since it was loaded. The zero value is ready to use.
-type Statistics struct {
+// statistics count the requests of a servable since it was loaded. The zero value is ready to use.
+type statistics struct {
 	mu sync.Mutex
 	s  Snapshot
 }
 
-// A Snapshot is what Statistics have counted.
+// A Snapshot has what a Servable has counted since it was loaded.
 type Snapshot struct {
 	Last                           time.Time // the end of the last request; zero where there was none
 	Success, Fail                  Total
 	Queue, Input, Compute, Outputs Total // of those that succeeded
 	Rows                           int   // questions, or rows of tensors
 
-	// Batches are the batches of the model by their windows, with the time that they ran. A model and
-	// its text-in model share them.
+	// Batches are the batches of the model by their windows, with the time that they ran. A model and its
+	// text model share them.
 	Batches map[int]Total
 }
 
 // Sizes lists the sizes of the batches, ascending.
 func (s *Snapshot) Sizes() []int { return slices.Sorted(maps.Keys(s.Batches)) }
 
-// Executions is the number of the batches.
+// Executions returns the number of the batches.
 func (s *Snapshot) Executions() (n int) {
 	for _, t := range s.Batches {
 		n += t.Count
@@ -44,8 +44,7 @@ type Total struct {
 
 func (t *Total) add(d time.Duration) { t.Count++; t.Time += d }
 
-// Snapshot gives the counts of now.
-func (s *Statistics) Snapshot() Snapshot {
+func (s *statistics) snapshot() Snapshot {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	snapshot := s.s
@@ -54,7 +53,7 @@ func (s *Statistics) Snapshot() Snapshot {
 }
 
 // ran counts a batch.
-func (s *Statistics) ran(windows int, took time.Duration) {
+func (s *statistics) ran(windows int, took time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.s.Batches == nil {
@@ -65,7 +64,7 @@ func (s *Statistics) ran(windows int, took time.Duration) {
 	s.s.Batches[windows] = t
 }
 
-func (s *Statistics) count(began time.Time, rows int, seconds Seconds, err error) {
+func (s *statistics) count(began time.Time, rows int, seconds Seconds, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.s.Last = time.Now()

@@ -73,7 +73,7 @@ func TestInferRefuses(t *testing.T) {
 	m := one(t, models, repository.Options{Batching: batch.Options{MaxSize: 4}, Limits: repository.Limits{Windows: 20}})
 	warmed := models.Batches.Load()
 	for want, change := range map[string]func(*repository.Call){
-		`has no input "other"`:                                func(c *repository.Call) { c.Inputs[0].Name = "other" },
+		`does not have an input "other"`:                      func(c *repository.Call) { c.Inputs[0].Name = "other" },
 		`input "input_mask" is given twice`:                   func(c *repository.Call) { c.Inputs[0].Name = "input_mask" },
 		`input "input_ids" is FP32: it must be INT32`:         func(c *repository.Call) { c.Inputs[0].Type = repository.Float32 },
 		`input "input_ids" is : it must be INT32`:             func(c *repository.Call) { c.Inputs[0].Type = "" },
@@ -88,7 +88,7 @@ func TestInferRefuses(t *testing.T) {
 		`input "unique_ids" has the shape [1 2]: it must`:     func(c *repository.Call) { c.Inputs[3].Shape = []int64{1, 2} },
 		`input "input_mask" has 4 rows, another input 2`:      func(c *repository.Call) { c.Inputs[1].Shape = []int64{4, 10} },
 		`input "segment_ids" has the shape [2 10], input`:     func(c *repository.Call) { c.Inputs[2].Shape, c.Inputs[2].Int32s = []int64{2, 10}, make([]int32, 20) },
-		`has no output "other"`:                               func(c *repository.Call) { c.Outputs = []string{"start_logits", "other"} },
+		`does not have an output "other"`:                     func(c *repository.Call) { c.Outputs = []string{"start_logits", "other"} },
 		`the batch is empty`:                                  func(c *repository.Call) { *c = *tensors(0, 20) },
 		`a sequence has at least one token`:                   func(c *repository.Call) { *c = *tensors(2, 1); empty(c) },
 		`the batch has 5 rows: model bert takes at most 4`:    func(c *repository.Call) { *c = *tensors(5, 20); c.MaxBatch = true },
@@ -97,7 +97,7 @@ func TestInferRefuses(t *testing.T) {
 		`holds -1: it must be from 0 to `:                     func(c *repository.Call) { c.Inputs[0].Int32s[3] = -1 },
 		`input "input_ids" holds 1000000: it must`:            func(c *repository.Call) { c.Inputs[0].Int32s[3] = 1000000 },
 		`input "segment_ids" holds 2: it must be from 0 to 1`: func(c *repository.Call) { c.Inputs[2].Int32s[3] = 2 },
-		`no such priority: 9`:                                 func(c *repository.Call) { c.Priority = 9 },
+		`unknown priority: 9`:                                 func(c *repository.Call) { c.Priority = 9 },
 	} {
 		call := tensors(2, 20)
 		change(call)
@@ -145,10 +145,9 @@ func TestOptionalInput(t *testing.T) {
 }
 
 func TestInferText(t *testing.T) {
-	m := one(t, &fakemodel.Models{}, repository.Options{})
-	m.Text = true
+	m := one(t, &fakemodel.Models{}, repository.Options{}).Servables()[1]
 	assert.Equal(t, "bert_qa", m.Name())
-	assert.Equal(t, "ensemble", m.Config().GetPlatform())
+	assert.Equal(t, "ensemble", m.Config().Platform)
 	for _, shape := range [][]int64{{2}, {2, 1}} {
 		r, err := m.Infer(t.Context(), &repository.Call{Inputs: []repository.Tensor{
 			{Name: "CONTEXT", Type: repository.Bytes, Shape: shape, Strings: []string{"a w1", "🦉 w2"}},
@@ -156,8 +155,7 @@ func TestInferText(t *testing.T) {
 		}})
 		require.NoError(t, err)
 		require.Len(t, r.Outputs, 4)
-		column := []int64{2, 1}
-		assert.Equal(t, repository.Tensor{Name: "ANSWER", Type: repository.Bytes, Shape: column, Strings: []string{"w1", "w2"}}, r.Outputs[0])
+		assert.Equal(t, repository.Tensor{Name: "ANSWER", Type: repository.Bytes, Shape: []int64{2}, Strings: []string{"w1", "w2"}}, r.Outputs[0])
 		assert.InDeltaSlice(t, []float32{1, 1}, r.Outputs[1].Float32s, 1e-6)
 		assert.Equal(t, []int32{2, 2}, r.Outputs[2].Int32s)
 		assert.Equal(t, []int32{4, 4}, r.Outputs[3].Int32s)
@@ -172,5 +170,5 @@ func TestInferText(t *testing.T) {
 		{Name: "QUESTION", Type: repository.Bytes, Shape: []int64{1}, Strings: []string{"find w1"}},
 	}})
 	require.NoError(t, err)
-	assert.Equal(t, []repository.Tensor{{Name: "START", Type: repository.Int32, Shape: []int64{1, 1}, Int32s: []int32{-1}}}, r.Outputs)
+	assert.Equal(t, []repository.Tensor{{Name: "START", Type: repository.Int32, Shape: []int64{1}, Int32s: []int32{-1}}}, r.Outputs)
 }

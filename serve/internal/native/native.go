@@ -1,24 +1,37 @@
-package serve
+// Package native is the server's own protocol: questions as JSON.
+package native
 
 import (
-	"fmt"
+	"cmp"
+	"context"
 	"net/http"
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/go-json-experiment/json"
-	"google.golang.org/grpc/codes"
+	"golang.org/x/sync/errgroup"
 
+	"github.com/tfbert/go/serve/internal/transport"
 	"github.com/tfbert/go/serve/repository"
-	"github.com/tfbert/go/squad"
 )
+
+// Service answers questions.
+type Service struct{ host *transport.Host }
+
+// New makes the service of a server.
+func New(host *transport.Host) *Service { return &Service{host} }
+
+// Handle adds the verbs.
+func (s *Service) Handle(handle transport.Handle) {
+	handle("POST /v1/answer", s.answer)
+	handle("GET /v1/models", s.models)
+}
 
 // answersRequest is the body of /v1/answer. Either it is a question or it has several.
 type answersRequest struct {
 	answerRequest
-	Requests bounded[answerRequest] `json:"requests"`
+	Requests transport.Bounded[answerRequest] `json:"requests"`
 }
 
 type answerRequest struct {
@@ -41,7 +54,7 @@ type answerRequest struct {
 	Stream bool `json:"stream"`
 }
 
-// answerResponse is the body of its answer.
+// answerResponse is the body of an answer.
 type answerResponse struct {
 	Answer      string          `json:"answer"`
 	Probability float64         `json:"probability"`
@@ -96,88 +109,87 @@ type modelJSON struct {
 	WithNegative bool   `json:"version_2_with_negative"`
 }
 
-func (s *Server) handleAnswers(handle func(string, handler)) {
-	handle("POST /v1/answer", s.answer)
-	handle("GET /v1/models", func(w http.ResponseWriter, _ *http.Request) error {
-		list := struct {
-			Models []modelJSON `json:"models"`
-		}{[]modelJSON{}}
-		for _, m := range s.models.Models() {
-			list.Models = append(list.Models, modelJSON{
-				m.Name(), strconv.FormatInt(m.Version(), 10), repository.Available.String(), m.Backend().SeqLength, m.Decoder().WithNegative,
-			})
-			m.Release()
-		}
-		return writeJSON(w, list)
-	})
+// models lists the models that are available.
+func (s *Service) models(w http.ResponseWriter, _ *http.Request) error {
+	list := struct {
+		Models []modelJSON `json:"models"`
+	}{[]modelJSON{}}
+	for _, m := range s.host.Models.Models() {
+		list.Models = append(list.Models, modelJSON{
+			Name: m.Name(), Version: strconv.FormatInt(m.Version(), 10), State: "AVAILABLE",
+			MaxSeqLength: m.Backend().SeqLength, WithNegative: m.Decoder().WithNegative,
+		})
+		m.Release()
+	}
+	return transport.WriteJSON(w, list)
 }
 
-func (s *Server) answer(w http.ResponseWriter, r *http.Request) error {
+func (s *Service) answer(w http.ResponseWriter, r *http.Request) error {
 	var request answersRequest
-	if err := s.readJSON(r, &request, json.RejectUnknownMembers(true)); err != nil {
+	if err := s.host.ReadJSON(r, &request, json.RejectUnknownMembers(true)); err != nil {
 		return err
 	}
 	switch {
 	case len(request.Requests) == 0:
 		return s.answerOne(w, r, &request.answerRequest)
 	case request.Question != "" || request.Context != nil || request.Documents != nil || request.Stream:
-		return repository.Errorf(codes.InvalidArgument, "send one question, or requests with a question each, and no stream of those")
+		return repository.Invalidf("send one question, or requests with a question each, and no stream of those")
 	}
 	return s.answerMany(w, r, request.Requests)
 }
 
+// mostAtOnce is how many questions of one request are asked at once, so that it does not fill the queue alone.
+const mostAtOnce = 64
+
 // answerMany answers questions at once; each has an answer or an error of its own.
-func (s *Server) answerMany(w http.ResponseWriter, r *http.Request, requests []answerRequest) error {
+func (s *Service) answerMany(w http.ResponseWriter, r *http.Request, requests []answerRequest) error {
 	outcomes := make([]any, len(requests))
 	refused := 0
 	var first error
 	var mu sync.Mutex
-	var group sync.WaitGroup
-	slots := make(chan struct{}, 64) // of one client's, so that it does not fill the queue alone
+	var group errgroup.Group
+	group.SetLimit(mostAtOnce)
 	for i := range requests {
-		slots <- struct{}{}
-		group.Go(func() {
-			defer func() { <-slots }()
-			began := time.Now()
-			var a *answerResponse
-			err := recovering(func() (err error) {
-				a, err = s.ask(r, &requests[i])
-				return err
-			})
-			if outcomes[i] = a; err != nil {
-				outcomes[i] = errorJSON{repository.AsError(err).Message}
-				s.logRequest(r.Context(), "http", r.Pattern, "one of several", began, err)
+		group.Go(func() error {
+			a, err := s.answerPart(r, &requests[i])
+			outcomes[i] = a
+			if err != nil {
+				outcomes[i] = transport.ErrorJSON{Error: repository.AsError(err).Message}
 				mu.Lock()
 				defer mu.Unlock()
 				refused++
 				first = err
 			}
+			return nil
 		})
 	}
-	group.Wait()
+	_ = group.Wait() // never fails
 	if refused == len(requests) {
 		return first
 	}
-	return writeJSON(w, struct {
+	return transport.WriteJSON(w, struct {
 		Responses []any `json:"responses"`
 	}{outcomes})
 }
 
-// ask answers one of several questions.
-func (s *Server) ask(r *http.Request, request *answerRequest) (*answerResponse, error) {
-	m, q, err := s.question(request)
-	if err != nil {
-		return nil, err
-	}
-	defer m.Release()
-	a, err := m.Answer(r.Context(), q)
-	if err != nil {
-		return nil, err
-	}
-	return newAnswer(m, q, a), nil
+// answerPart answers one of several questions.
+func (s *Service) answerPart(r *http.Request, request *answerRequest) (response *answerResponse, err error) {
+	err = s.host.Part(r.Context(), r.Pattern, func(ctx context.Context) error {
+		m, q, err := s.question(request)
+		if err != nil {
+			return err
+		}
+		defer m.Release()
+		a, err := m.Answer(ctx, q)
+		if err == nil {
+			response = newAnswer(m, q, a)
+		}
+		return err
+	})
+	return response, err
 }
 
-func (s *Server) answerOne(w http.ResponseWriter, r *http.Request, request *answerRequest) error {
+func (s *Service) answerOne(w http.ResponseWriter, r *http.Request, request *answerRequest) error {
 	m, q, err := s.question(request)
 	if err != nil {
 		return err
@@ -190,19 +202,19 @@ func (s *Server) answerOne(w http.ResponseWriter, r *http.Request, request *answ
 	if err != nil {
 		return err
 	}
-	setTiming(w, a.Seconds)
-	return writeJSON(w, newAnswer(m, q, a))
+	transport.SetTiming(w, a.Seconds)
+	return transport.WriteJSON(w, newAnswer(m, q, a))
 }
 
 // streamAnswer writes a line of JSON after each batch of windows, with the answer so far.
-func (s *Server) streamAnswer(w http.ResponseWriter, r *http.Request, m repository.Handle, q *repository.Question) error {
+func (s *Service) streamAnswer(w http.ResponseWriter, r *http.Request, m *repository.Servable, q *repository.Question) error {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	begun := false
 	send := func(a *repository.Answer) error {
 		begun = true
 		response := newAnswer(m, q, a)
 		response.Done = &a.Done
-		if err := encodeJSON(w, response); err != nil {
+		if err := transport.EncodeJSON(w, response); err != nil {
 			return err
 		}
 		return http.NewResponseController(w).Flush()
@@ -212,7 +224,7 @@ func (s *Server) streamAnswer(w http.ResponseWriter, r *http.Request, m reposito
 		return send(a)
 	}
 	if begun { // too late for a status
-		_ = encodeJSON(w, errorJSON{repository.AsError(err).Message})
+		_ = transport.EncodeJSON(w, transport.ErrorJSON{Error: repository.AsError(err).Message})
 	}
 	return err
 }
@@ -221,63 +233,35 @@ func (s *Server) streamAnswer(w http.ResponseWriter, r *http.Request, m reposito
 const streamStep = 8
 
 // question finds the model that a request names and puts the request in the repository's terms.
-func (s *Server) question(r *answerRequest) (repository.Handle, *repository.Question, error) {
-	none := repository.Handle{}
+func (s *Service) question(r *answerRequest) (*repository.Servable, *repository.Question, error) {
 	documents := r.Documents
 	switch {
 	case r.Context != nil && r.Documents != nil:
-		return none, nil, repository.Errorf(codes.InvalidArgument, "send a context or documents, not both")
+		return nil, nil, repository.Invalidf("send a context or documents, not both")
 	case r.Context != nil:
 		documents = []string{*r.Context}
 	}
-	m, err := s.acquire(r.Model, r.Version)
+	m, err := s.host.Acquire(r.Model, r.Version)
 	if err != nil {
-		return none, nil, err
+		return nil, nil, err
 	}
 	q := &repository.Question{
 		Text: r.Question, Documents: documents,
 		MaxSeqLength: r.MaxSeqLength, DocStride: r.DocStride, MaxQueryLength: r.MaxQueryLength,
 		Decoder: m.Decoder(), Priority: r.Priority,
 	}
-	setDecoder(&q.Decoder, r.NBestSize, r.MaxAnswerLength, r.WithNegative, r.NullScoreDiffThreshold)
+	q.Decoder.NBestSize = cmp.Or(r.NBestSize, q.Decoder.NBestSize)
+	q.Decoder.MaxAnswerLength = cmp.Or(r.MaxAnswerLength, q.Decoder.MaxAnswerLength)
+	if r.WithNegative != nil {
+		q.Decoder.WithNegative = *r.WithNegative
+	}
+	if r.NullScoreDiffThreshold != nil {
+		q.Decoder.NullScoreDiffThreshold = *r.NullScoreDiffThreshold
+	}
 	return m, q, nil
 }
 
-// setDecoder changes what a request sets.
-func setDecoder(d *squad.Decoder, nBestSize, maxAnswerLength int, withNegative *bool, threshold *float64) {
-	if nBestSize != 0 {
-		d.NBestSize = nBestSize
-	}
-	if maxAnswerLength != 0 {
-		d.MaxAnswerLength = maxAnswerLength
-	}
-	if withNegative != nil {
-		d.WithNegative = *withNegative
-	}
-	if threshold != nil {
-		d.NullScoreDiffThreshold = *threshold
-	}
-}
-
-// acquire finds a model by the name and version of a request, each of which may be "".
-func (s *Server) acquire(name, version string) (repository.Handle, error) {
-	var number int64
-	if version != "" {
-		var err error
-		if number, err = strconv.ParseInt(version, 10, 64); err != nil || number < 1 {
-			return repository.Handle{}, repository.Errorf(codes.InvalidArgument, "the version is %q: it must be a number such as 1", version)
-		}
-	}
-	if name == "" {
-		var err error
-		if name, err = s.models.Default(); err != nil {
-			return repository.Handle{}, err
-		}
-	}
-	return s.models.Acquire(name, number)
-}
-
-func newAnswer(m repository.Handle, q *repository.Question, a *repository.Answer) *answerResponse {
+func newAnswer(m *repository.Servable, q *repository.Question, a *repository.Answer) *answerResponse {
 	response := &answerResponse{
 		Answer: a.Prediction.Answer, Model: m.Model.Name(), Version: strconv.FormatInt(m.Version(), 10),
 		Windows: []windowJSON{}, Seconds: newSeconds(a.Seconds), Warning: clientWarning(a.Warning),
@@ -311,10 +295,4 @@ func newAnswer(m repository.Handle, q *repository.Question, a *repository.Answer
 func clientWarning(w string) string {
 	message, _, _ := strings.Cut(w, ":")
 	return message
-}
-
-// setTiming tells the times of the stages, in milliseconds, as browsers show them.
-func setTiming(w http.ResponseWriter, s repository.Seconds) {
-	w.Header().Set("Server-Timing", fmt.Sprintf("tokenize;dur=%.3f, queue;dur=%.3f, compute;dur=%.3f, decode;dur=%.3f",
-		1e3*s.Tokenize, 1e3*s.Queue, 1e3*s.Compute, 1e3*s.Decode))
 }

@@ -1,4 +1,4 @@
-package serve
+package transport
 
 import (
 	"errors"
@@ -9,13 +9,12 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
-	"google.golang.org/grpc/codes"
 
 	"github.com/tfbert/go/serve/repository"
 )
 
-// encodeJSON writes v on a line.
-func encodeJSON(w io.Writer, v any) error {
+// EncodeJSON writes v on a line.
+func EncodeJSON(w io.Writer, v any) error {
 	if err := json.MarshalWrite(w, v, json.Deterministic(true)); err != nil {
 		return err
 	}
@@ -23,17 +22,17 @@ func encodeJSON(w io.Writer, v any) error {
 	return err
 }
 
-// readJSON reads a body as JSON.
-func (s *Server) readJSON(r *http.Request, v any, opts ...json.Options) error {
-	body, err := s.readBody(r)
+// ReadJSON reads a body as JSON.
+func (h *Host) ReadJSON(r *http.Request, v any, opts ...json.Options) error {
+	body, err := h.ReadBody(r)
 	if err != nil {
 		return err
 	}
-	return decodeJSON(body, v, opts...)
+	return DecodeJSON(body, v, opts...)
 }
 
-// decodeJSON reads JSON and says in its own terms what is wrong with it.
-func decodeJSON(text []byte, v any, opts ...json.Options) error {
+// DecodeJSON reads JSON. Its errors are in terms of JSON, for clients.
+func DecodeJSON(text []byte, v any, opts ...json.Options) error {
 	err := json.Unmarshal(text, v, opts...)
 	if err == nil {
 		return nil
@@ -41,14 +40,14 @@ func decodeJSON(text []byte, v any, opts ...json.Options) error {
 	var known *repository.Error
 	var semantic *json.SemanticError
 	var syntactic *jsontext.SyntacticError
-	message := ""
+	var message string
 	switch {
 	case errors.As(err, &known):
 		return known
 	case errors.As(err, &syntactic):
 		message = "the request is not JSON: " + strings.TrimPrefix(syntactic.Error(), "jsontext: ")
 	case errors.As(err, &semantic) && errors.Is(err, json.ErrUnknownName):
-		message = "the request has a key that there is not: " + key(semantic.JSONPointer)
+		message = "the request has an unknown key: " + key(semantic.JSONPointer)
 	case errors.As(err, &semantic) && semantic.JSONPointer != "":
 		message = key(semantic.JSONPointer) + " must be " + article(semantic.GoType)
 	case errors.As(err, &semantic):
@@ -56,17 +55,17 @@ func decodeJSON(text []byte, v any, opts ...json.Options) error {
 	default:
 		message = err.Error()
 	}
-	return repository.Errorf(codes.InvalidArgument, "%s", message)
+	return repository.Invalidf("%s", message)
 }
 
-// bounded is an array of no more elements than a request may have: as structs, 8 MiB of "{}," would be
+// Bounded is an array of no more elements than a request may have: as structs, 8 MiB of "{}," would be
 // gigabytes.
-type bounded[T any] []T
+type Bounded[T any] []T
 
 const mostElements = 1024
 
 // UnmarshalJSONFrom implements json.UnmarshalerFrom.
-func (b *bounded[T]) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+func (b *Bounded[T]) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	*b = nil
 	if d.PeekKind() != '[' {
 		return json.UnmarshalDecode(d, (*[]T)(b)) // null, or an error that says what it should be
@@ -76,7 +75,8 @@ func (b *bounded[T]) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	}
 	for d.PeekKind() != ']' {
 		if len(*b) == mostElements {
-			return repository.Errorf(codes.InvalidArgument, "%s has more than %d elements", key(d.StackPointer().Parent()), mostElements)
+			return repository.Invalidf(
+				"%s has more than %d elements", key(d.StackPointer().Parent()), mostElements)
 		}
 		var v T
 		if err := json.UnmarshalDecode(d, &v); err != nil {
@@ -100,7 +100,7 @@ func key(p jsontext.Pointer) string {
 	return b.String()
 }
 
-// article says what JSON a type is read from.
+// article names the JSON that a type is read from.
 func article(t reflect.Type) string {
 	if t == nil {
 		return "something else"

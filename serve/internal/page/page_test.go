@@ -26,7 +26,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tfbert/go/internal/testenv"
-	"github.com/tfbert/go/serve/page"
+	"github.com/tfbert/go/serve/internal/page"
 )
 
 func TestHandler(t *testing.T) {

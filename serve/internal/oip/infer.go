@@ -1,0 +1,156 @@
+package oip
+
+import (
+	"context"
+	"slices"
+	"strconv"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	pb "github.com/tfbert/go/internal/serveproto"
+	"github.com/tfbert/go/serve/internal/tensor"
+	"github.com/tfbert/go/serve/repository"
+)
+
+// ModelInfer runs tensors.
+func (s *Service) ModelInfer(ctx context.Context, r *pb.ModelInferRequest) (*pb.ModelInferResponse, error) {
+	response, result, err := s.infer(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	response.Parameters = map[string]*pb.InferParameter{ // as Server-Timing has it over HTTP
+		"queue_us": microseconds(result.Seconds.Queue), "compute_us": microseconds(result.Seconds.Compute),
+	}
+	for i := range result.Outputs {
+		response.RawOutputContents = append(response.RawOutputContents, tensor.AppendBinary(nil, &result.Outputs[i]))
+	}
+	return response, nil
+}
+
+// infer runs tensors. The outputs that it returns are in the order of those of the response, whose
+// contents are the transport's to write: bytes over gRPC, and over HTTP what each output is asked for in.
+func (s *Service) infer(
+	ctx context.Context, r *pb.ModelInferRequest,
+) (*pb.ModelInferResponse, *repository.Result, error) {
+	m, err := s.acquire(r.GetModelName(), r.GetModelVersion())
+	if err != nil {
+		return nil, nil, err
+	}
+	defer m.Release()
+	call, err := newCall(m, r)
+	if err != nil {
+		return nil, nil, err
+	}
+	result, err := m.Infer(ctx, call)
+	if err != nil {
+		return nil, nil, err
+	}
+	response := &pb.ModelInferResponse{
+		ModelName: m.Name(), ModelVersion: strconv.FormatInt(m.Version(), 10), Id: r.GetId(),
+	}
+	outputs := make([]repository.Tensor, len(call.Outputs))
+	for i, name := range call.Outputs {
+		outputs[i] = result.Outputs[slices.IndexFunc(result.Outputs, func(t repository.Tensor) bool { return t.Name == name })]
+		response.Outputs = append(response.Outputs, &pb.ModelInferResponse_InferOutputTensor{
+			Name: name, Datatype: outputs[i].Type, Shape: configuredShape(m.Config(), &outputs[i]),
+		})
+	}
+	result.Outputs = outputs
+	return response, result, nil
+}
+
+// configuredShape is a tensor's shape as the configuration has it: a number for each row is a column
+// there, which the graph's own signature has as a vector.
+func configuredShape(c *repository.Config, t *repository.Tensor) []int64 {
+	for _, info := range c.Outputs {
+		if info.Name == t.Name && len(t.Shape) == 1 && len(info.Shape) == 2 {
+			return []int64{t.Shape[0], 1}
+		}
+	}
+	return t.Shape
+}
+
+func microseconds(seconds float64) *pb.InferParameter {
+	return &pb.InferParameter{ParameterChoice: &pb.InferParameter_Int64Param{Int64Param: int64(1e6 * seconds)}}
+}
+
+// newCall puts a request in the repository's terms. Its tensors are in raw_input_contents or in the
+// inputs' contents, not in both.
+func newCall(m *repository.Servable, r *pb.ModelInferRequest) (*repository.Call, error) {
+	call := &repository.Call{MaxBatch: true}
+	if p := r.GetParameters()["priority"]; p != nil {
+		call.Priority = int(max(-1, min(integer(p), 1<<20)))
+	}
+	if p := r.GetParameters()["timeout"]; p != nil { // microseconds
+		call.Timeout = time.Duration(max(0, min(integer(p), 1<<40))) * time.Microsecond
+	}
+	if err := checkExtensions(r); err != nil { // first, for a tensor in shared memory has no contents
+		return nil, err
+	}
+	raw := r.GetRawInputContents()
+	if len(raw) > 0 && len(raw) != len(r.GetInputs()) {
+		return nil, repository.Invalidf("the request has %d raw_input_contents for %d inputs", len(raw), len(r.GetInputs()))
+	}
+	for i, in := range r.GetInputs() {
+		t := repository.Tensor{Name: in.GetName(), Type: in.GetDatatype(), Shape: in.GetShape()}
+		switch {
+		case len(raw) > 0 && in.GetContents() != nil:
+			return nil, repository.Invalidf("input %q has contents beside the request's raw_input_contents", in.GetName())
+		case len(raw) > 0:
+			if err := tensor.ReadBinary(&t, raw[i]); err != nil {
+				return nil, err
+			}
+		case t.Type == repository.Int32:
+			t.Int32s = in.GetContents().GetIntContents()
+		case t.Type == repository.Bytes:
+			for _, b := range in.GetContents().GetBytesContents() {
+				t.Strings = append(t.Strings, string(b))
+			}
+		}
+		call.Inputs = append(call.Inputs, t)
+	}
+	for _, out := range r.GetOutputs() {
+		call.Outputs = append(call.Outputs, out.GetName())
+	}
+	if len(call.Outputs) == 0 { // all that the configuration has, which may leave out some of the model's
+		for _, out := range m.Config().Outputs {
+			call.Outputs = append(call.Outputs, out.Name)
+		}
+	}
+	return call, nil
+}
+
+// checkExtensions refuses what the server does not have.
+func checkExtensions(r *pb.ModelInferRequest) error {
+	for _, in := range r.GetInputs() {
+		if in.GetParameters()[sharedMemory] != nil {
+			return errSharedMemory
+		}
+	}
+	for _, out := range r.GetOutputs() {
+		if out.GetParameters()[sharedMemory] != nil {
+			return errSharedMemory
+		}
+		if out.GetParameters()[classification] != nil {
+			return repository.Errorf(codes.Unimplemented, "classification is not supported: take the logits")
+		}
+	}
+	return nil
+}
+
+const (
+	sharedMemory   = "shared_memory_region"
+	classification = "classification"
+)
+
+var errSharedMemory = repository.Errorf(codes.Unimplemented,
+	"shared memory is not supported: send and take the tensors themselves")
+
+// integer reads a parameter that is a number in one of the types that there are for it.
+func integer(p *pb.InferParameter) int64 {
+	if n := p.GetUint64Param(); n > 0 {
+		return int64(min(n, 1<<62))
+	}
+	return p.GetInt64Param()
+}

@@ -1,0 +1,55 @@
+// Package tensor has the forms in which clients send and get tensors: JSON, the bytes of the Open
+// Inference Protocol's binary extension, which raw_input_contents and tensor_content share for numbers,
+// and TensorFlow's TensorProto.
+//
+// Its errors are words for clients. A tensor of a type that no model here takes is left without elements:
+// running it says so.
+package tensor
+
+import (
+	"encoding/binary"
+	"math"
+	"slices"
+
+	"github.com/tfbert/go/serve/repository"
+)
+
+// ReadBinary reads a tensor's elements: numbers in little endian, and strings with their length in front.
+func ReadBinary(t *repository.Tensor, data []byte) error {
+	switch t.Type {
+	case repository.Int32:
+		if len(data)%4 != 0 {
+			return repository.Invalidf("input %q has %d bytes: an element of %s has 4", t.Name, len(data), t.Type)
+		}
+		t.Int32s = make([]int32, len(data)/4)
+		for i := range t.Int32s {
+			t.Int32s[i] = int32(binary.LittleEndian.Uint32(data[4*i:]))
+		}
+	case repository.Bytes:
+		for len(data) > 0 {
+			if len(data) < 4 || uint64(binary.LittleEndian.Uint32(data)) > uint64(len(data)-4) {
+				return repository.Invalidf("input %q ends within an element: each has its length, in 4 bytes, in front", t.Name)
+			}
+			n := 4 + int(binary.LittleEndian.Uint32(data))
+			t.Strings = append(t.Strings, string(data[4:n]))
+			data = data[n:]
+		}
+	}
+	return nil
+}
+
+// AppendBinary appends a tensor's elements as ReadBinary reads them.
+func AppendBinary(b []byte, t *repository.Tensor) []byte {
+	b = slices.Grow(b, 4*(len(t.Int32s)+len(t.Float32s)))
+	for _, x := range t.Int32s {
+		b = binary.LittleEndian.AppendUint32(b, uint32(x))
+	}
+	for _, x := range t.Float32s {
+		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(x))
+	}
+	for _, x := range t.Strings {
+		b = binary.LittleEndian.AppendUint32(b, uint32(len(x)))
+		b = append(b, x...)
+	}
+	return b
+}

@@ -1,0 +1,135 @@
+package transport
+
+import (
+	"bytes"
+	"compress/gzip"
+	"compress/zlib"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/tfbert/go/serve/repository"
+)
+
+// A Handler serves a request or returns why it cannot, which WriteError then tells the client.
+type Handler func(w http.ResponseWriter, r *http.Request) error
+
+// Handle adds the handler of a pattern of http.ServeMux.
+type Handle func(pattern string, h Handler)
+
+// statuses are those of HTTP for the codes of gRPC.
+var statuses = map[codes.Code]int{
+	codes.InvalidArgument:    http.StatusBadRequest,
+	codes.FailedPrecondition: http.StatusBadRequest,
+	codes.NotFound:           http.StatusNotFound,
+	codes.Unauthenticated:    http.StatusUnauthorized,
+	codes.PermissionDenied:   http.StatusForbidden,
+	codes.ResourceExhausted:  http.StatusTooManyRequests,
+	codes.Canceled:           499, // as proxies log it; nobody is there to read it
+	codes.Unimplemented:      http.StatusNotImplemented,
+	codes.Unavailable:        http.StatusServiceUnavailable,
+	codes.DeadlineExceeded:   http.StatusGatewayTimeout,
+}
+
+// ErrMethod is the error of a path that takes another method, for which gRPC does not have a code.
+var ErrMethod = repository.Errorf(codes.NotFound, "this takes another method: see the Allow header")
+
+// ErrorJSON is the form of an error in every protocol here.
+type ErrorJSON struct {
+	Error string `json:"error"`
+}
+
+// WriteError answers with an error.
+func WriteError(w http.ResponseWriter, err error) {
+	e := repository.AsError(err)
+	status, ok := statuses[e.Code]
+	message := e.Message
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &large):
+		status = http.StatusRequestEntityTooLarge
+		message = fmt.Sprintf("the request has more than %d bytes", large.Limit)
+	case e == ErrMethod:
+		status = http.StatusMethodNotAllowed
+	case !ok:
+		status = http.StatusInternalServerError
+	}
+	if e.RetryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(e.RetryAfter.Seconds()))))
+	}
+	if status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", "Bearer")
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = EncodeJSON(w, ErrorJSON{message}) // the client may have gone
+}
+
+// WriteJSON answers with v on a line.
+func WriteJSON(w http.ResponseWriter, v any) error {
+	var b bytes.Buffer
+	if err := EncodeJSON(&b, v); err != nil {
+		return err
+	}
+	Write(w, "application/json", b.Bytes())
+	return nil
+}
+
+// Write answers with a body of a type.
+func Write(w http.ResponseWriter, contentType string, body []byte) {
+	w.Header().Set("Content-Type", contentType)
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	_, _ = w.Write(body) // the client may have gone
+}
+
+// SetTiming tells the times of the stages, in milliseconds, as browsers show them.
+func SetTiming(w http.ResponseWriter, s repository.Seconds) {
+	w.Header().Set("Server-Timing", fmt.Sprintf(
+		"tokenize;dur=%.3f, queue;dur=%.3f, compute;dur=%.3f, decode;dur=%.3f",
+		1e3*s.Tokenize, 1e3*s.Queue, 1e3*s.Compute, 1e3*s.Decode))
+}
+
+// ReadBody reads a body, unpacked, within the limit on both.
+func (h *Host) ReadBody(r *http.Request) ([]byte, error) {
+	var from io.Reader = r.Body
+	var err error
+	switch encoding := strings.ToLower(strings.TrimSpace(r.Header.Get("Content-Encoding"))); encoding {
+	case "", "identity":
+	case "gzip":
+		from, err = gzip.NewReader(r.Body)
+	case "deflate":
+		from, err = zlib.NewReader(r.Body)
+	default:
+		return nil, repository.Invalidf(
+			"the Content-Encoding is %q: it may be gzip or deflate", encoding)
+	}
+	if err == nil && from == r.Body && r.ContentLength > h.MaxRequestBytes {
+		return nil, &http.MaxBytesError{Limit: h.MaxRequestBytes}
+	}
+	var body bytes.Buffer
+	if err == nil {
+		body.Grow(int(min(max(r.ContentLength, 0), 64<<10)))
+		_, err = io.Copy(&body, io.LimitReader(from, h.MaxRequestBytes+1))
+	}
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &large):
+		return nil, err
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, repository.Errorf(codes.DeadlineExceeded, "the body took longer than it may")
+	case err != nil && r.Context().Err() != nil:
+		return nil, r.Context().Err()
+	case err != nil:
+		return nil, repository.Invalidf("the body cannot be read: %v", err)
+	case int64(body.Len()) > h.MaxRequestBytes:
+		return nil, &http.MaxBytesError{Limit: h.MaxRequestBytes}
+	}
+	return body.Bytes(), nil
+}

@@ -1,0 +1,211 @@
+package repository
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+)
+
+// textSuffix makes the name of a model that of its text model.
+const textSuffix = "_qa"
+
+// ParseVersion reads the version that a request names; "" is 0, the newest.
+func ParseVersion(s string) (int64, error) {
+	if s == "" {
+		return 0, nil
+	}
+	version, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || version < 1 {
+		return 0, Invalidf("the version is %q: it must be a number such as 1", s)
+	}
+	return version, nil
+}
+
+// Acquire finds a model or the text model of one, to be released after use. Version 0 is the newest that
+// is available.
+func (r *Repository) Acquire(name string, version int64) (*Servable, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return nil, errClosed
+	}
+	e, of := r.lookup(name)
+	if e == nil {
+		return nil, Errorf(codes.NotFound, "there is no model %q", name)
+	}
+	var found *served
+	for n, v := range e.versions {
+		if v.model != nil && (n == version || version == 0 && (found == nil || n > found.model.version)) {
+			found = v
+		}
+	}
+	if found == nil || !found.model.acquire() {
+		return nil, unavailable(name, version, e)
+	}
+	return of(found.model), nil
+}
+
+// lookup finds the entry of a name, nil if there is none, and which servable of its models the name is.
+// The repository's mutex is held.
+func (r *Repository) lookup(name string) (e *entry, of func(*Model) *Servable) {
+	if e := r.entries[name]; e != nil {
+		return e, func(m *Model) *Servable { return m.tensors }
+	}
+	base, ok := strings.CutSuffix(name, textSuffix)
+	if !ok {
+		return nil, nil
+	}
+	return r.entries[base], func(m *Model) *Servable { return m.text }
+}
+
+// base returns the name of the model that a text model is of, or else the name itself. The model need
+// not have been loaded.
+func (r *Repository) base(name string) string {
+	r.mu.Lock()
+	known := r.entries[name] != nil
+	r.mu.Unlock()
+	if base, ok := strings.CutSuffix(name, textSuffix); ok && !known && !r.files.has(name) {
+		return base
+	}
+	return name
+}
+
+// unavailable returns the error of a version that an entry does not have now.
+func unavailable(name string, version int64, e *entry) error {
+	loading, reason := false, ""
+	for n, v := range e.versions {
+		if version != 0 && n != version {
+			continue
+		}
+		loading = loading || v.state == Loading
+		reason = cmp.Or(v.why(), reason)
+	}
+	switch {
+	case loading:
+		return unavailablef("model %q is being loaded", name)
+	case reason != "":
+		return Errorf(codes.Unavailable, "model %q is not available: %s", name, reason)
+	}
+	return Errorf(codes.NotFound, "model %q has no version %d", name, version)
+}
+
+// Default returns the name of the model to use where a request names none: the only one that there is.
+func (r *Repository) Default() (string, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return "", errClosed
+	}
+	var names []string
+	for name, e := range r.entries {
+		for _, v := range e.versions {
+			if v.state != Unloaded {
+				names = append(names, name)
+				break
+			}
+		}
+	}
+	switch len(names) {
+	case 0:
+		return "", unavailablef("no model is loaded")
+	case 1:
+		return names[0], nil
+	}
+	slices.Sort(names)
+	return "", Invalidf("name one of the models: %s", strings.Join(names, ", "))
+}
+
+// Index lists the versions of all models by name and version, each available one followed by its text
+// model. A model of the repository that is not loaded has version 0.
+func (r *Repository) Index() ([]Status, error) {
+	names, err := r.files.names()
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var models []Status
+	for name, e := range r.entries {
+		for version, v := range e.versions {
+			models = append(models, v.status(name, version))
+		}
+	}
+	for _, name := range names {
+		if e := r.entries[name]; e == nil || len(e.versions) == 0 {
+			models = append(models, Status{Name: name})
+		}
+	}
+	slices.SortFunc(models, func(a, b Status) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Version, b.Version))
+	})
+	var list []Status
+	for _, s := range models {
+		list = append(list, s)
+		if s.State == Available {
+			s.Name += textSuffix
+			list = append(list, s)
+		}
+	}
+	return list, nil
+}
+
+// Versions returns the states of a model's versions, the newest first.
+func (r *Repository) Versions(name string) []Status {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var list []Status
+	if e, _ := r.lookup(name); e != nil {
+		for version, v := range e.versions {
+			list = append(list, v.status(name, version))
+		}
+	}
+	slices.SortFunc(list, func(a, b Status) int { return cmp.Compare(b.Version, a.Version) })
+	return list
+}
+
+// Models returns all models that are available, each to be released after use.
+func (r *Repository) Models() []*Model {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var list []*Model
+	for _, e := range r.entries {
+		for _, v := range e.versions {
+			if v.model != nil && v.model.acquire() {
+				list = append(list, v.model)
+			}
+		}
+	}
+	slices.SortFunc(list, func(a, b *Model) int {
+		return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.version, b.version))
+	})
+	return list
+}
+
+// Ready returns an error unless the repository can answer: all models of the start have been loaded, and
+// each has a version that is available or was unloaded on request.
+func (r *Repository) Ready() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.started {
+		return unavailablef("the models are being loaded")
+	}
+	if r.closed {
+		return errClosed
+	}
+	for name, e := range r.entries {
+		if !e.required { // a model that came later takes nothing from those that were there
+			continue
+		}
+		ready := false
+		for _, v := range e.versions {
+			ready = ready || v.state == Available || v.state == Unloaded
+		}
+		if !ready {
+			return unavailable(name, 0, e)
+		}
+	}
+	return nil
+}
