@@ -20,8 +20,8 @@ type RawResult struct {
 // A Decoder finds the answers in the logits. The zero value decodes as the reference scripts do by
 // default. It may be used from several goroutines at once.
 type Decoder struct {
-	NBestSize       int // answers that are ranked; 0 is 20
-	MaxAnswerLength int // word pieces of an answer; 0 is 30
+	NBestSize       int // answers that are ranked; 0 is DefaultNBestSize
+	MaxAnswerLength int // word pieces of an answer; 0 is DefaultMaxAnswerLength
 
 	// WithNegative allows that a question has no answer in its passage, as in SQuAD 2.0.
 	// The answer is then "" if that scores more than NullScoreDiffThreshold above the best text.
@@ -113,6 +113,8 @@ func (d *Decoder) Decode(ex *Example, features []Feature, results []RawResult) (
 	return p, nil
 }
 
+func (d *Decoder) nBestSize() int { return cmp.Or(d.NBestSize, DefaultNBestSize) }
+
 // checkResult reports what makes r useless as the result of f.
 func checkResult(f *Feature, r *RawResult) error {
 	if r.UniqueID != f.UniqueID {
@@ -139,7 +141,7 @@ func checkResult(f *Feature, r *RawResult) error {
 
 // spans returns the spans that could be the answer, best first, and the one that is "no answer".
 func (d *Decoder) spans(features []Feature, results []RawResult) (spans []span, null span) {
-	n, maxLength := cmp.Or(d.NBestSize, 20), cmp.Or(d.MaxAnswerLength, 30)
+	n, maxLength := d.nBestSize(), cmp.Or(d.MaxAnswerLength, DefaultMaxAnswerLength)
 	null.score = noScore
 	var starts, ends []int32
 	for i := range features {
@@ -176,7 +178,7 @@ func (d *Decoder) spans(features []Feature, results []RawResult) (spans []span, 
 
 // nBest returns the n best distinct texts. "No answer" is an entry more if it is not among them.
 func (d *Decoder) nBest(ex *Example, features []Feature, spans []span, null span) []Candidate {
-	n := cmp.Or(d.NBestSize, 20)
+	n := d.nBestSize()
 	list := make([]Candidate, 0, min(n, len(spans))+1)
 	seen := make(map[string]bool, cap(list))
 	for _, s := range spans {
@@ -253,7 +255,7 @@ func (d *Decoder) Merge(predictions []Prediction) (merged Prediction, of []int) 
 		}
 	}
 	better := func(a, b source) int { return cmp.Compare(b.score(), a.score()) }
-	n := cmp.Or(d.NBestSize, 20)
+	n := d.nBestSize()
 	slices.SortStableFunc(list, better)
 	list = list[:min(n, len(list))]
 	switch {

@@ -9,13 +9,13 @@ import (
 	"github.com/tfbert/go/wordpiece"
 )
 
-// A Featurizer turns examples into features. The zero value of a number stands for the reference
-// scripts' default. It may be used from several goroutines at once.
+// A Featurizer turns examples into features. A zero number stands for the reference scripts'
+// default. It may be used from several goroutines at once.
 type Featurizer struct {
 	Tokenizer      *wordpiece.Tokenizer
-	MaxSeqLength   int // tokens of a feature; 384
-	DocStride      int // word pieces from a window to the next; 128
-	MaxQueryLength int // word pieces of a question that are kept; 64
+	MaxSeqLength   int // tokens of a feature; 0 is DefaultMaxSeqLength
+	DocStride      int // word pieces from one window to the next; 0 is DefaultDocStride
+	MaxQueryLength int // word pieces of a question that are kept; 0 is DefaultMaxQueryLength
 
 	// MaxWindows bounds the memory of one example: one that needs more windows is a
 	// TooManyWindowsError. 0 is no limit.
@@ -104,9 +104,9 @@ type featureBuilder struct {
 // builder checks f and fills in its defaults.
 func (f *Featurizer) builder() (*featureBuilder, error) {
 	b := &featureBuilder{Featurizer: *f, uniqueID: firstUniqueID}
-	b.MaxSeqLength = cmp.Or(f.MaxSeqLength, 384)
-	b.DocStride = cmp.Or(f.DocStride, 128)
-	b.MaxQueryLength = cmp.Or(f.MaxQueryLength, 64)
+	b.MaxSeqLength = cmp.Or(f.MaxSeqLength, DefaultMaxSeqLength)
+	b.DocStride = cmp.Or(f.DocStride, DefaultDocStride)
+	b.MaxQueryLength = cmp.Or(f.MaxQueryLength, DefaultMaxQueryLength)
 	switch {
 	case f.Tokenizer == nil || f.Tokenizer.Vocab == nil:
 		return nil, errors.New("squad: features: no tokenizer with a vocabulary is set")
