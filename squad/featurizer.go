@@ -48,6 +48,15 @@ func (f *Featurizer) Check() error {
 	return err
 }
 
+// WindowsOf returns the features of one example.
+func (f *Featurizer) WindowsOf(ex *Example) (*Windows, error) {
+	b, err := f.builder()
+	if err != nil {
+		return nil, err
+	}
+	return b.windows(ex)
+}
+
 // Windows returns the features of each example. An error of examples is passed on and ends the
 // sequence.
 func (f *Featurizer) Windows(examples iter.Seq2[*Example, error]) iter.Seq2[*Windows, error] {

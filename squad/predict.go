@@ -37,11 +37,7 @@ func (a *Answerer) Answer(ctx context.Context, question, document string) (Predi
 	if !utf8.ValidString(question) || !utf8.ValidString(document) {
 		return Prediction{}, errors.New("squad: answer: question or document is not valid UTF-8")
 	}
-	b, err := a.Featurizer.builder()
-	if err != nil {
-		return Prediction{}, err
-	}
-	w, err := b.windows(&Example{Question: question, Words: Words(document)})
+	w, err := a.Featurizer.WindowsOf(&Example{Question: question, Words: Words(document)})
 	if err != nil {
 		return Prediction{}, err
 	}
