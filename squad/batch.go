@@ -156,7 +156,7 @@ func (a *Answerer) run(ctx context.Context, batch []taskWindow) error {
 		return err
 	}
 	if len(results) != len(batch) {
-		return fmt.Errorf("squad: predict: the model returned %d results for %d features", len(results), len(batch))
+		return fmt.Errorf("the model returned %d results for %d features", len(results), len(batch))
 	}
 	for i, w := range batch {
 		w.finish(results[i])

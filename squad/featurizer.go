@@ -17,32 +17,31 @@ type Featurizer struct {
 	DocStride      int // word pieces from one window to the next; 0 is DefaultDocStride
 	MaxQueryLength int // word pieces of a question that are kept; 0 is DefaultMaxQueryLength
 
-	// MaxWindows bounds the memory of one example: one that needs more windows is a
-	// TooManyWindowsError. 0 is no limit.
+	// MaxWindows bounds the memory of one example. An example that needs more windows is a
+	// [TooManyWindowsError]. 0 means no limit.
 	MaxWindows int
 }
 
-// A TooManyWindowsError says that an example exceeds Featurizer.MaxWindows.
+// A TooManyWindowsError reports an example that needs more windows than Featurizer.MaxWindows.
 type TooManyWindowsError struct {
 	ID             string // of the question
 	Windows, Limit int
 }
 
 func (e *TooManyWindowsError) Error() string {
-	return fmt.Sprintf("squad: features: question %q: the passage makes %d windows, more than %d: shorten it or raise doc_stride",
-		e.ID, e.Windows, e.Limit)
+	return fmt.Sprintf("question %q: the passage makes %d windows, more than %d", e.ID, e.Windows, e.Limit)
 }
 
 // firstUniqueID is the UniqueID of a file's first feature.
 const firstUniqueID = 1000000000
 
-// Windows are the features of one example, in order: none for a passage without word pieces.
+// Windows holds the features of one example, in order. A passage without word pieces has none.
 type Windows struct {
 	Example  *Example
 	Features []Feature
 }
 
-// Check reports what makes f unusable.
+// Check returns an error if f cannot make features.
 func (f *Featurizer) Check() error {
 	_, err := f.builder()
 	return err
@@ -57,8 +56,8 @@ func (f *Featurizer) WindowsOf(ex *Example) (*Windows, error) {
 	return b.windows(ex)
 }
 
-// Windows returns the features of each example. An error of examples is passed on and ends the
-// sequence.
+// Windows returns the features of each example. An error from examples is passed on and
+// ends the sequence.
 func (f *Featurizer) Windows(examples iter.Seq2[*Example, error]) iter.Seq2[*Windows, error] {
 	return func(yield func(*Windows, error) bool) {
 		b, err := f.builder()
@@ -79,7 +78,7 @@ func (f *Featurizer) Windows(examples iter.Seq2[*Example, error]) iter.Seq2[*Win
 	}
 }
 
-// Features returns the features of all examples in order. An error of examples is passed on and
+// Features returns the features of all examples in order. An error from examples is passed on and
 // ends the sequence.
 func (f *Featurizer) Features(examples iter.Seq2[*Example, error]) iter.Seq2[*Feature, error] {
 	return func(yield func(*Feature, error) bool) {
@@ -97,8 +96,8 @@ func (f *Featurizer) Features(examples iter.Seq2[*Example, error]) iter.Seq2[*Fe
 	}
 }
 
-// A featureBuilder builds the features of a sequence of examples. It tokenises a passage once for
-// the consecutive questions about it.
+// A featureBuilder builds the features of a sequence of examples. It tokenises a passage once for all
+// consecutive questions about it.
 type featureBuilder struct {
 	Featurizer
 	cls, sep int32
@@ -118,24 +117,24 @@ func (f *Featurizer) builder() (*featureBuilder, error) {
 	b.MaxQueryLength = cmp.Or(f.MaxQueryLength, DefaultMaxQueryLength)
 	switch {
 	case f.Tokenizer == nil || f.Tokenizer.Vocab == nil:
-		return nil, errors.New("squad: features: no tokenizer with a vocabulary is set")
+		return nil, errors.New("the featurizer has no tokenizer with a vocabulary")
 	case b.DocStride < 0:
-		return nil, fmt.Errorf("squad: features: doc_stride is %d: it must be at least 1", b.DocStride)
+		return nil, fmt.Errorf("doc_stride is %d: it must be at least 1", b.DocStride)
 	case b.MaxQueryLength < 0:
-		return nil, fmt.Errorf("squad: features: max_query_length is %d: it must be at least 1", b.MaxQueryLength)
+		return nil, fmt.Errorf("max_query_length is %d: it must be at least 1", b.MaxQueryLength)
 	case b.MaxSeqLength <= b.MaxQueryLength+3:
-		return nil, fmt.Errorf("squad: features: max_seq_length %d leaves no room for the passage: "+
+		return nil, fmt.Errorf("max_seq_length %d leaves no room for the passage: "+
 			"it must be more than max_query_length %d + 3; lower max_query_length",
 			b.MaxSeqLength, b.MaxQueryLength)
 	}
-	// Padding is id 0 whatever the vocabulary has there, as in the reference.
+	// Padding is id 0 whatever token the vocabulary has there, as in the reference.
 	for _, special := range []struct {
 		token string
 		id    *int32
 	}{{"[CLS]", &b.cls}, {"[SEP]", &b.sep}} {
 		id, ok := f.Tokenizer.Vocab.ID(special.token)
 		if !ok {
-			return nil, fmt.Errorf("squad: features: the vocabulary has no %s: "+
+			return nil, fmt.Errorf("the vocabulary has no %s: "+
 				"it is not the vocabulary of a BERT model", special.token)
 		}
 		*special.id = id

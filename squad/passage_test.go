@@ -154,7 +154,7 @@ func TestMaxWindows(t *testing.T) {
 	room := 100 - 2 - 3
 	assert.NoError(t, windows(room+40))
 	err := windows(room + 41)
-	assert.EqualError(t, err, `squad: features: question "long": the passage makes 6 windows, more than 5: shorten it or raise doc_stride`)
+	assert.EqualError(t, err, `question "long": the passage makes 6 windows, more than 5`)
 	var many *squad.TooManyWindowsError
 	require.ErrorAs(t, err, &many)
 	assert.Equal(t, 6, many.Windows)

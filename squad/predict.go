@@ -35,7 +35,7 @@ type Answerer struct {
 // Decoder makes of an example without features: "empty", or "" with WithNegative.
 func (a *Answerer) Answer(ctx context.Context, question, document string) (Prediction, error) {
 	if !utf8.ValidString(question) || !utf8.ValidString(document) {
-		return Prediction{}, errors.New("squad: answer: question or document is not valid UTF-8")
+		return Prediction{}, errors.New("the question or the document is not valid UTF-8")
 	}
 	w, err := a.Featurizer.WindowsOf(&Example{Question: question, Words: Words(document)})
 	if err != nil {

@@ -18,17 +18,18 @@ import (
 	"golang.org/x/term"
 )
 
-func printError(err error) { say("tfbert: %s", plain(err)) }
-
-// plain gives an error's text for people, to whom our packages mean nothing, as one line.
-func plain(err error) string {
-	return lineBreaks.ReplaceAllString(packages.ReplaceAllString(err.Error(), "$1"), "; ")
+func printError(err error) {
+	text := oneLine(err)
+	if advice := dataAdvice(err); advice != "" {
+		text += ": " + advice
+	}
+	say("tfbert: %s", text)
 }
 
-var (
-	packages   = regexp.MustCompile(`(?m)(^|: )(?:(?:batch|bench|checkpoint|libtf|npy|repository|savedmodel|serve|squad|tf|tfbert|wordpiece): )+`)
-	lineBreaks = regexp.MustCompile(`\s*\n\s*`)
-)
+// oneLine returns the text of an error as one line. Joined errors and TensorFlow's have several.
+func oneLine(err error) string { return lineBreaks.ReplaceAllString(err.Error(), "; ") }
+
+var lineBreaks = regexp.MustCompile(`\s*\n\s*`)
 
 func hint(format string, args ...any) { say("tfbert: "+format, args...) }
 
