@@ -28,10 +28,12 @@ const module = "github.com/tfbert/go/"
 // allowed says which packages of the module each package may import. What is not named here may
 // import none.
 var allowed = map[string][]string{
-	"cmd/tfbert":          {"bench", "serve", "serve/batch", "serve/repository", "tfbert", "savedmodel", "checkpoint", "squad", "squad/prcurve", "wordpiece", "tf", "internal/libtf", "internal/npy", "internal/pyjson", "internal/serveproto"},
+	"cmd/tfbert":          {"bench", "serve", "serve/batch", "serve/repository", "tfbert", "savedmodel", "checkpoint", "squad", "squad/compare", "squad/logits", "squad/prcurve", "wordpiece", "tf", "internal/libtf", "internal/npy", "internal/pyjson", "internal/serveproto"},
 	"tfbert":              {"savedmodel", "checkpoint", "squad", "wordpiece", "tf"},
 	"savedmodel":          {"tf", "internal/libtf", "internal/tfproto"},
 	"squad":               {"wordpiece", "internal/pyjson", "internal/pymath", "internal/pytext"},
+	"squad/compare":       {"squad", "squad/logits"},
+	"squad/logits":        {"squad", "internal/npy"},
 	"squad/prcurve":       {"squad", "internal/figure"},
 	"serve":               {"serve/batch", "serve/page", "serve/repository", "squad", "internal/serveproto", "internal/tfproto"},
 	"serve/repository":    {"serve/batch", "squad", "wordpiece", "internal/serveproto"},
@@ -46,7 +48,7 @@ var allowed = map[string][]string{
 }
 
 // pure packages never reach the binding, whatever they import.
-var pure = []string{"squad", "squad/prcurve", "wordpiece", "checkpoint", "bench", "serve", "serve/batch", "serve/page", "serve/repository"}
+var pure = []string{"squad", "squad/compare", "squad/logits", "squad/prcurve", "wordpiece", "checkpoint", "bench", "serve", "serve/batch", "serve/page", "serve/repository"}
 
 type goPackage struct {
 	ImportPath string
