@@ -18,8 +18,8 @@ const (
 	NullOddsFile    = "null_odds.json"
 )
 
-// Files writes the prediction files of the reference scripts, one prediction at a time. Nothing is
-// to be seen of them before Commit: they are written under temporary names.
+// Files writes the prediction files of the reference scripts, one prediction at a time. They are
+// written under temporary names, so that nothing of them is visible before Commit.
 //
 //	files, err := squad.CreateFiles(dir, false)
 //	if err != nil {
@@ -54,8 +54,8 @@ func (p *pendingFile) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// CreateFiles begins the files in dir, which it makes if need be: predictions.json,
-// nbest_predictions.json and, for a decoder with WithNegative, null_odds.json.
+// CreateFiles begins the files in dir: predictions.json, nbest_predictions.json and, for a decoder with
+// WithNegative, null_odds.json. It makes dir if necessary.
 func CreateFiles(dir string, withNegative bool) (*Files, error) {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return nil, fmt.Errorf("create prediction files: %w", err)
@@ -99,8 +99,8 @@ func (f *Files) Write(p *Prediction) error {
 	return nil
 }
 
-// Commit completes the files and gives them their names. If one cannot be completed, none is there
-// and what had the names before is untouched.
+// Commit completes the files and renames them to their names. If a file cannot be completed, none
+// appears, and files that had the names before stay as they were.
 func (f *Files) Commit() error {
 	if f.files == nil {
 		return errors.New("write predictions: the files are committed or aborted")

@@ -79,7 +79,7 @@ func newProgress(what, unit string, total int64) progress {
 	return barProgress{}
 }
 
-// onTerminal says whether a person looks at standard error.
+// onTerminal reports whether standard error is a terminal.
 func onTerminal() bool { return term.IsTerminal(int(os.Stderr.Fd())) }
 
 // barWidth leaves room for the longest figures beside the bar: a line that wraps cannot be cleared.
