@@ -215,18 +215,18 @@ func TestAnswerAllErrors(t *testing.T) {
 	a := &squad.Answerer{Featurizer: *steve(t)}
 
 	a.Predictor = spoil(func(r []squad.RawResult) []squad.RawResult { return r[1:] })
-	assert.EqualError(t, all(a), "squad: predict: the model returned 7 results for 8 features")
+	assert.EqualError(t, all(a), "the model returned 7 results for 8 features")
 	_, err := a.Answer(t.Context(), "who", "dog")
-	assert.EqualError(t, err, "squad: predict: the model returned 0 results for 1 features")
+	assert.EqualError(t, err, "the model returned 0 results for 1 features")
 
 	a.Predictor = spoil(func(r []squad.RawResult) []squad.RawResult { r[1].UniqueID++; return r })
-	assert.EqualError(t, all(a), `squad: decode: question "2", window 0: got the result of feature 1000000002, want that of 1000000001`)
+	assert.EqualError(t, all(a), `decode question "2", window 0: got the result of feature 1000000002, want that of 1000000001`)
 
 	a.Predictor = spoil(func(r []squad.RawResult) []squad.RawResult {
 		r[min(2, len(r)-1)].EndLogits[0] = float32(math.NaN())
 		return r
 	})
-	assert.ErrorContains(t, all(a), `squad: decode: question "2", window 1: the end logit at position 0 is NaN`)
+	assert.ErrorContains(t, all(a), `decode question "2", window 1: the end logit at position 0 is NaN`)
 
 	a.Predictor = predictor(zeros)
 	a.Decoder.NBestSize = -1
@@ -249,7 +249,7 @@ func TestAnswer(t *testing.T) {
 	assert.Equal(t, "empty", p.Answer)
 
 	_, err = a.Answer(t.Context(), "who\xff", "dog")
-	assert.EqualError(t, err, "squad: answer: question or document is not valid UTF-8")
+	assert.EqualError(t, err, "the question or the document is not valid UTF-8")
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

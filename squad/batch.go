@@ -42,8 +42,8 @@ func (w taskWindow) finish(r RawResult) {
 	}
 }
 
-// A batcher cuts windows into batches, a pass over some examples at a time. What it makes depends on
-// the examples alone, not on how fast they come or are run.
+// A batcher cuts windows into batches, a pass over some examples at a time. The batches depend only on
+// the examples, not on how fast these arrive or run.
 type batcher struct {
 	size, maxTokens int
 	byLength        bool
@@ -51,10 +51,10 @@ type batcher struct {
 	rest            []taskWindow // of the pass before, fewer than a batch
 }
 
-// cut makes batches of a pass. Windows that do not fill one are kept for the next pass, which sorts
-// the other way round and begins about where this one ends. But no window is kept twice, for its
-// answer and all after it wait, and after the last pass none is. The first pass begins with the
-// longest windows, which shows at once whether there is memory for them.
+// cut makes batches of a pass. Windows that do not fill a batch are kept for the next pass, which sorts
+// the other way round and so begins about where this one ends. No window is kept twice, because its
+// answer and all after it wait. After the last pass none is kept. The first pass begins with the
+// longest windows, which shows at once whether memory suffices for them.
 func (b *batcher) cut(pass []*task, last bool) (batches [][]taskWindow) {
 	windows := b.rest
 	for _, t := range pass {
@@ -100,9 +100,11 @@ func (b *batcher) fill(windows []taskWindow) (n int, full bool) {
 	return n, n == b.size
 }
 
-// prepare reads and tokenises examples, a pass at a time: it sends the pass's batches, for which
-// there is room, and then the pass, when the one before has been answered.
-func (a *Answerer) prepare(ctx context.Context, examples iter.Seq2[*Example, error], passes chan<- []*task, batches chan<- []taskWindow) error {
+// prepare reads and tokenises examples, a pass at a time. It sends the batches of a pass, for which the
+// channel has room, and then the pass itself, which waits until the pass before it is answered.
+func (a *Answerer) prepare(
+	ctx context.Context, examples iter.Seq2[*Example, error], passes chan<- []*task, batches chan<- []taskWindow,
+) error {
 	cutter := a.batcher()
 	var pass []*task
 	held := 0
@@ -142,8 +144,8 @@ func send[T any](ctx context.Context, c chan<- T, v T) error {
 	}
 }
 
-// run runs one batch and checks what comes back.
-func (a *Answerer) run(ctx context.Context, batch []taskWindow) error {
+// predict runs the model on one batch and checks that it returns a result for each window.
+func (a *Answerer) predict(ctx context.Context, batch []taskWindow) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -156,7 +158,7 @@ func (a *Answerer) run(ctx context.Context, batch []taskWindow) error {
 		return err
 	}
 	if len(results) != len(batch) {
-		return fmt.Errorf("squad: predict: the model returned %d results for %d features", len(results), len(batch))
+		return fmt.Errorf("the model returned %d results for %d features", len(results), len(batch))
 	}
 	for i, w := range batch {
 		w.finish(results[i])
@@ -171,9 +173,9 @@ func (a *Answerer) batcher() *batcher {
 func (a *Answerer) batchSize() int   { return max(1, cmp.Or(a.BatchSize, 8)) }
 func (a *Answerer) concurrency() int { return max(1, a.Concurrency) }
 
-// passSize is the number of windows of a pass: even in file order some batches, so that there is
-// always one to run. It does not depend on Concurrency, for nor do the batches.
+// passSize is the number of windows of a pass. Even in file order a pass has several batches, so that
+// one is always ready to run. It does not depend on Concurrency, because the batches must not.
 func (a *Answerer) passSize() int { return max(a.Lookahead, minBatches*a.batchSize()) }
 
-// minBatches are in a pass where it is not larger.
+// minBatches is the least number of batches in a pass.
 const minBatches = 8

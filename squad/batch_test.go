@@ -85,7 +85,7 @@ func (r *recorder) padding() float64 {
 }
 
 func TestAnswerAllByLength(t *testing.T) {
-	run := func(t *testing.T, lookahead, maxTokens int) []batch {
+	batchesOf := func(t *testing.T, lookahead, maxTokens int) []batch {
 		model := &recorder{Predictor: predictor(shaped)}
 		a := &squad.Answerer{Featurizer: *steve(t), Predictor: model, Lookahead: lookahead, MaxTokens: maxTokens}
 		read, n := new(atomic.Int64), 0
@@ -105,17 +105,17 @@ func TestAnswerAllByLength(t *testing.T) {
 	}
 	padding := func(b []batch) float64 { return (&recorder{batches: b}).padding() }
 
-	inOrder, byLength := run(t, 0, 0), run(t, 100, 0)
+	inOrder, byLength := batchesOf(t, 0, 0), batchesOf(t, 100, 0)
 	assert.Greater(t, padding(inOrder), 0.2)
 	assert.Less(t, padding(byLength), 0.05)
 	assert.Len(t, byLength, 1000/8, "full batches, though a pass of 100 windows is not made of them")
 	assert.Equal(t, 12, byLength[0].longest, "the longest first")
 
-	for _, b := range run(t, 100, 40) {
+	for _, b := range batchesOf(t, 100, 40) {
 		assert.LessOrEqual(t, b.n*b.longest, 40)
 		assert.LessOrEqual(t, b.n, 8)
 	}
-	for _, b := range run(t, 100, 5) { // less than a window
+	for _, b := range batchesOf(t, 100, 5) { // less than a window
 		assert.Equal(t, 1, b.n)
 	}
 }
@@ -123,7 +123,7 @@ func TestAnswerAllByLength(t *testing.T) {
 // TestAnswerAllConcurrently holds that the batches, and so the last bits of every answer, do not
 // depend on how many run at once.
 func TestAnswerAllConcurrently(t *testing.T) {
-	run := func(lookahead, concurrency int) string {
+	answers := func(lookahead, concurrency int) string {
 		a := &squad.Answerer{Featurizer: *steve(t), Predictor: predictor(shaped), Lookahead: lookahead, Concurrency: concurrency}
 		var all []squad.Prediction
 		for p, err := range a.AnswerAll(t.Context(), squad.First(700, endless(mixed, new(atomic.Int64)))) {
@@ -135,9 +135,9 @@ func TestAnswerAllConcurrently(t *testing.T) {
 		return b.String()
 	}
 	for _, lookahead := range []int{0, 10, 100, 10000} {
-		want := run(lookahead, 0)
+		want := answers(lookahead, 0)
 		for _, concurrency := range []int{2, 7} {
-			assertBytes(t, []byte(want), []byte(run(lookahead, concurrency)), fmt.Sprintf("lookahead %d, concurrency %d", lookahead, concurrency))
+			assertBytes(t, []byte(want), []byte(answers(lookahead, concurrency)), fmt.Sprintf("lookahead %d, concurrency %d", lookahead, concurrency))
 		}
 	}
 }

@@ -23,7 +23,7 @@ type Paragraph struct {
 	QAs     []Question
 }
 
-// A Question is one question and, where the file gives them, its reference answers.
+// A Question is one question and its reference answers, if the file has any.
 type Question struct {
 	ID               string
 	Question         string
@@ -41,11 +41,11 @@ type Answer struct {
 // ReadDataset reads a whole data set into memory. [Paragraphs] and [Examples] read the same files
 // a paragraph at a time.
 //
-// Unknown keys are ignored, and only data, paragraphs, context, qas, id and question are required:
-// the keys the reference scripts read to predict. An id may be a number, as Triton's client sends
-// it; it becomes the key Python's json.dumps writes for it. A file that is not UTF-8, starts with a
-// byte order mark, is not JSON or is not SQuAD gives an error that names the place, and so does a
-// repeated question id: the reference scripts keep one of the answers and drop the others.
+// Unknown keys are ignored. Only data, paragraphs, context, qas, id and question are required, the keys
+// that the reference scripts read to predict. An id may be a number, as Triton's client sends it, and
+// becomes the key that Python's json.dumps writes for it. ReadDataset returns a [ReadError] if the file
+// is not UTF-8, starts with a byte order mark, is not JSON or is not SQuAD, and also if a question id
+// is repeated: the reference scripts keep one of the answers and drop the others.
 func ReadDataset(r io.Reader) (*Dataset, error) {
 	d := new(Dataset)
 	var paragraphs []Paragraph

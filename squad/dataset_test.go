@@ -79,7 +79,7 @@ func TestReadDatasetMini(t *testing.T) {
 	}
 }
 
-// badDatasets are files that must be refused, with the error's text after "squad: read data set: ".
+// badDatasets are files that must be refused, with the error's text after "read data set: ".
 var badDatasets = []struct{ name, text, want string }{
 	{"empty", "", `the file is empty, not JSON (line 1, byte 0)`},
 	{"blank", " \n", `the file is empty, not JSON`},
@@ -126,7 +126,7 @@ func TestReadDatasetErrors(t *testing.T) {
 			d, err := squad.ReadDataset(strings.NewReader(tt.text))
 			assert.Nil(t, d)
 			require.Error(t, err)
-			assert.Regexp(t, `^squad: read data set: `, err.Error())
+			assert.Regexp(t, `^read data set: `, err.Error())
 			assert.Contains(t, err.Error(), tt.want)
 			if tt.name != "no data" { // which is nowhere in particular
 				assert.Regexp(t, `\(line \d+, byte \d+\)$`, err.Error())
@@ -138,6 +138,35 @@ func TestReadDatasetErrors(t *testing.T) {
 				last = err
 			}
 			assert.ErrorContains(t, last, tt.want)
+		})
+	}
+}
+
+func TestReadErrorSaysWhere(t *testing.T) {
+	readDataset := func(r io.Reader) error { _, err := squad.ReadDataset(r); return err }
+	readAnswers := func(r io.Reader) error { _, err := squad.ReadAnswers(r); return err }
+	for name, tt := range map[string]struct {
+		read func(io.Reader) error
+		text string
+		want squad.ReadError
+	}{
+		"syntax": {
+			readDataset, "{\"data\": [\n{\"title\": \"T\", x",
+			squad.ReadError{Format: "data set", Place: `article 1 ("T")`, Line: 2, Byte: 26},
+		},
+		"question": {
+			readDataset, qas("\n" + `{"id": "a", "question": 1}`),
+			squad.ReadError{Format: "data set", Place: `article 1, paragraph 1, question "a"`, Line: 2, Byte: 74},
+		},
+		"whole file":  {readDataset, `{}`, squad.ReadError{Format: "data set"}},
+		"predictions": {readAnswers, "{\n\"a\": 1}", squad.ReadError{Format: "predictions", Line: 2, Byte: 5}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got *squad.ReadError
+			require.ErrorAs(t, tt.read(strings.NewReader(tt.text)), &got)
+			assert.Error(t, got.Err)
+			tt.want.Err = got.Err
+			assert.Equal(t, tt.want, *got)
 		})
 	}
 }

@@ -2,6 +2,7 @@ package squad
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -10,21 +11,21 @@ import (
 	"github.com/tfbert/go/internal/pymath"
 )
 
-// A RawResult is what the model makes of one feature: for each position a logit that the answer
-// starts there and one that it ends there.
+// A RawResult is what the model makes of one feature. For each position it holds one logit that the
+// answer starts there and one that it ends there.
 type RawResult struct {
 	UniqueID               int32 // of the feature
 	StartLogits, EndLogits []float32
 }
 
 // A Decoder finds the answers in the logits. The zero value decodes as the reference scripts do by
-// default. It may be used from several goroutines at once.
+// default. A Decoder may be used from several goroutines at once.
 type Decoder struct {
-	NBestSize       int // answers that are ranked; 0 is 20
-	MaxAnswerLength int // word pieces of an answer; 0 is 30
+	NBestSize       int // answers that are ranked; 0 is DefaultNBestSize
+	MaxAnswerLength int // word pieces of an answer; 0 is DefaultMaxAnswerLength
 
-	// WithNegative allows that a question has no answer in its passage, as in SQuAD 2.0.
-	// The answer is then "" if that scores more than NullScoreDiffThreshold above the best text.
+	// WithNegative allows a question to have no answer in its passage, as in SQuAD 2.0. The answer
+	// is "" if "no answer" scores more than NullScoreDiffThreshold above the best text.
 	WithNegative           bool
 	NullScoreDiffThreshold float64
 }
@@ -35,13 +36,14 @@ type Prediction struct {
 	Answer string
 	NBest  []Candidate // best first; never empty
 
-	// NullOdds is the score of "no answer" less that of the best text; only with WithNegative.
+	// NullOdds is the score of "no answer" less that of the best text. It is set only with
+	// WithNegative.
 	NullOdds float64
 
-	// Warning says why there is no text to choose from, where the reference scripts crash:
-	// with WithNegative, a passage without word pieces, or no valid span among the n best
-	// starts and ends. The answer is then "" and NullOdds is the score of "no answer" alone, which
-	// is 1000000, the value that the scripts start from, where there was no feature to score.
+	// Warning says why there is no text to choose from. This happens only with WithNegative, if the
+	// passage has no word pieces or no span of the n best starts and ends is valid: the reference
+	// scripts crash there. The answer is then "" and NullOdds is the score of "no answer" alone.
+	// Without a feature to score that is 1000000, the value from which the scripts start.
 	Warning string
 }
 
@@ -51,9 +53,9 @@ type Candidate struct {
 	Probability          float64 // among the list's entries
 	StartLogit, EndLogit float64
 
-	// Window is the feature, counted within the example, from whose tokens StartWord to EndWord,
-	// both included, the candidate was read; they are words of the example. All are -1 where there
-	// is no text. Text begins at byte Offset of those words, joined by spaces.
+	// The candidate was read from the words StartWord to EndWord of the example, both included, in
+	// its feature number Window. All three are -1 if the candidate is not a text of the passage.
+	// Text begins at byte Offset of these words, joined by spaces.
 	Window, StartWord, EndWord, Offset int
 }
 
@@ -62,7 +64,7 @@ func (c *Candidate) score() float64 { return c.StartLogit + c.EndLogit }
 // noScore is the score of "no answer" before any window is looked at.
 const noScore = 1000000.0
 
-// emptyAnswer is the text that the reference scripts give where they find none.
+// emptyAnswer is the text that the reference scripts write if they find none.
 const emptyAnswer = "empty"
 
 // A span is a candidate before its text is known.
@@ -70,37 +72,38 @@ type span struct {
 	score      float64 // start + end
 	start, end float64 // logits
 	window     int32
-	from, to   int32 // positions; 0 and 0 is "no answer"
-	order      int32 // in which it was found, to keep ties in
+	from, to   int32 // positions; 0 and 0 are "no answer"
+	order      int32 // in which spans were found, which decides between equals
 }
 
-// Check reports what makes d unusable.
+// Check returns an error if a field of d is out of range.
 func (d *Decoder) Check() error {
 	switch {
 	case d.NBestSize < 0:
-		return fmt.Errorf("squad: decode: n_best_size is %d: it must be at least 1", d.NBestSize)
+		return fmt.Errorf("n_best_size is %d: it must be at least 1", d.NBestSize)
 	case d.MaxAnswerLength < 0:
-		return fmt.Errorf("squad: decode: max_answer_length is %d: it must be at least 1", d.MaxAnswerLength)
+		return fmt.Errorf("max_answer_length is %d: it must be at least 1", d.MaxAnswerLength)
 	case math.IsNaN(d.NullScoreDiffThreshold):
-		return fmt.Errorf("squad: decode: null_score_diff_threshold is NaN: it must be a number")
+		return errors.New("null_score_diff_threshold is NaN: it must be a number")
 	}
 	return nil
 }
 
-// Decode ranks the answers to ex. features are all of the example's, results what the model made of
-// them, in the same order. Logits may stop short of the padding of a feature, but not of its tokens;
-// where they cover padding it takes up places among the n best starts and ends, as in the reference.
+// Decode ranks the answers to ex. features are all features of ex, and results is what the model made
+// of them, in the same order. Logits must cover the tokens of a feature and may cover its padding. If
+// they do, padding takes up places among the n best starts and ends, as in the reference. If a logit
+// has no order, the error wraps a [LogitError].
 func (d *Decoder) Decode(ex *Example, features []Feature, results []RawResult) (Prediction, error) {
 	if err := d.Check(); err != nil {
 		return Prediction{}, err
 	}
 	if len(results) != len(features) {
-		return Prediction{}, fmt.Errorf("squad: decode: question %q: got %d results for %d features",
+		return Prediction{}, fmt.Errorf("decode question %q: got %d results for %d features",
 			ex.ID, len(results), len(features))
 	}
 	for i := range features {
 		if err := checkResult(&features[i], &results[i]); err != nil {
-			return Prediction{}, fmt.Errorf("squad: decode: question %q, window %d: %w", ex.ID, i, err)
+			return Prediction{}, fmt.Errorf("decode question %q, window %d: %w", ex.ID, i, err)
 		}
 	}
 	spans, null := d.spans(features, results)
@@ -113,7 +116,21 @@ func (d *Decoder) Decode(ex *Example, features []Feature, results []RawResult) (
 	return p, nil
 }
 
-// checkResult reports what makes r useless as the result of f.
+func (d *Decoder) nBestSize() int { return cmp.Or(d.NBestSize, DefaultNBestSize) }
+
+// A LogitError reports a logit that has no place in an order, NaN or +Inf. The model's weights are
+// broken, or they overflow in the precision that it runs in.
+type LogitError struct {
+	Row      string // "start" or "end"
+	Position int
+	Value    float32
+}
+
+func (e *LogitError) Error() string {
+	return fmt.Sprintf("the %s logit at position %d is %v", e.Row, e.Position, e.Value)
+}
+
+// checkResult returns an error if r cannot be the result of f.
 func checkResult(f *Feature, r *RawResult) error {
 	if r.UniqueID != f.UniqueID {
 		return fmt.Errorf("got the result of feature %d, want that of %d", r.UniqueID, f.UniqueID)
@@ -129,17 +146,16 @@ func checkResult(f *Feature, r *RawResult) error {
 		for pos, x := range logits.v {
 			// NaN has no order, and with +Inf every probability would be NaN.
 			if x != x || x > math.MaxFloat32 {
-				return fmt.Errorf("the %s logit at position %d is %v: the model's weights are broken or "+
-					"overflow in its precision; try it in float32", logits.name, pos, x)
+				return &LogitError{Row: logits.name, Position: pos, Value: x}
 			}
 		}
 	}
 	return nil
 }
 
-// spans returns the spans that could be the answer, best first, and the one that is "no answer".
+// spans returns the spans that can be the answer, best first, and the span of "no answer".
 func (d *Decoder) spans(features []Feature, results []RawResult) (spans []span, null span) {
-	n, maxLength := cmp.Or(d.NBestSize, 20), cmp.Or(d.MaxAnswerLength, 30)
+	n, maxLength := d.nBestSize(), cmp.Or(d.MaxAnswerLength, DefaultMaxAnswerLength)
 	null.score = noScore
 	var starts, ends []int32
 	for i := range features {
@@ -174,9 +190,10 @@ func (d *Decoder) spans(features []Feature, results []RawResult) (spans []span, 
 	return spans, null
 }
 
-// nBest returns the n best distinct texts. "No answer" is an entry more if it is not among them.
+// nBest returns the n best distinct texts. If "no answer" is not among them, it follows as one more
+// entry.
 func (d *Decoder) nBest(ex *Example, features []Feature, spans []span, null span) []Candidate {
-	n := cmp.Or(d.NBestSize, 20)
+	n := d.nBestSize()
 	list := make([]Candidate, 0, min(n, len(spans))+1)
 	seen := make(map[string]bool, cap(list))
 	for _, s := range spans {
@@ -208,7 +225,7 @@ func (d *Decoder) nBest(ex *Example, features []Feature, spans []span, null span
 	return list
 }
 
-// noText is a candidate that is not of the passage.
+// noText returns a candidate that is not a text of the passage.
 func noText(text string, start, end float64) Candidate {
 	return Candidate{Text: text, StartLogit: start, EndLogit: end, Window: -1, StartWord: -1, EndWord: -1}
 }
@@ -230,10 +247,10 @@ func setProbabilities(list []Candidate) {
 	}
 }
 
-// Merge ranks the answers to one question from several passages, given what Decode made of each, as
-// if the passages were windows of one: "no answer" has the least of their scores. But like texts of
-// different passages both stay. It also returns which of predictions each candidate is of, -1 where
-// it is no text.
+// Merge ranks the answers to one question from several passages, as if these were windows of one.
+// predictions is what Decode made of each passage. "No answer" has the lowest of its scores. Equal
+// texts from different passages all stay. of[i] is the index in predictions of the passage of
+// merged.NBest[i], or -1 if that candidate is not a text.
 func (d *Decoder) Merge(predictions []Prediction) (merged Prediction, of []int) {
 	type source struct {
 		Candidate
@@ -253,7 +270,7 @@ func (d *Decoder) Merge(predictions []Prediction) (merged Prediction, of []int) 
 		}
 	}
 	better := func(a, b source) int { return cmp.Compare(b.score(), a.score()) }
-	n := cmp.Or(d.NBestSize, 20)
+	n := d.nBestSize()
 	slices.SortStableFunc(list, better)
 	list = list[:min(n, len(list))]
 	switch {

@@ -21,12 +21,9 @@ func steve(t testing.TB) *squad.Featurizer {
 
 // windowsOf returns the features of one question.
 func windowsOf(t testing.TB, f *squad.Featurizer, id, question, passage string) *squad.Windows {
-	ex := &squad.Example{ID: id, Question: question, Words: squad.Words(passage)}
-	for w, err := range f.Windows(func(yield func(*squad.Example, error) bool) { yield(ex, nil) }) {
-		require.NoError(t, err)
-		return w
-	}
-	panic("unreachable")
+	w, err := f.WindowsOf(&squad.Example{ID: id, Question: question, Words: squad.Words(passage)})
+	require.NoError(t, err)
+	return w
 }
 
 // decode decodes "who" asked of "Steve Smith's dog", which is
@@ -169,13 +166,13 @@ func TestDecodeErrors(t *testing.T) {
 		start, end []float32
 		want       string
 	}{
-		{"NaN", squad.Decoder{}, with(11, math.NaN()), fine, `squad: decode: question "q1", window 0: the start logit at position 11 is NaN: the model's weights are broken`},
+		{"NaN", squad.Decoder{}, with(11, math.NaN()), fine, `decode question "q1", window 0: the start logit at position 11 is NaN`},
 		{"infinite", squad.Decoder{}, fine, with(0, math.Inf(1)), `question "q1", window 0: the end logit at position 0 is +Inf`},
 		{"too few", squad.Decoder{}, fine[:8], fine, `got 8 start logits for a feature of length 12 with 9 tokens`},
 		{"too many", squad.Decoder{}, fine, make([]float32, 13), `got 13 end logits for a feature of length 12 with 9 tokens`},
-		{"n_best_size", squad.Decoder{NBestSize: -1}, fine, fine, `squad: decode: n_best_size is -1: it must be at least 1`},
-		{"max_answer_length", squad.Decoder{MaxAnswerLength: -1}, fine, fine, `squad: decode: max_answer_length is -1: it must be at least 1`},
-		{"threshold", squad.Decoder{NullScoreDiffThreshold: math.NaN()}, fine, fine, `squad: decode: null_score_diff_threshold is NaN: it must be a number`},
+		{"n_best_size", squad.Decoder{NBestSize: -1}, fine, fine, `n_best_size is -1: it must be at least 1`},
+		{"max_answer_length", squad.Decoder{MaxAnswerLength: -1}, fine, fine, `max_answer_length is -1: it must be at least 1`},
+		{"threshold", squad.Decoder{NullScoreDiffThreshold: math.NaN()}, fine, fine, `null_score_diff_threshold is NaN: it must be a number`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := decode(t, tt.d, tt.start, tt.end)
@@ -185,9 +182,14 @@ func TestDecodeErrors(t *testing.T) {
 
 	w := windowsOf(t, steve(t), "q1", "who", "Steve")
 	_, err := new(squad.Decoder).Decode(w.Example, w.Features, nil)
-	assert.EqualError(t, err, `squad: decode: question "q1": got 0 results for 1 features`)
+	assert.EqualError(t, err, `decode question "q1": got 0 results for 1 features`)
 	_, err = new(squad.Decoder).Decode(w.Example, w.Features, []squad.RawResult{{UniqueID: 7, StartLogits: fine, EndLogits: fine}})
-	assert.EqualError(t, err, `squad: decode: question "q1", window 0: got the result of feature 7, want that of 1000000000`)
+	assert.EqualError(t, err, `decode question "q1", window 0: got the result of feature 7, want that of 1000000000`)
+
+	_, err = decode(t, squad.Decoder{}, fine, with(4, math.Inf(1)))
+	var logit *squad.LogitError
+	require.ErrorAs(t, err, &logit)
+	assert.Equal(t, squad.LogitError{Row: "end", Position: 4, Value: float32(math.Inf(1))}, *logit)
 
 	// What is smaller than every other number is in order.
 	p, err := decode(t, squad.Decoder{}, with(3, math.Inf(-1)), fine)

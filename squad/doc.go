@@ -16,24 +16,24 @@
 //		fmt.Println(p.ID, p.Answer, p.NBest[0].Probability)
 //	}
 //
-// Each stage stands alone. [Examples] reads questions, [Featurizer] turns each into features, the
-// windows over its passage that fit the model; a [Predictor] makes logits of features; [Decoder]
-// finds answers in the logits; [Files] and the Write functions write them; the Read functions read
-// them back. Sequences hold a paragraph or a bounded number of windows at a time, so memory does not
-// grow with the file but for a hash of each question's id, which finds repeated ids. [Answerer] runs
-// all stages and, with the model as the slow one, keeps it supplied with full batches, on demand of
-// windows of like length.
+// Each stage can be used alone. [Examples] reads questions. A [Featurizer] turns each question into
+// features, the windows over its passage that fit the model. A [Predictor] makes logits of features. A
+// [Decoder] finds answers in the logits. [Files] and the Write functions write the answers, and the
+// Read functions read them back. An [Answerer] runs all stages: it keeps the model supplied with full
+// batches, which it can sort by length.
 //
-// The package does not run a model, load weights or draw; it needs no TensorFlow and no cgo. It does
-// not train: a question's answers are read for evaluation alone.
+// Sequences hold one paragraph or a bounded number of windows at a time. Memory grows with the file
+// only by a hash of each question's id, which finds repeated ids.
 //
-// It differs from the scripts where they crash or lose data: what is no data set to us (a repeated
-// question id, say, or a lone surrogate) and logits that have no order are errors, and with negatives
-// a passage without a valid answer gets the answer "" and a [Prediction.Warning]. docs/parity.md
-// lists every difference.
+// The package does not run a model, load weights or draw. It needs neither TensorFlow nor cgo. It does
+// not train: it reads a question's reference answers only to evaluate.
 //
-// Featurizer, Decoder and Answerer are plain settings. They may be used from several goroutines at
-// once, an Answerer if its Predictor may; a sequence and [Files] belong to one goroutine at a time.
-// Errors are one line each and name the question or the place in the file; the caller adds the
-// file's name.
+// It differs from the scripts where they crash or lose data. A repeated question id, a lone surrogate
+// and a logit without an order are errors. With negatives, a passage without a valid answer gets the
+// answer "" and a Warning in its [Prediction]. docs/parity.md lists every difference.
+//
+// Featurizer, Decoder and Answerer are plain settings that several goroutines may use at once, an
+// Answerer only if its Predictor allows it. A sequence and [Files] belong to one goroutine at a time.
+// Errors are one line each and name the question or the place in the file. The caller adds the name
+// of the file.
 package squad

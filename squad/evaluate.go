@@ -68,13 +68,13 @@ func Evaluate(d *Dataset, answers map[string]string, opts *EvaluateOptions) (*Re
 	switch version := cmp.Or(opts.Version, strings.TrimPrefix(d.Version, "v")); version {
 	case "1.1":
 		if opts.NAProbs != nil {
-			return nil, errors.New("squad: evaluate: no-answer probabilities go with the rules of version 2.0, not 1.1")
+			return nil, errors.New("evaluate: no-answer probabilities go with the rules of version 2.0, not 1.1")
 		}
 		return evaluateV1(d, answers)
 	case "2.0":
 		return evaluateV2(d, answers, opts)
 	default:
-		return nil, fmt.Errorf("squad: evaluate: the version is %q, want 1.1 or 2.0; choose the rules to follow", version)
+		return nil, fmt.Errorf("evaluate: the version is %q, want 1.1 or 2.0; choose the rules to follow", version)
 	}
 }
 
@@ -95,7 +95,8 @@ func evaluateV1(d *Dataset, answers map[string]string) (*Report, error) {
 				continue
 			}
 			if len(q.Answers) == 0 {
-				return nil, fmt.Errorf("squad: evaluate: question %q has no reference answer; data with unanswerable questions follows the rules of version 2.0", q.ID)
+				return nil, fmt.Errorf("evaluate: question %q has no reference answer; "+
+					"data with unanswerable questions follows the rules of version 2.0", q.ID)
 			}
 			var exact, f1 float64
 			words := normalize(answer)
@@ -108,7 +109,7 @@ func evaluateV1(d *Dataset, answers map[string]string) (*Report, error) {
 		}
 	}
 	if sum.total == 0 {
-		return nil, fmt.Errorf("squad: evaluate: the data set has no questions")
+		return nil, errors.New("evaluate: the data set has no questions")
 	}
 	r.Scores = sum.scores()
 	return r, nil

@@ -1,6 +1,6 @@
 package squad
 
-// BestThresholds are the highest scores that any threshold on the no-answer probabilities gives,
+// BestThresholds are the highest scores that a threshold on the no-answer probabilities can reach,
 // and the least such thresholds, above which a question counts as having no answer.
 type BestThresholds struct {
 	ExactMatch, ExactMatchThresh float64

@@ -91,7 +91,7 @@ func figure(w *pyjson.Writer, name string, value float64) {
 
 func printed(err error) error {
 	if err != nil {
-		return fmt.Errorf("squad: write report: %w", err)
+		return fmt.Errorf("write report: %w", err)
 	}
 	return nil
 }

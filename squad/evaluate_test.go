@@ -329,23 +329,23 @@ func TestEvaluateErrors(t *testing.T) {
 		want     string
 	}{
 		{"unknown version", func() (*squad.Report, error) { return squad.Evaluate(dataset("3"), answers, nil) },
-			`squad: evaluate: the version is "3", want 1.1 or 2.0; choose the rules to follow`},
+			`evaluate: the version is "3", want 1.1 or 2.0; choose the rules to follow`},
 		{"v1.1 without references", func() (*squad.Report, error) {
 			return squad.Evaluate(d, answers, &squad.EvaluateOptions{Version: "1.1"})
 		},
-			`squad: evaluate: question "b" has no reference answer; data with unanswerable questions follows the rules of version 2.0`},
+			`evaluate: question "b" has no reference answer; data with unanswerable questions follows the rules of version 2.0`},
 		{"v1.1 without questions", func() (*squad.Report, error) {
 			return squad.Evaluate(dataset("1.1"), answers, &squad.EvaluateOptions{Version: "1.1"})
 		},
-			`squad: evaluate: the data set has no questions`},
+			`evaluate: the data set has no questions`},
 		{"v2.0 without predictions", func() (*squad.Report, error) { return squad.Evaluate(d, nil, nil) },
-			`squad: evaluate: no question of the data set has a prediction`},
+			`evaluate: no question of the data set has a prediction`},
 		{"probability missing", v2(squad.NAProb{ID: "a"}),
-			`squad: evaluate: question "b" has a prediction but no no-answer probability; both files must be of the same run`},
+			`evaluate: question "b" has a prediction but no no-answer probability; both files must be of the same run`},
 		{"probability twice", v2(squad.NAProb{ID: "a"}, squad.NAProb{ID: "b"}, squad.NAProb{ID: "a"}),
-			`squad: evaluate: the no-answer probability of question "a" appears twice`},
+			`evaluate: the no-answer probability of question "a" appears twice`},
 		{"probability NaN", v2(squad.NAProb{ID: "a"}, squad.NAProb{ID: "b", Prob: math.NaN()}),
-			`squad: evaluate: the no-answer probability of question "b" is NaN`},
+			`evaluate: the no-answer probability of question "b" is NaN`},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -366,8 +366,8 @@ func TestPrintErrors(t *testing.T) {
 	}
 	defer full.Close()
 	var ok bytes.Buffer
-	assert.ErrorContains(t, r.Print(full, &ok), "squad: write report: ")
-	assert.ErrorContains(t, r.Print(&ok, full), "squad: write report: ")
+	assert.ErrorContains(t, r.Print(full, &ok), "write report: ")
+	assert.ErrorContains(t, r.Print(&ok, full), "write report: ")
 	assert.ErrorContains(t, r.WriteJSON(full), "no space left on device")
 }
 

@@ -2,6 +2,7 @@ package squad
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -11,11 +12,11 @@ func evaluateV2(d *Dataset, answers map[string]string, opts *EvaluateOptions) (*
 	r := &Report{Version: "2.0"}
 	results := r.score(d, answers)
 	if len(results) == 0 {
-		return nil, fmt.Errorf("squad: evaluate: no question of the data set has a prediction")
+		return nil, errors.New("evaluate: no question of the data set has a prediction")
 	}
 	ranked, err := rank(results, opts.NAProbs)
 	if err != nil {
-		return nil, fmt.Errorf("squad: evaluate: %w", err)
+		return nil, fmt.Errorf("evaluate: %w", err)
 	}
 
 	thresh := 1.0
@@ -137,7 +138,8 @@ func rank(results []result, probs []NAProb) ([]*result, error) {
 	}
 	for i := range results {
 		if byID[results[i].id] != nil {
-			return nil, fmt.Errorf("question %q has a prediction but no no-answer probability; both files must be of the same run", results[i].id)
+			return nil, fmt.Errorf("question %q has a prediction but no no-answer probability; "+
+				"both files must be of the same run", results[i].id)
 		}
 	}
 	slices.SortStableFunc(ranked, func(a, b *result) int { return cmp.Compare(a.naProb, b.naProb) })

@@ -6,16 +6,16 @@ import (
 	"unicode/utf8"
 )
 
-// An Example is one question and the words of its passage. Examples of one paragraph share Words,
-// which are not to be changed.
+// An Example is one question and the words of its passage. Examples of one paragraph share Words, which
+// must not be changed.
 type Example struct {
 	ID, Question string
 	Words        []string
 }
 
 // Examples reads the questions of a data set as the reference scripts do to predict: one paragraph
-// at a time, nothing but contexts, ids and questions. [ReadDataset] tells what it refuses. The
-// sequence can be read once; an error ends it.
+// at a time, and only contexts, ids and questions. It refuses what [ReadDataset] refuses. The sequence
+// can be read once. An error ends it.
 func Examples(r io.Reader) iter.Seq2[*Example, error] {
 	return func(yield func(*Example, error) bool) {
 		s := newScanner(r)
@@ -46,7 +46,7 @@ func (p *Paragraph) Examples() iter.Seq[*Example] {
 	}
 }
 
-// Examples returns the examples of d in file order, in the form in which a file's are read. The
+// Examples returns the examples of d in file order, as the function [Examples] does for a file. The
 // errors are nil.
 func (d *Dataset) Examples() iter.Seq2[*Example, error] {
 	return func(yield func(*Example, error) bool) {
@@ -117,8 +117,8 @@ func (p *Passage) Span(first, last int) (start, end int) {
 	return int(p.starts[first]), int(p.starts[last]) + utf8.RuneCountInString(p.Words[last])
 }
 
-// Locate returns the place of a candidate's text, not ok where it is not a text of the passage.
-// Between two of its words the passage may have more, or other, white space than the text.
+// Locate returns the place of a candidate's text. ok reports whether it is a text of the passage.
+// Between two words the passage may have more white space than the text, or other.
 func (p *Passage) Locate(c *Candidate) (start, end int, ok bool) {
 	if c.Window < 0 || c.Text == "" {
 		return 0, 0, false

@@ -111,5 +111,5 @@ func ExampleReadDataset() {
 	d, err := squad.ReadDataset(strings.NewReader(`{"data": [{"title": "Dogs", "paragraphs": [{"context": "x"}]}]}`))
 	fmt.Println(d, err)
 	// Output:
-	// <nil> squad: read data set: article 1 ("Dogs"), paragraph 1: the paragraph has no "qas" (line 1, byte 59)
+	// <nil> read data set: article 1 ("Dogs"), paragraph 1: the paragraph has no "qas" (line 1, byte 59)
 }

@@ -98,14 +98,14 @@ func TestFeaturizerCheck(t *testing.T) {
 		f    squad.Featurizer
 		want string
 	}{
-		{"no tokenizer", squad.Featurizer{}, "squad: features: no tokenizer with a vocabulary is set"},
-		{"no vocabulary", squad.Featurizer{Tokenizer: &wordpiece.Tokenizer{}}, "squad: features: no tokenizer with a vocabulary is set"},
-		{"query too long", squad.Featurizer{Tokenizer: good, MaxSeqLength: 67}, "squad: features: max_seq_length 67 leaves no room for the passage: it must be more than max_query_length 64 + 3; lower max_query_length"},
-		{"negative query", squad.Featurizer{Tokenizer: good, MaxQueryLength: -1}, "squad: features: max_query_length is -1: it must be at least 1"},
-		{"negative length", squad.Featurizer{Tokenizer: good, MaxSeqLength: -1}, "squad: features: max_seq_length -1 leaves no room"},
-		{"negative stride", squad.Featurizer{Tokenizer: good, DocStride: -1}, "squad: features: doc_stride is -1: it must be at least 1"},
-		{"no [CLS]", squad.Featurizer{Tokenizer: vocab("[PAD]\n[UNK]\n[SEP]")}, "squad: features: the vocabulary has no [CLS]: it is not the vocabulary of a BERT model"},
-		{"no [SEP]", squad.Featurizer{Tokenizer: vocab("[PAD]\n[UNK]\n[CLS]")}, "squad: features: the vocabulary has no [SEP]"},
+		{"no tokenizer", squad.Featurizer{}, "the featurizer has no tokenizer with a vocabulary"},
+		{"no vocabulary", squad.Featurizer{Tokenizer: &wordpiece.Tokenizer{}}, "the featurizer has no tokenizer with a vocabulary"},
+		{"query too long", squad.Featurizer{Tokenizer: good, MaxSeqLength: 67}, "max_seq_length 67 leaves no room for the passage: it must be more than max_query_length 64 + 3; lower max_query_length"},
+		{"negative query", squad.Featurizer{Tokenizer: good, MaxQueryLength: -1}, "max_query_length is -1: it must be at least 1"},
+		{"negative length", squad.Featurizer{Tokenizer: good, MaxSeqLength: -1}, "max_seq_length -1 leaves no room"},
+		{"negative stride", squad.Featurizer{Tokenizer: good, DocStride: -1}, "doc_stride is -1: it must be at least 1"},
+		{"no [CLS]", squad.Featurizer{Tokenizer: vocab("[PAD]\n[UNK]\n[SEP]")}, "the vocabulary has no [CLS]: it is not the vocabulary of a BERT model"},
+		{"no [SEP]", squad.Featurizer{Tokenizer: vocab("[PAD]\n[UNK]\n[CLS]")}, "the vocabulary has no [SEP]"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			assert.ErrorContains(t, tt.f.Check(), tt.want)

@@ -9,47 +9,55 @@ import (
 	"github.com/tfbert/go/wordpiece"
 )
 
-// A Featurizer turns examples into features. The zero value of a number stands for the reference
-// scripts' default. It may be used from several goroutines at once.
+// A Featurizer turns examples into features. A zero number stands for the reference scripts'
+// default. It may be used from several goroutines at once.
 type Featurizer struct {
 	Tokenizer      *wordpiece.Tokenizer
-	MaxSeqLength   int // tokens of a feature; 384
-	DocStride      int // word pieces from a window to the next; 128
-	MaxQueryLength int // word pieces of a question that are kept; 64
+	MaxSeqLength   int // tokens of a feature; 0 is DefaultMaxSeqLength
+	DocStride      int // word pieces from one window to the next; 0 is DefaultDocStride
+	MaxQueryLength int // word pieces of a question that are kept; 0 is DefaultMaxQueryLength
 
-	// MaxWindows bounds the memory of one example: one that needs more windows is a
-	// TooManyWindowsError. 0 is no limit.
+	// MaxWindows bounds the memory of one example. An example that needs more windows is a
+	// [TooManyWindowsError]. 0 means no limit.
 	MaxWindows int
 }
 
-// A TooManyWindowsError says that an example exceeds Featurizer.MaxWindows.
+// A TooManyWindowsError reports an example that needs more windows than Featurizer.MaxWindows.
 type TooManyWindowsError struct {
 	ID             string // of the question
 	Windows, Limit int
 }
 
 func (e *TooManyWindowsError) Error() string {
-	return fmt.Sprintf("squad: features: question %q: the passage makes %d windows, more than %d: shorten it or raise doc_stride",
-		e.ID, e.Windows, e.Limit)
+	return fmt.Sprintf("question %q: the passage makes %d windows, more than %d", e.ID, e.Windows, e.Limit)
 }
 
 // firstUniqueID is the UniqueID of a file's first feature.
 const firstUniqueID = 1000000000
 
-// Windows are the features of one example, in order: none for a passage without word pieces.
+// Windows holds the features of one example, in order. A passage without word pieces has none.
 type Windows struct {
 	Example  *Example
 	Features []Feature
 }
 
-// Check reports what makes f unusable.
+// Check returns an error if f cannot make features.
 func (f *Featurizer) Check() error {
 	_, err := f.builder()
 	return err
 }
 
-// Windows returns the features of each example. An error of examples is passed on and ends the
-// sequence.
+// WindowsOf returns the features of one example.
+func (f *Featurizer) WindowsOf(ex *Example) (*Windows, error) {
+	b, err := f.builder()
+	if err != nil {
+		return nil, err
+	}
+	return b.windows(ex)
+}
+
+// Windows returns the features of each example. An error from examples is passed on and
+// ends the sequence.
 func (f *Featurizer) Windows(examples iter.Seq2[*Example, error]) iter.Seq2[*Windows, error] {
 	return func(yield func(*Windows, error) bool) {
 		b, err := f.builder()
@@ -70,7 +78,7 @@ func (f *Featurizer) Windows(examples iter.Seq2[*Example, error]) iter.Seq2[*Win
 	}
 }
 
-// Features returns the features of all examples in order. An error of examples is passed on and
+// Features returns the features of all examples in order. An error from examples is passed on and
 // ends the sequence.
 func (f *Featurizer) Features(examples iter.Seq2[*Example, error]) iter.Seq2[*Feature, error] {
 	return func(yield func(*Feature, error) bool) {
@@ -88,8 +96,8 @@ func (f *Featurizer) Features(examples iter.Seq2[*Example, error]) iter.Seq2[*Fe
 	}
 }
 
-// A featureBuilder builds the features of a sequence of examples. It tokenises a passage once for
-// the consecutive questions about it.
+// A featureBuilder builds the features of a sequence of examples. It tokenises a passage once for all
+// consecutive questions about it.
 type featureBuilder struct {
 	Featurizer
 	cls, sep int32
@@ -104,29 +112,29 @@ type featureBuilder struct {
 // builder checks f and fills in its defaults.
 func (f *Featurizer) builder() (*featureBuilder, error) {
 	b := &featureBuilder{Featurizer: *f, uniqueID: firstUniqueID}
-	b.MaxSeqLength = cmp.Or(f.MaxSeqLength, 384)
-	b.DocStride = cmp.Or(f.DocStride, 128)
-	b.MaxQueryLength = cmp.Or(f.MaxQueryLength, 64)
+	b.MaxSeqLength = cmp.Or(f.MaxSeqLength, DefaultMaxSeqLength)
+	b.DocStride = cmp.Or(f.DocStride, DefaultDocStride)
+	b.MaxQueryLength = cmp.Or(f.MaxQueryLength, DefaultMaxQueryLength)
 	switch {
 	case f.Tokenizer == nil || f.Tokenizer.Vocab == nil:
-		return nil, errors.New("squad: features: no tokenizer with a vocabulary is set")
+		return nil, errors.New("the featurizer has no tokenizer with a vocabulary")
 	case b.DocStride < 0:
-		return nil, fmt.Errorf("squad: features: doc_stride is %d: it must be at least 1", b.DocStride)
+		return nil, fmt.Errorf("doc_stride is %d: it must be at least 1", b.DocStride)
 	case b.MaxQueryLength < 0:
-		return nil, fmt.Errorf("squad: features: max_query_length is %d: it must be at least 1", b.MaxQueryLength)
+		return nil, fmt.Errorf("max_query_length is %d: it must be at least 1", b.MaxQueryLength)
 	case b.MaxSeqLength <= b.MaxQueryLength+3:
-		return nil, fmt.Errorf("squad: features: max_seq_length %d leaves no room for the passage: "+
+		return nil, fmt.Errorf("max_seq_length %d leaves no room for the passage: "+
 			"it must be more than max_query_length %d + 3; lower max_query_length",
 			b.MaxSeqLength, b.MaxQueryLength)
 	}
-	// Padding is id 0 whatever the vocabulary has there, as in the reference.
+	// Padding is id 0 whatever token the vocabulary has there, as in the reference.
 	for _, special := range []struct {
 		token string
 		id    *int32
 	}{{"[CLS]", &b.cls}, {"[SEP]", &b.sep}} {
 		id, ok := f.Tokenizer.Vocab.ID(special.token)
 		if !ok {
-			return nil, fmt.Errorf("squad: features: the vocabulary has no %s: "+
+			return nil, fmt.Errorf("the vocabulary has no %s: "+
 				"it is not the vocabulary of a BERT model", special.token)
 		}
 		*special.id = id

@@ -18,8 +18,8 @@ const (
 	NullOddsFile    = "null_odds.json"
 )
 
-// Files writes the prediction files of the reference scripts, one prediction at a time. Nothing is
-// to be seen of them before Commit: they are written under temporary names.
+// Files writes the prediction files of the reference scripts, one prediction at a time. They are
+// written under temporary names, so that nothing of them is visible before Commit.
 //
 //	files, err := squad.CreateFiles(dir, false)
 //	if err != nil {
@@ -54,11 +54,11 @@ func (p *pendingFile) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// CreateFiles begins the files in dir, which it makes if need be: predictions.json,
-// nbest_predictions.json and, for a decoder with WithNegative, null_odds.json.
+// CreateFiles begins the files in dir: predictions.json, nbest_predictions.json and, for a decoder with
+// WithNegative, null_odds.json. It makes dir if necessary.
 func CreateFiles(dir string, withNegative bool) (*Files, error) {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return nil, fmt.Errorf("squad: create prediction files: %w", err)
+		return nil, fmt.Errorf("create prediction files: %w", err)
 	}
 	f := &Files{dir: dir}
 	suffix := "." + rand.Text()
@@ -80,7 +80,7 @@ func CreateFiles(dir string, withNegative bool) (*Files, error) {
 		err = create(NullOddsFile, nullOddsMember)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("squad: create prediction files: %w", err), f.Abort())
+		return nil, errors.Join(fmt.Errorf("create prediction files: %w", err), f.Abort())
 	}
 	return f, nil
 }
@@ -88,7 +88,7 @@ func CreateFiles(dir string, withNegative bool) (*Files, error) {
 // Write adds a prediction.
 func (f *Files) Write(p *Prediction) error {
 	if f.files == nil {
-		return errors.New("squad: write predictions: the files are committed or aborted")
+		return errors.New("write predictions: the files are committed or aborted")
 	}
 	for _, pf := range f.files {
 		pf.member(pf.json, p)
@@ -99,11 +99,11 @@ func (f *Files) Write(p *Prediction) error {
 	return nil
 }
 
-// Commit completes the files and gives them their names. If one cannot be completed, none is there
-// and what had the names before is untouched.
+// Commit completes the files and renames them to their names. If a file cannot be completed, none
+// appears, and files that had the names before stay as they were.
 func (f *Files) Commit() error {
 	if f.files == nil {
-		return errors.New("squad: write predictions: the files are committed or aborted")
+		return errors.New("write predictions: the files are committed or aborted")
 	}
 	defer f.Abort()
 	for _, pf := range f.files {
@@ -120,7 +120,7 @@ func (f *Files) Commit() error {
 	}
 	for _, pf := range f.files {
 		if err := os.Rename(pf.Name(), filepath.Join(f.dir, pf.name)); err != nil {
-			return fmt.Errorf("squad: write predictions: %w", err)
+			return fmt.Errorf("write predictions: %w", err)
 		}
 	}
 	f.files = nil
@@ -132,7 +132,7 @@ func (f *Files) failed(pf *pendingFile, err error) error {
 	if path := (*os.PathError)(nil); errors.As(err, &path) {
 		err = path.Err
 	}
-	return fmt.Errorf("squad: write %s: %w", filepath.Join(f.dir, pf.name), err)
+	return fmt.Errorf("write %s: %w", filepath.Join(f.dir, pf.name), err)
 }
 
 // Abort removes what was written. After Commit it does nothing.
@@ -146,7 +146,7 @@ func (f *Files) Abort() error {
 	}
 	f.files = nil
 	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("squad: remove temporary files: %w", err)
+		return fmt.Errorf("remove temporary files: %w", err)
 	}
 	return nil
 }

@@ -71,7 +71,7 @@ func TestFilesBrokenDisk(t *testing.T) {
 		require.NoError(t, f.Write(&Prediction{ID: "a"})) // not yet written through
 		err = f.Commit()
 		assert.ErrorIs(t, err, os.ErrClosed)
-		assert.ErrorContains(t, err, "squad: write "+filepath.Join(dir, name))
+		assert.ErrorContains(t, err, "write "+filepath.Join(dir, name))
 		assertOld(t, dir)
 
 		f, err = CreateFiles(dir, true)
@@ -93,7 +93,7 @@ func TestCreateFilesErrors(t *testing.T) {
 	file := filepath.Join(dir, "file")
 	require.NoError(t, os.WriteFile(file, nil, 0o644))
 	_, err := CreateFiles(file, false)
-	assert.ErrorContains(t, err, "squad: create prediction files: ")
+	assert.ErrorContains(t, err, "create prediction files: ")
 	assert.ErrorContains(t, err, file)
 
 	if runtime.GOOS != "windows" && os.Getuid() != 0 {

@@ -11,22 +11,23 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// A jsonSource reads one JSON document and can say where it is. The decoder holds the input to
-// RFC 8259: invalid UTF-8 and lone surrogates are errors. Python's json.load lets a lone surrogate
-// through, but nothing that is written from it could be read again.
+// A jsonSource reads one JSON document and knows where it is in it. The decoder accepts only what
+// RFC 8259 allows: invalid UTF-8 and lone surrogates are errors. Python's json.load lets a lone
+// surrogate through, but what is written from it could not be read again.
 type jsonSource struct {
-	in    *bufio.Reader
-	lines *lineCounter
-	dec   *jsontext.Decoder
+	format string // for errors
+	in     *bufio.Reader
+	lines  *lineCounter
+	dec    *jsontext.Decoder
 }
 
-func newJSONSource(r io.Reader) jsonSource {
+func newJSONSource(r io.Reader, format string) jsonSource {
 	in := bufio.NewReader(r)
 	lines := &lineCounter{r: in}
 	// Python keeps the last value of a repeated key; so do the readers built on this one.
 	dec := jsontext.NewDecoder(lines, jsontext.AllowDuplicateNames(true))
 	lines.used = dec.InputOffset
-	return jsonSource{in, lines, dec}
+	return jsonSource{format, in, lines, dec}
 }
 
 // maxToken bounds what the decoder keeps in memory at once: a string, a number or the white space
@@ -35,7 +36,7 @@ const maxToken = 64 << 20
 
 var errToken = fmt.Errorf("a string or number is longer than %d MiB", maxToken>>20)
 
-// begin checks the first bytes: what Python and we refuse, but with a reason.
+// begin checks the first bytes, to name the reason where Python and the decoder only refuse.
 func (s *jsonSource) begin() error {
 	head, err := s.in.Peek(3)
 	switch {
@@ -63,7 +64,7 @@ func (s *jsonSource) end() error {
 	}
 }
 
-// document reads a file that is one object, from begin to end.
+// document reads a file that is one object, from begin to end. Its error is a *ReadError.
 func (s *jsonSource) document(member func(key string) error) error {
 	err := s.begin()
 	if err == nil {
@@ -78,7 +79,7 @@ func (s *jsonSource) document(member func(key string) error) error {
 	return nil
 }
 
-// object reads an object. member is called at each member's value and must consume it.
+// object reads an object. It calls member at each member's value, which member must consume.
 func (s *jsonSource) object(what string, member func(key string) error) error {
 	if kind := s.dec.PeekKind(); kind != jsontext.KindBeginObject {
 		return s.wrongKind(what, kind, "an object")
@@ -99,7 +100,7 @@ func (s *jsonSource) object(what string, member func(key string) error) error {
 	return err
 }
 
-// array reads an array. element is called at each element and must consume it.
+// array reads an array. It calls element at each element, which element must consume.
 func (s *jsonSource) array(what string, element func(i int) error) error {
 	if kind := s.dec.PeekKind(); kind != jsontext.KindBeginArray {
 		return s.wrongKind(what, kind, "an array")
@@ -172,7 +173,8 @@ func (s *jsonSource) bool(what string, dst *bool) error {
 	return s.dec.SkipValue()
 }
 
-// label reads a value that only people look at: a string or a number's text, "" for all else.
+// label reads a value that only people look at: a string or the text of a number. Any other value
+// reads as "".
 func (s *jsonSource) label(dst *string) error {
 	*dst = ""
 	if kind := s.dec.PeekKind(); kind != jsontext.KindString && kind != jsontext.KindNumber {
@@ -186,7 +188,8 @@ func (s *jsonSource) label(dst *string) error {
 	return nil
 }
 
-// wrongKind reports a value of a kind other than the one wanted, or what made it unreadable.
+// wrongKind returns the error for a value of another kind than the one wanted, or for one that cannot
+// be read at all.
 func (s *jsonSource) wrongKind(what string, got jsontext.Kind, want string) error {
 	if got == jsontext.KindInvalid {
 		if _, err := s.dec.ReadToken(); err != nil {
@@ -204,8 +207,8 @@ func (s *jsonSource) wrongKind(what string, got jsontext.Kind, want string) erro
 	return fmt.Errorf("%s is %s, want %s", what, name, want)
 }
 
-// locate adds to err the line and byte at which it happened.
-func (s *jsonSource) locate(err error) error {
+// locate returns err with the line and the byte at which it happened.
+func (s *jsonSource) locate(err error) *ReadError {
 	offset := s.dec.InputOffset()
 	unread := s.dec.UnreadBuffer()
 	var syntax *jsontext.SyntacticError
@@ -221,11 +224,11 @@ func (s *jsonSource) locate(err error) error {
 		}
 	}
 	line := 1 + s.lines.n - bytes.Count(unread, []byte("\n"))
-	return fmt.Errorf("%w (line %d, byte %d)", err, line, offset)
+	return &ReadError{Format: s.format, Line: line, Byte: offset, Err: err}
 }
 
-// A lineCounter counts the line feeds read through it, and reads on only where what came before has
-// been used, but for a token.
+// A lineCounter counts the line feeds that are read through it. It reads at most maxToken bytes ahead
+// of what has been used.
 type lineCounter struct {
 	r    io.Reader
 	n    int
@@ -244,7 +247,7 @@ func (c *lineCounter) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// brief cuts what an error repeats of a file, which may be of any length.
+// brief shortens text of a file, which may be of any length, for an error.
 func brief(text string) string {
 	const most = 100
 	if len(text) > most {
@@ -253,5 +256,5 @@ func brief(text string) string {
 	return text
 }
 
-// quoted quotes a name of a file for an error.
+// quoted quotes a name from a file for an error.
 func quoted(name string) string { return strconv.Quote(brief(name)) }

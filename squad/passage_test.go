@@ -148,15 +148,13 @@ func TestMaxWindows(t *testing.T) {
 	f := &squad.Featurizer{Tokenizer: &wordpiece.Tokenizer{Vocab: bertVocab(t)}, MaxSeqLength: 100, DocStride: 10, MaxWindows: 5}
 	windows := func(words int) error {
 		ex := &squad.Example{ID: "long", Question: "what?", Words: strings.Fields(strings.Repeat("a ", words))}
-		for _, err := range f.Windows(func(yield func(*squad.Example, error) bool) { yield(ex, nil) }) {
-			return err
-		}
-		return nil
+		_, err := f.WindowsOf(ex)
+		return err
 	}
 	room := 100 - 2 - 3
 	assert.NoError(t, windows(room+40))
 	err := windows(room + 41)
-	assert.EqualError(t, err, `squad: features: question "long": the passage makes 6 windows, more than 5: shorten it or raise doc_stride`)
+	assert.EqualError(t, err, `question "long": the passage makes 6 windows, more than 5`)
 	var many *squad.TooManyWindowsError
 	require.ErrorAs(t, err, &many)
 	assert.Equal(t, 6, many.Windows)

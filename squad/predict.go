@@ -8,14 +8,15 @@ import (
 	"unicode/utf8"
 )
 
-// A Predictor is a model: it makes logits of features. It returns one result for each feature, in
-// the order of features and in memory of its own: results are kept until the example is decoded.
+// A Predictor is a model, which makes logits of features. Predict returns one result for each feature,
+// in the order of features. The results must have memory of their own, since they are kept until the
+// example is decoded.
 type Predictor interface {
 	Predict(ctx context.Context, features []Feature) ([]RawResult, error)
 }
 
 // An Answerer answers questions with a model. It may be used from several goroutines at once if its
-// Predictor, which Concurrency above 1 also asks, and OnExample may.
+// Predictor and OnExample may. A Concurrency above 1 needs such a Predictor, too.
 type Answerer struct {
 	Featurizer Featurizer
 	Predictor  Predictor
@@ -26,42 +27,38 @@ type Answerer struct {
 	Lookahead   int // windows that are read ahead and batched by length; 0 leaves them in file order
 	Concurrency int // batches that run at once; 0 is 1
 
-	// OnExample, if set, is called with each example's windows and what the model made of them, in
-	// the order of the examples.
+	// OnExample, if set, is called with the windows of each example and what the model made of them,
+	// in the order of the examples.
 	OnExample func(w *Windows, results []RawResult) error
 }
 
-// Answer answers a question from a document. A document without word pieces gives what the
-// Decoder makes of an example without features: "empty", or "" with WithNegative.
+// Answer answers a question from a document. If the document has no word pieces, the answer is that of
+// a Decoder without features: "empty", or "" with WithNegative.
 func (a *Answerer) Answer(ctx context.Context, question, document string) (Prediction, error) {
 	if !utf8.ValidString(question) || !utf8.ValidString(document) {
-		return Prediction{}, errors.New("squad: answer: question or document is not valid UTF-8")
+		return Prediction{}, errors.New("the question or the document is not valid UTF-8")
 	}
-	b, err := a.Featurizer.builder()
-	if err != nil {
-		return Prediction{}, err
-	}
-	w, err := b.windows(&Example{Question: question, Words: Words(document)})
+	w, err := a.Featurizer.WindowsOf(&Example{Question: question, Words: Words(document)})
 	if err != nil {
 		return Prediction{}, err
 	}
 	t := newTask(w)
 	for _, batch := range a.batcher().cut([]*task{t}, true) {
-		if err := a.run(ctx, batch); err != nil {
+		if err := a.predict(ctx, batch); err != nil {
 			return Prediction{}, err
 		}
 	}
 	return a.decode(t)
 }
 
-// AnswerAll answers examples in their order. Batches fill across the bounds of examples, so that
-// nearly all are full. An error, also of examples or of ctx, ends the sequence.
+// AnswerAll answers examples in their order. Batches fill across examples, so that nearly all are full.
+// An error, also from examples or from ctx, ends the sequence.
 //
-// Examples are read and tokenised, and the model runs, in goroutines of their own, which end with
-// the sequence; answers are decoded beside them in the caller's. A caller may then close what
-// examples reads from; a read that blocks, or a model that does, delays that. No more is held than
-// the windows of two passes, each of Lookahead, or of a few batches where that is more, and the
-// example that fills it.
+// Goroutines of the sequence read and tokenise the examples and run the model; answers are decoded in
+// the caller's goroutine. The goroutines end before the sequence does, so that the caller may then
+// close what examples reads from. A read or a model that blocks delays that end. AnswerAll holds at
+// most the windows of two passes. A pass is Lookahead windows, or a few batches if that is more, and
+// the rest of the example that fills it.
 func (a *Answerer) AnswerAll(ctx context.Context, examples iter.Seq2[*Example, error]) iter.Seq2[Prediction, error] {
 	return func(yield func(Prediction, error) bool) {
 		if err := a.answerAll(ctx, examples, yield); err != nil && err != errStop {
@@ -70,7 +67,9 @@ func (a *Answerer) AnswerAll(ctx context.Context, examples iter.Seq2[*Example, e
 	}
 }
 
-func (a *Answerer) answerAll(ctx context.Context, examples iter.Seq2[*Example, error], yield func(Prediction, error) bool) error {
+func (a *Answerer) answerAll(
+	ctx context.Context, examples iter.Seq2[*Example, error], yield func(Prediction, error) bool,
+) error {
 	if err := a.Decoder.Check(); err != nil {
 		return err
 	}
@@ -91,7 +90,7 @@ func (a *Answerer) answerAll(ctx context.Context, examples iter.Seq2[*Example, e
 	for range a.concurrency() {
 		wg.Go(func() {
 			for batch := range batches {
-				if err := a.run(ctx, batch); err != nil {
+				if err := a.predict(ctx, batch); err != nil {
 					cancel(err)
 					return
 				}

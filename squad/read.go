@@ -5,11 +5,11 @@ import (
 	"io"
 )
 
-// ReadAnswers reads predictions.json: the answer to each question by its id. Of a repeated id the
-// last answer counts, as in Python.
+// ReadAnswers reads predictions.json and returns the answer to each question by its id. If an id is
+// repeated, its last answer counts, as in Python.
 func ReadAnswers(r io.Reader) (map[string]string, error) {
 	answers := make(map[string]string)
-	s := newJSONSource(r)
+	s := newJSONSource(r, "predictions")
 	err := s.document(func(id string) error {
 		var answer string
 		err := s.string("the answer to question "+quoted(id), &answer)
@@ -17,7 +17,7 @@ func ReadAnswers(r io.Reader) (map[string]string, error) {
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("squad: read predictions: %w", err)
+		return nil, err
 	}
 	return answers, nil
 }
@@ -29,18 +29,14 @@ type NAProb struct {
 	Prob float64
 }
 
-// ReadNAProbs reads null_odds.json or another file of the same form, in its order. A repeated id
-// has its first place and its last value, as in Python.
+// ReadNAProbs reads null_odds.json, or another file of the same form, in the file's order. If an id is
+// repeated, its first place and its last value count, as in Python.
 func ReadNAProbs(r io.Reader) ([]NAProb, error) {
-	s := newJSONSource(r)
-	probs, err := members(&s, func(id string) (NAProb, error) {
+	s := newJSONSource(r, "no-answer odds")
+	return members(&s, func(id string) (NAProb, error) {
 		p := NAProb{ID: id}
 		return p, s.float("the value of question "+quoted(id), &p.Prob)
 	})
-	if err != nil {
-		return nil, fmt.Errorf("squad: read no-answer odds: %w", err)
-	}
-	return probs, nil
 }
 
 // An NBest is the n-best list of one question.
@@ -49,11 +45,11 @@ type NBest struct {
 	Candidates []Candidate // without the places in the passage, which the file does not hold
 }
 
-// ReadNBest reads nbest_predictions.json in its order. A repeated id has its first place and its last
-// value, as in Python.
+// ReadNBest reads nbest_predictions.json in the file's order. If an id is repeated, its first place
+// and its last value count, as in Python.
 func ReadNBest(r io.Reader) ([]NBest, error) {
-	s := newJSONSource(r)
-	lists, err := members(&s, func(id string) (NBest, error) {
+	s := newJSONSource(r, "n-best lists")
+	return members(&s, func(id string) (NBest, error) {
 		list := NBest{ID: id}
 		what := "the n-best list of question " + quoted(id)
 		err := s.array(what, func(i int) error {
@@ -77,17 +73,14 @@ func ReadNBest(r io.Reader) ([]NBest, error) {
 		})
 		return list, err
 	})
-	if err != nil {
-		return nil, fmt.Errorf("squad: read n-best lists: %w", err)
-	}
-	return lists, nil
 }
 
-// members reads a file that is one object with what read makes of each member, in the file's order. A
-// repeated key has its first place and its last value, as in Python.
-func members[T any](s *jsonSource, read func(key string) (T, error)) (list []T, err error) {
+// members reads a file that is one object. It returns what read makes of each member, in the file's
+// order. If a key is repeated, its first place and its last value count, as in Python.
+func members[T any](s *jsonSource, read func(key string) (T, error)) ([]T, error) {
+	var list []T
 	index := make(map[string]int)
-	err = s.document(func(key string) error {
+	err := s.document(func(key string) error {
 		v, err := read(key)
 		if i, ok := index[key]; ok {
 			list[i] = v
@@ -97,5 +90,8 @@ func members[T any](s *jsonSource, read func(key string) (T, error)) (list []T, 
 		}
 		return err
 	})
-	return list, err
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
 }

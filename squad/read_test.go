@@ -19,12 +19,12 @@ func TestReadAnswers(t *testing.T) {
 	assert.Equal(t, map[string]string{"a": "y", "b": "", "é": "😀"}, answers)
 
 	for _, tt := range []struct{ name, text, want string }{
-		{"empty", "", "squad: read predictions: the file is empty, not JSON (line 1, byte 0)"},
-		{"BOM", "\xef\xbb\xbf{}", "squad: read predictions: the file starts with a byte order mark: save it as UTF-8 without BOM (line 1, byte 0)"},
-		{"array", `[]`, "squad: read predictions: the file is an array, want an object (line 1, byte 0)"},
-		{"list of answers", "{\n\"a\": [\"x\"]}", `squad: read predictions: the answer to question "a" is an array, want a string (line 2, byte 5)`},
+		{"empty", "", "read predictions: the file is empty, not JSON (line 1, byte 0)"},
+		{"BOM", "\xef\xbb\xbf{}", "read predictions: the file starts with a byte order mark: save it as UTF-8 without BOM (line 1, byte 0)"},
+		{"array", `[]`, "read predictions: the file is an array, want an object (line 1, byte 0)"},
+		{"list of answers", "{\n\"a\": [\"x\"]}", `read predictions: the answer to question "a" is an array, want a string (line 2, byte 5)`},
 		{"null", `{"a": null}`, `the answer to question "a" is null, want a string`},
-		{"cut off", `{"a": "x`, `squad: read predictions: not JSON: the file ends in the middle of a value: unexpected EOF (line 1, byte`},
+		{"cut off", `{"a": "x`, `read predictions: not JSON: the file ends in the middle of a value: unexpected EOF (line 1, byte`},
 		{"more", `{} {}`, `not JSON: there is more text after the end of the document`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -41,9 +41,9 @@ func TestReadNAProbs(t *testing.T) {
 	assert.Equal(t, []squad.NAProb{{"b", 0.25}, {"a", -0.0025}}, probs)
 
 	for _, tt := range []struct{ name, text, want string }{
-		{"text", `{"a": "0.5"}`, `squad: read no-answer odds: the value of question "a" is a string, want a number`},
+		{"text", `{"a": "0.5"}`, `read no-answer odds: the value of question "a" is a string, want a number`},
 		{"out of range", `{"a": 1e999}`, `the value of question "a" is 1e999, which is out of range`},
-		{"NaN", `{"a": NaN}`, `squad: read no-answer odds: not JSON: invalid character 'N' at start of value`},
+		{"NaN", `{"a": NaN}`, `read no-answer odds: not JSON: invalid character 'N' at start of value`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			probs, err := squad.ReadNAProbs(strings.NewReader(tt.text))
@@ -69,7 +69,7 @@ func TestReadNBest(t *testing.T) {
 	assert.Equal(t, want, lists)
 
 	for _, tt := range []struct{ name, text, want string }{
-		{"predictions.json", `{"a": "x"}`, `squad: read n-best lists: the n-best list of question "a" is a string, want an array (line 1, byte `},
+		{"predictions.json", `{"a": "x"}`, `read n-best lists: the n-best list of question "a" is a string, want an array (line 1, byte `},
 		{"entries", `{"a": ["x"]}`, `entry 0 of the n-best list of question "a" is a string, want an object`},
 		{"text", `{"a": [{}, {"text": 1}]}`, `text in entry 1 of the n-best list of question "a" is a number, want a string`},
 		{"probability", `{"a": [{"text": "x", "probability": null}]}`, `probability in entry 0 of the n-best list of question "a" is null, want a number`},

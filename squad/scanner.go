@@ -12,7 +12,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// A scanner reads a data set in one pass and hands out its paragraphs as they are complete.
+// A scanner reads a data set in one pass and hands out each paragraph when it is complete.
 type scanner struct {
 	jsonSource
 	questionsOnly bool                  // skip what the reference skips in predict mode
@@ -25,13 +25,13 @@ type scanner struct {
 	place   place
 }
 
-// A place says where in the data set the scanner is, counted from 1; 0 is not inside.
+// A place says where in the data set the scanner is. Numbers count from 1; 0 means outside.
 type place struct {
 	article, paragraph, question int
 	title, id                    string
 }
 
-// String returns the place as an error's text follows it.
+// String returns the place in words, outermost first, and "" outside all articles.
 func (p place) String() string {
 	var in []string
 	if p.article > 0 {
@@ -48,17 +48,14 @@ func (p place) String() string {
 	} else if p.question > 0 {
 		in = append(in, fmt.Sprintf("question %d", p.question))
 	}
-	if in == nil {
-		return ""
-	}
-	return strings.Join(in, ", ") + ": "
+	return strings.Join(in, ", ")
 }
 
-// errStop ends a scan whose consumer wants no more.
+// errStop ends a scan when its consumer wants no more.
 var errStop = errors.New("stop")
 
 func newScanner(r io.Reader) *scanner {
-	return &scanner{jsonSource: newJSONSource(r), ids: newIDSet(), article: func(string) {}}
+	return &scanner{jsonSource: newJSONSource(r, "data set"), ids: newIDSet(), article: func(string) {}}
 }
 
 // scanTo scans into a sequence of paragraphs.
@@ -71,13 +68,13 @@ func (s *scanner) scanTo(yield func(*Paragraph, error) bool) {
 
 func (s *scanner) scan() error {
 	err := s.document(s.readRoot)
+	if read := (*ReadError)(nil); errors.As(err, &read) {
+		read.Place = s.place.String()
+	}
 	if err == nil && !s.sawData {
-		err = errors.New(`not a SQuAD file: there is no "data"`)
+		return &ReadError{Format: s.format, Err: errors.New(`not a SQuAD file: there is no "data"`)}
 	}
-	if err == nil || errors.Is(err, errStop) {
-		return err
-	}
-	return fmt.Errorf("squad: read data set: %v%w", s.place, err)
+	return err
 }
 
 func (s *scanner) readRoot(key string) error {
@@ -201,7 +198,7 @@ func (s *scanner) readQuestion(i int) (Question, error) {
 	return q, nil
 }
 
-// answers reads a list of reference answers; null is none.
+// answers reads a list of reference answers. null stands for an empty list.
 func (s *scanner) answers(key string, dst *[]Answer) error {
 	*dst = nil
 	if s.dec.PeekKind() == jsontext.KindNull {
@@ -228,7 +225,8 @@ func (s *scanner) answers(key string, dst *[]Answer) error {
 	})
 }
 
-// id reads a question's id, a string or a whole number, as the key Python's json.dumps writes for it.
+// id reads a question's id, a string or a whole number, as the key that Python's json.dumps writes for
+// it.
 func (s *scanner) id(dst *string) error {
 	const want = "a string or a whole number"
 	kind := s.dec.PeekKind()
@@ -252,8 +250,8 @@ func (s *scanner) id(dst *string) error {
 	return nil
 }
 
-// An idSet finds repeated ids. It keeps a 128-bit hash of each, so that its size depends on the
-// number of questions alone.
+// An idSet finds repeated ids. It keeps only a 128-bit hash of each, so that its size does not depend
+// on the length of the ids.
 type idSet struct {
 	seeds [2]maphash.Seed
 	seen  map[[2]uint64]struct{}

@@ -38,12 +38,17 @@ type serverFlags struct {
 }
 
 func (f *serverFlags) add(flags *pflag.FlagSet) {
-	flags.StringVar(&f.url, "url", "", "`server` to measure in place of a model: http://, https://, grpc:// or grpcs:// with host and port")
-	flags.StringVar(&f.predictFile, "predict_file", "", "with --url, SQuAD `file` with the questions to ask, in a random order (default: the bundled ones)")
+	flags.StringVar(&f.url, "url", "",
+		"`server` to measure in place of a model: http://, https://, grpc:// or grpcs:// with host and port")
+	flags.StringVar(&f.predictFile, "predict_file", "",
+		"with --url, SQuAD `file` with the questions to ask, in a random order (default: the bundled ones)")
 	flags.StringVar(&f.model, "model_name", "", "with --url, `name` of the model to ask (default: the only one)")
-	flags.StringVar(&f.caFile, "tls_ca_file", "", "with --url, `file` with the certificates that sign the server's (default: the system's)")
-	flags.DurationVar(&f.stability.Interval, "measurement_interval", 5*time.Second, "with --url, `time` of an interval; three in a row that agree are the result")
-	flags.Float64Var(&f.percent, "stability_percentage", 10, "with --url, per cent by which throughput and latency of the three may differ from their means")
+	flags.StringVar(&f.caFile, "tls_ca_file", "",
+		"with --url, `file` with the certificates that sign the server's (default: the system's)")
+	flags.DurationVar(&f.stability.Interval, "measurement_interval", 5*time.Second,
+		"with --url, `time` of an interval; three in a row that agree are the result")
+	flags.Float64Var(&f.percent, "stability_percentage", 10,
+		"with --url, per cent by which throughput and latency of the three may differ from their means")
 	flags.IntVar(&f.stability.Most, "max_trials", 10, "with --url, intervals to measure before giving up")
 	f.stability.Intervals = 3
 }
@@ -267,7 +272,7 @@ func (a *webAsker) ask(ctx context.Context, question, passage string, c *bench.C
 		} `json:"seconds"`
 	}
 	if err := json.Unmarshal(text, &answer); err != nil || answer.Answer == nil {
-		return fmt.Errorf("%s: the response is no answer: %.100s", a.url, text)
+		return fmt.Errorf("%s: the response is not an answer: %.100s", a.url, text)
 	}
 	c.Queued, c.Compute = seconds(answer.Seconds.Queue), seconds(answer.Seconds.Compute)
 	return nil

@@ -46,7 +46,7 @@ func commands(exported func() (string, error)) map[string]func(ts *testscript.Te
 		"gunzip":    gunzip,
 		"tokens":    tokens,
 		"digest":    digest,
-		"logits":    logits,
+		"logits":    copyLogits,
 		"edit":      edit,
 		"flip":      flip,
 		"cut":       cut,
@@ -259,9 +259,9 @@ func digest(ts *testscript.TestScript, args []string) {
 	}
 }
 
-// logits FROM TO WINDOWS [VALUE] copies logits, from the start again when they end; a VALUE takes
+// copyLogits FROM TO WINDOWS [VALUE] copies logits, from the start again when they end; a VALUE takes
 // the place of one of them.
-func logits(ts *testscript.TestScript, args []string) {
+func copyLogits(ts *testscript.TestScript, args []string) {
 	want(ts, len(args) == 3 || len(args) == 4, "logits from to windows [value]")
 	windows, err := strconv.Atoi(args[2])
 	ts.Check(err)

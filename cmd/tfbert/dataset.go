@@ -30,7 +30,7 @@ func examples(path string) iter.Seq2[*squad.Example, error] {
 	}
 }
 
-// examples gives the questions that the flags select.
+// examples returns the questions that the flags select.
 func (f *featureFlags) examples() iter.Seq2[*squad.Example, error] {
 	all := examples(f.predictFile)
 	if f.numEvalIterations > 0 {

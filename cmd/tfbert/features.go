@@ -68,7 +68,9 @@ type featureWriter interface {
 	abort() error
 }
 
-func writeFeatures(cmd *cobra.Command, out string, w featureWriter, featurizer *squad.Featurizer, windows featureFlags) (n int, err error) {
+func writeFeatures(
+	cmd *cobra.Command, out string, w featureWriter, featurizer *squad.Featurizer, windows featureFlags,
+) (n int, err error) {
 	for f, err := range featurizer.Features(windows.examples()) {
 		if err != nil {
 			return n, err

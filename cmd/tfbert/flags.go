@@ -74,9 +74,9 @@ func (f *featureFlags) add(flags *pflag.FlagSet) {
 }
 
 func (f *featureFlags) addWindow(flags *pflag.FlagSet) {
-	flags.IntVar(&f.maxSeqLength, "max_seq_length", 384, "word pieces of a window, with question and markers")
-	flags.IntVar(&f.docStride, "doc_stride", 128, "word pieces from a window to the next")
-	flags.IntVar(&f.maxQueryLength, "max_query_length", 64, "word pieces of a question that are kept")
+	flags.IntVar(&f.maxSeqLength, "max_seq_length", squad.DefaultMaxSeqLength, "word pieces of a window, with question and markers")
+	flags.IntVar(&f.docStride, "doc_stride", squad.DefaultDocStride, "word pieces from a window to the next")
+	flags.IntVar(&f.maxQueryLength, "max_query_length", squad.DefaultMaxQueryLength, "word pieces of a question that are kept")
 }
 
 func (f *featureFlags) featurizer(t *wordpiece.Tokenizer) (squad.Featurizer, error) {
@@ -103,8 +103,8 @@ func (f *featureFlags) check() error {
 type decoderFlags struct{ squad.Decoder }
 
 func (f *decoderFlags) add(flags *pflag.FlagSet) {
-	flags.IntVar(&f.NBestSize, "n_best_size", 20, "answers in the n-best list")
-	flags.IntVar(&f.MaxAnswerLength, "max_answer_length", 30, "word pieces of an answer, at most")
+	flags.IntVar(&f.NBestSize, "n_best_size", squad.DefaultNBestSize, "answers in the n-best list")
+	flags.IntVar(&f.MaxAnswerLength, "max_answer_length", squad.DefaultMaxAnswerLength, "word pieces of an answer, at most")
 	flags.BoolVar(&f.WithNegative, "version_2_with_negative", false, "questions may have no answer (SQuAD 2.0)")
 	flags.Float64Var(&f.NullScoreDiffThreshold, "null_score_diff_threshold", 0,
 		"answer nothing if that scores more than this above the best text")

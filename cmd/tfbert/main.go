@@ -65,8 +65,8 @@ it exports a checkpoint as a SavedModel, runs it through libtensorflow, and
 turns logits into the answers, files and scores of the reference scripts.
 
 Flags have the names and defaults of run_squad.py; '-' and '_' are the same in
-them. Results go to standard output or to --output_dir, all else to standard
-error.`,
+them. Results go to standard output or to --output_dir, everything else to
+standard error.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          noCommand,
@@ -120,7 +120,12 @@ func flagError(err error) error {
 	if !errors.As(err, &number) {
 		return fmt.Errorf("--%s: %w", flag.Name, invalid.Unwrap())
 	}
-	want := map[string]string{"int": "a whole number", "intSlice": "whole numbers, as in 1,8", "float64": "a number", "bool": "true or false"}[flag.Value.Type()]
+	want := map[string]string{
+		"int":      "a whole number",
+		"intSlice": "whole numbers, as in 1,8",
+		"float64":  "a number",
+		"bool":     "true or false",
+	}[flag.Value.Type()]
 	return fmt.Errorf("--%s takes %s, not %q", flag.Name, want, invalid.GetValue())
 }
 

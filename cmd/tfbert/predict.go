@@ -3,17 +3,15 @@ package main
 import (
 	"context"
 	"errors"
-	"math"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/tfbert/go/internal/npy"
 	"github.com/tfbert/go/savedmodel"
 	"github.com/tfbert/go/squad"
+	"github.com/tfbert/go/squad/logits"
 )
 
 func newPredict() *cobra.Command {
@@ -139,20 +137,20 @@ func (p *prediction) run(ctx context.Context, windows featureFlags) (report pred
 		return report, err
 	}
 	defer closing(&err, files.Abort) // does nothing once they are committed
-	var logits *logitsFile
+	var saved *logitsFile
 	if p.saveLogits != "" {
-		if logits, err = createLogits(p.saveLogits, windows.maxSeqLength); err != nil {
+		if saved, err = createLogits(p.saveLogits, windows.maxSeqLength); err != nil {
 			return report, err
 		}
-		defer closing(&err, logits.abort)
+		defer closing(&err, saved.abort)
 	}
 	p.answerer.OnExample = func(w *squad.Windows, results []squad.RawResult) error {
 		report.Windows += len(w.Features)
 		for i := range w.Features {
 			report.Tokens += w.Features[i].Len
 		}
-		if logits != nil {
-			return writing(p.saveLogits, logits.write(results))
+		if saved != nil {
+			return writing(p.saveLogits, saved.Write(results))
 		}
 		return nil
 	}
@@ -180,8 +178,8 @@ func (p *prediction) run(ctx context.Context, windows featureFlags) (report pred
 			return report, err
 		}
 	}
-	if logits != nil {
-		if err := logits.commit(); err != nil {
+	if saved != nil {
+		if err := saved.commit(); err != nil {
 			return report, writing(p.saveLogits, err)
 		}
 	}
@@ -214,8 +212,7 @@ func (o *observed) Predict(ctx context.Context, features []squad.Feature) ([]squ
 // logitsFile is the file of --save_logits, under a temporary name until it is complete.
 type logitsFile struct {
 	temporary
-	w   *npy.Writer
-	nan []float32 // a row
+	*logits.Writer
 }
 
 func createLogits(path string, length int) (*logitsFile, error) {
@@ -223,36 +220,21 @@ func createLogits(path string, length int) (*logitsFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	w, err := npy.Create(t.name, npy.Float32, 2, length)
+	w, err := logits.Create(t.name, length)
 	if err != nil {
 		return nil, errors.Join(err, t.abort())
 	}
-	return &logitsFile{t, w, slices.Repeat([]float32{float32(math.NaN())}, length)}, nil
-}
-
-// write fills the rows up with NaN, which stands for logits that were not computed.
-func (l *logitsFile) write(results []squad.RawResult) error {
-	for _, r := range results {
-		for _, row := range [][]float32{r.StartLogits, r.EndLogits} {
-			if err := l.w.WriteFloat32s(row); err != nil {
-				return err
-			}
-			if err := l.w.WriteFloat32s(l.nan[len(row):]); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return &logitsFile{t, w}, nil
 }
 
 func (l *logitsFile) commit() error {
-	if err := l.w.Close(); err != nil {
+	if err := l.Close(); err != nil {
 		return err
 	}
 	return l.temporary.commit()
 }
 
 func (l *logitsFile) abort() error {
-	_ = l.w.Close() // closed already where it was committed
+	_ = l.Close() // closed already where it was committed
 	return l.temporary.abort()
 }

@@ -7,8 +7,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// stdin gives standard input. A Read that waits ends with the command's context, though the
-// system's own read goes on: Ctrl-C must end a prompt.
+// stdin returns standard input. A Read that waits ends with the command's context, though the system's
+// own read goes on: Ctrl-C must end a prompt.
 func stdin(cmd *cobra.Command) io.Reader { return &interruptible{cmd.Context(), cmd.InOrStdin()} }
 
 type interruptible struct {

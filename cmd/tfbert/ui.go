@@ -18,17 +18,18 @@ import (
 	"golang.org/x/term"
 )
 
-func printError(err error) { say("tfbert: %s", plain(err)) }
-
-// plain gives an error's text for people, to whom our packages mean nothing, as one line.
-func plain(err error) string {
-	return lineBreaks.ReplaceAllString(packages.ReplaceAllString(err.Error(), "$1"), "; ")
+func printError(err error) {
+	text := oneLine(err)
+	if advice := dataAdvice(err); advice != "" {
+		text += ": " + advice
+	}
+	say("tfbert: %s", text)
 }
 
-var (
-	packages   = regexp.MustCompile(`(?m)(^|: )(?:(?:batch|bench|checkpoint|libtf|npy|repository|savedmodel|serve|squad|tf|tfbert|wordpiece): )+`)
-	lineBreaks = regexp.MustCompile(`\s*\n\s*`)
-)
+// oneLine returns the text of an error as one line. Joined errors and TensorFlow's have several.
+func oneLine(err error) string { return lineBreaks.ReplaceAllString(err.Error(), "; ") }
+
+var lineBreaks = regexp.MustCompile(`\s*\n\s*`)
 
 func hint(format string, args ...any) { say("tfbert: "+format, args...) }
 
@@ -78,7 +79,7 @@ func newProgress(what, unit string, total int64) progress {
 	return barProgress{}
 }
 
-// onTerminal says whether a person looks at standard error.
+// onTerminal reports whether standard error is a terminal.
 func onTerminal() bool { return term.IsTerminal(int(os.Stderr.Fd())) }
 
 // barWidth leaves room for the longest figures beside the bar: a line that wraps cannot be cleared.

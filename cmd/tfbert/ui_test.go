@@ -10,20 +10,16 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-func TestPlain(t *testing.T) {
+func TestOneLine(t *testing.T) {
 	for name, tc := range map[string]struct {
 		err  error
 		want string
 	}{
-		"package":           {errors.New("squad: read data set: not JSON"), "read data set: not JSON"},
-		"packages in a row": {errors.New("tfbert: export ck: tf: load: no"), "export ck: load: no"},
-		"after a file":      {errors.New("dev.json: squad: read data set: not JSON"), "dev.json: read data set: not JSON"},
-		"doubled":           {errors.New("tfbert: tfbert: no"), "no"},
-		"not a package":     {errors.New("no squad: for tf:x"), "no squad: for tf:x"},
-		"joined":            {errors.Join(errors.New("tf: one"), errors.New("tf: two")), "one; two"},
-		"lines":             {errors.New("Invalid argument\n\t [[{{node a}}]]"), "Invalid argument; [[{{node a}}]]"},
+		"one":    {errors.New("not JSON"), "not JSON"},
+		"joined": {errors.Join(errors.New("one"), errors.New("two")), "one; two"},
+		"lines":  {errors.New("Invalid argument\n\t [[{{node a}}]]"), "Invalid argument; [[{{node a}}]]"},
 	} {
-		t.Run(name, func(t *testing.T) { assert.Equal(t, tc.want, plain(tc.err)) })
+		t.Run(name, func(t *testing.T) { assert.Equal(t, tc.want, oneLine(tc.err)) })
 	}
 }
 

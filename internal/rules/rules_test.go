@@ -28,33 +28,56 @@ const module = "github.com/tfbert/go/"
 // allowed says which packages of the module each package may import. What is not named here may
 // import none.
 var allowed = map[string][]string{
-	"cmd/tfbert":    {"bench", "serve", "serve/batch", "serve/repository", "tfbert", "savedmodel", "checkpoint", "squad", "squad/prcurve", "wordpiece", "tf", "internal/libtf", "internal/npy", "internal/pyjson", "internal/serveproto"},
-	"tfbert":        {"savedmodel", "checkpoint", "squad", "wordpiece", "tf"},
-	"savedmodel":    {"tf", "internal/libtf", "internal/tfproto"},
-	"squad":         {"wordpiece", "internal/pyjson", "internal/pymath", "internal/pytext"},
-	"squad/prcurve": {"squad", "internal/figure"},
-	"serve": {"serve/batch", "serve/repository", "serve/internal/huggingface", "serve/internal/native", "serve/internal/oip",
-		"serve/internal/page", "serve/internal/tfserving", "serve/internal/transport", "internal/serveproto"},
+	"cmd/tfbert": {
+		"serve", "serve/batch", "serve/repository", "tfbert", "savedmodel", "checkpoint",
+		"squad", "squad/compare", "squad/logits", "wordpiece", "tf", "tf/install",
+		"internal/bench", "internal/file", "internal/libtf", "internal/machine", "internal/npy", "internal/prcurve",
+		"internal/pyjson", "internal/serveproto",
+	},
+	"tfbert": {
+		"savedmodel", "checkpoint", "squad", "wordpiece", "tf",
+		"internal/escape", "internal/file", "internal/libtf", "internal/machine",
+	},
+	"savedmodel":    {"tf", "internal/escape", "internal/file", "internal/libtf", "internal/machine", "internal/tfproto"},
+	"squad":         {"wordpiece", "internal/file", "internal/pyjson", "internal/pymath", "internal/pytext"},
+	"squad/compare": {"squad", "squad/logits"},
+	"squad/logits":  {"squad", "internal/file", "internal/npy"},
+	"serve": {
+		"serve/batch", "serve/repository", "serve/internal/huggingface", "serve/internal/native", "serve/internal/oip",
+		"serve/internal/page", "serve/internal/tfserving", "serve/internal/transport", "internal/serveproto",
+	},
 	"serve/internal/huggingface": {"serve/internal/transport", "serve/repository"},
 	"serve/internal/native":      {"serve/internal/transport", "serve/repository"},
-	"serve/internal/oip":         {"serve/internal/tensor", "serve/internal/transport", "serve/repository", "internal/serveproto"},
-	"serve/internal/tensor":      {"serve/repository", "internal/tfproto"},
-	"serve/internal/tfserving": {"serve/internal/tensor", "serve/internal/transport", "serve/repository",
-		"internal/serveproto", "internal/tfproto"},
+	"serve/internal/oip": {
+		"serve/internal/tensor", "serve/internal/transport", "serve/repository", "internal/serveproto",
+	},
+	"serve/internal/tensor": {"serve/repository", "internal/tfproto"},
+	"serve/internal/tfserving": {
+		"serve/internal/tensor", "serve/internal/transport", "serve/repository",
+		"internal/serveproto", "internal/tfproto",
+	},
 	"serve/internal/transport": {"serve/batch", "serve/repository"},
 	"serve/repository":         {"serve/batch", "squad", "wordpiece", "internal/serveproto"},
 	"serve/batch":              {"squad"},
-	"bench":                    {"internal/figure"},
 	"wordpiece":                {"internal/pytext"},
-	"checkpoint":               {"internal/tfproto"},
+	"checkpoint":               {"internal/escape", "internal/file", "internal/tfproto"},
 	"tf":                       {"internal/libtf", "internal/tfproto"},
+	"tf/install":               {"internal/libtf", "internal/machine"},
+	"internal/bench":           {"internal/figure"},
 	"internal/fakemodel":       {"serve/repository", "squad", "wordpiece"},
+	"internal/figure":          {"internal/file"},
+	"internal/machine":         {"internal/libtf"},
+	"internal/npy":             {"internal/file"},
+	"internal/prcurve":         {"squad", "internal/figure"},
 	"internal/serveproto":      {"internal/tfproto"},
-	"internal/testenv":         {"internal/libtf"},
+	"internal/testenv":         {"internal/libtf", "internal/machine", "tf/install"},
 }
 
 // pure packages never reach the binding, whatever they import.
-var pure = []string{"squad", "squad/prcurve", "wordpiece", "checkpoint", "bench", "serve", "serve/batch", "serve/repository"}
+var pure = []string{
+	"squad", "squad/compare", "squad/logits", "wordpiece", "checkpoint",
+	"serve", "serve/batch", "serve/repository", "internal/bench", "internal/prcurve",
+}
 
 type goPackage struct {
 	ImportPath string
