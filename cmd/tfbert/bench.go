@@ -15,7 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/tfbert/go/bench"
+	"github.com/tfbert/go/internal/bench"
 	"github.com/tfbert/go/internal/libtf"
 	"github.com/tfbert/go/savedmodel"
 	"github.com/tfbert/go/squad"

@@ -28,15 +28,15 @@ const module = "github.com/tfbert/go/"
 // allowed says which packages of the module each package may import. What is not named here may
 // import none.
 var allowed = map[string][]string{
-	"cmd/tfbert":          {"bench", "serve", "serve/batch", "serve/repository", "tfbert", "savedmodel", "checkpoint", "squad", "squad/prcurve", "wordpiece", "tf", "internal/libtf", "internal/npy", "internal/pyjson", "internal/serveproto"},
+	"cmd/tfbert":          {"serve", "serve/batch", "serve/repository", "tfbert", "savedmodel", "checkpoint", "squad", "wordpiece", "tf", "internal/bench", "internal/libtf", "internal/npy", "internal/prcurve", "internal/pyjson", "internal/serveproto"},
 	"tfbert":              {"savedmodel", "checkpoint", "squad", "wordpiece", "tf"},
 	"savedmodel":          {"tf", "internal/libtf", "internal/tfproto"},
 	"squad":               {"wordpiece", "internal/pyjson", "internal/pymath", "internal/pytext"},
-	"squad/prcurve":       {"squad", "internal/figure"},
+	"internal/prcurve":    {"squad", "internal/figure"},
 	"serve":               {"serve/batch", "serve/page", "serve/repository", "squad", "internal/serveproto", "internal/tfproto"},
 	"serve/repository":    {"serve/batch", "squad", "wordpiece", "internal/serveproto"},
 	"serve/batch":         {"squad"},
-	"bench":               {"internal/figure"},
+	"internal/bench":      {"internal/figure"},
 	"wordpiece":           {"internal/pytext"},
 	"checkpoint":          {"internal/tfproto"},
 	"tf":                  {"internal/libtf", "internal/tfproto"},
@@ -46,7 +46,7 @@ var allowed = map[string][]string{
 }
 
 // pure packages never reach the binding, whatever they import.
-var pure = []string{"squad", "squad/prcurve", "wordpiece", "checkpoint", "bench", "serve", "serve/batch", "serve/page", "serve/repository"}
+var pure = []string{"squad", "internal/prcurve", "wordpiece", "checkpoint", "internal/bench", "serve", "serve/batch", "serve/page", "serve/repository"}
 
 type goPackage struct {
 	ImportPath string

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/tfbert/go/bench"
+	"github.com/tfbert/go/internal/bench"
 )
 
 func TestPlotSVG(t *testing.T) {

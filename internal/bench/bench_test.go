@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/tfbert/go/bench"
+	"github.com/tfbert/go/internal/bench"
 )
 
 const ms = time.Millisecond

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/tfbert/go/bench"
+	"github.com/tfbert/go/internal/bench"
 	"github.com/tfbert/go/squad"
 )
 

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/tfbert/go/bench"
+	"github.com/tfbert/go/internal/bench"
 )
 
 var threeSeconds = bench.Stability{Interval: time.Second, Intervals: 3, Most: 8, Tolerance: 0.1}

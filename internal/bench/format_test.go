@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/perf/benchfmt"
 
-	"github.com/tfbert/go/bench"
+	"github.com/tfbert/go/internal/bench"
 )
 
 var update = flag.Bool("update", false, "write the recorded outputs anew")

@@ -6,7 +6,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 
-	"github.com/tfbert/go/bench"
+	"github.com/tfbert/go/internal/bench"
 )
 
 func TestPeakMemory(t *testing.T) {

@@ -14,8 +14,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/tfbert/go/internal/prcurve"
 	"github.com/tfbert/go/squad"
-	"github.com/tfbert/go/squad/prcurve"
 )
 
 var analysis = &squad.Analysis{
