@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/tfbert/go/internal/file"
 	"github.com/tfbert/go/internal/tfproto"
 	"google.golang.org/protobuf/proto"
 )
@@ -70,7 +71,7 @@ func open(path string) (*Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	table, err := readFile(prefix+indexSuffix, maxIndexSize)
+	table, err := file.Read(prefix+indexSuffix, maxIndexSize)
 	if err != nil {
 		return nil, err
 	}
@@ -179,7 +180,7 @@ func (r *Reader) openShards() error {
 		e := &r.entries[i]
 		path := shardPath(r.prefix, e.shard, r.nshards)
 		if r.shards[e.shard] == nil {
-			f, size, err := openPlain(path)
+			f, size, err := file.Open(path)
 			if err != nil {
 				return fmt.Errorf("variable %q: %w; copy all files of the checkpoint", e.Name, err)
 			}
