@@ -28,9 +28,9 @@ const module = "github.com/tfbert/go/"
 // allowed says which packages of the module each package may import. What is not named here may
 // import none.
 var allowed = map[string][]string{
-	"cmd/tfbert":          {"serve", "serve/batch", "serve/repository", "tfbert", "savedmodel", "checkpoint", "squad", "wordpiece", "tf", "internal/bench", "internal/file", "internal/libtf", "internal/npy", "internal/prcurve", "internal/pyjson", "internal/serveproto"},
-	"tfbert":              {"savedmodel", "checkpoint", "squad", "wordpiece", "tf", "internal/file"},
-	"savedmodel":          {"tf", "internal/file", "internal/libtf", "internal/tfproto"},
+	"cmd/tfbert":          {"serve", "serve/batch", "serve/repository", "tfbert", "savedmodel", "checkpoint", "squad", "wordpiece", "tf", "tf/install", "internal/bench", "internal/file", "internal/libtf", "internal/machine", "internal/npy", "internal/prcurve", "internal/pyjson", "internal/serveproto"},
+	"tfbert":              {"savedmodel", "checkpoint", "squad", "wordpiece", "tf", "internal/file", "internal/machine"},
+	"savedmodel":          {"tf", "internal/file", "internal/machine", "internal/machine", "internal/tfproto"},
 	"squad":               {"wordpiece", "internal/file", "internal/pyjson", "internal/pymath", "internal/pytext"},
 	"internal/prcurve":    {"squad", "internal/figure"},
 	"serve":               {"serve/batch", "serve/page", "serve/repository", "squad", "internal/serveproto", "internal/tfproto"},
@@ -44,6 +44,9 @@ var allowed = map[string][]string{
 	"internal/fakemodel":  {"serve/repository", "squad", "wordpiece"},
 	"internal/serveproto": {"internal/tfproto"},
 	"internal/testenv":    {"internal/libtf"},
+	"internal/libtf":      {"internal/file"},
+	"internal/machine":    {"internal/libtf"},
+	"tf/install":          {"internal/libtf", "internal/machine"},
 }
 
 // pure packages never reach the binding, whatever they import.
@@ -85,6 +88,20 @@ func TestImports(t *testing.T) {
 			assert.NotContains(t, p.Deps, module+"tf", "%s must do without TensorFlow", name)
 		}
 	}
+}
+
+// A program that runs TensorFlow does not link what installs it.
+func TestNoInstaller(t *testing.T) {
+	for _, p := range packages(t) {
+		if p.ImportPath == module+"tf" {
+			for _, installer := range []string{"archive/zip", "debug/elf", "encoding/csv", "os/exec", "github.com/gofrs/flock",
+				"golang.org/x/sync/errgroup", module + "tf/install", module + "internal/machine"} {
+				assert.NotContains(t, p.Deps, installer)
+			}
+			return
+		}
+	}
+	t.Fatal("package tf is not listed")
 }
 
 // cgo and unsafe are package tf's alone, and of the library that its tests load.

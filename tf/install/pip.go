@@ -1,4 +1,4 @@
-package libtf
+package install
 
 import (
 	"bytes"
@@ -22,7 +22,8 @@ type pip struct {
 	grown  func(size int64)  // gets the size of the wheels so far, every so often
 }
 
-const noPip = "install Python 3 with pip (Debian, Ubuntu: apt install python3-pip; Fedora: dnf install python3-pip), or download the wheel elsewhere and pass it with --wheel"
+// ErrNoPip is in the chain of the error if there is no Python that has pip. [Options.Wheel] needs neither.
+var ErrNoPip = errors.New("install Python 3 with pip (Debian, Ubuntu: apt install python3-pip; Fedora: dnf install python3-pip)")
 
 // platforms returns the tags of the wheels to take, best first: those of a system with glibc 2.27,
 // and of every older one. Pip takes no others, nor works out the older ones by itself.
@@ -86,14 +87,14 @@ func (p pip) find() (string, error) {
 			return path, nil
 		}
 	}
-	return "", errors.New("no python3 in PATH: " + noPip)
+	return "", fmt.Errorf("no python3 in PATH: %w", ErrNoPip)
 }
 
 // explain says what the user can do about a failed pip, from the last error it printed.
 func explain(last string, err error) error {
 	switch {
 	case strings.Contains(last, "No module named pip"):
-		return errors.New("this Python has no pip: " + noPip)
+		return fmt.Errorf("this Python has no pip: %w", ErrNoPip)
 	case strings.Contains(last, "No matching distribution found"):
 		return errors.New("the package index has no such version for this machine: look up the versions at https://pypi.org/project/tensorflow-cpu/#history, and check pip's own settings (pip config list)")
 	case last != "":
@@ -169,7 +170,7 @@ func (l *lines) Write(p []byte) (int, error) {
 	}
 }
 
-// tellsError tells whether a line of pip's says what went wrong. A bare "ERROR: Exception:" does not:
+// tellsError reports whether a line of pip's says what went wrong. A bare "ERROR: Exception:" does not:
 // a traceback follows, and its last line does.
 func tellsError(line string) bool {
 	return strings.HasPrefix(line, "ERROR: ") && line != "ERROR: Exception:"

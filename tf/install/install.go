@@ -1,4 +1,15 @@
-package libtf
+// Package install installs TensorFlow's C library, as the command `tfbert lib install` does. A service
+// that wants no step by hand calls it before it loads the library:
+//
+//	path, err := install.Library(ctx, install.Options{})
+//	if err != nil {
+//		return err
+//	}
+//	return tf.Load(path)
+//
+// The library comes out of a TensorFlow wheel, which the user's own pip downloads. Nothing is downloaded
+// whose SHA-256 is not known beforehand.
+package install
 
 import (
 	"cmp"
@@ -12,15 +23,25 @@ import (
 	"time"
 
 	"github.com/gofrs/flock"
+
+	"github.com/tfbert/go/internal/libtf"
+	"github.com/tfbert/go/internal/machine"
 )
 
-// Options says what to install. The zero value is DefaultVersion for the CPU, from PyPI into the
+const (
+	// DefaultVersion is the TensorFlow version that [Library] installs unless another one is asked for.
+	DefaultVersion = libtf.DefaultVersion
+	// OldestVersion is the oldest TensorFlow version that package tf runs with.
+	OldestVersion = libtf.OldestVersion
+)
+
+// Options describe what to install. The zero value is DefaultVersion for the CPU, from PyPI into the
 // user's cache.
 type Options struct {
-	Version string // "": the wheel's, or else DefaultVersion
+	Version string // "": that of Wheel, or else DefaultVersion
 	GPU     bool   // with CUDA's libraries
 	Wheel   string // a TensorFlow wheel to use instead of downloading it
-	Dir     string // "": DefaultDir, the only one that Path looks in
+	Dir     string // "": the folder of the user's cache that tf.Load looks in
 	Python  string // the Python whose pip downloads; "": python3, then python
 
 	Log      *slog.Logger   // nil: none
@@ -35,27 +56,26 @@ type Progress struct {
 	Total int64  // bytes; 0 where it is not known
 }
 
-// Install puts TensorFlow's library into the cache and returns where. If it is there already,
-// Install returns at once. An installation appears whole or not at all: it is made in a folder
-// beside its place, checked and then renamed; what an interrupted one left is removed by the next.
-// Concurrent calls, from other processes too, do the work once.
-func Install(ctx context.Context, opts Options) (Installation, error) {
+// Library installs TensorFlow's library and returns its path. If it is installed already, Library
+// returns at once. An installation appears whole or not at all, and what an interrupted one left is
+// removed by the next. Concurrent calls, from other processes too, do the work once.
+func Library(ctx context.Context, opts Options) (path string, err error) {
 	i := installer{Options: opts, pins: pinned, freeSpace: freeSpace}
 	inst, err := i.install(ctx)
 	if err != nil {
-		return Installation{}, fmt.Errorf("libtf: install: %w", err)
+		return "", fmt.Errorf("install: %w", err)
 	}
-	return inst, nil
+	return inst.Library(), nil
 }
 
-// An installer is one call of Install. Tests have their own pins and disks.
+// An installer is one call of Library. Tests have their own pins and disks.
 type installer struct {
 	Options
 	pins      map[string][]pin // the wheels by the installation's name, TensorFlow's first
 	freeSpace func(dir string) (int64, error)
 }
 
-func (i *installer) install(ctx context.Context) (Installation, error) {
+func (i *installer) install(ctx context.Context) (libtf.Installation, error) {
 	if i.Log == nil {
 		i.Log = slog.New(slog.DiscardHandler)
 	}
@@ -63,32 +83,32 @@ func (i *installer) install(ctx context.Context) (Installation, error) {
 		i.Progress = func(Progress) {}
 	}
 	if i.Dir == "" {
-		dir, err := DefaultDir()
+		dir, err := libtf.DefaultDir()
 		if err != nil {
-			return Installation{}, err
+			return libtf.Installation{}, err
 		}
 		i.Dir = dir
 	}
 	plan, err := i.plan()
 	if err != nil {
-		return Installation{}, err
+		return libtf.Installation{}, err
 	}
-	if inst, err := openInstallation(plan.Dir); err == nil {
+	if inst, err := libtf.Open(plan.Dir); err == nil {
 		return inst, nil
 	}
 	wheels, err := i.toDownload(plan)
 	if err != nil {
-		return Installation{}, err
+		return libtf.Installation{}, err
 	}
 	if err := os.MkdirAll(i.Dir, 0o755); err != nil {
-		return Installation{}, fmt.Errorf("cannot make the cache folder: %w; name another one", err)
+		return libtf.Installation{}, fmt.Errorf("cannot make the cache folder: %w; name another one", err)
 	}
 	unlock, err := i.lock(ctx)
 	if err != nil {
-		return Installation{}, err
+		return libtf.Installation{}, err
 	}
 	defer unlock()
-	if inst, err := openInstallation(plan.Dir); err == nil {
+	if inst, err := libtf.Open(plan.Dir); err == nil {
 		return inst, nil // another process has just done it
 	}
 	return i.build(ctx, plan, wheels)
@@ -97,9 +117,9 @@ func (i *installer) install(ctx context.Context) (Installation, error) {
 var versionForm = regexp.MustCompile(`^[0-9]+(\.[0-9]+)+[a-z0-9.]*$`)
 
 // plan settles the version and the place, or says why it cannot be done here.
-func (i *installer) plan() (Installation, error) {
-	plan := Installation{Version: i.Version, GPU: i.GPU, Arch: wheelArch()}
-	if err := supported(runtime.GOOS, runtime.GOARCH); err != nil {
+func (i *installer) plan() (libtf.Installation, error) {
+	plan := libtf.Installation{Version: i.Version, GPU: i.GPU, Arch: libtf.Arch()}
+	if err := machine.Supported(runtime.GOOS, runtime.GOARCH); err != nil {
 		return plan, err
 	}
 	if i.Wheel != "" {
@@ -112,38 +132,30 @@ func (i *installer) plan() (Installation, error) {
 	plan.Version = cmp.Or(plan.Version, DefaultVersion)
 	switch {
 	case !versionForm.MatchString(plan.Version):
-		return plan, fmt.Errorf("%q is no version number: want one like %s", plan.Version, DefaultVersion)
-	case compareVersions(plan.Version, OldestVersion) < 0:
+		return plan, fmt.Errorf("%q is not a version number: want one like %s", plan.Version, DefaultVersion)
+	case libtf.CompareVersions(plan.Version, OldestVersion) < 0:
 		return plan, fmt.Errorf("TensorFlow %s is too old: want %s or later", plan.Version, OldestVersion)
 	case plan.GPU && plan.Arch != "x86_64":
-		return plan, fmt.Errorf("PyPI has no TensorFlow with GPU support for %s: install it without, or build one and set %s to it", plan.Arch, EnvLibrary)
+		return plan, fmt.Errorf("PyPI has no TensorFlow with GPU support for %s: install it without, or build one and set %s to it", plan.Arch, libtf.EnvLibrary)
 	}
-	glibc, err := systemLinker().glibc()
+	glibc, err := machine.Glibc()
 	if err != nil {
 		return plan, err
 	}
-	if need := glibcFor(plan); compareVersions(glibc, need) < 0 {
+	if need := glibcFor(plan); libtf.CompareVersions(glibc, need) < 0 {
 		return plan, fmt.Errorf("this system's glibc is %s, TensorFlow %s needs %s: use a newer distribution or an older TensorFlow", glibc, plan.Version, need)
 	}
-	plan.Dir = filepath.Join(i.Dir, plan.name())
+	plan.Dir = filepath.Join(i.Dir, plan.Name())
 	return plan, nil
 }
 
-// supported tells whether there are TensorFlow wheels for this system at all.
-func supported(goos, goarch string) error {
-	if goos == "linux" && (goarch == "amd64" || goarch == "arm64") {
-		return nil
-	}
-	return fmt.Errorf("not supported on %s/%s, only on Linux for amd64 and arm64: get a TensorFlow C library for this system and set %s to it", goos, goarch, EnvLibrary)
-}
-
 // glibcFor returns the glibc that an installation needs, by the platform tags of its wheels.
-func glibcFor(plan Installation) string {
+func glibcFor(plan libtf.Installation) string {
 	since := "2.21"
 	if plan.GPU {
 		since = "2.20" // whose CUDA wheels are newer than it
 	}
-	if compareVersions(plan.Version, since) < 0 {
+	if libtf.CompareVersions(plan.Version, since) < 0 {
 		return "2.17"
 	}
 	return "2.27"

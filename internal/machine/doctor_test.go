@@ -1,4 +1,4 @@
-package libtf
+package machine
 
 import (
 	"encoding/json"
@@ -8,6 +8,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/tfbert/go/internal/libtf"
 )
 
 func TestDiagnose(t *testing.T) {
@@ -20,10 +22,13 @@ func TestDiagnose(t *testing.T) {
 	assert.NotEmpty(t, r.CPU.Features)
 	assert.Greater(t, r.Memory, int64(1<<28))
 
-	inst := putInstallation(t, root, "2.20.0", false)
+	inst := libtf.Installation{Version: "2.20.0", Arch: libtf.Arch()}
+	inst.Dir = filepath.Join(root, inst.Name())
+	compile(t, filepath.Join(inst.Dir, libtf.FrameworkLibrary))
 	lost := filepath.Join(t.TempDir(), "liblost.so.3")
 	compile(t, lost)
 	compile(t, inst.Library(), lost)
+	require.NoError(t, inst.Record(inst.Dir))
 	r = Diagnose(t.Context())
 	assert.Equal(t, &Library{
 		Path:    inst.Library(),
@@ -46,11 +51,11 @@ func TestLibraryProblems(t *testing.T) {
 		want []string
 	}{
 		{"CPU", GPUs{}, Library{}, nil},
-		{"GPU build on a CPU", GPUs{}, Library{GPU: true, MissingForGPU: []string{"libcudart.so", driverLibrary}}, nil},
+		{"GPU build on a CPU", GPUs{}, Library{GPU: true, MissingForGPU: []string{"libcudart.so", libtf.DriverLibrary}}, nil},
 		{"CPU build with a GPU", gpu, Library{}, []string{"`tfbert lib install --gpu`"}},
 		{"GPU build with a GPU", gpu, Library{GPU: true}, nil},
 		{"no CUDA", gpu, Library{GPU: true, MissingForGPU: []string{"libcudart.so"}}, []string{"libcudart.so is missing, so the GPU stays unused: run `tfbert lib install --gpu`"}},
-		{"no driver library", gpu, Library{GPU: true, MissingForGPU: []string{driverLibrary}}, []string{"install NVIDIA's driver"}},
+		{"no driver library", gpu, Library{GPU: true, MissingForGPU: []string{libtf.DriverLibrary}}, []string{"install NVIDIA's driver"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := Report{GPUs: tt.gpus, Library: &tt.lib}
@@ -81,4 +86,20 @@ func TestParseCPUInfo(t *testing.T) {
 func TestParseMemTotal(t *testing.T) {
 	assert.Equal(t, int64(16384<<10), parseMemTotal(strings.NewReader("MemTotal:       16384 kB\nMemFree: 1 kB\n")))
 	assert.Zero(t, parseMemTotal(strings.NewReader("")))
+}
+
+func TestSupported(t *testing.T) {
+	for system, want := range map[string]bool{
+		"linux/amd64": true, "linux/arm64": true,
+		"linux/386": false, "darwin/arm64": false, "windows/amd64": false,
+	} {
+		goos, goarch, _ := strings.Cut(system, "/")
+		err := Supported(goos, goarch)
+		if want {
+			assert.NoError(t, err, system)
+			continue
+		}
+		require.ErrorContains(t, err, "not supported on "+system)
+		assert.ErrorContains(t, err, libtf.EnvLibrary)
+	}
 }

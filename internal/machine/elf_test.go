@@ -1,4 +1,4 @@
-package libtf
+package machine
 
 import (
 	"fmt"
@@ -11,7 +11,26 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/tfbert/go/internal/libtf"
 )
+
+// bareSystem makes a system without any TensorFlow, and returns the folder of its installations.
+func bareSystem(t *testing.T) string {
+	if runtime.GOOS != "linux" {
+		t.Skip("libraries are looked up as on Linux")
+	}
+	for _, name := range []string{libtf.EnvLibrary, "VIRTUAL_ENV", "LD_LIBRARY_PATH"} {
+		t.Setenv(name, "")
+	}
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	if _, err := libtf.Path(); err == nil {
+		t.Skip("the dynamic linker's folders have a TensorFlow of their own")
+	}
+	root, err := libtf.DefaultDir()
+	require.NoError(t, err)
+	return root
+}
 
 // compile makes a shared library with a C compiler.
 func compile(t *testing.T, path string, flags ...string) {
@@ -31,49 +50,28 @@ func TestMissing(t *testing.T) {
 	top := filepath.Join(dir, "tensorflow", "libtop.so")
 	compile(t, top, beside, below, "-Wl,--enable-new-dtags", "-Wl,-rpath,$ORIGIN/..:${ORIGIN}/../nvidia/below/lib", "-Wl,--allow-shlib-undefined")
 
-	missing, err := systemLinker().missing(top)
+	lacking, err := missing(libtf.SystemLinker(), top)
 	require.NoError(t, err)
-	assert.Equal(t, []MissingLibrary{{"libleaf.so", "libbelow.so.2"}}, missing, "a RUNPATH counts for its own library only")
+	assert.Equal(t, []MissingLibrary{{"libleaf.so", "libbelow.so.2"}}, lacking, "a RUNPATH counts for its own library only")
 
 	t.Setenv("LD_LIBRARY_PATH", filepath.Dir(leaf))
-	missing, err = systemLinker().missing(top)
+	lacking, err = missing(libtf.SystemLinker(), top)
 	require.NoError(t, err)
-	assert.Empty(t, missing)
+	assert.Empty(t, lacking)
 
 	require.NoError(t, os.Remove(beside))
-	missing, err = systemLinker().missing(top)
+	lacking, err = missing(libtf.SystemLinker(), top)
 	require.NoError(t, err)
-	assert.Equal(t, []MissingLibrary{{"libbeside.so.1", "libtop.so"}}, missing)
+	assert.Equal(t, []MissingLibrary{{"libbeside.so.1", "libtop.so"}}, lacking)
 
 	// A library of that name for another machine is none.
-	require.NoError(t, os.WriteFile(beside, fakeLibrary(t, 0x1234, 3), 0o644))
-	missing, err = systemLinker().missing(top)
+	other, err := os.ReadFile(leaf)
 	require.NoError(t, err)
-	assert.Len(t, missing, 1)
-}
-
-func TestReadConf(t *testing.T) {
-	dir := t.TempDir()
-	for name, text := range map[string]string{
-		"ld.so.conf":       "# comment\n/one\ninclude conf.d/*.conf\n\n /two # why\nrelative\n",
-		"conf.d/a.conf":    "/a\n",
-		"conf.d/b.conf":    "/b\ninclude " + dir + "/ld.so.conf\n", // a loop
-		"conf.d/readme.md": "/c\n",
-	} {
-		path := filepath.Join(dir, name)
-		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
-		require.NoError(t, os.WriteFile(path, []byte(text), 0o644))
-	}
-	var l linker
-	l.readConf(filepath.Join(dir, "ld.so.conf"), 0)
-	require.GreaterOrEqual(t, len(l.dirs), 4)
-	assert.Equal(t, []string{"/one", "/a", "/b", "/one"}, l.dirs[:4])
-	assert.Contains(t, l.dirs, "/two")
-	assert.NotContains(t, l.dirs, "/c")
-
-	var none linker
-	none.readConf(filepath.Join(dir, "none"), 0)
-	assert.Empty(t, none.dirs)
+	other[18], other[19] = 0x34, 0x12 // e_machine
+	require.NoError(t, os.WriteFile(beside, other, 0o644))
+	lacking, err = missing(libtf.SystemLinker(), top)
+	require.NoError(t, err)
+	assert.Len(t, lacking, 1)
 }
 
 func TestGlibc(t *testing.T) {
@@ -81,11 +79,11 @@ func TestGlibc(t *testing.T) {
 	if err != nil {
 		t.Skip("no glibc here")
 	}
-	version, err := systemLinker().glibc()
+	version, err := Glibc()
 	require.NoError(t, err)
 	assert.Equal(t, "glibc "+version+"\n", string(out))
 
-	_, err = linker{}.glibc()
+	_, err = glibc(libtf.Linker{})
 	assert.ErrorContains(t, err, "glibc")
 }
 

@@ -1,4 +1,4 @@
-package libtf
+package install
 
 import (
 	"archive/zip"
@@ -196,7 +196,7 @@ func (w *wheelFile) extractMember(ctx context.Context, root *os.Root, f *zip.Fil
 		return errNotRecorded
 	}
 	if !f.Mode().IsRegular() {
-		return fmt.Errorf("is no plain file (%v): refused", f.Mode())
+		return fmt.Errorf("is not a plain file (%v): refused", f.Mode())
 	}
 	if err := root.MkdirAll(path.Dir(f.Name), 0o755); err != nil {
 		return err

@@ -1,6 +1,6 @@
 //go:build !linux
 
-package libtf
+package install
 
 import "errors"
 

@@ -1,10 +1,11 @@
-package libtf
+package install
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/tfbert/go/internal/libtf"
 )
 
 //go:generate python3 ../../scripts/pins.py
@@ -36,17 +37,13 @@ func findPin(pins map[string][]pin, wheel string) (pin, bool) {
 
 // toDownload returns the wheels that an installation needs besides the user's own. Nothing is
 // downloaded whose digest is not known.
-func (i *installer) toDownload(plan Installation) ([]pin, error) {
+func (i *installer) toDownload(plan libtf.Installation) ([]pin, error) {
 	if i.Wheel != "" && !plan.GPU {
 		return nil, nil
 	}
-	wheels := i.pins[plan.name()]
+	wheels := i.pins[plan.Name()]
 	if len(wheels) == 0 {
-		own := "a wheel of your own with --wheel"
-		if plan.GPU {
-			own = "set " + EnvLibrary + " to the tensorflow folder of a Python environment that has tensorflow[and-cuda]==" + plan.Version
-		}
-		return nil, fmt.Errorf("no SHA-256 is known for the wheels of TensorFlow %s: take one of %s, or %s", plan.Version, strings.Join(i.known(plan), ", "), own)
+		return nil, &UnknownVersionError{plan.Version, plan.GPU, i.known(plan)}
 	}
 	if i.Wheel != "" {
 		return wheels[1:], nil // TensorFlow's comes first
@@ -54,16 +51,32 @@ func (i *installer) toDownload(plan Installation) ([]pin, error) {
 	return wheels, nil
 }
 
+// An UnknownVersionError reports a version of TensorFlow for whose wheels no SHA-256 is known.
+type UnknownVersionError struct {
+	Version string
+	GPU     bool
+	Known   []string // the versions that can be installed
+}
+
+// Error implements error.
+func (e *UnknownVersionError) Error() string {
+	text := "no SHA-256 is known for the wheels of TensorFlow " + e.Version + ": take one of " + strings.Join(e.Known, ", ")
+	if e.GPU {
+		text += ", or set " + libtf.EnvLibrary + " to the tensorflow folder of a Python environment that has tensorflow[and-cuda]==" + e.Version
+	}
+	return text
+}
+
 // known returns the versions that can be downloaded in place of the planned one.
-func (i *installer) known(plan Installation) (versions []string) {
-	kind := strings.TrimPrefix(plan.name(), plan.Version)
+func (i *installer) known(plan libtf.Installation) (versions []string) {
+	kind := strings.TrimPrefix(plan.Name(), plan.Version)
 	for name := range i.pins {
 		if version, ok := strings.CutSuffix(name, kind); ok {
 			versions = append(versions, version)
 		}
 	}
 	slices.SortFunc(versions, func(a, b string) int {
-		return cmp.Or(compareVersions(a, b), strings.Compare(a, b))
+		return cmp.Or(libtf.CompareVersions(a, b), strings.Compare(a, b))
 	})
 	return versions
 }

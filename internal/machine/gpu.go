@@ -1,4 +1,4 @@
-package libtf
+package machine
 
 import (
 	"context"
@@ -11,6 +11,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"github.com/tfbert/go/internal/libtf"
 )
 
 // GPUs is what the NVIDIA driver says of itself and its devices.
@@ -26,31 +28,20 @@ type GPU struct {
 	Memory            string `json:"memory,omitempty"`
 }
 
-// hasNVIDIA tells whether an NVIDIA driver is here.
-func hasNVIDIA() bool {
-	if _, err := os.Stat(procNVIDIA); err == nil {
-		return true
-	}
-	_, ok := systemLinker().find(driverLibrary, nil) // WSL has no such folder
-	return ok
-}
-
-const procNVIDIA = "/proc/driver/nvidia"
-
-// findGPUs asks nvidia-smi, or else reads what the driver keeps in /proc.
-func findGPUs(ctx context.Context) (GPUs, error) {
-	if !hasNVIDIA() {
+// FindGPUs asks nvidia-smi, or else reads what the driver keeps in /proc.
+func FindGPUs(ctx context.Context) (GPUs, error) {
+	if !libtf.HasNVIDIA() {
 		return GPUs{}, nil
 	}
 	smi, err := exec.LookPath("nvidia-smi")
 	if err != nil {
-		return readProcNVIDIA(procNVIDIA), nil
+		return readProcNVIDIA(libtf.DriverDir), nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second) // it hangs with a driver that does
 	defer cancel()
 	out, err := exec.CommandContext(ctx, smi, "--query-gpu=name,compute_cap,driver_version,memory.total", "--format=csv,noheader").Output()
 	if err != nil {
-		return readProcNVIDIA(procNVIDIA), fmt.Errorf("%s: %w: %s", smi, err, strings.TrimSpace(string(out)))
+		return readProcNVIDIA(libtf.DriverDir), fmt.Errorf("%s: %w: %s", smi, err, strings.TrimSpace(string(out)))
 	}
 	return parseSMI(strings.NewReader(string(out)))
 }
@@ -107,27 +98,24 @@ var cudaLibraries = []struct{ folder, name string }{
 	{"nccl", "libnccl.so"},
 }
 
-// driverLibrary comes with NVIDIA's driver, not with CUDA.
-const driverLibrary = "libcuda.so.1"
-
 // missingCUDA returns the libraries that the GPU build at path lacks to use a GPU.
-func (l linker) missingCUDA(path string) []string {
+func missingCUDA(l libtf.Linker, path string) []string {
 	var lacking []string
 	packages := filepath.Join(filepath.Dir(filepath.Dir(path)), "nvidia")
 	for _, lib := range cudaLibraries {
 		// Any version counts: which one TensorFlow opens is compiled into it.
-		if !l.hasAny(lib.name, filepath.Join(packages, lib.folder, "lib")) {
+		if !hasAny(l, lib.name, filepath.Join(packages, lib.folder, "lib")) {
 			lacking = append(lacking, lib.name)
 		}
 	}
-	if _, ok := l.find(driverLibrary, nil); !ok {
-		lacking = append(lacking, driverLibrary)
+	if _, ok := l.Find(libtf.DriverLibrary, nil); !ok {
+		lacking = append(lacking, libtf.DriverLibrary)
 	}
 	return lacking
 }
 
-func (l linker) hasAny(name, dir string) bool {
-	for _, dir := range append([]string{dir}, l.dirs...) {
+func hasAny(l libtf.Linker, name, dir string) bool {
+	for _, dir := range append([]string{dir}, l.Dirs...) {
 		if found, _ := filepath.Glob(filepath.Join(dir, name+"*")); len(found) > 0 {
 			return true
 		}
@@ -135,10 +123,10 @@ func (l linker) hasAny(name, dir string) bool {
 	return false
 }
 
-// isGPUBuild tells whether a TensorFlow library looks for CUDA's libraries: its search path, or
+// isGPUBuild reports whether a TensorFlow library looks for CUDA's libraries: its search path, or
 // that of libtensorflow_framework, names NVIDIA's packages.
 func isGPUBuild(path string) bool {
-	framework := filepath.Join(filepath.Dir(path), filepath.Base(frameworkLibrary))
+	framework := filepath.Join(filepath.Dir(path), filepath.Base(libtf.FrameworkLibrary))
 	for _, path := range []string{path, framework} {
 		lib, err := readLibrary(path)
 		if err != nil {

@@ -1,4 +1,4 @@
-package libtf
+package machine
 
 import (
 	"os"
@@ -8,24 +8,27 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/tfbert/go/internal/libtf"
 )
 
 func TestGPUBuild(t *testing.T) {
 	dir := bareSystem(t)
-	cc, framework := filepath.Join(dir, ccLibrary), filepath.Join(dir, frameworkLibrary)
+	cc, framework := filepath.Join(dir, libtf.CCLibrary), filepath.Join(dir, libtf.FrameworkLibrary)
 	compile(t, cc, "-Wl,-rpath,$ORIGIN/")
 	compile(t, framework)
 	assert.False(t, isGPUBuild(cc))
 
 	compile(t, framework, "-Wl,-rpath,$ORIGIN/../nvidia/cudnn/lib:$ORIGIN/../nvidia/cublas/lib")
 	assert.True(t, isGPUBuild(cc))
-	assert.Len(t, linker{}.missingCUDA(cc), len(cudaLibraries)+1)
+	assert.Len(t, missingCUDA(libtf.Linker{}, cc), len(cudaLibraries)+1)
 	for _, lib := range cudaLibraries {
-		putLibrary(t, dir, "nvidia", lib.folder, "lib", lib.name+".12")
+		compile(t, filepath.Join(dir, "nvidia", lib.folder, "lib", lib.name+".12"))
 	}
-	assert.Equal(t, []string{driverLibrary}, linker{}.missingCUDA(cc))
-	driver := putLibrary(t, dir, "driver", driverLibrary)
-	assert.Empty(t, linker{dirs: []string{filepath.Dir(driver)}}.missingCUDA(cc))
+	assert.Equal(t, []string{libtf.DriverLibrary}, missingCUDA(libtf.Linker{}, cc))
+	driver := filepath.Join(dir, "driver", libtf.DriverLibrary)
+	compile(t, driver)
+	assert.Empty(t, missingCUDA(libtf.Linker{Dirs: []string{filepath.Dir(driver)}}, cc))
 }
 
 func TestParseSMI(t *testing.T) {

@@ -1,4 +1,6 @@
-package libtf
+// Package machine finds out what this machine has to run TensorFlow with: its processor, GPUs and C library,
+// and a TensorFlow library with all that this needs. It loads nothing.
+package machine
 
 import (
 	"context"
@@ -6,18 +8,20 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+
+	"github.com/tfbert/go/internal/libtf"
 )
 
 // A Report is what this machine has to run TensorFlow with.
 type Report struct {
-	OS         string      `json:"os"`
-	Arch       string      `json:"arch"`
-	Glibc      string      `json:"glibc,omitempty"`
-	CPU        CPU         `json:"cpu"`
-	Memory     int64       `json:"memory_bytes,omitempty"`
-	GPUs       GPUs        `json:"gpus,omitzero"`
-	Library    *Library    `json:"library,omitempty"` // the one that would be loaded; nil if there is none
-	Candidates []Candidate `json:"candidates"`
+	OS         string            `json:"os"`
+	Arch       string            `json:"arch"`
+	Glibc      string            `json:"glibc,omitempty"`
+	CPU        CPU               `json:"cpu"`
+	Memory     int64             `json:"memory_bytes,omitempty"`
+	GPUs       GPUs              `json:"gpus,omitzero"`
+	Library    *Library          `json:"library,omitempty"` // the one that would be loaded; nil if there is none
+	Candidates []libtf.Candidate `json:"candidates"`
 
 	// Problems says what is wrong and what to do, a line each.
 	Problems []string `json:"problems,omitempty"`
@@ -37,26 +41,26 @@ type Library struct {
 
 // Diagnose looks at this machine. It loads no library.
 func Diagnose(ctx context.Context) Report {
-	r := Report{OS: runtime.GOOS, Arch: runtime.GOARCH, Candidates: Candidates()}
+	r := Report{OS: runtime.GOOS, Arch: runtime.GOARCH, Candidates: libtf.Candidates()}
 	problem := func(err error) {
 		if err != nil {
 			r.Problems = append(r.Problems, err.Error())
 		}
 	}
-	problem(supported(runtime.GOOS, runtime.GOARCH))
+	problem(Supported(runtime.GOOS, runtime.GOARCH))
 	if runtime.GOOS == "linux" {
 		var err error
-		r.Glibc, err = systemLinker().glibc()
+		r.Glibc, err = Glibc()
 		problem(err)
-		r.GPUs, err = findGPUs(ctx)
+		r.GPUs, err = FindGPUs(ctx)
 		problem(err)
 	}
-	r.CPU = readCPU("/proc/cpuinfo")
+	r.CPU = ThisCPU()
 	r.Memory = readMemory("/proc/meminfo")
 	if r.Arch == "amd64" && r.CPU.Model != "" && !r.CPU.Has("avx2") {
 		r.Problems = append(r.Problems, "the CPU has no AVX2: TensorFlow will be slow, or end with SIGILL")
 	}
-	chosen, err := choose(r.Candidates)
+	chosen, err := libtf.Choose(r.Candidates)
 	if err != nil {
 		problem(err)
 		return r
@@ -67,18 +71,18 @@ func Diagnose(ctx context.Context) Report {
 	return r
 }
 
-// inspect tells what is known of a library without loading it.
-func inspect(c Candidate) (*Library, error) {
+// inspect returns what is known of a library without loading it.
+func inspect(c libtf.Candidate) (*Library, error) {
 	lib := &Library{Path: c.Path, Source: c.Source, GPU: isGPUBuild(c.Path)}
-	if inst, err := openInstallation(filepath.Dir(filepath.Dir(c.Path))); err == nil {
+	if inst, err := libtf.Open(filepath.Dir(filepath.Dir(c.Path))); err == nil {
 		lib.Version = inst.Version
 	}
-	l := systemLinker()
+	l := libtf.SystemLinker()
 	if lib.GPU {
-		lib.MissingForGPU = l.missingCUDA(c.Path)
+		lib.MissingForGPU = missingCUDA(l, c.Path)
 	}
 	var err error
-	lib.Missing, err = l.missing(c.Path)
+	lib.Missing, err = missing(l, c.Path)
 	return lib, err
 }
 
@@ -94,21 +98,12 @@ func (r *Report) libraryProblems() (problems []string) {
 	}
 	for _, name := range r.Library.MissingForGPU {
 		what := "run `tfbert lib install --gpu`"
-		if name == driverLibrary {
+		if name == libtf.DriverLibrary {
 			what = "install NVIDIA's driver, or start the container with its GPUs"
 		}
 		problems = append(problems, fmt.Sprintf("%s is missing, so the GPU stays unused: %s", name, what))
 	}
 	return problems
-}
-
-func readCPU(path string) CPU {
-	f, err := os.Open(path)
-	if err != nil {
-		return CPU{Count: runtime.NumCPU()}
-	}
-	defer f.Close()
-	return parseCPUInfo(f, runtime.GOARCH)
 }
 
 func readMemory(path string) int64 {
@@ -118,4 +113,13 @@ func readMemory(path string) int64 {
 	}
 	defer f.Close()
 	return parseMemTotal(f)
+}
+
+// Supported returns an error if there are no TensorFlow wheels for a system.
+func Supported(goos, goarch string) error {
+	if goos == "linux" && (goarch == "amd64" || goarch == "arm64") {
+		return nil
+	}
+	return fmt.Errorf("not supported on %s/%s, only on Linux for amd64 and arm64: get a TensorFlow C library for this system and set %s to it",
+		goos, goarch, libtf.EnvLibrary)
 }

@@ -1,4 +1,4 @@
-package libtf
+package install
 
 import "golang.org/x/sys/unix"
 

@@ -1,4 +1,4 @@
-package libtf
+package install
 
 import (
 	"archive/zip"
@@ -24,6 +24,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/tfbert/go/internal/libtf"
 	"github.com/tfbert/go/internal/testenv/bounded"
 )
 
@@ -42,8 +43,8 @@ type fakeMember struct {
 // tensorFlowWheel is a small wheel of TensorFlow.
 func tensorFlowWheel(name string, metadata ...string) fakeWheel {
 	return fakeWheel{name, []fakeMember{
-		{name: ccLibrary, body: strings.Repeat("cc library ", 9000)},
-		{name: frameworkLibrary, body: "framework library"},
+		{name: libtf.CCLibrary, body: strings.Repeat("cc library ", 9000)},
+		{name: libtf.FrameworkLibrary, body: "framework library"},
 		{name: "tensorflow/include/tensorflow/c/c_api.h", body: "int TF_Version();"},
 		{name: "tensorflow/include/xla/tsl/c/tsl_status.h", body: "enum code;"},
 		{name: "tensorflow/include/tensorflow/core/public/session.h", body: "not needed"},
@@ -135,10 +136,10 @@ func TestExtract(t *testing.T) {
 		"tensorflow/libtensorflow_cc.so.2",
 		"tensorflow/libtensorflow_framework.so.2",
 	}, files)
-	body, err := os.ReadFile(filepath.Join(dir, ccLibrary))
+	body, err := os.ReadFile(filepath.Join(dir, libtf.CCLibrary))
 	require.NoError(t, err)
 	assert.Equal(t, w.members[0].body, string(body))
-	for name, want := range map[string]fs.FileMode{"nvidia/cuda_nvcc/bin/ptxas": 0o755, ccLibrary: 0o644} {
+	for name, want := range map[string]fs.FileMode{"nvidia/cuda_nvcc/bin/ptxas": 0o755, libtf.CCLibrary: 0o644} {
 		info, err := os.Stat(filepath.Join(dir, name))
 		require.NoError(t, err)
 		assert.Equal(t, want, info.Mode(), name)
@@ -165,8 +166,8 @@ func TestExtractBadWheel(t *testing.T) {
 		{"absolute path", with(fakeMember{name: "/etc/evil"}), "would land outside"},
 		{"line feed", with(fakeMember{name: "tensorflow/include/tsl/c/a\n.h"}), "would land outside"},
 		{"backslashes", with(fakeMember{name: `..\evil`}), "would land outside"},
-		{"link", with(fakeMember{name: "tensorflow/libtensorflow_cc.so.3", body: "/etc/passwd", mode: fs.ModeSymlink | 0o777}), "no plain file"},
-		{"member twice", with(fakeMember{name: frameworkLibrary, body: "framework library"}), "file exists"},
+		{"link", with(fakeMember{name: "tensorflow/libtensorflow_cc.so.3", body: "/etc/passwd", mode: fs.ModeSymlink | 0o777}), "not a plain file"},
+		{"member twice", with(fakeMember{name: libtf.FrameworkLibrary, body: "framework library"}), "file exists"},
 		{"RECORD twice", with(fakeMember{name: "other-1.0.dist-info/RECORD", body: "x"}), "more than one RECORD"},
 		{"RECORD is no CSV", fakeWheel{`a"b-1.0`, nil}, "RECORD: "},
 		{"no version", fakeWheel{"tensorflow", nil}, "not a wheel"},
@@ -194,7 +195,7 @@ func TestExtractDamagedFile(t *testing.T) {
 		{"empty", func([]byte) []byte { return nil }, "not a wheel, or not a whole one"},
 		{"a web page", func([]byte) []byte { return []byte("<html>not found</html>") }, "not a wheel, or not a whole one"},
 		{"cut", func(b []byte) []byte { return b[:len(b)/2] }, "not a wheel, or not a whole one"},
-		{"bit flipped", func(b []byte) []byte { b[100] ^= 4; return b }, ccLibrary},
+		{"bit flipped", func(b []byte) []byte { b[100] ^= 4; return b }, libtf.CCLibrary},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "x.whl")

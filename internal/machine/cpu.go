@@ -1,8 +1,9 @@
-package libtf
+package machine
 
 import (
 	"bufio"
 	"io"
+	"os"
 	"runtime"
 	"slices"
 	"strconv"
@@ -23,7 +24,7 @@ type Feature struct {
 	Use     string `json:"use"`
 }
 
-// Has tells whether the processor has a feature.
+// Has reports whether the processor has a feature.
 func (c CPU) Has(name string) bool {
 	return slices.ContainsFunc(c.Features, func(f Feature) bool { return f.Name == name && f.Present })
 }
@@ -48,6 +49,19 @@ var featureUses = map[string][]Feature{
 	},
 }
 
+// ThisCPU returns the processor of this machine.
+//
+// It is read from the kernel's own list, which has the model's name too. Package golang.org/x/sys/cpu does not know
+// all of the features above: avx512_fp16, and bf16 of arm64.
+func ThisCPU() CPU {
+	f, err := os.Open("/proc/cpuinfo")
+	if err != nil {
+		return CPU{Count: runtime.NumCPU()}
+	}
+	defer f.Close()
+	return parseCPUInfo(f, runtime.GOARCH)
+}
+
 // parseCPUInfo reads /proc/cpuinfo.
 func parseCPUInfo(r io.Reader, goarch string) CPU {
 	cpu := CPU{Count: runtime.NumCPU(), Features: slices.Clone(featureUses[goarch])}
@@ -69,7 +83,7 @@ func parseCPUInfo(r io.Reader, goarch string) CPU {
 	return cpu
 }
 
-// parseMemTotal reads the machine's memory in bytes from /proc/meminfo, 0 if it is not told.
+// parseMemTotal reads the machine's memory in bytes from /proc/meminfo, 0 if it is not there.
 func parseMemTotal(r io.Reader) int64 {
 	lines := bufio.NewScanner(r)
 	for lines.Scan() {

@@ -1,12 +1,11 @@
 //go:build linux && (amd64 || arm64)
 
-package libtf
+package install
 
 import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -20,6 +19,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/tfbert/go/internal/libtf"
 )
 
 // An index is a folder of fake wheels with a fake Python whose pip serves them.
@@ -83,9 +84,9 @@ func (x *index) installer() *installer {
 
 // TensorFlow for the CPU, under the name it has for this machine.
 var (
-	cpuProject = map[string]string{"x86_64": "tensorflow_cpu", "aarch64": "tensorflow"}[wheelArch()]
-	cpuWheel   = cpuProject + "-2.21.0-cp312-cp312-manylinux_2_27_" + wheelArch() + ".whl"
-	cpuName    = "2.21.0-cpu-" + wheelArch()
+	cpuProject = map[string]string{"x86_64": "tensorflow_cpu", "aarch64": "tensorflow"}[libtf.Arch()]
+	cpuWheel   = cpuProject + "-2.21.0-cp312-cp312-manylinux_2_27_" + libtf.Arch() + ".whl"
+	cpuName    = "2.21.0-cpu-" + libtf.Arch()
 )
 
 func cpuIndex(t *testing.T) *index {
@@ -113,11 +114,11 @@ func TestInstall(t *testing.T) {
 	inst, err := i.install(t.Context())
 	require.NoError(t, err)
 
-	assert.Equal(t, Installation{
+	assert.Equal(t, libtf.Installation{
 		Dir:     filepath.Join(i.Dir, cpuName),
 		Version: "2.21.0",
-		Arch:    wheelArch(),
-		Wheels:  []Wheel{{cpuWheel, x.pins[cpuName][0].SHA256, true}},
+		Arch:    libtf.Arch(),
+		Wheels:  []libtf.Wheel{{Name: cpuWheel, SHA256: x.pins[cpuName][0].SHA256, Pinned: true}},
 	}, inst)
 	assert.Equal(t, []string{
 		"install.json",
@@ -127,13 +128,13 @@ func TestInstall(t *testing.T) {
 		"tensorflow/libtensorflow_framework.so.2",
 	}, listFiles(t, inst.Dir))
 	assert.FileExists(t, inst.Library())
-	assert.FileExists(t, filepath.Join(inst.Include(), "tensorflow/c/c_api.h"))
+	assert.FileExists(t, filepath.Join(inst.Dir, "tensorflow/include/tensorflow/c/c_api.h"))
 	entries, err := os.ReadDir(i.Dir)
 	require.NoError(t, err)
 	assert.Len(t, entries, 2, "the installation and the lock")
 
 	require.Len(t, x.calls(), 1)
-	for _, want := range []string{"-m pip download", "--no-deps", "--only-binary :all:", "--implementation cp", "--python-version 3.12", "--platform manylinux_2_27_" + wheelArch(), "==2.21.0"} {
+	for _, want := range []string{"-m pip download", "--no-deps", "--only-binary :all:", "--implementation cp", "--python-version 3.12", "--platform manylinux_2_27_" + libtf.Arch(), "==2.21.0"} {
 		assert.Contains(t, x.calls()[0], want)
 	}
 	assert.Contains(t, log.String(), "Looking at "+i.Dir, "pip's temporary files are in the cache, and its lines in the log")
@@ -151,12 +152,12 @@ func TestInstall(t *testing.T) {
 func TestInstallVersion(t *testing.T) {
 	x := newIndex(t)
 	name := "tensorflow_cpu_aws-2.15.1"
-	x.add("2.15.1-cpu-"+wheelArch(), name+"-cp311-cp311-manylinux_2_17_"+wheelArch()+".whl", tensorFlowWheel(name))
+	x.add("2.15.1-cpu-"+libtf.Arch(), name+"-cp311-cp311-manylinux_2_17_"+libtf.Arch()+".whl", tensorFlowWheel(name))
 	i := x.installer()
 	i.Version = "2.15.1"
 	inst, err := i.install(t.Context())
 	require.NoError(t, err)
-	assert.Equal(t, "2.15.1-cpu-"+wheelArch(), filepath.Base(inst.Dir))
+	assert.Equal(t, "2.15.1-cpu-"+libtf.Arch(), filepath.Base(inst.Dir))
 	assert.Contains(t, x.calls()[0], "--python-version 3.11", "2.15 has no wheels for 3.12")
 	assert.True(t, strings.HasSuffix(x.calls()[0], " tensorflow-cpu-aws==2.15.1"), "the pin names the project")
 }
@@ -171,7 +172,7 @@ func TestInstallRepairs(t *testing.T) {
 		spoil func() error
 	}{
 		{"library removed", func() error { return os.Remove(inst.Library()) }},
-		{"manifest cut", func() error { return os.Truncate(filepath.Join(inst.Dir, manifestName), 10) }},
+		{"manifest cut", func() error { return os.Truncate(filepath.Join(inst.Dir, libtf.ManifestName), 10) }},
 		{"folder empty", func() error { return errors.Join(os.RemoveAll(inst.Dir), os.Mkdir(inst.Dir, 0o755)) }},
 		{"killed halfway", func() error {
 			stage := filepath.Join(i.Dir, stagePrefix+"1")
@@ -200,9 +201,9 @@ func TestInstallFails(t *testing.T) {
 		{"other digest", func(t *testing.T, x *index, i *installer) { i.pins[cpuName][0].SHA256 = strings.Repeat("0", 64) },
 			[]string{cpuWheel, "SHA-256", "download it again"}},
 		{"other file", func(t *testing.T, x *index, i *installer) {
-			i.pins[cpuName][0].Wheel = cpuProject + "-2.21.0-x_" + wheelArch() + ".whl"
+			i.pins[cpuName][0].Wheel = cpuProject + "-2.21.0-x_" + libtf.Arch() + ".whl"
 		},
-			[]string{"pip downloaded " + cpuWheel, "--wheel"}},
+			[]string{"pip downloaded " + cpuWheel, "pip config list"}},
 		{"no space to begin", func(t *testing.T, x *index, i *installer) {
 			i.freeSpace = func(string) (int64, error) { return 5e8, nil }
 		}, []string{"not enough space in", "0.5 GB are free, 1.2 GB are needed"}},
@@ -214,7 +215,7 @@ func TestInstallFails(t *testing.T) {
 			w := tensorFlowWheel("tensorflow_cpu-2.21.0")
 			w.members = w.members[1:]
 			i.pins[cpuName][0] = w.write(t, x.path(cpuWheel))
-		}, []string{"holds no " + ccLibrary}},
+		}, []string{"holds no " + libtf.CCLibrary}},
 		{"cache folder is a file", func(t *testing.T, x *index, i *installer) {
 			x.file("file", "")
 			i.Dir = x.path("file/cache")
@@ -229,23 +230,23 @@ func TestInstallFails(t *testing.T) {
 			x.file("fail", "ERROR: Exception:\nTraceback (most recent call last):\nOSError: [Errno 28] No space left on device\n")
 		}, []string{"exit status 1: OSError: [Errno 28] No space left on device"}},
 		{"no pip", func(t *testing.T, x *index, i *installer) { x.file("fail", "/usr/bin/python3: No module named pip\n") },
-			[]string{"this Python has no pip", "apt install python3-pip", "--wheel"}},
+			[]string{"this Python has no pip", "apt install python3-pip"}},
 		{"no such Python", func(t *testing.T, x *index, i *installer) { i.Python = x.path("python9") },
 			[]string{"python9", "no such file"}},
 		{"no Python", func(t *testing.T, x *index, i *installer) { i.Python = ""; t.Setenv("PATH", x.t.TempDir()) },
-			[]string{"no python3 in PATH", "--wheel"}},
-		{"pip gives nothing", func(t *testing.T, x *index, i *installer) {
+			[]string{"no python3 in PATH", "apt install python3-pip"}},
+		{"pip downloads nothing", func(t *testing.T, x *index, i *installer) {
 			require.NoError(t, os.WriteFile(i.Python, []byte("#!/bin/sh\n"), 0o755))
 		}, []string{"pip downloaded 0 wheels"}},
 		{"old version", func(t *testing.T, x *index, i *installer) { i.Version = "2.14.1" },
 			[]string{"TensorFlow 2.14.1 is too old: want 2.15 or later"}},
 		{"version without digest", func(t *testing.T, x *index, i *installer) {
 			i.Version = "2.99.0"
-			x.add("2.15.0-cpu-"+wheelArch(), "a.whl", tensorFlowWheel("tensorflow_cpu-2.15.0"))
+			x.add("2.15.0-cpu-"+libtf.Arch(), "a.whl", tensorFlowWheel("tensorflow_cpu-2.15.0"))
 			x.add("2.16.0-cpu-other", "b.whl", tensorFlowWheel("tensorflow_cpu-2.16.0"))
-		}, []string{"no SHA-256 is known for the wheels of TensorFlow 2.99.0: take one of 2.15.0, 2.21.0, or ", "--wheel"}},
+		}, []string{"no SHA-256 is known for the wheels of TensorFlow 2.99.0: take one of 2.15.0, 2.21.0"}},
 		{"no version", func(t *testing.T, x *index, i *installer) { i.Version = "--pre" },
-			[]string{`"--pre" is no version number`}},
+			[]string{`"--pre" is not a version number`}},
 		{"no such wheel", func(t *testing.T, x *index, i *installer) { i.Wheel = x.path("none.whl") },
 			[]string{"none.whl", "no such file"}},
 		{"wheel of another project", func(t *testing.T, x *index, i *installer) {
@@ -255,10 +256,10 @@ func TestInstallFails(t *testing.T) {
 		{"wheel of another version", func(t *testing.T, x *index, i *installer) { i.Wheel = x.path(cpuWheel); i.Version = "2.20.0" },
 			[]string{"is TensorFlow 2.21.0, not 2.20.0"}},
 		{"wheel for another machine", func(t *testing.T, x *index, i *installer) {
-			other := map[string]string{"x86_64": "aarch64", "aarch64": "x86_64"}[wheelArch()]
+			other := map[string]string{"x86_64": "aarch64", "aarch64": "x86_64"}[libtf.Arch()]
 			i.Wheel = x.path("t-manylinux_2_27_" + other + ".whl")
 			tensorFlowWheel("tensorflow-2.21.0").write(t, i.Wheel)
-		}, []string{"this machine is " + wheelArch()}},
+		}, []string{"this machine is " + libtf.Arch()}},
 		{"wheel without GPU", func(t *testing.T, x *index, i *installer) {
 			i.Wheel, i.GPU = x.path("t.whl"), true
 			tensorFlowWheel("tensorflow_cpu-2.21.0").write(t, i.Wheel)
@@ -362,7 +363,7 @@ func TestInstallCancelled(t *testing.T) {
 }
 
 func TestInstallGPU(t *testing.T) {
-	if wheelArch() != "x86_64" {
+	if libtf.Arch() != "x86_64" {
 		i := newIndex(t).installer()
 		i.GPU = true
 		_, err := i.install(t.Context())
@@ -375,7 +376,7 @@ func TestInstallGPU(t *testing.T) {
 	inst, err := i.install(t.Context())
 	require.NoError(t, err)
 	assert.Equal(t, gpuName, filepath.Base(inst.Dir))
-	assert.Subset(t, listFiles(t, inst.Dir), []string{ccLibrary, "nvidia/cublas/lib/libcublas.so.12", "nvidia/cuda_nvcc/bin/ptxas"})
+	assert.Subset(t, listFiles(t, inst.Dir), []string{libtf.CCLibrary, "nvidia/cublas/lib/libcublas.so.12", "nvidia/cuda_nvcc/bin/ptxas"})
 	var wheels, calls []string
 	for _, w := range inst.Wheels {
 		wheels = append(wheels, w.Name[:strings.Index(w.Name, "-")])
@@ -387,8 +388,8 @@ func TestInstallGPU(t *testing.T) {
 	}
 	assert.Equal(t, []string{"tensorflow==2.21.0", "nvidia-cublas-cu12==12.9.3.13", "nvidia-cuda-nvcc-cu12==12.9.86"}, calls)
 
-	var manifest Installation
-	data, err := os.ReadFile(filepath.Join(inst.Dir, manifestName))
+	var manifest libtf.Installation
+	data, err := os.ReadFile(filepath.Join(inst.Dir, libtf.ManifestName))
 	require.NoError(t, err)
 	require.NoError(t, json.Unmarshal(data, &manifest))
 	manifest.Dir = inst.Dir
@@ -412,7 +413,7 @@ func gpuIndex(t *testing.T) *index {
 
 // The user's own TensorFlow gets the CUDA wheels that are pinned for its version, or none at all.
 func TestInstallGPUWheel(t *testing.T) {
-	if wheelArch() != "x86_64" {
+	if libtf.Arch() != "x86_64" {
 		t.Skip("no GPU wheels for this machine")
 	}
 	x := gpuIndex(t)
@@ -432,7 +433,7 @@ func TestInstallGPUWheel(t *testing.T) {
 	i.GPU, i.Wheel = true, x.path("newer.whl")
 	tensorFlowWheel("tensorflow-2.99.0").write(t, i.Wheel)
 	_, err = i.install(t.Context())
-	require.ErrorContains(t, err, "no SHA-256 is known for the wheels of TensorFlow 2.99.0: take one of 2.21.0, or set "+EnvLibrary+" to the tensorflow folder of a Python environment")
+	require.ErrorContains(t, err, "no SHA-256 is known for the wheels of TensorFlow 2.99.0: take one of 2.21.0, or set "+libtf.EnvLibrary+" to the tensorflow folder of a Python environment")
 	assertNothing(t, i.Dir)
 	assert.Len(t, x.calls(), 2)
 }
@@ -445,32 +446,16 @@ func TestPlatforms(t *testing.T) {
 	assert.Contains(t, tags, "manylinux2010_x86_64")
 }
 
-func TestSupported(t *testing.T) {
-	for system, want := range map[string]bool{
-		"linux/amd64": true, "linux/arm64": true,
-		"linux/386": false, "darwin/arm64": false, "windows/amd64": false,
-	} {
-		goos, goarch, _ := strings.Cut(system, "/")
-		err := supported(goos, goarch)
-		if want {
-			assert.NoError(t, err, system)
-			continue
-		}
-		require.ErrorContains(t, err, "not supported on "+system)
-		assert.ErrorContains(t, err, EnvLibrary)
-	}
-}
-
-// The pins must name wheels that pip takes for what Install asks, and that run where it says.
+// The pins must name wheels that pip takes for what Library asks, and that run where it says.
 func TestPins(t *testing.T) {
 	for _, name := range []string{"2.15.1-cpu-x86_64", "2.15.1-cpu-aarch64", "2.18.1-gpu-x86_64", DefaultVersion + "-cpu-x86_64", DefaultVersion + "-cpu-aarch64", DefaultVersion + "-gpu-x86_64"} {
 		assert.NotEmpty(t, pinned[name], name)
 	}
 	form := regexp.MustCompile(`^([A-Za-z0-9_]+)-([0-9.]+(?:post[0-9]+)?)-(?:(cp[0-9]+)-cp[0-9]+|py3-none|py2\.py3-none)-([a-z0-9_.]+)\.whl$`)
 	for name, wheels := range pinned {
-		plan := Installation{Version: strings.Split(name, "-")[0], GPU: strings.Contains(name, "-gpu-"), Arch: strings.Split(name, "-")[2]}
-		assert.Equal(t, plan.name(), name)
-		assert.GreaterOrEqual(t, compareVersions(plan.Version, OldestVersion), 0, name)
+		plan := libtf.Installation{Version: strings.Split(name, "-")[0], GPU: strings.Contains(name, "-gpu-"), Arch: strings.Split(name, "-")[2]}
+		assert.Equal(t, plan.Name(), name)
+		assert.GreaterOrEqual(t, libtf.CompareVersions(plan.Version, OldestVersion), 0, name)
 		for i, p := range wheels {
 			parts := form.FindStringSubmatch(p.Wheel)
 			require.NotNil(t, parts, p.Wheel)
@@ -492,15 +477,4 @@ func TestPins(t *testing.T) {
 		}
 		assert.Equal(t, plan.GPU, len(wheels) > 1, name)
 	}
-}
-
-func ExampleInstall() {
-	inst, err := Install(context.Background(), Options{
-		Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
-	})
-	if err != nil {
-		fmt.Println(err) // says what to do: install pip, pass a wheel, make room
-		return
-	}
-	fmt.Println(inst.Library())
 }

@@ -1,4 +1,4 @@
-package libtf
+package install
 
 import (
 	"context"
@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+
+	"github.com/tfbert/go/internal/libtf"
 )
 
 // Disk space that an installation takes while it is under way: one wheel at a time, which pip also
@@ -22,44 +24,44 @@ const (
 const stagePrefix = ".installing-"
 
 // build makes the planned installation, having downloaded wheels. The caller holds the lock.
-func (i *installer) build(ctx context.Context, plan Installation, wheels []pin) (Installation, error) {
+func (i *installer) build(ctx context.Context, plan libtf.Installation, wheels []pin) (libtf.Installation, error) {
 	stale, err := filepath.Glob(filepath.Join(i.Dir, stagePrefix+"*"))
 	if err != nil {
-		return Installation{}, err
+		return libtf.Installation{}, err
 	}
 	for _, dir := range stale { // whoever made it held the lock, and is gone
 		i.Log.Info("removing what an interrupted installation left", "dir", dir)
 		if err := os.RemoveAll(dir); err != nil {
-			return Installation{}, err
+			return libtf.Installation{}, err
 		}
 	}
 	stage, err := os.MkdirTemp(i.Dir, stagePrefix)
 	if err != nil {
-		return Installation{}, err
+		return libtf.Installation{}, err
 	}
 	defer os.RemoveAll(stage)
 
 	tree := filepath.Join(stage, "tree")
 	if err := os.Mkdir(tree, 0o755); err != nil {
-		return Installation{}, err
+		return libtf.Installation{}, err
 	}
 	if plan.Wheels, err = i.fill(ctx, stage, tree, plan, wheels); err != nil {
-		return Installation{}, err
+		return libtf.Installation{}, err
 	}
-	if err := writeManifest(tree, plan); err != nil {
-		return Installation{}, err
+	if err := plan.Record(tree); err != nil {
+		return libtf.Installation{}, err
 	}
 	if err := os.RemoveAll(plan.Dir); err != nil { // an incomplete one, if any
-		return Installation{}, err
+		return libtf.Installation{}, err
 	}
 	if err := os.Rename(tree, plan.Dir); err != nil {
-		return Installation{}, err
+		return libtf.Installation{}, err
 	}
 	return plan, nil
 }
 
 // fill extracts the user's wheel, if there is one, and those to download into tree.
-func (i *installer) fill(ctx context.Context, stage, tree string, plan Installation, download []pin) ([]Wheel, error) {
+func (i *installer) fill(ctx context.Context, stage, tree string, plan libtf.Installation, download []pin) ([]libtf.Wheel, error) {
 	space := int64(cpuSpace)
 	if plan.GPU {
 		space = gpuSpace
@@ -67,7 +69,7 @@ func (i *installer) fill(ctx context.Context, stage, tree string, plan Installat
 	if err := i.checkSpace(space); err != nil {
 		return nil, err
 	}
-	var wheels []Wheel
+	var wheels []libtf.Wheel
 	if i.Wheel != "" {
 		wheel, err := i.unpack(ctx, i.Wheel, tree)
 		if err != nil {
@@ -94,7 +96,7 @@ func (i *installer) fill(ctx context.Context, stage, tree string, plan Installat
 }
 
 // download has pip fetch a wheel into dir.
-func (i *installer) download(ctx context.Context, dir string, plan Installation, p pin) (string, error) {
+func (i *installer) download(ctx context.Context, dir string, plan libtf.Installation, p pin) (string, error) {
 	i.Log.Info("downloading by pip", "wheel", p.Wheel)
 	pip := pip{
 		python: i.Python,
@@ -108,7 +110,7 @@ func (i *installer) download(ctx context.Context, dir string, plan Installation,
 	case len(paths) != 1:
 		return "", fmt.Errorf("pip downloaded %d wheels for %s: want one", len(paths), p.requirement())
 	case filepath.Base(paths[0]) != p.Wheel:
-		return "", fmt.Errorf("pip downloaded %s where PyPI has %s: check pip's own settings (pip config list), or pass the wheel with --wheel", filepath.Base(paths[0]), p.Wheel)
+		return "", fmt.Errorf("pip downloaded %s where PyPI has %s: check pip's own settings (pip config list)", filepath.Base(paths[0]), p.Wheel)
 	}
 	return paths[0], nil
 }
@@ -116,63 +118,63 @@ func (i *installer) download(ctx context.Context, dir string, plan Installation,
 // cpythonFor returns the CPython whose wheels to take. The libraries do not depend on it, but the
 // wheels do; those for 3.12 begin with TensorFlow 2.16.
 func cpythonFor(version string) string {
-	if compareVersions(version, "2.16") < 0 {
+	if libtf.CompareVersions(version, "2.16") < 0 {
 		return "3.11"
 	}
 	return "3.12"
 }
 
 // unpack verifies a wheel and extracts it into tree.
-func (i *installer) unpack(ctx context.Context, path, tree string) (Wheel, error) {
+func (i *installer) unpack(ctx context.Context, path, tree string) (libtf.Wheel, error) {
 	wheel, err := i.verify(ctx, path)
 	if err != nil {
-		return Wheel{}, err
+		return libtf.Wheel{}, err
 	}
 	w, err := openWheel(path)
 	if err != nil {
-		return Wheel{}, err
+		return libtf.Wheel{}, err
 	}
 	defer w.Close()
 	files, size := w.members()
 	if strings.HasPrefix(w.project, "tensorflow") {
-		for _, name := range []string{ccLibrary, frameworkLibrary} {
+		for _, name := range []string{libtf.CCLibrary, libtf.FrameworkLibrary} {
 			if _, ok := w.record[name]; !ok {
-				return Wheel{}, fmt.Errorf("%s holds no %s: want a Linux wheel of TensorFlow %s or later", path, name, OldestVersion)
+				return libtf.Wheel{}, fmt.Errorf("%s holds no %s: want a Linux wheel of TensorFlow %s or later", path, name, OldestVersion)
 			}
 		}
 	}
 	if err := i.checkSpace(size); err != nil {
-		return Wheel{}, err
+		return libtf.Wheel{}, err
 	}
 	i.Log.Info("extracting", "wheel", wheel.Name, "files", len(files), "bytes", size)
 	root, err := os.OpenRoot(tree)
 	if err != nil {
-		return Wheel{}, err
+		return libtf.Wheel{}, err
 	}
 	defer root.Close()
 	return wheel, w.extract(ctx, root, i.meter("extract", wheel.Name, size))
 }
 
 // verify compares a wheel with its pin, where there is one.
-func (i *installer) verify(ctx context.Context, path string) (Wheel, error) {
+func (i *installer) verify(ctx context.Context, path string) (libtf.Wheel, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return Wheel{}, err
+		return libtf.Wheel{}, err
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return Wheel{}, err
+		return libtf.Wheel{}, err
 	}
-	wheel := Wheel{Name: filepath.Base(path)}
+	wheel := libtf.Wheel{Name: filepath.Base(path)}
 	digest := sha256.New()
 	if _, err := io.CopyBuffer(digest, &meteredReader{ctx, f, i.meter("verify", wheel.Name, info.Size())}, make([]byte, 1<<20)); err != nil {
-		return Wheel{}, err
+		return libtf.Wheel{}, err
 	}
 	wheel.SHA256 = hex.EncodeToString(digest.Sum(nil))
 	if p, ok := findPin(i.pins, wheel.Name); ok {
 		if p.SHA256 != wheel.SHA256 {
-			return Wheel{}, fmt.Errorf("%s has the SHA-256 %s, but PyPI's has %s: it is damaged or another one; download it again", path, wheel.SHA256, p.SHA256)
+			return libtf.Wheel{}, fmt.Errorf("%s has the SHA-256 %s, but PyPI's has %s: it is damaged or another one; download it again", path, wheel.SHA256, p.SHA256)
 		}
 		wheel.Pinned = true
 	}
