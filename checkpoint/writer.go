@@ -95,13 +95,13 @@ func (w *Writer) begin(name string, dtype DType, shape []int64, size int64) (*tf
 	want, ok := byteSize(dtype, shape)
 	switch {
 	case name == "":
-		w.err = errors.New("checkpoint: write: a variable without a name")
+		w.err = errors.New("write: a variable without a name")
 	case w.entries[name] != nil:
-		w.err = fmt.Errorf("checkpoint: write %s: a variable of this name is there already", name)
+		w.err = fmt.Errorf("write %s: a variable of this name is there already", name)
 	case !ok:
-		w.err = fmt.Errorf("checkpoint: write %s: %s%v has no fixed size", name, dtype, shape)
+		w.err = fmt.Errorf("write %s: %s%v has no fixed size", name, dtype, shape)
 	case size != want:
-		w.err = fmt.Errorf("checkpoint: write %s: %d bytes given, but %s%v takes %d", name, size, dtype, shape, want)
+		w.err = fmt.Errorf("write %s: %d bytes given, but %s%v takes %d", name, size, dtype, shape, want)
 	}
 	if w.err != nil {
 		return nil, w.err
@@ -119,7 +119,7 @@ func (w *Writer) begin(name string, dtype DType, shape []int64, size int64) (*tf
 
 func (w *Writer) write(name string, data []byte) error {
 	if _, err := w.data.Write(data); err != nil {
-		w.err = fmt.Errorf("checkpoint: write %s: %w", name, err)
+		w.err = fmt.Errorf("write %s: %w", name, err)
 	}
 	return w.err
 }
@@ -129,7 +129,7 @@ func (w *Writer) write(name string, data []byte) error {
 func (w *Writer) Close() error {
 	if w.err == nil {
 		if err := w.commit(); err != nil {
-			w.err = fmt.Errorf("checkpoint: write %s: %w", w.prefix, err)
+			w.err = fmt.Errorf("write %s: %w", w.prefix, err)
 		}
 	}
 	err := w.err
@@ -137,7 +137,7 @@ func (w *Writer) Close() error {
 	return err
 }
 
-var errClosed = errors.New("checkpoint: write: the writer is closed")
+var errClosed = errors.New("write: the writer is closed")
 
 // Abort removes what was written. After Close it does nothing.
 func (w *Writer) Abort() {

@@ -130,17 +130,17 @@ func TestWriterRefuses(t *testing.T) {
 		want string
 	}{
 		{"no name", func(w *Writer) error { return w.AddFloat32s("", nil, []float32{1}) },
-			"checkpoint: write: a variable without a name"},
+			"write: a variable without a name"},
 		{"name twice", func(w *Writer) error { return w.AddFloat32s("first", nil, []float32{1}) },
-			"checkpoint: write first: a variable of this name is there already"},
+			"write first: a variable of this name is there already"},
 		{"string", func(w *Writer) error { return w.Add("s", String, nil, nil) },
-			"checkpoint: write s: string[] has no fixed size"},
+			"write s: string[] has no fixed size"},
 		{"negative", func(w *Writer) error { return w.Add("s", Int8, []int64{-1}, nil) },
-			"checkpoint: write s: int8[-1] has no fixed size"},
+			"write s: int8[-1] has no fixed size"},
 		{"overflow", func(w *Writer) error { return w.Add("s", Int8, []int64{1 << 32, 1 << 31}, nil) },
-			"checkpoint: write s: int8[4294967296 2147483648] has no fixed size"},
+			"write s: int8[4294967296 2147483648] has no fixed size"},
 		{"too few values", func(w *Writer) error { return w.AddFloat32s("s", []int64{2, 3}, make([]float32, 5)) },
-			"checkpoint: write s: 20 bytes given, but float32[2 3] takes 24"},
+			"write s: 20 bytes given, but float32[2 3] takes 24"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

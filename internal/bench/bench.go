@@ -1,4 +1,4 @@
-// Package bench measures a model: it calls it in a closed loop or at a rate of requests, and gives
+// Package bench measures a model: it calls it in a closed loop or at a rate of requests, and returns
 // latency and throughput as percentiles, by the reference's formula, in the format of Go's benchmarks
 // and as a plot. It knows nothing of TensorFlow: what it calls is a function.
 package bench
@@ -36,11 +36,11 @@ type Load struct {
 func (l *Load) check() error {
 	switch {
 	case l.Calls < 1 && l.Duration <= 0:
-		return errors.New("bench: neither calls nor a duration to measure")
+		return errors.New("neither calls nor a duration to measure")
 	case l.Warmup < 0 || l.Concurrency < 0:
-		return errors.New("bench: a negative number of calls")
+		return errors.New("a negative number of calls")
 	case !(l.Rate >= 0 && l.Rate <= 1e9): // which NaN is not
-		return fmt.Errorf("bench: %v is no rate of calls", l.Rate)
+		return fmt.Errorf("%v is not a rate of calls", l.Rate)
 	}
 	return nil
 }
@@ -77,7 +77,7 @@ func (c Calls) Elapsed() (d time.Duration) {
 	return d
 }
 
-// Times gives one time of each call, as in c.Times(Call.Latency).
+// Times returns one time of each call, as in c.Times(Call.Latency).
 func (c Calls) Times(of func(Call) time.Duration) []time.Duration {
 	times := make([]time.Duration, len(c))
 	for i, call := range c {
@@ -86,7 +86,7 @@ func (c Calls) Times(of func(Call) time.Duration) []time.Duration {
 	return times
 }
 
-// Run calls f as l says and gives the calls of the warm-up, which is a closed loop, and those that
+// Run calls f as l says and returns the calls of the warm-up, which is a closed loop, and those that
 // count. done, if it is not nil, is told after each of these how many there were; it is called by one
 // goroutine at a time. The first error of f, or the end of ctx, ends the run.
 func Run(ctx context.Context, f func(context.Context, *Call) error, l Load, done func(calls int)) (warmup, calls Calls, err error) {
@@ -159,7 +159,7 @@ type runner struct {
 	ended   int
 }
 
-// take gives a worker that is free the next call to make.
+// take returns a worker that is free the next call to make.
 func (r *runner) take() (i int, arrival time.Duration, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

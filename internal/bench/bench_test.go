@@ -163,10 +163,10 @@ func TestRunEnds(t *testing.T) {
 
 func TestRunRefuses(t *testing.T) {
 	for want, l := range map[string]bench.Load{
-		"bench: neither calls nor a duration to measure": {Warmup: 1},
-		"bench: a negative number of calls":              {Calls: 1, Warmup: -1},
-		"bench: NaN is no rate of calls":                 {Calls: 1, Rate: math.NaN()},
-		"bench: -1 is no rate of calls":                  {Calls: 1, Rate: -1},
+		"neither calls nor a duration to measure": {Warmup: 1},
+		"a negative number of calls":              {Calls: 1, Warmup: -1},
+		"NaN is not a rate of calls":              {Calls: 1, Rate: math.NaN()},
+		"-1 is not a rate of calls":               {Calls: 1, Rate: -1},
 	} {
 		_, _, err := bench.Run(t.Context(), takes(0), l, nil)
 		assert.EqualError(t, err, want)

@@ -74,7 +74,7 @@ func writeNotes(w io.Writer, results []Result) (err error) {
 		case r.PeakMemory == 0:
 			say("GiB: this system does not tell how much memory was used")
 		case r.PeakOf == "process":
-			say("GiB: the most memory resident since the process began, as this system cannot count anew")
+			say("GiB: the most memory resident since the process began, as this system cannot reset its count")
 		default:
 			say("GiB: the most memory resident while the row was measured, with what rows before it left behind")
 		}
@@ -123,7 +123,7 @@ func WriteNVIDIA(w io.Writer, results []Result) error {
 		r := &results[i]
 		c, l := r.Reference, &r.Latency
 		if c == nil {
-			return fmt.Errorf("bench: run_squad.py's formula takes two batches at least")
+			return fmt.Errorf("run_squad.py's formula takes two batches at least")
 		}
 		_, err := fmt.Fprintf(w, rule+
 			"Total Inference Time = %0.2f for Sentences = %d\n"+

@@ -64,7 +64,7 @@ func TestWriteNVIDIA(t *testing.T) {
 	golden(t, "nvidia.txt", b.String())
 
 	r := bench.NewResult(bench.Row{PredictBatchSize: 1}, bench.Load{}, nil, one(ms))
-	assert.EqualError(t, bench.WriteNVIDIA(&b, []bench.Result{r}), "bench: run_squad.py's formula takes two batches at least")
+	assert.EqualError(t, bench.WriteNVIDIA(&b, []bench.Result{r}), "run_squad.py's formula takes two batches at least")
 }
 
 // The format of Go's benchmarks is read by the library of benchstat.

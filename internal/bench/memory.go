@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// ResetPeak makes PeakMemory count anew and says whether the system lets it.
+// ResetPeak resets the count of PeakMemory and reports whether the system can.
 func ResetPeak() bool {
 	f, err := os.OpenFile("/proc/self/clear_refs", os.O_WRONLY, 0) // not created where there is no /proc
 	if err != nil {
@@ -19,7 +19,7 @@ func ResetPeak() bool {
 	return err == nil
 }
 
-// PeakMemory gives the most memory in bytes that the process had resident, 0 where the system does
+// PeakMemory returns the most memory in bytes that the process had resident, 0 where the system does
 // not tell.
 func PeakMemory() int64 {
 	status, err := os.ReadFile("/proc/self/status")

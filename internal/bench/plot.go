@@ -18,13 +18,13 @@ import (
 	"github.com/tfbert/go/internal/figure"
 )
 
-// PlotFormat gives the format of a plot's file by its name: "png" or "svg".
+// PlotFormat returns the format of a plot's file by its name: "png" or "svg".
 func PlotFormat(path string) (string, error) {
 	switch ext := strings.ToLower(filepath.Ext(path)); ext {
 	case ".png", ".svg":
 		return ext[1:], nil
 	}
-	return "", fmt.Errorf("bench: a plot is a .png or an .svg file, not %s", path)
+	return "", fmt.Errorf("a plot is a .png or an .svg file, not %s", path)
 }
 
 // Plot draws throughput against the median latency: a line for each graph, precision and length, a
@@ -36,7 +36,7 @@ func Plot(path string, results []Result) error {
 	}
 	lines := series(results)
 	if len(lines) == 0 {
-		return errors.New("bench: there are no results to plot")
+		return errors.New("there are no results to plot")
 	}
 	// The figures span orders of magnitude.
 	p := figure.New("Throughput and latency by batch size", "latency of a batch, median (ms)", "sequences/s")
@@ -50,11 +50,11 @@ func Plot(path string, results []Result) error {
 	for _, s := range lines {
 		line, points, err := plotter.NewLinePoints(s)
 		if err != nil {
-			return fmt.Errorf("bench: plot: %w", err)
+			return fmt.Errorf("plot: %w", err)
 		}
 		labels, err := plotter.NewLabels(s)
 		if err != nil {
-			return fmt.Errorf("bench: plot: %w", err)
+			return fmt.Errorf("plot: %w", err)
 		}
 		line.Color = plotutil.Color(place(&colors, s.Graph+" "+s.Precision))
 		line.Dashes = plotutil.Dashes(place(&dashes, s.MaxSeqLength))
@@ -67,12 +67,12 @@ func Plot(path string, results []Result) error {
 	p.X.Min, p.X.Max = bounds(p.X.Min, p.X.Max)
 	p.Y.Min, p.Y.Max = bounds(p.Y.Min, p.Y.Max)
 	if err := figure.Save(p, &legend, path, format); err != nil {
-		return fmt.Errorf("bench: plot: %w", err)
+		return fmt.Errorf("plot: %w", err)
 	}
 	return nil
 }
 
-// place gives the place of v in a list, to which it is added if need be.
+// place returns the place of v in a list, to which it is added if need be.
 func place[T comparable](list *[]T, v T) int {
 	if !slices.Contains(*list, v) {
 		*list = append(*list, v)
@@ -104,7 +104,7 @@ func (l *line) XY(i int) (x, y float64) {
 	return x, y
 }
 
-// series gives the lines in the order of the results, their points in that of the batch sizes.
+// series returns the lines in the order of the results, their points in that of the batch sizes.
 func series(results []Result) (lines []*line) {
 	for _, r := range results {
 		row := r.Row
@@ -123,7 +123,7 @@ func series(results []Result) (lines []*line) {
 	return lines
 }
 
-// bounds gives the ends of a logarithmic axis: ticks, some way from the points and their labels.
+// bounds returns the ends of a logarithmic axis: ticks, some way from the points and their labels.
 func bounds(low, high float64) (from, to float64) {
 	const room = 1.15
 	t := ticks(low/10, high*10)

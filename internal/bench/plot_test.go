@@ -55,6 +55,6 @@ func TestPlotPNG(t *testing.T) {
 }
 
 func TestPlotRefuses(t *testing.T) {
-	assert.EqualError(t, bench.Plot("plot.pdf", results()), "bench: a plot is a .png or an .svg file, not plot.pdf")
-	assert.EqualError(t, bench.Plot("plot.svg", nil), "bench: there are no results to plot")
+	assert.EqualError(t, bench.Plot("plot.pdf", results()), "a plot is a .png or an .svg file, not plot.pdf")
+	assert.EqualError(t, bench.Plot("plot.svg", nil), "there are no results to plot")
 }

@@ -19,11 +19,11 @@ type Stability struct {
 	Tolerance float64 // of their mean
 }
 
-// RunStable calls f as l says, without a pause, until the figures of the last intervals agree, and gives
+// RunStable calls f as l says, without a pause, until the figures of the last intervals agree, and returns
 // the calls that ended in these. stable is false where they still differed when the most had passed.
 func RunStable(ctx context.Context, f func(context.Context, *Call) error, l Load, s Stability, done func(interval int)) (calls Calls, stable bool, err error) {
 	if s.Interval <= 0 || s.Intervals < 1 || s.Most < s.Intervals {
-		return nil, false, fmt.Errorf("bench: %d intervals of %v, of %d, are nothing to measure", s.Intervals, s.Interval, s.Most)
+		return nil, false, fmt.Errorf("%d intervals of %v, of %d, are nothing to measure", s.Intervals, s.Interval, s.Most)
 	}
 	l.Calls, l.Duration, l.stop = 0, time.Duration(s.Most+1)*s.Interval, new(atomic.Bool)
 	var mu sync.Mutex
@@ -64,7 +64,7 @@ func RunStable(ctx context.Context, f func(context.Context, *Call) error, l Load
 		}
 	}
 	if _, _, err = Run(ctx, f, l, nil); err == nil && len(calls) == 0 {
-		err = fmt.Errorf("bench: no call ended in %d intervals of %v: make them longer", s.Intervals, s.Interval)
+		err = fmt.Errorf("no call ended in %d intervals of %v: make them longer", s.Intervals, s.Interval)
 	}
 	return calls, stable, err
 }
@@ -130,7 +130,7 @@ func NewServerResult(url, model string, l Load, calls Calls, stable bool) (Serve
 		Requests: len(answered), Refused: len(calls) - len(answered), Seconds: calls.Elapsed().Seconds(), Stable: stable,
 	}
 	if r.Requests == 0 {
-		return r, fmt.Errorf("bench: the server refused all of %d requests", len(calls))
+		return r, fmt.Errorf("the server refused all of %d requests", len(calls))
 	}
 	r.Throughput = float64(r.Requests) / r.Seconds
 	r.Latency, r.Wait = NewStats(answered.Times(Call.Latency)), NewStats(answered.Times(Call.Wait))

@@ -56,7 +56,7 @@ func TestRunStableGivesUp(t *testing.T) {
 		assert.False(t, stable)
 
 		_, _, err = bench.RunStable(t.Context(), restless, bench.Load{}, bench.Stability{Intervals: 3, Most: 1}, nil)
-		assert.EqualError(t, err, "bench: 3 intervals of 0s, of 1, are nothing to measure")
+		assert.EqualError(t, err, "3 intervals of 0s, of 1, are nothing to measure")
 	})
 }
 
@@ -82,5 +82,5 @@ func TestServerResult(t *testing.T) {
 	golden(t, "server.txt", b.String())
 
 	_, err = bench.NewServerResult("", "", load, calls[1:2], true)
-	assert.EqualError(t, err, "bench: the server refused all of 1 requests")
+	assert.EqualError(t, err, "the server refused all of 1 requests")
 }

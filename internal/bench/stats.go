@@ -39,7 +39,7 @@ func NewStats(times []time.Duration) Stats {
 	return s
 }
 
-// Percentile gives the least of the times, which are in ascending order, that p per cent of them do
+// Percentile returns the least of the times, which are in ascending order, that p per cent of them do
 // not exceed.
 func Percentile(ascending []time.Duration, p int) time.Duration {
 	n := len(ascending)

@@ -10,7 +10,7 @@ import (
 	"github.com/tfbert/go/internal/bench"
 )
 
-// upTo gives 1 to n milliseconds, in descending order.
+// upTo returns 1 to n milliseconds, in descending order.
 func upTo(n int) []time.Duration {
 	times := make([]time.Duration, n)
 	for i := range times {
@@ -37,7 +37,7 @@ func TestStats(t *testing.T) {
 	}
 }
 
-// one gives calls that each take the given time, one after another.
+// one returns calls that each take the given time, one after another.
 func one(times ...time.Duration) (calls bench.Calls) {
 	at := time.Duration(0)
 	for _, d := range times {

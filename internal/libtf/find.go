@@ -34,7 +34,7 @@ func (c Candidate) MarshalJSON() ([]byte, error) {
 	return json.Marshal(out)
 }
 
-// NotFoundError says that there is no TensorFlow library, and where it was looked for.
+// A NotFoundError reports that there is no TensorFlow library, and the places that were looked at.
 type NotFoundError struct {
 	Candidates []Candidate
 }

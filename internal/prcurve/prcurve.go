@@ -33,13 +33,13 @@ var titles = map[string]string{
 // 0 to 1, as null odds are, lie outside a histogram.
 func Write(dir, format string, a *squad.Analysis) error {
 	if format != "png" && format != "svg" {
-		return fmt.Errorf("prcurve: format %q, want png or svg", format)
+		return fmt.Errorf("format %q, want png or svg", format)
 	}
 	plots := map[string]*plot.Plot{}
 	for _, c := range a.Curves {
 		p, err := curve(c)
 		if err != nil {
-			return fmt.Errorf("prcurve: %s: %w", c.Name, err)
+			return fmt.Errorf("%s: %w", c.Name, err)
 		}
 		plots[c.Name] = p
 	}
@@ -50,11 +50,11 @@ func Write(dir, format string, a *squad.Analysis) error {
 	}
 
 	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return fmt.Errorf("prcurve: %w", err)
+		return err
 	}
 	for name, p := range plots {
 		if err := figure.Save(p, nil, filepath.Join(dir, name+"."+format), format); err != nil {
-			return fmt.Errorf("prcurve: %w", err)
+			return err
 		}
 	}
 	return nil

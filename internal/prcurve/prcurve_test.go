@@ -103,7 +103,7 @@ func TestWriteWithoutAnswers(t *testing.T) {
 
 func TestWriteErrors(t *testing.T) {
 	dir := t.TempDir()
-	assert.EqualError(t, prcurve.Write(dir, "gif", analysis), `prcurve: format "gif", want png or svg`)
+	assert.EqualError(t, prcurve.Write(dir, "gif", analysis), `format "gif", want png or svg`)
 	assert.Empty(t, names(t, dir))
 
 	taken := filepath.Join(dir, "pr_f1.png")
@@ -114,5 +114,5 @@ func TestWriteErrors(t *testing.T) {
 
 	file := filepath.Join(dir, "file")
 	require.NoError(t, os.WriteFile(file, nil, 0o666))
-	assert.ErrorContains(t, prcurve.Write(file, "png", analysis), "prcurve: ")
+	assert.ErrorContains(t, prcurve.Write(file, "png", analysis), "")
 }

@@ -116,7 +116,7 @@ func (i *installer) install(ctx context.Context) (libtf.Installation, error) {
 
 var versionForm = regexp.MustCompile(`^[0-9]+(\.[0-9]+)+[a-z0-9.]*$`)
 
-// plan settles the version and the place, or says why it cannot be done here.
+// plan settles the version and the place. It returns an error if the installation cannot be used here.
 func (i *installer) plan() (libtf.Installation, error) {
 	plan := libtf.Installation{Version: i.Version, GPU: i.GPU, Arch: libtf.Arch()}
 	if err := machine.Supported(runtime.GOOS, runtime.GOARCH); err != nil {
