@@ -159,7 +159,7 @@ type runner struct {
 	ended   int
 }
 
-// take returns a worker that is free the next call to make.
+// take hands a worker that is free the next call to make.
 func (r *runner) take() (i int, arrival time.Duration, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -68,7 +68,7 @@ func (p *Pending) Close() error {
 	return p.named("write", err)
 }
 
-// Commit closes the file and returns it its name, in place of a file that had it.
+// Commit closes the file and renames it to its own name, replacing a file that has it.
 func (p *Pending) Commit() error {
 	if p.done {
 		return p.named("commit", fs.ErrClosed)
