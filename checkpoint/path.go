@@ -3,13 +3,14 @@ package checkpoint
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
+
+	"github.com/tfbert/go/internal/file"
 )
 
 const indexSuffix = ".index"
@@ -46,7 +47,7 @@ const maxState = 1 << 20
 // is always in dir or below it, whatever the file says.
 func findInDir(dir string) (string, error) {
 	path := filepath.Join(dir, "checkpoint")
-	state, err := readFile(path, maxState)
+	state, err := file.Read(path, maxState)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
@@ -99,32 +100,4 @@ func within(dir, name string) (prefix string, ok bool) {
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
-}
-
-// readFile reads a plain file of at most a number of bytes.
-func readFile(path string, most int64) ([]byte, error) {
-	f, size, err := openPlain(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	if size > most {
-		return nil, fmt.Errorf("%s: %d bytes is too large for what it should be", path, size)
-	}
-	return io.ReadAll(io.LimitReader(f, most))
-}
-
-// openPlain opens a plain file. To wait for a pipe or to read a device would have no end.
-func openPlain(path string) (f *os.File, size int64, err error) {
-	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
-		return nil, 0, fmt.Errorf("%s is not a plain file", path)
-	}
-	if f, err = os.Open(path); err != nil {
-		return nil, 0, err
-	}
-	info, err := f.Stat()
-	if err != nil {
-		return nil, 0, errors.Join(err, f.Close())
-	}
-	return f, info.Size(), nil
 }

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/tfbert/go/internal/file"
 	"github.com/tfbert/go/internal/tfproto"
 	"google.golang.org/protobuf/proto"
 )
@@ -60,7 +61,7 @@ type entry struct {
 func Open(path string) (*Reader, error) {
 	r, err := open(path)
 	if err != nil {
-		return nil, fmt.Errorf("checkpoint: open %s: %w", path, err)
+		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
 	return r, nil
 }
@@ -70,7 +71,7 @@ func open(path string) (*Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	table, err := readFile(prefix+indexSuffix, maxIndexSize)
+	table, err := file.Read(prefix+indexSuffix, maxIndexSize)
 	if err != nil {
 		return nil, err
 	}
@@ -179,7 +180,7 @@ func (r *Reader) openShards() error {
 		e := &r.entries[i]
 		path := shardPath(r.prefix, e.shard, r.nshards)
 		if r.shards[e.shard] == nil {
-			f, size, err := openPlain(path)
+			f, size, err := file.Open(path)
 			if err != nil {
 				return fmt.Errorf("variable %q: %w; copy all files of the checkpoint", e.Name, err)
 			}
@@ -197,7 +198,7 @@ func (r *Reader) Close() error {
 	var first error
 	for _, f := range r.shards {
 		if err := f.Close(); err != nil && first == nil {
-			first = fmt.Errorf("checkpoint: close: %w", err)
+			first = fmt.Errorf("close: %w", err)
 		}
 	}
 	return first
@@ -257,13 +258,13 @@ func (r *Reader) Read(name string) ([]byte, error) {
 func (r *Reader) lookup(name string) (*entry, error) {
 	e := r.find(name)
 	if e == nil {
-		return nil, fmt.Errorf("checkpoint: read %s: no such variable in %s", name, r.prefix)
+		return nil, fmt.Errorf("read %s: no such variable in %s", name, r.prefix)
 	}
 	if e.DType == String {
-		return nil, fmt.Errorf("checkpoint: read %s: string tensors are not supported", name)
+		return nil, fmt.Errorf("read %s: string tensors are not supported", name)
 	}
 	if e.Size > maxValues {
-		return nil, fmt.Errorf("checkpoint: read %s: it has %d bytes, and no more than %d are read: no model has such a variable", name, e.Size, int64(maxValues))
+		return nil, fmt.Errorf("read %s: it has %d bytes, and no more than %d are read: no model has such a variable", name, e.Size, int64(maxValues))
 	}
 	return e, nil
 }
@@ -272,7 +273,7 @@ func (r *Reader) lookup(name string) (*entry, error) {
 // returns nil has what it passed proved right.
 func (r *Reader) readChunks(e *entry, visit func(chunk []byte)) error {
 	fail := func(err error) error {
-		return fmt.Errorf("checkpoint: read %s: %s: %w", e.Name, shardPath(r.prefix, e.shard, r.nshards), err)
+		return fmt.Errorf("read %s: %s: %w", e.Name, shardPath(r.prefix, e.shard, r.nshards), err)
 	}
 	var crc uint32
 	buf := make([]byte, min(e.Size, chunkSize))

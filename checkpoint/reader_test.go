@@ -111,11 +111,11 @@ func TestReadRefuses(t *testing.T) {
 		read func() error
 		want string
 	}{
-		{"unknown name", func() error { _, err := r.Read("nope"); return err }, "checkpoint: read nope: no such variable in testdata/types"},
-		{"string", func() error { _, err := r.Read("string"); return err }, "checkpoint: read string: string tensors are not supported"},
-		{"float of ints", func() error { _, err := r.Float32s("int/int32"); return err }, "checkpoint: read int/int32: int32 is not a floating-point type"},
-		{"ints of float", func() error { _, err := r.Int64s("scalar"); return err }, "checkpoint: read scalar: float32 is neither int64 nor int32"},
-		{"narrowing", func() error { _, err := r.Int32s("int/int64"); return err }, "checkpoint: read int/int64: int64 is not int32"},
+		{"unknown name", func() error { _, err := r.Read("nope"); return err }, "read nope: no such variable in testdata/types"},
+		{"string", func() error { _, err := r.Read("string"); return err }, "read string: string tensors are not supported"},
+		{"float of ints", func() error { _, err := r.Float32s("int/int32"); return err }, "read int/int32: int32 is not a floating-point type"},
+		{"ints of float", func() error { _, err := r.Int64s("scalar"); return err }, "read scalar: float32 is neither int64 nor int32"},
+		{"narrowing", func() error { _, err := r.Int32s("int/int64"); return err }, "read int/int64: int64 is not int32"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) { assert.EqualError(t, test.read(), test.want) })
@@ -150,7 +150,7 @@ func TestOpenNames(t *testing.T) {
 	}
 
 	_, err := Open(filepath.Join(dir, "other"))
-	assert.EqualError(t, err, fmt.Sprintf("checkpoint: open %s/other: no checkpoint here: %[1]s/other.index does not exist", dir))
+	assert.EqualError(t, err, fmt.Sprintf("open %s/other: no checkpoint here: %[1]s/other.index does not exist", dir))
 
 	old := filepath.Join(dir, "model.ckpt")
 	require.NoError(t, os.WriteFile(old, nil, 0o666))
@@ -159,7 +159,7 @@ func TestOpenNames(t *testing.T) {
 
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "second.index"), nil, 0o666))
 	_, err = Open(dir)
-	assert.EqualError(t, err, fmt.Sprintf("checkpoint: open %s: several checkpoints in this folder; name one of second, types", dir))
+	assert.EqualError(t, err, fmt.Sprintf("open %s: several checkpoints in this folder; name one of second, types", dir))
 
 	states := map[string]string{
 		"relative":       `model_checkpoint_path: "types"`,
@@ -177,7 +177,7 @@ func TestOpenNames(t *testing.T) {
 
 	empty := t.TempDir()
 	_, err = Open(empty)
-	assert.EqualError(t, err, fmt.Sprintf("checkpoint: open %s: no checkpoint in this folder: it has no *.index file", empty))
+	assert.EqualError(t, err, fmt.Sprintf("open %s: no checkpoint in this folder: it has no *.index file", empty))
 }
 
 func TestOpenRefuses(t *testing.T) {
@@ -214,7 +214,7 @@ func TestOpenRefuses(t *testing.T) {
 			test.spoil(t, prefix)
 			_, err := Open(prefix)
 			require.Error(t, err)
-			for _, want := range append(test.want, "checkpoint: open "+prefix+": ") {
+			for _, want := range append(test.want, "open "+prefix+": ") {
 				assert.ErrorContains(t, err, want)
 			}
 			assert.NotContains(t, err.Error(), "\n")
@@ -245,7 +245,7 @@ func TestFlippedData(t *testing.T) {
 				assert.NoError(t, err)
 				continue
 			}
-			assert.EqualError(t, err, fmt.Sprintf("checkpoint: read %s: %s: checksum mismatch: the file is damaged; copy it again", e.Name, path))
+			assert.EqualError(t, err, fmt.Sprintf("read %s: %s: checksum mismatch: the file is damaged; copy it again", e.Name, path))
 		}
 		_, err = f.WriteAt(data[i:i+1], int64(i))
 		require.NoError(t, err)

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+
+	"github.com/x448/float16"
 )
 
 // Float32s returns the elements of a floating-point variable. Float16 and BFloat16 widen exactly;
@@ -24,7 +26,7 @@ func (r *Reader) Float32s(name string) ([]float32, error) {
 	case Float64:
 		return readValues(r, e, func(b []byte) float32 { return float32(math.Float64frombits(le.Uint64(b))) })
 	}
-	return nil, fmt.Errorf("checkpoint: read %s: %s is not a floating-point type", name, e.DType)
+	return nil, fmt.Errorf("read %s: %s is not a floating-point type", name, e.DType)
 }
 
 // Int64s returns the elements of an Int64 or Int32 variable.
@@ -40,7 +42,7 @@ func (r *Reader) Int64s(name string) ([]int64, error) {
 	case Int32:
 		return readValues(r, e, func(b []byte) int64 { return int64(int32(le.Uint32(b))) })
 	}
-	return nil, fmt.Errorf("checkpoint: read %s: %s is neither int64 nor int32", name, e.DType)
+	return nil, fmt.Errorf("read %s: %s is neither int64 nor int32", name, e.DType)
 }
 
 // Int32s returns the elements of an Int32 variable.
@@ -50,7 +52,7 @@ func (r *Reader) Int32s(name string) ([]int32, error) {
 		return nil, err
 	}
 	if e.DType != Int32 {
-		return nil, fmt.Errorf("checkpoint: read %s: %s is not int32", name, e.DType)
+		return nil, fmt.Errorf("read %s: %s is not int32", name, e.DType)
 	}
 	return readValues(r, e, func(b []byte) int32 { return int32(binary.LittleEndian.Uint32(b)) })
 }
@@ -72,17 +74,5 @@ func readValues[T any](r *Reader, e *entry, decode func([]byte) T) ([]T, error) 
 	return values, nil
 }
 
-// fromFloat16 widens an IEEE 754 half: 1 sign, 5 exponent and 10 fraction bits.
-func fromFloat16(h uint16) float32 {
-	sign := uint32(h&0x8000) << 16
-	exp := uint32(h>>10) & 0x1f
-	frac := uint32(h & 0x3ff)
-	switch exp {
-	case 0: // zero or subnormal: frac units of 2^-24, which float32 holds as a normal number
-		f := float32(frac) * 0x1p-24
-		return math.Float32frombits(sign | math.Float32bits(f))
-	case 0x1f: // infinity or NaN, whose payload is kept
-		return math.Float32frombits(sign | 0x7f800000 | frac<<13)
-	}
-	return math.Float32frombits(sign | (exp+127-15)<<23 | frac<<13)
-}
+// fromFloat16 widens an IEEE 754 half.
+func fromFloat16(h uint16) float32 { return float16.Frombits(h).Float32() }

@@ -8,9 +8,9 @@ import (
 	"hash/crc32"
 	"maps"
 	"math"
-	"os"
 	"slices"
 
+	"github.com/tfbert/go/internal/file"
 	"github.com/tfbert/go/internal/tfproto"
 	"google.golang.org/protobuf/proto"
 )
@@ -26,26 +26,30 @@ import (
 //	return w.Close()
 type Writer struct {
 	prefix  string
-	file    *os.File
+	file    *file.Pending // the data file; nil once the writer is closed
+	index   *file.Pending
 	data    *bufio.Writer
 	offset  int64
 	entries map[string]*tfproto.BundleEntryProto
 	err     error // first failure; nothing is kept after one
 }
 
-const tempSuffix = ".tmp"
-
 // Create starts a checkpoint at prefix, whose folder must exist. A checkpoint that is there stays
 // as it is until Close.
 func Create(prefix string) (*Writer, error) {
-	f, err := os.Create(shardPath(prefix, 0, 1) + tempSuffix)
+	data, err := file.Create(shardPath(prefix, 0, 1))
 	if err != nil {
-		return nil, fmt.Errorf("checkpoint: create %s: %w", prefix, err)
+		return nil, fmt.Errorf("create checkpoint %s: %w", prefix, err)
+	}
+	index, err := file.Create(prefix + indexSuffix)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("create checkpoint %s: %w", prefix, err), data.Abort())
 	}
 	return &Writer{
 		prefix:  prefix,
-		file:    f,
-		data:    bufio.NewWriterSize(f, chunkSize),
+		file:    data,
+		index:   index,
+		data:    bufio.NewWriterSize(data, chunkSize),
 		entries: map[string]*tfproto.BundleEntryProto{},
 	}, nil
 }
@@ -91,13 +95,13 @@ func (w *Writer) begin(name string, dtype DType, shape []int64, size int64) (*tf
 	want, ok := byteSize(dtype, shape)
 	switch {
 	case name == "":
-		w.err = errors.New("checkpoint: write: a variable without a name")
+		w.err = errors.New("write: a variable without a name")
 	case w.entries[name] != nil:
-		w.err = fmt.Errorf("checkpoint: write %s: a variable of this name is there already", name)
+		w.err = fmt.Errorf("write %s: a variable of this name is there already", name)
 	case !ok:
-		w.err = fmt.Errorf("checkpoint: write %s: %s%v has no fixed size", name, dtype, shape)
+		w.err = fmt.Errorf("write %s: %s%v has no fixed size", name, dtype, shape)
 	case size != want:
-		w.err = fmt.Errorf("checkpoint: write %s: %d bytes given, but %s%v takes %d", name, size, dtype, shape, want)
+		w.err = fmt.Errorf("write %s: %d bytes given, but %s%v takes %d", name, size, dtype, shape, want)
 	}
 	if w.err != nil {
 		return nil, w.err
@@ -115,7 +119,7 @@ func (w *Writer) begin(name string, dtype DType, shape []int64, size int64) (*tf
 
 func (w *Writer) write(name string, data []byte) error {
 	if _, err := w.data.Write(data); err != nil {
-		w.err = fmt.Errorf("checkpoint: write %s: %w", name, err)
+		w.err = fmt.Errorf("write %s: %w", name, err)
 	}
 	return w.err
 }
@@ -125,7 +129,7 @@ func (w *Writer) write(name string, data []byte) error {
 func (w *Writer) Close() error {
 	if w.err == nil {
 		if err := w.commit(); err != nil {
-			w.err = fmt.Errorf("checkpoint: write %s: %w", w.prefix, err)
+			w.err = fmt.Errorf("write %s: %w", w.prefix, err)
 		}
 	}
 	err := w.err
@@ -133,54 +137,40 @@ func (w *Writer) Close() error {
 	return err
 }
 
-var errClosed = errors.New("checkpoint: write: the writer is closed")
+var errClosed = errors.New("write: the writer is closed")
 
 // Abort removes what was written. After Close it does nothing.
 func (w *Writer) Abort() {
 	if w.file == nil {
 		return
 	}
-	w.file.Close()
+	_ = w.file.Abort() // nothing is lost by what stays
+	_ = w.index.Abort()
 	w.file = nil
-	for _, path := range []string{w.dataPath(), w.indexPath()} {
-		os.Remove(path + tempSuffix)
-	}
 	w.err = errClosed
 }
-
-func (w *Writer) dataPath() string  { return shardPath(w.prefix, 0, 1) }
-func (w *Writer) indexPath() string { return w.prefix + indexSuffix }
 
 func (w *Writer) commit() error {
 	if err := w.data.Flush(); err != nil {
 		return err
 	}
-	if err := w.file.Close(); err != nil {
+	if err := w.writeIndex(); err != nil {
 		return err
 	}
-	if err := w.writeIndex(w.indexPath() + tempSuffix); err != nil {
-		return err
-	}
-	// The index last: whoever sees it finds its data.
-	for _, path := range []string{w.dataPath(), w.indexPath()} {
-		if err := os.Rename(path+tempSuffix, path); err != nil {
+	for _, f := range []*file.Pending{w.file, w.index} {
+		if err := f.Close(); err != nil {
 			return err
 		}
 	}
-	return nil
-}
-
-func (w *Writer) writeIndex(path string) (err error) {
-	f, err := os.Create(path)
-	if err != nil {
+	// The index last: whoever sees it finds its data.
+	if err := w.file.Commit(); err != nil {
 		return err
 	}
-	defer func() {
-		if cerr := f.Close(); err == nil {
-			err = cerr
-		}
-	}()
-	t := newTableWriter(f)
+	return w.index.Commit()
+}
+
+func (w *Writer) writeIndex() error {
+	t := newTableWriter(w.index)
 	header, err := proto.Marshal(&tfproto.BundleHeaderProto{
 		NumShards: 1,
 		Version:   &tfproto.VersionDef{Producer: bundleVersion},

@@ -13,6 +13,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/tfbert/go/internal/file"
 	"github.com/tfbert/go/internal/testenv"
 )
 
@@ -128,17 +130,17 @@ func TestWriterRefuses(t *testing.T) {
 		want string
 	}{
 		{"no name", func(w *Writer) error { return w.AddFloat32s("", nil, []float32{1}) },
-			"checkpoint: write: a variable without a name"},
+			"write: a variable without a name"},
 		{"name twice", func(w *Writer) error { return w.AddFloat32s("first", nil, []float32{1}) },
-			"checkpoint: write first: a variable of this name is there already"},
+			"write first: a variable of this name is there already"},
 		{"string", func(w *Writer) error { return w.Add("s", String, nil, nil) },
-			"checkpoint: write s: string[] has no fixed size"},
+			"write s: string[] has no fixed size"},
 		{"negative", func(w *Writer) error { return w.Add("s", Int8, []int64{-1}, nil) },
-			"checkpoint: write s: int8[-1] has no fixed size"},
+			"write s: int8[-1] has no fixed size"},
 		{"overflow", func(w *Writer) error { return w.Add("s", Int8, []int64{1 << 32, 1 << 31}, nil) },
-			"checkpoint: write s: int8[4294967296 2147483648] has no fixed size"},
+			"write s: int8[4294967296 2147483648] has no fixed size"},
 		{"too few values", func(w *Writer) error { return w.AddFloat32s("s", []int64{2, 3}, make([]float32, 5)) },
-			"checkpoint: write s: 20 bytes given, but float32[2 3] takes 24"},
+			"write s: 20 bytes given, but float32[2 3] takes 24"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -181,21 +183,29 @@ func TestCloseTwice(t *testing.T) {
 
 func TestCreateInMissingFolder(t *testing.T) {
 	_, err := Create(filepath.Join(t.TempDir(), "no", "ckpt"))
-	assert.ErrorContains(t, err, "checkpoint: create ")
+	assert.ErrorContains(t, err, "create checkpoint ")
 }
 
 func TestFullDisk(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("/dev/full is Linux's")
 	}
-	for _, file := range []string{".data-00000-of-00001", ".index"} {
-		t.Run(file, func(t *testing.T) {
+	for _, suffix := range []string{".data-00000-of-00001", ".index"} {
+		t.Run(suffix, func(t *testing.T) {
 			dir := t.TempDir()
 			prefix := filepath.Join(dir, "ckpt")
-			require.NoError(t, os.Symlink("/dev/full", prefix+file+tempSuffix))
+			full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+			require.NoError(t, err)
+			defer full.Close()
 			w, err := Create(prefix)
 			require.NoError(t, err)
 			defer w.Abort()
+			for _, p := range []*file.Pending{w.file, w.index} {
+				if strings.HasSuffix(p.Path(), suffix) {
+					require.NoError(t, p.File.Close())
+					p.File = full
+				}
+			}
 			require.NoError(t, w.AddFloat32s("a", nil, []float32{1}))
 			assert.ErrorContains(t, w.Close(), "no space left on device")
 			assertEmpty(t, dir)

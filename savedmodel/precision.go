@@ -13,7 +13,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 
-	"github.com/tfbert/go/internal/libtf"
+	"github.com/tfbert/go/internal/machine"
 	"github.com/tfbert/go/tf"
 )
 
@@ -298,13 +298,13 @@ func (r *PrecisionReport) reason(p Precision) string {
 		if !r.gpu {
 			return "the rewrite to fp16 is for GPUs, and TensorFlow sees none here"
 		}
-		for _, gpu := range libtf.Diagnose(context.Background()).GPUs.Devices {
+		for _, gpu := range machine.Diagnose(context.Background()).GPUs.Devices {
 			if c, err := strconv.ParseFloat(gpu.ComputeCapability, 64); err == nil && c < 7 {
 				return fmt.Sprintf("the rewrite to fp16 needs compute capability 7.0, and %s has %s", gpu.Name, gpu.ComputeCapability)
 			}
 		}
 	case BF16:
-		switch cpu := libtf.Diagnose(context.Background()).CPU; {
+		switch cpu := machine.Diagnose(context.Background()).CPU; {
 		case os.Getenv("TF_ENABLE_ONEDNN_OPTS") == "0":
 			return "TF_ENABLE_ONEDNN_OPTS=0 turns oneDNN off, which the rewrite to bf16 needs"
 		case runtime.GOARCH != "amd64":

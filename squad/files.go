@@ -2,12 +2,12 @@ package squad
 
 import (
 	"cmp"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 
+	"github.com/tfbert/go/internal/file"
 	"github.com/tfbert/go/internal/pyjson"
 )
 
@@ -40,7 +40,7 @@ type Files struct {
 
 // A pendingFile is one of the files while it is written.
 type pendingFile struct {
-	*os.File
+	*file.Pending
 	name   string // that it is to have
 	json   *pyjson.Writer
 	member member
@@ -49,7 +49,7 @@ type pendingFile struct {
 
 // Write keeps the first error, so that a full disk stops a long run when it is full.
 func (p *pendingFile) Write(b []byte) (int, error) {
-	n, err := p.File.Write(b)
+	n, err := p.Pending.Write(b)
 	p.err = cmp.Or(p.err, err)
 	return n, err
 }
@@ -61,13 +61,12 @@ func CreateFiles(dir string, withNegative bool) (*Files, error) {
 		return nil, fmt.Errorf("create prediction files: %w", err)
 	}
 	f := &Files{dir: dir}
-	suffix := "." + rand.Text()
 	create := func(name string, member member) error {
-		file, err := os.OpenFile(filepath.Join(dir, "."+name+suffix), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o666)
+		pending, err := file.Create(filepath.Join(dir, name))
 		if err != nil {
 			return err
 		}
-		pf := &pendingFile{File: file, name: name, member: member}
+		pf := &pendingFile{Pending: pending, name: name, member: member}
 		pf.json = newObject(pf)
 		f.files = append(f.files, pf)
 		return nil
@@ -109,9 +108,6 @@ func (f *Files) Commit() error {
 	for _, pf := range f.files {
 		err := endObject(pf.json)
 		if err == nil {
-			err = pf.Sync() // a full disk may show only now
-		}
-		if err == nil {
 			err = pf.Close()
 		}
 		if err != nil {
@@ -119,7 +115,7 @@ func (f *Files) Commit() error {
 		}
 	}
 	for _, pf := range f.files {
-		if err := os.Rename(pf.Name(), filepath.Join(f.dir, pf.name)); err != nil {
+		if err := pf.Commit(); err != nil {
 			return fmt.Errorf("write predictions: %w", err)
 		}
 	}
@@ -139,10 +135,7 @@ func (f *Files) failed(pf *pendingFile, err error) error {
 func (f *Files) Abort() error {
 	var errs []error
 	for _, pf := range f.files {
-		pf.Close()
-		if err := os.Remove(pf.Name()); err != nil && !errors.Is(err, os.ErrNotExist) {
-			errs = append(errs, err)
-		}
+		errs = append(errs, pf.Abort())
 	}
 	f.files = nil
 	if err := errors.Join(errs...); err != nil {

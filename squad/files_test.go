@@ -67,7 +67,7 @@ func TestFilesBrokenDisk(t *testing.T) {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, PredictionsFile), []byte("old"), 0o644))
 		f, err := CreateFiles(dir, true)
 		require.NoError(t, err)
-		require.NoError(t, f.files[i].Close())
+		require.NoError(t, f.files[i].File.Close())
 		require.NoError(t, f.Write(&Prediction{ID: "a"})) // not yet written through
 		err = f.Commit()
 		assert.ErrorIs(t, err, os.ErrClosed)
@@ -76,7 +76,7 @@ func TestFilesBrokenDisk(t *testing.T) {
 
 		f, err = CreateFiles(dir, true)
 		require.NoError(t, err)
-		require.NoError(t, f.files[i].Close())
+		require.NoError(t, f.files[i].File.Close())
 		for range 1000 { // a long run is told while it runs
 			if err = f.Write(&Prediction{ID: strings.Repeat("a", 100)}); err != nil {
 				break

@@ -109,6 +109,6 @@ func attrProto(value Attr) (*tfproto.AttrValue, error) {
 		return &tfproto.AttrValue{Value: &tfproto.AttrValue_Func{
 			Func: &tfproto.NameAttrList{Name: string(v)}}}, nil
 	default:
-		return nil, fmt.Errorf("a %T is no attribute value; see tf.Attr for those that are", value)
+		return nil, fmt.Errorf("a %T is not an attribute value; see tf.Attr for those that are", value)
 	}
 }

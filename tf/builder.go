@@ -2,13 +2,13 @@ package tf
 
 // Builder adds operations to a graph one after another and remembers the first failure, so that
 // code which builds a large graph reads as the formula it builds. After a failure Add does nothing
-// and gives outputs without an operation.
+// and returns outputs without an operation.
 type Builder struct {
 	Graph *Graph
 	Err   error
 }
 
-// Add adds an operation and gives its first output.
+// Add adds an operation and returns its first output.
 func (b *Builder) Add(spec OpSpec) Output {
 	if b.Err != nil {
 		return Output{}

@@ -20,7 +20,7 @@ import (
 	"github.com/tfbert/go/tf"
 )
 
-// held starts a run of y = -x that TensorFlow keeps until l.Release, and gives what will become of it.
+// held starts a run of y = -x that TensorFlow keeps until l.Release, and returns what will become of it.
 func held(t *testing.T, l faketf.Library, ctx context.Context, s *tf.Session, feeds []tf.Feed, y tf.Output) <-chan error {
 	t.Helper()
 	l.Hold("TF_SessionRun")
@@ -197,7 +197,7 @@ func TestManyCallers(t *testing.T) {
 	none(t, l)
 }
 
-// threadCount gives the process's threads (proc(5), status).
+// threadCount returns the process's threads (proc(5), status).
 func threadCount(t testing.TB) int {
 	t.Helper()
 	b, err := os.ReadFile("/proc/self/status")

@@ -52,7 +52,7 @@ func take(op string, e C.tfb_error) error {
 	return err
 }
 
-// goBytes copies a buffer's bytes. C.GoBytes would do but for its 2 GiB limit.
+// goBytes copies a buffer's bytes, which may be more than the 2 GiB that C.GoBytes takes.
 func goBytes(b *C.TF_Buffer) []byte {
 	return bytes.Clone(unsafe.Slice((*byte)(b.data), int(b.length)))
 }
@@ -260,7 +260,7 @@ func capiSessionDelete(s sessionPtr) error { return take("delete session", C.tfb
 func capiSessionRun(s sessionPtr, options []byte, feeds []output, values []tensorPtr,
 	fetches []output, targets []operationPtr, wantMetadata bool) ([]tensorPtr, []byte, error) {
 	if len(feeds) > math.MaxInt32 || len(fetches) > math.MaxInt32 || len(targets) > math.MaxInt32 {
-		return nil, nil, errors.New("tf: too many feeds, fetches or targets")
+		return nil, nil, errors.New("too many feeds, fetches or targets")
 	}
 	results := make([]tensorPtr, len(fetches))
 	var metadata **C.TF_Buffer

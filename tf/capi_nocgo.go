@@ -9,7 +9,7 @@ import (
 
 // Without cgo, or on a system without dlopen, the package compiles and Load says why nothing can
 // be run. As no handle exists before Load has succeeded, the other functions are never reached.
-var errNoCgo = errors.New("tf: this binary was built without cgo: build it with CGO_ENABLED=1 and a C compiler, on Linux")
+var errNoCgo = errors.New("this binary was built without cgo: build it with CGO_ENABLED=1 and a C compiler, on Linux")
 
 type (
 	tensorPtr    = unsafe.Pointer

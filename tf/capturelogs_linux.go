@@ -6,7 +6,7 @@ package tf
 #include <stddef.h>
 
 // tfb_stderr puts a stream that calls tfbLogMessage in the place of the C library's stderr, or that
-// back; it gives 0 or an errno.
+// back; it returns 0 or an errno.
 int tfb_stderr(int capture);
 */
 import "C"
@@ -34,11 +34,11 @@ import (
 // CaptureLogs before stop is an error.
 func CaptureLogs(l *slog.Logger) (stop func() error, err error) {
 	if !logger.CompareAndSwap(nil, l) {
-		return nil, errors.New("tf: capture logs: a logger has them already")
+		return nil, errors.New("capture logs: a logger has them already")
 	}
 	if errno := C.tfb_stderr(1); errno != 0 {
 		logger.Store(nil)
-		return nil, fmt.Errorf("tf: capture logs: %w", syscall.Errno(errno))
+		return nil, fmt.Errorf("capture logs: %w", syscall.Errno(errno))
 	}
 	if Loaded() {
 		capiLogRegister()

@@ -9,5 +9,5 @@ import (
 
 // CaptureLogs sends TensorFlow's log to l; this system cannot.
 func CaptureLogs(*slog.Logger) (stop func() error, err error) {
-	return nil, errors.New("tf: capture logs: only Linux can, with cgo")
+	return nil, errors.New("capture logs: only Linux can, with cgo")
 }

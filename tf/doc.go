@@ -31,7 +31,7 @@
 // # Ownership
 //
 // A [Tensor], [Graph] or [Session] owns memory that the garbage collector does not see. Close
-// releases it, may be called twice and from several goroutines, and later use gives [ErrClosed]. The
+// releases it, may be called twice and from several goroutines, and later use returns [ErrClosed]. The
 // memory lives until the last call that uses it has returned, so that Close is safe at any time; that
 // of a session waits for its runs. A value that is dropped without Close is released by a cleanup at
 // some later collection: a safety net, not a plan. [Alive] counts what is open, for tests. Data is

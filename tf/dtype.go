@@ -54,7 +54,7 @@ var dataTypes = map[DataType]struct {
 	Float8E4M3FN: {"float8_e4m3fn", 1}, Int4: {"int4", 1}, Uint4: {"uint4", 1},
 }
 
-// String gives the name that TensorFlow's Python API uses ("float32", "int64"), with "_ref" for a
+// String returns the name that TensorFlow's Python API uses ("float32", "int64"), with "_ref" for a
 // reference to a variable.
 func (d DataType) String() string {
 	if t, ok := dataTypes[d]; ok {
@@ -66,7 +66,7 @@ func (d DataType) String() string {
 	return fmt.Sprintf("dtype(%d)", int(d))
 }
 
-// Size gives the bytes of one element, 0 where it has no fixed size.
+// Size returns the bytes of one element, 0 where it has no fixed size.
 func (d DataType) Size() int { return dataTypes[d].size }
 
 // Float16 holds the bits of an IEEE 754 half-precision number.
@@ -81,7 +81,7 @@ type Element interface {
 		float32 | float64 | complex64 | complex128 | string | Float16 | BFloat16
 }
 
-// TypeOf gives the data type that T stands for.
+// TypeOf returns the data type that T stands for.
 func TypeOf[T Element]() DataType {
 	var zero T
 	switch any(zero).(type) {

@@ -9,10 +9,10 @@ import (
 
 // Errors that callers branch on.
 var (
-	// ErrNotLoaded says that Load has not succeeded yet.
-	ErrNotLoaded = errors.New("tf: no TensorFlow library is loaded: call tf.Load first")
-	// ErrClosed says that the value was closed before.
-	ErrClosed = errors.New("tf: already closed")
+	// ErrNotLoaded reports that Load has not succeeded yet.
+	ErrNotLoaded = errors.New("no TensorFlow library is loaded: call tf.Load first")
+	// ErrClosed reports that the value was closed before.
+	ErrClosed = errors.New("already closed")
 )
 
 // Code is a status code of TensorFlow's C API.
@@ -48,7 +48,7 @@ var codeNames = map[Code]string{
 	DataLoss: "DATA_LOSS", Unauthenticated: "UNAUTHENTICATED",
 }
 
-// String gives the name that TensorFlow's own messages use.
+// String returns the name that TensorFlow's own messages use.
 func (c Code) String() string {
 	if name, ok := codeNames[c]; ok {
 		return name
@@ -65,10 +65,10 @@ type Error struct {
 
 // Error implements error, on one line: TensorFlow's messages may have several.
 func (e *Error) Error() string {
-	return fmt.Sprintf("tf: %s: %s: %s", e.Op, e.Code, strings.Join(strings.Fields(e.Message), " "))
+	return fmt.Sprintf("%s: %s: %s", e.Op, e.Code, strings.Join(strings.Fields(e.Message), " "))
 }
 
-// ErrCode gives the code of the *Error in err's chain: OK for nil, that of a context's error where
+// ErrCode returns the code of the *Error in err's chain: OK for nil, that of a context's error where
 // there is none, else Unknown.
 func ErrCode(err error) Code {
 	e, ok := errors.AsType[*Error](err)

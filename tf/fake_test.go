@@ -18,7 +18,7 @@ import (
 	"github.com/tfbert/go/tf"
 )
 
-// fake gives the fake library, or skips a test that needs what the real one cannot do.
+// fake returns the fake library, or skips a test that needs what the real one cannot do.
 func fake(t testing.TB) faketf.Library {
 	t.Helper()
 	if os.Getenv(faketf.Environment) == "" {

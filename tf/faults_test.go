@@ -73,6 +73,11 @@ var operations = []operation{
 		return closed(tf.NewTensorFromBytes(tf.Int32, tf.Shape{1}, make([]byte, 4)))
 	}},
 	{does: "NewTensor", do: func(*world) error { return closed(tf.NewTensor(tf.Shape{2}, []string{"a", "b"})) }},
+	{does: "NewTensor CloseAll", do: func(*world) error {
+		t, err := tf.NewTensor(tf.Shape{1}, []int32{1})
+		tf.CloseAll([]*tf.Tensor{t})
+		return err
+	}},
 	{does: "Values Tensor.Bytes", do: func(w *world) error {
 		if _, err := tf.Values[float32](w.in); err != nil {
 			return err
@@ -199,7 +204,7 @@ func operationNames(g *tf.Graph) (names []string) {
 	return names
 }
 
-// exportNeg gives a GraphDef of z = -x.
+// exportNeg returns a GraphDef of z = -x.
 func exportNeg(t testing.TB) []byte {
 	g, err := tf.NewGraph()
 	require.NoError(t, err)

@@ -31,7 +31,7 @@ func NewGraph() (*Graph, error) {
 	}
 	ptr := capiGraphNew()
 	if ptr == nil {
-		return nil, errors.New("tf: new graph: TensorFlow could not allocate it")
+		return nil, errors.New("new graph: TensorFlow could not allocate it")
 	}
 	g := &Graph{ptr: ptr}
 	alive.graphs.Add(1)
@@ -81,19 +81,19 @@ func (g *Graph) operation(ptr operationPtr) *Operation {
 	return op
 }
 
-// Name gives the operation's name in its graph.
+// Name returns the operation's name in its graph.
 func (o *Operation) Name() string { return o.name }
 
-// Type gives the operation's type ("MatMul").
+// Type returns the operation's type ("MatMul").
 func (o *Operation) Type() string { return o.typ }
 
-// Device gives the device that the operation was asked to run on, "" for any.
+// Device returns the device that the operation was asked to run on, "" for any.
 func (o *Operation) Device() string { return o.device }
 
-// NumOutputs gives the number of tensors the operation produces.
+// NumOutputs returns the number of tensors the operation produces.
 func (o *Operation) NumOutputs() int { return o.outputs }
 
-// Output gives the operation's i-th output.
+// Output returns the operation's i-th output.
 func (o *Operation) Output(i int) Output { return Output{o, i} }
 
 // Output is a tensor that an operation produces.
@@ -106,15 +106,15 @@ func (o Output) capi() output { return newOutput(o.Op.ptr, o.Index) }
 
 func (o Output) valid() error {
 	if o.Op == nil {
-		return fmt.Errorf("tf: an output has no operation")
+		return fmt.Errorf("an output has no operation")
 	}
 	if o.Index < 0 || o.Index >= o.Op.outputs {
-		return fmt.Errorf("tf: operation %q has %d outputs, no output %d", o.Op.name, o.Op.outputs, o.Index)
+		return fmt.Errorf("operation %q has %d outputs, no output %d", o.Op.name, o.Op.outputs, o.Index)
 	}
 	return nil
 }
 
-// String gives the output's name as TensorFlow writes it, "name:0".
+// String returns the output's name as TensorFlow writes it, "name:0".
 func (o Output) String() string {
 	if o.Op == nil {
 		return "<no output>"
@@ -122,7 +122,7 @@ func (o Output) String() string {
 	return o.Op.name + ":" + strconv.Itoa(o.Index)
 }
 
-// DataType gives the type of the output's elements, 0 where the output does not exist or its graph
+// DataType returns the type of the output's elements, 0 where the output does not exist or its graph
 // is closed.
 func (o Output) DataType() DataType {
 	if o.valid() != nil {
@@ -136,7 +136,7 @@ func (o Output) DataType() DataType {
 	return capiOutputType(o.capi())
 }
 
-// Shape gives what the graph knows of the output's shape; known is false where not even the rank
+// Shape returns what the graph knows of the output's shape; known is false where not even the rank
 // is.
 func (o Output) Shape() (shape Shape, known bool, err error) {
 	if err := o.valid(); err != nil {
@@ -185,7 +185,7 @@ func (g *Graph) AddOperation(spec OpSpec) (*Operation, error) {
 		name = g.uniqueName(spec.Type)
 	}
 	fail := func(err error) (*Operation, error) {
-		return nil, fmt.Errorf("tf: add operation %s (%s): %w", name, spec.Type, err)
+		return nil, fmt.Errorf("add operation %s (%s): %w", name, spec.Type, err)
 	}
 	if strings.ContainsRune(name+spec.Type+spec.Device, 0) {
 		return fail(fmt.Errorf("a name contains NUL"))
@@ -231,7 +231,7 @@ func (g *Graph) AddOperation(spec OpSpec) (*Operation, error) {
 	return g.operation(ptr), nil
 }
 
-// uniqueName gives base, or base_1, base_2, ... where it is taken, as Python's graphs do.
+// uniqueName returns base, or base_1, base_2, ... where it is taken, as Python's graphs do.
 func (g *Graph) uniqueName(base string) string {
 	name := base
 	for i := 1; capiGraphOperation(g.ptr, name) != nil; i++ {
@@ -260,13 +260,13 @@ func (g *Graph) Output(name string) (Output, error) {
 	if before, after, found := strings.Cut(name, ":"); found {
 		n, err := strconv.Atoi(after)
 		if err != nil {
-			return Output{}, fmt.Errorf("tf: output %q: want NAME or NAME:INDEX", name)
+			return Output{}, fmt.Errorf("output %q: want NAME or NAME:INDEX", name)
 		}
 		base, index = before, n
 	}
 	op, ok := g.Operation(base)
 	if !ok {
-		return Output{}, fmt.Errorf("tf: output %q: the graph has no operation %q", name, base)
+		return Output{}, fmt.Errorf("output %q: the graph has no operation %q", name, base)
 	}
 	out := Output{op, index}
 	return out, out.valid()

@@ -112,7 +112,7 @@ func TestAttributeKinds(t *testing.T) {
 		})
 	}
 	_, err := g.AddOperation(tf.OpSpec{Type: "Placeholder", Attrs: map[string]tf.Attr{"dtype": 1.5}})
-	require.ErrorContains(t, err, "attribute dtype: a float64 is no attribute value")
+	require.ErrorContains(t, err, "attribute dtype: a float64 is not an attribute value")
 }
 
 func int32Proto(v int32) *tfproto.TensorProto {

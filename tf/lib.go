@@ -28,18 +28,18 @@ func Load(path string) error {
 		if path == "" || path == library.asked || path == capiLibraryPath() {
 			return nil
 		}
-		return fmt.Errorf("tf: load %s: %s is loaded already, and a process can hold only one TensorFlow",
+		return fmt.Errorf("load %s: %s is loaded already, and a process can hold only one TensorFlow",
 			path, capiLibraryPath())
 	}
 	file := path
 	if file == "" {
 		var err error
 		if file, err = libtf.Path(); err != nil {
-			return fmt.Errorf("tf: load: %w", err)
+			return fmt.Errorf("load: %w", err)
 		}
 	}
 	if err := capiLoad(file); err != nil {
-		return fmt.Errorf("tf: load %s: %w", file, err)
+		return fmt.Errorf("load %s: %w", file, err)
 	}
 	library.asked = path
 	library.loaded.Store(true)
@@ -50,10 +50,10 @@ func Load(path string) error {
 	return nil
 }
 
-// Loaded says whether Load has succeeded.
+// Loaded reports whether Load has succeeded.
 func Loaded() bool { return library.loaded.Load() }
 
-// Version gives the library's version ("2.21.0"), "" before Load.
+// Version returns the library's version ("2.21.0"), "" before Load.
 func Version() string {
 	if !Loaded() {
 		return ""
@@ -61,7 +61,7 @@ func Version() string {
 	return capiVersion()
 }
 
-// Path gives the file that the library was loaded from, "" before Load.
+// Path returns the file that the library was loaded from, "" before Load.
 func Path() string {
 	if !Loaded() {
 		return ""
@@ -69,13 +69,13 @@ func Path() string {
 	return capiLibraryPath()
 }
 
-// FixSignals gives the SA_ONSTACK flag to signal handlers that foreign code installed without it
-// and says how many there were. A Go program dies at a signal that such a handler takes on a
+// FixSignals adds the flag SA_ONSTACK to the signal handlers that foreign code installed without it, and
+// returns how many there were. A Go program dies at a signal that such a handler takes on a
 // goroutine's stack; CUDA is known to leave them. Load calls it, and so does every session after its
 // first run, when the driver is up.
 func FixSignals() int { return capiSetOnStack() }
 
-// OpList gives the serialized OpList of every operation the library knows.
+// OpList returns the serialized OpList of every operation the library knows.
 func OpList() ([]byte, error) {
 	if !Loaded() {
 		return nil, ErrNotLoaded
@@ -83,7 +83,7 @@ func OpList() ([]byte, error) {
 	return capiOpList()
 }
 
-// LoadLibrary loads a shared library of custom operations and kernels and gives its serialized
+// LoadLibrary loads a shared library of custom operations and kernels and returns its serialized
 // OpList. It stays loaded.
 func LoadLibrary(path string) (opList []byte, err error) {
 	if !Loaded() {

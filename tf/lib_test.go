@@ -54,7 +54,7 @@ func TestLoadErrors(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			out := again(t, "TestLoadHelper", "TFBERT_TEST_LOAD="+tc.path)
-			assert.Contains(t, out, "tf: load "+tc.path+": ")
+			assert.Contains(t, out, "load "+tc.path+": ")
 			assert.Contains(t, out, tc.want)
 		})
 	}

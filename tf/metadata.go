@@ -14,10 +14,10 @@ import (
 // RunMetadata is what a run recorded about itself.
 type RunMetadata struct{ raw []byte }
 
-// Bytes gives the serialized RunMetadata.
+// Bytes returns the serialized RunMetadata.
 func (m *RunMetadata) Bytes() []byte { return slices.Clone(m.raw) }
 
-// PartitionGraphs gives the serialized GraphDef that really ran on each device, after placement and
+// PartitionGraphs returns the serialized GraphDef that really ran on each device, after placement and
 // every rewrite ([RunOptions.PartitionGraphs]). They hold the graph's constants, which may be large:
 // they are parts of the metadata, not copies, and must not be changed.
 func (m *RunMetadata) PartitionGraphs() ([][]byte, error) {
@@ -26,11 +26,11 @@ func (m *RunMetadata) PartitionGraphs() ([][]byte, error) {
 	for b := m.raw; len(b) > 0; {
 		num, typ, n := protowire.ConsumeTag(b)
 		if n < 0 {
-			return nil, fmt.Errorf("tf: run metadata: %w", protowire.ParseError(n))
+			return nil, fmt.Errorf("run metadata: %w", protowire.ParseError(n))
 		}
 		size := protowire.ConsumeFieldValue(num, typ, b[n:])
 		if size < 0 {
-			return nil, fmt.Errorf("tf: run metadata: %w", protowire.ParseError(size))
+			return nil, fmt.Errorf("run metadata: %w", protowire.ParseError(size))
 		}
 		if num == partitionGraphs && typ == protowire.BytesType {
 			graph, _ := protowire.ConsumeBytes(b[n:])
@@ -48,7 +48,7 @@ type NodeStats struct {
 	Duration            time.Duration
 }
 
-// Nodes gives the time of every operation that ran ([RunOptions.Trace]).
+// Nodes returns the time of every operation that ran ([RunOptions.Trace]).
 func (m *RunMetadata) Nodes() ([]NodeStats, error) {
 	p, err := m.decode()
 	if err != nil {
@@ -70,7 +70,7 @@ func (m *RunMetadata) Nodes() ([]NodeStats, error) {
 func (m *RunMetadata) decode() (*tfproto.RunMetadata, error) {
 	p := &tfproto.RunMetadata{}
 	if err := proto.Unmarshal(m.raw, p); err != nil {
-		return nil, fmt.Errorf("tf: run metadata: %w", err)
+		return nil, fmt.Errorf("run metadata: %w", err)
 	}
 	return p, nil
 }

@@ -65,7 +65,7 @@ func (s *sums) run(t testing.TB) {
 	}
 }
 
-// median gives the median time of n runs.
+// median returns the median time of n runs.
 func (s *sums) median(t testing.TB, n int) time.Duration {
 	times := make([]time.Duration, n)
 	for i := range times {
@@ -112,7 +112,7 @@ func BenchmarkSessionRun(b *testing.B) {
 	})
 }
 
-// BenchmarkRunBesideC alternates runs from Go and from C and gives the medians of both.
+// BenchmarkRunBesideC alternates runs from Go and from C and returns the medians of both.
 func BenchmarkRunBesideC(b *testing.B) {
 	c, s := startC(b, inCaller), newSums(b, 2, 8, inCaller)
 	var inGo, inC []time.Duration

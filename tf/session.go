@@ -49,7 +49,7 @@ func NewSession(g *Graph, opts *SessionOptions) (*Session, error) {
 		opts = &SessionOptions{}
 	}
 	if err := opts.check(); err != nil {
-		return nil, fmt.Errorf("tf: new session: %w", err)
+		return nil, fmt.Errorf("new session: %w", err)
 	}
 	if err := g.users.enter(); err != nil {
 		return nil, err
@@ -69,10 +69,10 @@ func LoadSession(dir string, tags []string, opts *SessionOptions) (*Session, err
 		opts = &SessionOptions{}
 	}
 	if err := opts.check(); err != nil {
-		return nil, fmt.Errorf("tf: load %s: %w", dir, err)
+		return nil, fmt.Errorf("load %s: %w", dir, err)
 	}
 	if strings.ContainsRune(dir+strings.Join(tags, ""), 0) {
-		return nil, fmt.Errorf("tf: load %q: the path or a tag contains NUL", dir)
+		return nil, fmt.Errorf("load %q: the path or a tag contains NUL", dir)
 	}
 	g, err := NewGraph()
 	if err != nil {
@@ -117,7 +117,7 @@ func deleteSession(ptr sessionPtr) error {
 // Close lets no more runs begin, waits for those under way, and releases the session, and its graph
 // where LoadSession made it. Callers that wait for their turn to run get ErrClosed. Runs that have
 // outlived their callers are cancelled, which ends those that wait in a queue, and waited for. A
-// second Close waits as well and gives the same error.
+// second Close waits as well and returns the same error.
 func (s *Session) Close() error {
 	if s == nil {
 		return nil
@@ -153,7 +153,7 @@ func (s *Session) leave() {
 	}
 }
 
-// Graph gives the session's graph.
+// Graph returns the session's graph.
 func (s *Session) Graph() *Graph { return s.graph }
 
 // Feed gives an output a value for the length of a run.
@@ -164,9 +164,6 @@ type Feed struct {
 
 // RunOptions are the options of one run; nil is none.
 type RunOptions struct {
-	// Timeout ends the run with DeadlineExceeded; 0 is no limit. The kernel that runs when it
-	// expires is still finished.
-	Timeout time.Duration
 	// Trace measures every operation, PartitionGraphs keeps the graphs that really ran, after
 	// all rewriting; both are found in the RunMetadata and cost time.
 	Trace, PartitionGraphs bool
@@ -174,14 +171,14 @@ type RunOptions struct {
 	Targets []*Operation
 }
 
-// encode gives no bytes for no options, as most runs have.
-func (o *RunOptions) encode() ([]byte, error) {
-	if o.Timeout <= 0 && !o.Trace && !o.PartitionGraphs {
+// encode returns no bytes for no options and no timeout, as most runs have.
+func (o *RunOptions) encode(timeout time.Duration) ([]byte, error) {
+	if timeout <= 0 && !o.Trace && !o.PartitionGraphs {
 		return nil, nil
 	}
 	p := &tfproto.RunOptions{OutputPartitionGraphs: o.PartitionGraphs}
-	if o.Timeout > 0 {
-		p.TimeoutInMs = max(1, o.Timeout.Milliseconds())
+	if timeout > 0 {
+		p.TimeoutInMs = max(1, timeout.Milliseconds())
 	}
 	if o.Trace {
 		p.TraceLevel = tfproto.RunOptions_FULL_TRACE
@@ -192,7 +189,8 @@ func (o *RunOptions) encode() ([]byte, error) {
 // Run feeds, runs and fetches. TensorFlow keeps an executor for each order of feeds and fetches it
 // has seen: keep them in one order. The metadata is nil unless an option asks for it.
 //
-// The deadline of the context becomes the run's timeout. When the context ends Run returns its error
+// The deadline of the context becomes the run's timeout; the kernel that is running when it expires is
+// still finished. When the context ends Run returns its error
 // at once; TensorFlow offers no way to interrupt what it computes, so the run itself goes on with the
 // tensors it was fed, which may be closed meanwhile and are released after it, and its results are
 // dropped.
@@ -202,7 +200,7 @@ func (s *Session) Run(ctx context.Context, feeds []Feed, fetches []Output, opts 
 	}
 	r := &run{s: s, opts: *opts}
 	if err := r.bind(feeds, fetches); err != nil {
-		return nil, nil, fmt.Errorf("tf: run session: %w", err)
+		return nil, nil, fmt.Errorf("run session: %w", err)
 	}
 	if err := s.enter(ctx); err != nil {
 		return nil, nil, err
@@ -224,7 +222,7 @@ func (s *Session) Run(ctx context.Context, feeds []Feed, fetches []Output, opts 
 		select {
 		case done <- struct{}{}:
 		case <-gone:
-			_ = closeAll(r.results) // cannot fail
+			CloseAll(r.results)
 		}
 	}()
 	select {
@@ -314,24 +312,22 @@ func (r *run) bind(feeds []Feed, fetches []Output) error {
 
 // begin borrows the tensors and turns the context's deadline into the run's timeout.
 func (r *run) begin(ctx context.Context, feeds []Feed) (err error) {
+	var timeout time.Duration
 	if deadline, ok := ctx.Deadline(); ok {
-		left := time.Until(deadline)
-		if left <= 0 {
+		if timeout = time.Until(deadline); timeout <= 0 {
 			return context.DeadlineExceeded
 		}
-		if r.bounded = r.opts.Timeout <= 0 || left < r.opts.Timeout; r.bounded {
-			r.opts.Timeout = left
-		}
+		r.bounded = true
 	}
-	if r.options, err = r.opts.encode(); err != nil {
-		return fmt.Errorf("tf: run session: %w", err)
+	if r.options, err = r.opts.encode(timeout); err != nil {
+		return fmt.Errorf("run session: %w", err)
 	}
 	tensors := make([]*Tensor, len(feeds))
 	for i, f := range feeds {
 		tensors[i] = f.Tensor
 	}
 	if r.values, r.release, err = lend(tensors); err != nil {
-		return fmt.Errorf("tf: run session: %w", err)
+		return fmt.Errorf("run session: %w", err)
 	}
 	return nil
 }
@@ -349,11 +345,11 @@ func (r *run) call() {
 	results := make([]*Tensor, len(ptrs))
 	for i, ptr := range ptrs {
 		if results[i], err = adopt(ptr, 0); err != nil {
-			r.err = errors.Join(r.err, fmt.Errorf("tf: run session: fetch %d: %w", i, err))
+			r.err = errors.Join(r.err, fmt.Errorf("run session: fetch %d: %w", i, err))
 		}
 	}
 	if r.err != nil {
-		r.err = errors.Join(r.err, closeAll(results))
+		CloseAll(results)
 		return
 	}
 	r.results = results
@@ -382,14 +378,6 @@ func (s *Session) owns(o Output) error {
 		return fmt.Errorf("%v is not of the session's graph", o)
 	}
 	return nil
-}
-
-func closeAll(tensors []*Tensor) error {
-	var errs []error
-	for _, t := range tensors {
-		errs = append(errs, t.Close())
-	}
-	return errors.Join(errs...)
 }
 
 // Device is a device that a session can run operations on.

@@ -91,7 +91,9 @@ func TestRunTimeout(t *testing.T) {
 	g := newGraph(t)
 	item := forever(t, g)
 	s := newSession(t, g)
-	_, _, err := s.Run(t.Context(), nil, []tf.Output{item}, &tf.RunOptions{Timeout: 50 * time.Millisecond})
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, _, err := s.Run(ctx, nil, []tf.Output{item}, nil)
 	require.Equal(t, tf.DeadlineExceeded, tf.ErrCode(err), "%v", err)
 }
 
@@ -199,7 +201,7 @@ func TestSessionConfig(t *testing.T) {
 	require.Equal(t, tf.NotFound, tf.ErrCode(err), "%v", err)
 }
 
-// writeModel writes a SavedModel of y = x/2 + 2 without variables and gives its folder.
+// writeModel writes a SavedModel of y = x/2 + 2 without variables and returns its folder.
 func writeModel(t testing.TB) string {
 	t.Helper()
 	g, err := tf.NewGraph()

@@ -11,7 +11,7 @@ import (
 // empty.
 type Shape []int64
 
-// NumElements gives the number of elements; ok is false where a dimension is unknown or the
+// NumElements returns the number of elements; ok is false where a dimension is unknown or the
 // product does not fit an int64.
 func (s Shape) NumElements() (n int64, ok bool) {
 	product := uint64(1)
@@ -28,7 +28,7 @@ func (s Shape) NumElements() (n int64, ok bool) {
 	return int64(product), true
 }
 
-// Compatible says whether a tensor of shape t may stand where s is expected: the same rank, and
+// Compatible reports whether a tensor of shape t may stand where s is expected: the same rank, and
 // every known dimension of s equal.
 func (s Shape) Compatible(t Shape) bool {
 	if len(s) != len(t) {

@@ -63,7 +63,7 @@ func start(t *testing.T, library, env string, args ...string) *embedded {
 	return e
 }
 
-// end waits for the end of the program and gives what it wrote on its standard error since.
+// end waits for the end of the program and returns what it wrote on its standard error since.
 func (e *embedded) end() (stderr string, err error) {
 	rest, _ := io.ReadAll(e.stderr)
 	return string(rest), e.Wait()

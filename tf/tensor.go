@@ -39,10 +39,10 @@ func NewTensor[T Element](shape Shape, data []T) (*Tensor, error) {
 func NewTensorFromBytes(dtype DataType, shape Shape, data []byte) (*Tensor, error) {
 	size := dtype.Size()
 	if size == 0 {
-		return nil, fmt.Errorf("tf: new tensor: %v has no fixed size", dtype)
+		return nil, fmt.Errorf("new tensor: %v has no fixed size", dtype)
 	}
 	if len(data)%size != 0 {
-		return nil, fmt.Errorf("tf: new tensor: %d bytes are not a whole number of %v elements", len(data), dtype)
+		return nil, fmt.Errorf("new tensor: %d bytes are not a whole number of %v elements", len(data), dtype)
 	}
 	if err := checkNew(dtype, shape, len(data)/size); err != nil {
 		return nil, err
@@ -58,10 +58,10 @@ func checkNew(dtype DataType, shape Shape, elements int) error {
 	}
 	n, ok := shape.NumElements()
 	if !ok {
-		return fmt.Errorf("tf: new tensor: shape %v has no definite size", shape)
+		return fmt.Errorf("new tensor: shape %v has no definite size", shape)
 	}
 	if n != int64(elements) {
-		return fmt.Errorf("tf: new tensor: shape %v holds %d elements, got %d", shape, n, elements)
+		return fmt.Errorf("new tensor: shape %v holds %d elements, got %d", shape, n, elements)
 	}
 	return nil
 }
@@ -69,13 +69,13 @@ func checkNew(dtype DataType, shape Shape, elements int) error {
 // adopt takes ownership of a C tensor.
 func adopt(ptr tensorPtr, want DataType) (*Tensor, error) {
 	if ptr == nil {
-		return nil, fmt.Errorf("tf: new tensor: TensorFlow could not allocate a tensor of %v", want)
+		return nil, fmt.Errorf("new tensor: TensorFlow could not allocate a tensor of %v", want)
 	}
 	t := &Tensor{ptr: ptr}
 	t.dtype, t.shape, t.data, t.length = capiTensorInspect(ptr)
 	if t.data == nil && t.length > 0 {
 		capiTensorDelete(ptr)
-		return nil, fmt.Errorf("tf: new tensor: TensorFlow gives no data of a tensor of %v %v", t.dtype, t.shape)
+		return nil, fmt.Errorf("new tensor: TensorFlow has no data of a tensor of %v %v", t.dtype, t.shape)
 	}
 	alive.tensors.Add(1)
 	t.cleanup = runtime.AddCleanup(t, freeTensor, ptr)
@@ -88,12 +88,19 @@ func freeTensor(ptr tensorPtr) {
 }
 
 // Close releases the tensor's memory, at once or when the last run that it was fed to has ended.
-// Further use gives ErrClosed; a second Close does nothing.
+// Further use returns ErrClosed; a second Close does nothing.
 func (t *Tensor) Close() error {
 	if t != nil && t.users.close() {
 		t.free()
 	}
 	return nil
+}
+
+// CloseAll closes tensors, such as the results of a run. Those that are nil do not matter.
+func CloseAll(tensors []*Tensor) {
+	for _, t := range tensors {
+		_ = t.Close() // which never fails
+	}
 }
 
 func (t *Tensor) free() {
@@ -108,17 +115,17 @@ func (t *Tensor) leave() {
 	}
 }
 
-// DataType gives the type of the elements.
+// DataType returns the type of the elements.
 func (t *Tensor) DataType() DataType { return t.dtype }
 
-// Shape gives a copy of the tensor's shape.
+// Shape returns a copy of the tensor's shape.
 func (t *Tensor) Shape() Shape { return slices.Clone(t.shape) }
 
 // Values copies a tensor's elements out, in row-major order. T must be the Go type of the tensor's
 // data type.
 func Values[T Element](t *Tensor) ([]T, error) {
 	if dtype := TypeOf[T](); dtype != t.dtype {
-		return nil, fmt.Errorf("tf: values: the tensor holds %v, not %v", t.dtype, dtype)
+		return nil, fmt.Errorf("values: the tensor holds %v, not %v", t.dtype, dtype)
 	}
 	if err := t.users.enter(); err != nil {
 		return nil, err
@@ -137,7 +144,7 @@ func Values[T Element](t *Tensor) ([]T, error) {
 // Bytes copies out the little-endian bytes of a tensor whose type has a fixed size.
 func (t *Tensor) Bytes() ([]byte, error) {
 	if t.dtype.Size() == 0 {
-		return nil, fmt.Errorf("tf: bytes: %v has no fixed size", t.dtype)
+		return nil, fmt.Errorf("bytes: %v has no fixed size", t.dtype)
 	}
 	if err := t.users.enter(); err != nil {
 		return nil, err
@@ -160,7 +167,7 @@ func lend(tensors []*Tensor) (ptrs []tensorPtr, release func(), err error) {
 	}
 	for i, t := range tensors {
 		if t == nil {
-			err = errors.New("tf: a tensor is nil")
+			err = errors.New("a tensor is nil")
 		} else {
 			err = t.users.enter()
 		}

@@ -174,7 +174,7 @@ func TestStringTensorsDoNotLeak(t *testing.T) {
 	assert.Less(t, residentBytes(t)-before, int64(rounds*size/2))
 }
 
-// residentBytes gives the process's resident memory (proc(5), statm).
+// residentBytes returns the process's resident memory (proc(5), statm).
 func residentBytes(t *testing.T) int64 {
 	t.Helper()
 	b, err := os.ReadFile("/proc/self/statm")

@@ -162,7 +162,7 @@ func TestExportErrors(t *testing.T) {
 		{
 			name:   "truncated data",
 			damage: change(dataFile, func(b []byte) []byte { return b[:len(b)/2] }),
-			want:   []string{"checkpoint: ", dataFile},
+			want:   []string{dataFile},
 		},
 		{
 			name: "a flipped bit", late: true,
@@ -172,9 +172,9 @@ func TestExportErrors(t *testing.T) {
 			}),
 			want: []string{"checksum"},
 		},
-		{name: "a missing shard", damage: remove(dataFile), want: []string{"checkpoint: ", dataFile}},
-		{name: "no index", damage: remove("model.ckpt.index"), want: []string{"checkpoint: ", "no checkpoint in this folder"}},
-		{name: "a damaged index", damage: change("model.ckpt.index", func(b []byte) []byte { return b[:len(b)-1] }), want: []string{"checkpoint: ", "model.ckpt.index"}},
+		{name: "a missing shard", damage: remove(dataFile), want: []string{dataFile}},
+		{name: "no index", damage: remove("model.ckpt.index"), want: []string{"no checkpoint in this folder"}},
+		{name: "a damaged index", damage: change("model.ckpt.index", func(b []byte) []byte { return b[:len(b)-1] }), want: []string{"model.ckpt.index"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if c.late {

@@ -139,7 +139,7 @@ func TestHostileCheckpoint(t *testing.T) {
 		{"deep JSON", config(strings.Repeat("[", 1<<20)), "not a bert_config.json"},
 		{"long JSON", config(`{"vocab_size": 20, "x": "` + strings.Repeat("x", 2<<20) + `"}`), "not a bert_config.json: it is longer than 1048576 bytes"},
 		{"configuration of 8 TiB", hole("bert_config.json"), "not a bert_config.json: it is longer than 1048576 bytes"},
-		{"vocabulary of 8 TiB", hole("vocab.txt"), "vocab.txt: wordpiece: read vocabulary: more than 16 MiB"},
+		{"vocabulary of 8 TiB", hole("vocab.txt"), "vocab.txt: read vocabulary: more than 16 MiB"},
 		{"endless configuration", device("bert_config.json"), "bert_config.json is not a plain file: name another with --bert_config_file"},
 		{"endless vocabulary", device("vocab.txt"), "vocab.txt is not a plain file: name another with --vocab_file"},
 	} {

@@ -252,7 +252,7 @@ func TestPredictErrors(t *testing.T) {
 		{"longer than the positions", dynamic, windows(1, 49), "tfbert: the model has positions for sequences of up to 48, not of 49: lower --max_seq_length"},
 		{"mixed lengths", dynamic, mixed, "tfbert: predict: feature 1000000000 is 12 long, the first of its batch 10"},
 		{"mask of another length", dynamic, short, "tfbert: predict: feature 1000000000 "},
-		{"unknown id", dynamic, unknown, "tfbert: predict: tf: run session: INVALID_ARGUMENT: indices[3] = 20 is not in [0, 20)"},
+		{"unknown id", dynamic, unknown, "tfbert: predict: run session: INVALID_ARGUMENT: indices[3] = 20 is not in [0, 20)"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := c.model.Predict(t.Context(), c.features)

@@ -48,5 +48,5 @@ func ExampleParseProfile() {
 	fmt.Println(err)
 	// Output:
 	// google <nil>
-	// wordpiece: unknown profile "bert": want one of nvidia-19.03, google, nvidia-20.06
+	// unknown profile "bert": want one of nvidia-19.03, google, nvidia-20.06
 }

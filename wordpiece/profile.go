@@ -39,7 +39,7 @@ func ParseProfile(name string) (Profile, error) {
 		}
 		names = append(names, profile.name)
 	}
-	return 0, fmt.Errorf("wordpiece: unknown profile %q: want one of %s", name, strings.Join(names, ", "))
+	return 0, fmt.Errorf("unknown profile %q: want one of %s", name, strings.Join(names, ", "))
 }
 
 // String returns the name that ParseProfile knows.
@@ -53,7 +53,7 @@ func (p Profile) String() string {
 // MarshalText implements [encoding.TextMarshaler].
 func (p Profile) MarshalText() ([]byte, error) {
 	if !p.valid() {
-		return nil, fmt.Errorf("wordpiece: no such profile: %d", int(p))
+		return nil, fmt.Errorf("no such profile: %d", int(p))
 	}
 	return []byte(profiles[p].name), nil
 }

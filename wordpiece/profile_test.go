@@ -18,7 +18,7 @@ func TestProfileNames(t *testing.T) {
 		assert.Equal(t, profile, parsed)
 	}
 	_, err := ParseProfile("nvidia")
-	assert.EqualError(t, err, `wordpiece: unknown profile "nvidia": want one of nvidia-19.03, google, nvidia-20.06`)
+	assert.EqualError(t, err, `unknown profile "nvidia": want one of nvidia-19.03, google, nvidia-20.06`)
 	assert.Equal(t, "Profile(7)", Profile(7).String())
 }
 

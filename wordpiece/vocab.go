@@ -31,15 +31,15 @@ type Vocab struct {
 // error if the file is not UTF-8 or has no [UNK], which every text may need.
 func ReadVocab(r io.Reader) (*Vocab, error) { return NVIDIA1903.ReadVocab(r) }
 
-// ReadVocab reads a vocabulary as the profile's script does: as [ReadVocab] does, but for NVIDIA2006
+// ReadVocab reads a vocabulary as the profile's script does: as [ReadVocab] does, except that for NVIDIA2006
 // a lone carriage return ends a line too.
 func (p Profile) ReadVocab(r io.Reader) (*Vocab, error) {
 	data, err := io.ReadAll(io.LimitReader(r, maxVocab+1))
 	if err != nil {
-		return nil, fmt.Errorf("wordpiece: read vocabulary: %w", err)
+		return nil, fmt.Errorf("read vocabulary: %w", err)
 	}
 	if len(data) > maxVocab {
-		return nil, fmt.Errorf("wordpiece: read vocabulary: more than %d MiB: give the vocab.txt of the checkpoint", maxVocab>>20)
+		return nil, fmt.Errorf("read vocabulary: more than %d MiB: give the vocab.txt of the checkpoint", maxVocab>>20)
 	}
 	if p.valid() && profiles[p].anyLine {
 		data = bytes.ReplaceAll(data, []byte("\r\n"), []byte("\n"))
@@ -48,14 +48,14 @@ func (p Profile) ReadVocab(r io.Reader) (*Vocab, error) {
 	v := new(Vocab)
 	for line := range strings.Lines(string(data)) {
 		if !utf8.ValidString(line) {
-			return nil, fmt.Errorf("wordpiece: read vocabulary: line %d is not UTF-8: give the vocab.txt of the checkpoint", len(v.tokens)+1)
+			return nil, fmt.Errorf("read vocabulary: line %d is not UTF-8: give the vocab.txt of the checkpoint", len(v.tokens)+1)
 		}
 		v.tokens = append(v.tokens, pytext.Strip(line))
 	}
 	v.trie = newTrie(v.tokens)
 	unk, ok := v.ID(unknown)
 	if !ok {
-		return nil, fmt.Errorf("wordpiece: read vocabulary: no %s among %d lines: give the vocab.txt of the checkpoint", unknown, v.Len())
+		return nil, fmt.Errorf("read vocabulary: no %s among %d lines: give the vocab.txt of the checkpoint", unknown, v.Len())
 	}
 	v.unk = unk
 	v.suffix = v.trie.walk(0, "##")

@@ -79,7 +79,7 @@ func TestReadVocabErrors(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := ReadVocab(strings.NewReader(tt.text))
-			assert.ErrorContains(t, err, "wordpiece: read vocabulary: "+tt.want)
+			assert.ErrorContains(t, err, "read vocabulary: "+tt.want)
 		})
 	}
 	t.Run("too large", func(t *testing.T) {

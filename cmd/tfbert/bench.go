@@ -15,8 +15,8 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/tfbert/go/bench"
-	"github.com/tfbert/go/internal/libtf"
+	"github.com/tfbert/go/internal/bench"
+	"github.com/tfbert/go/internal/machine"
 	"github.com/tfbert/go/savedmodel"
 	"github.com/tfbert/go/squad"
 	"github.com/tfbert/go/tf"
@@ -312,9 +312,9 @@ func (b *benchmark) run(cmd *cobra.Command) (_ []bench.Result, err error) {
 		return nil, err
 	}
 	defer closing(&err, func() error { return os.RemoveAll(b.temp) })
-	machine := libtf.Diagnose(ctx)
-	b.environment = newEnvironment(&machine)
-	b.onGPU = len(machine.GPUs.Devices) > 0 && machine.Library != nil && machine.Library.GPU && len(machine.Library.MissingForGPU) == 0
+	host := machine.Diagnose(ctx)
+	b.environment = newEnvironment(&host)
+	b.onGPU = len(host.GPUs.Devices) > 0 && host.Library != nil && host.Library.GPU && len(host.Library.MissingForGPU) == 0
 	if slices.Contains(b.precisions, savedmodel.BF16) && !b.onGPU {
 		if b.environment.BFloat16Cost, err = tfbert.BFloat16Cost(); err != nil {
 			return nil, err
@@ -465,18 +465,18 @@ func fullWindows(n, length, vocab int) []squad.Feature {
 }
 
 // newEnvironment says what is measured on.
-func newEnvironment(machine *libtf.Report) *bench.Environment {
+func newEnvironment(host *machine.Report) *bench.Environment {
 	v := readVersion()
 	e := &bench.Environment{
-		CPU: machine.CPU.Model, CPUs: machine.CPU.Count, BFloat16: []string{}, Memory: machine.Memory,
-		OS: machine.OS, Arch: machine.Arch, TensorFlow: tf.Version(), Library: tf.Path(), Go: v.Go, Version: v.Version,
+		CPU: host.CPU.Model, CPUs: host.CPU.Count, BFloat16: []string{}, Memory: host.Memory,
+		OS: host.OS, Arch: host.Arch, TensorFlow: tf.Version(), Library: tf.Path(), Go: v.Go, Version: v.Version,
 	}
-	for _, f := range machine.CPU.Features {
+	for _, f := range host.CPU.Features {
 		if f.Present && strings.HasSuffix(f.Name, "bf16") {
 			e.BFloat16 = append(e.BFloat16, f.Name)
 		}
 	}
-	for _, g := range machine.GPUs.Devices {
+	for _, g := range host.GPUs.Devices {
 		e.GPUs = append(e.GPUs, fmt.Sprintf("%s, compute capability %s, %s", g.Name, g.ComputeCapability, g.Memory))
 	}
 	return e

@@ -25,7 +25,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
-	"github.com/tfbert/go/bench"
+	"github.com/tfbert/go/internal/bench"
 	"github.com/tfbert/go/internal/serveproto"
 	"github.com/tfbert/go/squad"
 )

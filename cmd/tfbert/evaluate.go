@@ -10,8 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tfbert/go/internal/prcurve"
 	"github.com/tfbert/go/squad"
-	"github.com/tfbert/go/squad/prcurve"
 )
 
 func newEvaluate() *cobra.Command {

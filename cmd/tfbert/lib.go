@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -11,7 +12,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tfbert/go/internal/libtf"
+	"github.com/tfbert/go/internal/machine"
 	"github.com/tfbert/go/tf"
+	"github.com/tfbert/go/tf/install"
 )
 
 func newLib() *cobra.Command {
@@ -26,13 +29,13 @@ func newLib() *cobra.Command {
 }
 
 func newLibInstall() *cobra.Command {
-	var opts libtf.Options
+	var opts install.Options
 	cmd := &cobra.Command{
 		Use:   "install",
 		Short: "Install libtensorflow into the user's cache",
 		Long: `Install takes libtensorflow out of a TensorFlow wheel, which pip downloads, and
 puts it into the user's cache, where every tfbert program finds it. It downloads
-nothing but wheels whose SHA-256 it knows: those of TensorFlow ` + libtf.OldestVersion + ` to ` + libtf.DefaultVersion + `.`,
+nothing but wheels whose SHA-256 it knows: those of TensorFlow ` + install.OldestVersion + ` to ` + install.DefaultVersion + `.`,
 		Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			level := slog.LevelWarn
@@ -42,20 +45,32 @@ nothing but wheels whose SHA-256 it knows: those of TensorFlow ` + libtf.OldestV
 			opts.Log = slog.New(slog.NewTextHandler(belowBar{}, &slog.HandlerOptions{Level: level}))
 			stages := stages{}
 			opts.Progress = stages.show
-			in, err := libtf.Install(cmd.Context(), opts)
+			path, err := install.Library(cmd.Context(), opts)
 			stages.end()
 			if err != nil {
-				return err
+				return installAdvice(err)
 			}
-			_, err = fmt.Fprintln(cmd.OutOrStdout(), in.Library())
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), path)
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&opts.Version, "tf_version", "", "TensorFlow `version` (default "+libtf.DefaultVersion+")")
+	cmd.Flags().StringVar(&opts.Version, "tf_version", "", "TensorFlow `version` (default "+install.DefaultVersion+")")
 	cmd.Flags().BoolVar(&opts.GPU, "gpu", false, "the build for NVIDIA GPUs, with CUDA's libraries (3 GB)")
 	cmd.Flags().StringVar(&opts.Wheel, "wheel", "", "TensorFlow wheel `file` to use instead of downloading one")
 	cmd.Flags().StringVar(&opts.Python, "python", "", "Python whose pip downloads (default python3)")
 	return cmd
+}
+
+// installAdvice adds the flags that help.
+func installAdvice(err error) error {
+	version, ok := errors.AsType[*install.UnknownVersionError](err)
+	switch {
+	case ok && !version.GPU:
+		return fmt.Errorf("%w, or a wheel of your own with --wheel", err)
+	case errors.Is(err, install.ErrNoPip):
+		return fmt.Errorf("%w, or download the wheel elsewhere and pass it with --wheel", err)
+	}
+	return err
 }
 
 // stages shows the stages of an installation, one after another.
@@ -64,7 +79,7 @@ type stages struct {
 	progress     progress // nil before the first
 }
 
-func (s *stages) show(p libtf.Progress) {
+func (s *stages) show(p install.Progress) {
 	if s.progress == nil || p.Stage != s.stage || p.Wheel != s.wheel {
 		s.end()
 		s.stage, s.wheel = p.Stage, p.Wheel
@@ -104,9 +119,9 @@ func newLibPath() *cobra.Command {
 	return cmd
 }
 
-// doctor is libtf's report and what only the loaded library knows.
+// doctor is the machine's report and what only the loaded library knows.
 type doctor struct {
-	libtf.Report
+	machine.Report
 	TensorFlow string      `json:"tensorflow,omitempty"`
 	Devices    []tf.Device `json:"devices,omitempty"`
 }
@@ -120,7 +135,7 @@ func newLibDoctor() *cobra.Command {
 with status 1 if tfbert cannot run here.`,
 		Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			report := doctor{Report: libtf.Diagnose(cmd.Context())}
+			report := doctor{Report: machine.Diagnose(cmd.Context())}
 			loadErr := report.load()
 			if loadErr != nil && len(report.Problems) == 0 {
 				report.Problems = append(report.Problems, loadErr.Error())

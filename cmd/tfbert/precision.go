@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/tfbert/go/internal/libtf"
+	"github.com/tfbert/go/internal/machine"
 	"github.com/tfbert/go/savedmodel"
 	"github.com/tfbert/go/tfbert"
 )
@@ -85,9 +85,9 @@ func choosePrecision(name string) (savedmodel.Precision, error) {
 		}
 		return p, nil
 	}
-	machine := libtf.Diagnose(context.Background())
-	if lib := machine.Library; lib != nil && lib.GPU && len(lib.MissingForGPU) == 0 {
-		for _, gpu := range machine.GPUs.Devices {
+	host := machine.Diagnose(context.Background())
+	if lib := host.Library; lib != nil && lib.GPU && len(lib.MissingForGPU) == 0 {
+		for _, gpu := range host.GPUs.Devices {
 			if c, err := strconv.ParseFloat(gpu.ComputeCapability, 64); err == nil && c >= 7 {
 				say("precision: fp16, because %s has compute capability %s", gpu.Name, gpu.ComputeCapability)
 				return savedmodel.FP16, nil
@@ -96,7 +96,7 @@ func choosePrecision(name string) (savedmodel.Precision, error) {
 	}
 	var units []string
 	for _, unit := range []string{"amx_bf16", "avx512_bf16"} {
-		if machine.CPU.Has(unit) {
+		if host.CPU.Has(unit) {
 			units = append(units, unit)
 		}
 	}

@@ -24,7 +24,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace"
 	semconv "go.opentelemetry.io/otel/semconv/v1.26.0"
 
-	"github.com/tfbert/go/internal/libtf"
+	"github.com/tfbert/go/internal/machine"
 	"github.com/tfbert/go/savedmodel"
 	"github.com/tfbert/go/serve"
 	"github.com/tfbert/go/serve/batch"
@@ -403,7 +403,7 @@ func (c *serveCommand) backend(cmd *cobra.Command, s repository.Source) (*reposi
 	if asked, err := flags.precision.asked(cmd.Flags()); err != nil {
 		return nil, err
 	} else if asked == "" && s.MixedPrecision {
-		if report := libtf.Diagnose(cmd.Context()); len(report.GPUs.Devices) > 0 {
+		if report := machine.Diagnose(cmd.Context()); len(report.GPUs.Devices) > 0 {
 			flags.precision.precision = savedmodel.FP16.String()
 		} else {
 			warn("%s: its configuration asks for auto_mixed_precision, which is for GPUs, and there is none: it runs in fp32; see --precision", s.Name)

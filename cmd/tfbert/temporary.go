@@ -5,23 +5,23 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
+
+	"github.com/tfbert/go/internal/file"
 )
 
 // temporary is an output file that has another name until it is complete.
-type temporary struct{ path, name string }
+type temporary struct {
+	path, name string
+	pending    *file.Pending
+}
 
-// newTemporary makes the temporary file beside path, so that renaming it cannot fail half-way and a
-// folder that is missing is found at once.
+// newTemporary makes the temporary file beside path, so that a folder that is missing is found at once.
 func newTemporary(path string) (temporary, error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".tmp-*")
+	p, err := file.Create(path)
 	if err != nil {
 		return temporary{}, writing(path, err)
 	}
-	if err := errors.Join(f.Chmod(0o644), f.Close()); err != nil {
-		return temporary{}, writing(path, err)
-	}
-	return temporary{path, f.Name()}, nil
+	return temporary{path, p.Name(), p}, nil
 }
 
 // writing names the file that a person asked for in place of the temporary one.
@@ -39,12 +39,7 @@ func writing(path string, err error) error {
 	return fmt.Errorf("cannot write %s: %w", path, err)
 }
 
-func (t temporary) commit() error { return os.Rename(t.name, t.path) }
+func (t temporary) commit() error { return t.pending.Commit() }
 
 // abort removes the file; after commit it does nothing.
-func (t temporary) abort() error {
-	if err := os.Remove(t.name); !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
-}
+func (t temporary) abort() error { return t.pending.Abort() }

@@ -51,7 +51,7 @@ type Live struct {
 	Bytes                                                                                     int64
 }
 
-// Live gives what is alive now.
+// Live returns what is alive now.
 func (l Library) Live() Live {
 	c := C.live(l.api)
 	n := func(kind int) int64 { return int64(c.objects[kind]) }
@@ -92,7 +92,7 @@ func (l Library) Release() { C.release(l.api) }
 // Held counts the calls that wait.
 func (l Library) Held() int { return int(C.held(l.api)) }
 
-// MostRuns gives the most runs there were at once since the last MostRuns.
+// MostRuns returns the most runs there were at once since the last MostRuns.
 func (l Library) MostRuns() int { return int(C.most_runs(l.api)) }
 
 // TakeSignals installs handlers of SIGINT and SIGTERM such as a C++ runtime's.

@@ -2,5 +2,5 @@
 
 package faketf
 
-// Sanitized says whether this program, and so the library, has the address sanitizer.
+// Sanitized reports whether this program, and so the library, has the address sanitizer.
 const Sanitized = false

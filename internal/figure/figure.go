@@ -4,11 +4,12 @@ package figure
 import (
 	"bytes"
 	"image/color"
-	"os"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
+
+	"github.com/tfbert/go/internal/file"
 )
 
 // 640 by 480 pixels at 96 dots an inch.
@@ -52,14 +53,17 @@ func Save(p *plot.Plot, legend *plot.Legend, path, format string) error {
 	}
 	p.Draw(page)
 
-	var file bytes.Buffer
-	if _, err := image.WriteTo(&file); err != nil {
+	var data bytes.Buffer
+	if _, err := image.WriteTo(&data); err != nil {
 		return err
 	}
-	temp := path + ".tmp"
-	defer os.Remove(temp) // where it still has this name
-	if err := os.WriteFile(temp, file.Bytes(), 0o666); err != nil {
+	out, err := file.Create(path)
+	if err != nil {
 		return err
 	}
-	return os.Rename(temp, path)
+	defer out.Abort()
+	if _, err := out.Write(data.Bytes()); err != nil {
+		return err
+	}
+	return out.Commit()
 }

@@ -34,7 +34,7 @@ func (c Candidate) MarshalJSON() ([]byte, error) {
 	return json.Marshal(out)
 }
 
-// NotFoundError says that there is no TensorFlow library, and where it was looked for.
+// A NotFoundError reports that there is no TensorFlow library, and the places that were looked at.
 type NotFoundError struct {
 	Candidates []Candidate
 }
@@ -51,11 +51,12 @@ func (e *NotFoundError) Error() string {
 // Path returns the TensorFlow library to load: the first of the Candidates that can be used. If
 // TFBERT_LIBTENSORFLOW names one that cannot, it returns that error rather than another library.
 func Path() (string, error) {
-	c, err := choose(Candidates())
+	c, err := Choose(Candidates())
 	return c.Path, err
 }
 
-func choose(candidates []Candidate) (Candidate, error) {
+// Choose returns the first candidate that can be used, by the rules of Path.
+func Choose(candidates []Candidate) (Candidate, error) {
 	for _, c := range candidates {
 		if c.Err == nil {
 			return c, nil
@@ -129,7 +130,7 @@ func fromCache() []Candidate {
 	if err != nil {
 		return []Candidate{{Source: source, Err: err}}
 	}
-	slices.SortFunc(found, preferred(hasNVIDIA()))
+	slices.SortFunc(found, preferred(HasNVIDIA()))
 	candidates := make([]Candidate, len(found))
 	for i, inst := range found {
 		candidates[i] = Candidate{inst.Library(), source, checkLibrary(inst.Library())}
@@ -149,7 +150,7 @@ func preferred(gpu bool) func(a, b Installation) int {
 		return cmp.Or(
 			last(a.GPU != gpu)-last(b.GPU != gpu),
 			last(a.Version != DefaultVersion)-last(b.Version != DefaultVersion),
-			compareVersions(b.Version, a.Version),
+			CompareVersions(b.Version, a.Version),
 		)
 	}
 }
@@ -160,7 +161,7 @@ func fromVirtualEnv() []Candidate {
 	if env == "" {
 		return []Candidate{{Source: source, Err: errNotSet}}
 	}
-	pattern := filepath.Join(env, "lib", "python3*", "site-packages", filepath.FromSlash(ccLibrary))
+	pattern := filepath.Join(env, "lib", "python3*", "site-packages", filepath.FromSlash(CCLibrary))
 	found, _ := filepath.Glob(pattern)
 	if len(found) == 0 {
 		return []Candidate{{Source: source, Err: fmt.Errorf("no %s", pattern)}}
@@ -170,11 +171,27 @@ func fromVirtualEnv() []Candidate {
 
 func fromLinker() []Candidate {
 	const source = "dynamic linker"
-	l := systemLinker()
+	l := SystemLinker()
 	for _, name := range names {
-		if path, ok := l.find(name, nil); ok {
+		if path, ok := l.Find(name, nil); ok {
 			return []Candidate{{Path: path, Source: source}}
 		}
 	}
-	return []Candidate{{Source: source, Err: fmt.Errorf("no %s in %s", strings.Join(names, " or "), strings.Join(l.dirs, ":"))}}
+	return []Candidate{{Source: source, Err: fmt.Errorf("no %s in %s", strings.Join(names, " or "), strings.Join(l.Dirs, ":"))}}
+}
+
+const (
+	// DriverDir is where NVIDIA's driver tells about itself.
+	DriverDir = "/proc/driver/nvidia"
+	// DriverLibrary comes with NVIDIA's driver, not with CUDA.
+	DriverLibrary = "libcuda.so.1"
+)
+
+// HasNVIDIA reports whether there is an NVIDIA driver.
+func HasNVIDIA() bool {
+	if _, err := os.Stat(DriverDir); err == nil {
+		return true
+	}
+	_, ok := SystemLinker().Find(DriverLibrary, nil) // WSL has no such folder
+	return ok
 }

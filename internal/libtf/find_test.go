@@ -34,17 +34,17 @@ func fakeLibrary(t *testing.T, machine elf.Machine, kind elf.Type) []byte {
 func putLibrary(t *testing.T, elem ...string) string {
 	path := filepath.Join(elem...)
 	require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
-	require.NoError(t, os.WriteFile(path, fakeLibrary(t, machines[runtime.GOARCH], elf.ET_DYN), 0o644))
+	require.NoError(t, os.WriteFile(path, fakeLibrary(t, elf.Machine(elfMachines[runtime.GOARCH]), elf.ET_DYN), 0o644))
 	return path
 }
 
 // putInstallation makes an installation with a usable library.
 func putInstallation(t *testing.T, root, version string, gpu bool) Installation {
-	inst := Installation{Version: version, GPU: gpu, Arch: wheelArch()}
-	inst.Dir = filepath.Join(root, inst.name())
+	inst := Installation{Version: version, GPU: gpu, Arch: Arch()}
+	inst.Dir = filepath.Join(root, inst.Name())
 	putLibrary(t, inst.Library())
-	putLibrary(t, inst.Dir, frameworkLibrary)
-	require.NoError(t, writeManifest(inst.Dir, inst))
+	putLibrary(t, inst.Dir, FrameworkLibrary)
+	require.NoError(t, inst.Record(inst.Dir))
 	return inst
 }
 
@@ -94,7 +94,7 @@ func TestPathOrder(t *testing.T) {
 	env := t.TempDir()
 	t.Setenv("VIRTUAL_ENV", env)
 	assert.Equal(t, system, choice(), "virtual environment without TensorFlow")
-	venv := putLibrary(t, env, "lib/python3.12/site-packages", ccLibrary)
+	venv := putLibrary(t, env, "lib/python3.12/site-packages", CCLibrary)
 	assert.Equal(t, venv, choice(), "virtual environment")
 
 	inst := putInstallation(t, root, DefaultVersion, false)
@@ -117,13 +117,13 @@ func TestPathEnvironment(t *testing.T) {
 	text := filepath.Join(dir, "text.so")
 	require.NoError(t, os.WriteFile(text, []byte("INPUT(libtensorflow.so.2)"), 0o644))
 	cut := filepath.Join(dir, "cut.so")
-	require.NoError(t, os.WriteFile(cut, fakeLibrary(t, machines[runtime.GOARCH], elf.ET_DYN)[:40], 0o644))
+	require.NoError(t, os.WriteFile(cut, fakeLibrary(t, elf.Machine(elfMachines[runtime.GOARCH]), elf.ET_DYN)[:40], 0o644))
 	empty := filepath.Join(dir, "empty.so")
 	require.NoError(t, os.WriteFile(empty, nil, 0o644))
 	foreign := filepath.Join(dir, "foreign.so")
 	require.NoError(t, os.WriteFile(foreign, fakeLibrary(t, elf.EM_S390, elf.ET_DYN), 0o644))
 	program := filepath.Join(dir, "program")
-	require.NoError(t, os.WriteFile(program, fakeLibrary(t, machines[runtime.GOARCH], elf.ET_EXEC), 0o644))
+	require.NoError(t, os.WriteFile(program, fakeLibrary(t, elf.Machine(elfMachines[runtime.GOARCH]), elf.ET_EXEC), 0o644))
 
 	for _, tt := range []struct{ name, value, want, wantErr string }{
 		{"file", wheel, wheel, ""},
@@ -135,8 +135,8 @@ func TestPathEnvironment(t *testing.T) {
 		{"not a library", text, "", "not a shared library"},
 		{"cut", cut, "", "not a whole one"},
 		{"empty", empty, "", "not a whole one"},
-		{"for another machine", foreign, "", "is for EM_S390, this machine is"},
-		{"a program", program, "", "not a shared library but ET_EXEC"},
+		{"for another machine", foreign, "", "not for this machine, which is "},
+		{"a program", program, "", "not a shared library but a program"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Setenv(EnvLibrary, tt.value)
@@ -162,7 +162,7 @@ func TestPreferredInstallation(t *testing.T) {
 		list := slices.Clone(installed)
 		slices.SortFunc(list, preferred(gpu))
 		for _, inst := range list {
-			names = append(names, inst.name())
+			names = append(names, inst.Name())
 		}
 		return names
 	}
@@ -175,10 +175,10 @@ func TestInstallationsOfThisMachine(t *testing.T) {
 	inst := putInstallation(t, root, "2.20.0", false)
 	other := Installation{Version: "2.21.0", Arch: "riscv64", Dir: filepath.Join(root, "2.21.0-cpu-riscv64")}
 	putLibrary(t, other.Library())
-	putLibrary(t, other.Dir, frameworkLibrary)
-	require.NoError(t, writeManifest(other.Dir, other))
-	half := filepath.Join(root, stagePrefix+"1", "tree") // must not be taken for one
-	putLibrary(t, half, ccLibrary)
+	putLibrary(t, other.Dir, FrameworkLibrary)
+	require.NoError(t, other.Record(other.Dir))
+	half := filepath.Join(root, ".installing-1", "tree") // must not be taken for one
+	putLibrary(t, half, CCLibrary)
 
 	found, err := installations(root)
 	require.NoError(t, err)
@@ -199,10 +199,43 @@ func TestCompareVersions(t *testing.T) {
 		{"2.21.0", "2.21.0", 0}, {"2.21", "2.21.0", 0}, {"2.9.0", "2.21.0", -1}, {"2.21.1", "2.21", 1},
 		{"2.15.0.post1", "2.15.0", 0}, {"3", "2.99", 1}, {"2.22.0rc1", "2.22.0", 0}, {"", "0.1", -1},
 	} {
-		got := compareVersions(tt.a, tt.b)
+		got := CompareVersions(tt.a, tt.b)
 		assert.Equal(t, tt.want, max(-1, min(1, got)), tt)
-		assert.Equal(t, -got, compareVersions(tt.b, tt.a), tt)
+		assert.Equal(t, -got, CompareVersions(tt.b, tt.a), tt)
 	}
+}
+
+func TestReadConf(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"ld.so.conf":       "# comment\n/one\ninclude conf.d/*.conf\n\n /two # why\nrelative\n",
+		"conf.d/a.conf":    "/a\n",
+		"conf.d/b.conf":    "/b\ninclude " + dir + "/ld.so.conf\n", // a loop
+		"conf.d/readme.md": "/c\n",
+	} {
+		path := filepath.Join(dir, name)
+		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		require.NoError(t, os.WriteFile(path, []byte(text), 0o644))
+	}
+	var l Linker
+	l.readConf(filepath.Join(dir, "ld.so.conf"), 0)
+	require.GreaterOrEqual(t, len(l.Dirs), 4)
+	assert.Equal(t, []string{"/one", "/a", "/b", "/one"}, l.Dirs[:4])
+	assert.Contains(t, l.Dirs, "/two")
+	assert.NotContains(t, l.Dirs, "/c")
+
+	var none Linker
+	none.readConf(filepath.Join(dir, "none"), 0)
+	assert.Empty(t, none.Dirs)
+}
+
+// A download that broke off leaves a library without the table of its sections.
+func TestCutLibrary(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "cut.so")
+	header := fakeLibrary(t, elf.Machine(elfMachines[runtime.GOARCH]), elf.ET_DYN)
+	binary.LittleEndian.PutUint64(header[40:], 1<<20) // e_shoff
+	require.NoError(t, os.WriteFile(path, header, 0o644))
+	assert.ErrorContains(t, checkLibrary(path), "not a whole one")
 }
 
 func ExamplePath() {

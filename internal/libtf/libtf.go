@@ -1,10 +1,7 @@
-// Package libtf obtains and finds TensorFlow's C library.
+// Package libtf finds TensorFlow's C library: the one that TFBERT_LIBTENSORFLOW names, one that package
+// tf/install has installed, or one that is there anyway.
 //
-// [Install] takes it out of a TensorFlow wheel, which the user's own pip downloads, and puts it in
-// the user's cache. [Path] finds the library to load: the one TFBERT_LIBTENSORFLOW names, an
-// installed one, or one that is there anyway. [Diagnose] says what this machine has and lacks.
-//
-// The package loads nothing and needs no cgo; package tf does the loading.
+// It loads nothing and needs no cgo; package tf does the loading.
 package libtf
 
 import (
@@ -20,22 +17,23 @@ import (
 )
 
 const (
-	// DefaultVersion is the TensorFlow version that Install takes when none is asked for, and the
-	// one tfbert is tested with.
+	// DefaultVersion is the TensorFlow version that is installed unless another one is asked for, and
+	// the one that tfbert is tested with.
 	DefaultVersion = "2.21.0"
 	// OldestVersion is the oldest TensorFlow version that tfbert runs with.
 	OldestVersion = "2.15"
 )
 
-const manifestName = "install.json"
+// ManifestName is the file that makes a folder an installation.
+const ManifestName = "install.json"
 
 // Names of files in a TensorFlow wheel.
 const (
-	ccLibrary        = "tensorflow/libtensorflow_cc.so.2"
-	frameworkLibrary = "tensorflow/libtensorflow_framework.so.2"
+	CCLibrary        = "tensorflow/libtensorflow_cc.so.2"
+	FrameworkLibrary = "tensorflow/libtensorflow_framework.so.2"
 )
 
-// An Installation is a TensorFlow library that Install put in place. Its folder keeps the layout
+// An Installation is a TensorFlow library that package tf/install put in place. Its folder keeps the layout
 // of the wheels, because the libraries find one another by relative paths.
 type Installation struct {
 	Dir     string  `json:"-"` // the folder that holds tensorflow/ and, for a GPU, nvidia/
@@ -54,16 +52,11 @@ type Wheel struct {
 
 // Library returns the path of the shared library to load.
 func (i Installation) Library() string {
-	return filepath.Join(i.Dir, filepath.FromSlash(ccLibrary))
+	return filepath.Join(i.Dir, filepath.FromSlash(CCLibrary))
 }
 
-// Include returns the folder to give a C compiler for #include "tensorflow/c/c_api.h".
-func (i Installation) Include() string {
-	return filepath.Join(i.Dir, "tensorflow", "include")
-}
-
-// name is the installation's folder below the cache's.
-func (i Installation) name() string {
+// Name returns the installation's folder below the cache's.
+func (i Installation) Name() string {
 	kind := "cpu"
 	if i.GPU {
 		kind = "gpu"
@@ -71,18 +64,18 @@ func (i Installation) name() string {
 	return i.Version + "-" + kind + "-" + i.Arch
 }
 
-// openInstallation reads the installation in dir. A folder without its manifest or a library is
-// none, whoever took it away: the error is then fs.ErrNotExist.
-func openInstallation(dir string) (Installation, error) {
-	data, err := os.ReadFile(filepath.Join(dir, manifestName))
+// Open reads the installation in dir. The error is fs.ErrNotExist if its manifest or one of its
+// libraries is not there, whoever took it away.
+func Open(dir string) (Installation, error) {
+	data, err := os.ReadFile(filepath.Join(dir, ManifestName))
 	if err != nil {
 		return Installation{}, err
 	}
 	inst := Installation{Dir: dir}
 	if err := json.Unmarshal(data, &inst); err != nil {
-		return Installation{}, fmt.Errorf("%s: %w", filepath.Join(dir, manifestName), err)
+		return Installation{}, fmt.Errorf("%s: %w", filepath.Join(dir, ManifestName), err)
 	}
-	for _, name := range []string{ccLibrary, frameworkLibrary} {
+	for _, name := range []string{CCLibrary, FrameworkLibrary} {
 		if _, err := os.Stat(filepath.Join(dir, filepath.FromSlash(name))); err != nil {
 			return Installation{}, err
 		}
@@ -90,13 +83,13 @@ func openInstallation(dir string) (Installation, error) {
 	return inst, nil
 }
 
-// writeManifest makes dir an installation. It comes last, after the files it speaks for.
-func writeManifest(dir string, inst Installation) error {
-	data, err := json.MarshalIndent(inst, "", "  ")
+// Record makes dir an installation. It comes last, after the files that it speaks for.
+func (i Installation) Record(dir string) error {
+	data, err := json.MarshalIndent(i, "", "  ")
 	if err != nil {
 		return err
 	}
-	f, err := os.OpenFile(filepath.Join(dir, manifestName), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	f, err := os.OpenFile(filepath.Join(dir, ManifestName), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return err
 	}
@@ -121,7 +114,7 @@ func installations(root string) ([]Installation, error) {
 		if strings.HasPrefix(e.Name(), ".") {
 			continue // the lock, an installation under way
 		}
-		if inst, err := openInstallation(filepath.Join(root, e.Name())); err == nil && inst.Arch == wheelArch() {
+		if inst, err := Open(filepath.Join(root, e.Name())); err == nil && inst.Arch == Arch() {
 			found = append(found, inst)
 		}
 	}
@@ -138,8 +131,8 @@ func DefaultDir() (string, error) {
 	return filepath.Join(cache, "tfbert", "libtensorflow"), nil
 }
 
-// wheelArch is this machine's architecture as wheels name it.
-func wheelArch() string {
+// Arch returns this machine's architecture as wheels name it.
+func Arch() string {
 	switch runtime.GOARCH {
 	case "amd64":
 		return "x86_64"
@@ -149,9 +142,9 @@ func wheelArch() string {
 	return runtime.GOARCH
 }
 
-// compareVersions orders version numbers by their numeric parts; what follows them ("rc1", ".post1")
+// CompareVersions orders version numbers by their numeric parts; what follows them ("rc1", ".post1")
 // does not count.
-func compareVersions(a, b string) int {
+func CompareVersions(a, b string) int {
 	as, bs := strings.Split(a, "."), strings.Split(b, ".")
 	for i := range max(len(as), len(bs)) {
 		if d := versionPart(as, i) - versionPart(bs, i); d != 0 {

@@ -2,38 +2,39 @@ package libtf
 
 import (
 	"bufio"
-	"debug/elf"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
+
+	"github.com/tfbert/go/internal/file"
 )
 
-// A linker looks shared libraries up as the system's dynamic linker does.
-type linker struct {
-	dirs []string // LD_LIBRARY_PATH, then those of ld.so.conf, then the built-in ones
+// A Linker looks shared libraries up as the system's dynamic linker does.
+type Linker struct {
+	Dirs []string // LD_LIBRARY_PATH, then those of ld.so.conf, then the built-in ones
 }
 
-// systemLinker is this system's.
-func systemLinker() linker {
-	l := linker{dirs: filepath.SplitList(os.Getenv("LD_LIBRARY_PATH"))}
+// SystemLinker returns that of this system.
+func SystemLinker() Linker {
+	l := Linker{Dirs: filepath.SplitList(os.Getenv("LD_LIBRARY_PATH"))}
 	l.readConf("/etc/ld.so.conf", 0)
-	multiarch := wheelArch() + "-linux-gnu"
+	multiarch := Arch() + "-linux-gnu"
 	for _, dir := range []string{"/usr/local/lib", "/lib/" + multiarch, "/usr/lib/" + multiarch, "/lib64", "/usr/lib64", "/lib", "/usr/lib"} {
-		if !slices.Contains(l.dirs, dir) {
-			l.dirs = append(l.dirs, dir)
+		if !slices.Contains(l.Dirs, dir) {
+			l.Dirs = append(l.Dirs, dir)
 		}
 	}
 	return l
 }
 
 // readConf adds the folders that an ld.so.conf lists. What cannot be read lists none.
-func (l *linker) readConf(path string, depth int) {
+func (l *Linker) readConf(path string, depth int) {
 	f, err := os.Open(path)
 	if err != nil || depth > 8 { // files that include one another
 		return
@@ -52,14 +53,14 @@ func (l *linker) readConf(path string, depth int) {
 				l.readConf(path, depth+1)
 			}
 		} else if filepath.IsAbs(line) {
-			l.dirs = append(l.dirs, line)
+			l.Dirs = append(l.Dirs, line)
 		}
 	}
 }
 
-// find returns the path of a library by its name in runpath or the linker's folders.
-func (l linker) find(name string, runpath []string) (string, bool) {
-	for _, dir := range slices.Concat(runpath, l.dirs) {
+// Find returns the path of a library by its name in runpath or the linker's folders.
+func (l Linker) Find(name string, runpath []string) (string, bool) {
+	for _, dir := range slices.Concat(runpath, l.Dirs) {
 		path := filepath.Join(dir, name)
 		if checkLibrary(path) == nil { // others, such as 32-bit ones, are passed over
 			return path, true
@@ -68,154 +69,45 @@ func (l linker) find(name string, runpath []string) (string, bool) {
 	return "", false
 }
 
-// MissingLibrary is a shared library that is needed and not there.
-type MissingLibrary struct {
-	Name     string `json:"name"`
-	NeededBy string `json:"needed_by"`
-}
+// The fields of an ELF header that are looked at. Package debug/elf would read more, and every program
+// that uses package tf would link it.
+const (
+	elfHeaderSize = 64
+	elfProgram    = 2 // ET_EXEC
+	elfShared     = 3 // ET_DYN
+)
 
-// missing walks over all that the library at path needs.
-func (l linker) missing(path string) ([]MissingLibrary, error) {
-	var lacking []MissingLibrary
-	seen := make(map[string]bool)
-	for queue := []string{path}; len(queue) > 0; queue = queue[1:] {
-		lib, err := readLibrary(queue[0])
-		if err != nil {
-			return nil, err
-		}
-		for _, name := range lib.needed {
-			if seen[name] {
-				continue
-			}
-			seen[name] = true
-			if found, ok := l.find(name, lib.runpath); ok {
-				queue = append(queue, found)
-			} else {
-				lacking = append(lacking, MissingLibrary{name, filepath.Base(queue[0])})
-			}
-		}
-	}
-	return lacking, nil
-}
+// elfMachines are the machines' numbers by GOARCH.
+var elfMachines = map[string]uint16{"amd64": 62, "arm64": 183}
 
-// glibc returns the version of the system's C library.
-func (l linker) glibc() (string, error) {
-	path, ok := l.find("libc.so.6", nil)
-	if !ok {
-		if musl, _ := filepath.Glob("/lib/ld-musl-*"); len(musl) > 0 {
-			return "", errors.New("this system's C library is musl, TensorFlow's needs glibc: use a distribution such as Debian, Ubuntu or Fedora, or an image made of one")
-		}
-		return "", errors.New("no glibc (libc.so.6) found, which TensorFlow's library needs")
-	}
-	f, err := openLibrary(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	versions, err := f.DynamicVersions()
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", path, err)
-	}
-	var newest string
-	for _, v := range versions {
-		if number, ok := strings.CutPrefix(v.Name, "GLIBC_"); ok && compareVersions(number, newest) > 0 {
-			newest = number
-		}
-	}
-	return newest, nil
-}
-
-// A library is what a shared library says of itself.
-type library struct {
-	needed  []string // names
-	runpath []string // folders to look for them in
-}
-
-// readLibrary reads the needs of a shared library.
-func readLibrary(path string) (library, error) {
-	f, err := openLibrary(path)
-	if err != nil {
-		return library{}, err
-	}
-	defer f.Close()
-	var lib library
-	if lib.needed, err = dynamicStrings(f, elf.DT_NEEDED); err != nil {
-		return library{}, fmt.Errorf("%s: %w", path, err)
-	}
-	origin := strings.NewReplacer("$ORIGIN", filepath.Dir(path), "${ORIGIN}", filepath.Dir(path))
-	for _, tag := range []elf.DynTag{elf.DT_RUNPATH, elf.DT_RPATH} {
-		entries, err := dynamicStrings(f, tag)
-		if err != nil {
-			return library{}, fmt.Errorf("%s: %w", path, err)
-		}
-		for _, entry := range entries {
-			for dir := range strings.SplitSeq(entry, ":") {
-				dir = origin.Replace(dir)
-				if !slices.Contains(lib.runpath, dir) { // TensorFlow repeats some a hundred times
-					lib.runpath = append(lib.runpath, dir)
-				}
-			}
-		}
-	}
-	return lib, nil
-}
-
-// dynamicStrings returns the strings of a dynamic tag. Unlike elf.File.DynString it does not read
-// the whole string table, which is 82 MB in TensorFlow's library.
-func dynamicStrings(f *elf.File, tag elf.DynTag) ([]string, error) {
-	dynamic := f.SectionByType(elf.SHT_DYNAMIC)
-	if dynamic == nil || int(dynamic.Link) >= len(f.Sections) {
-		return nil, nil
-	}
-	offsets, err := f.DynValue(tag)
-	if err != nil {
-		return nil, err
-	}
-	table := f.Sections[dynamic.Link]
-	var found []string
-	for _, offset := range offsets {
-		if offset >= table.Size {
-			return nil, fmt.Errorf("%v lies outside the string table", tag)
-		}
-		text, err := bufio.NewReader(io.NewSectionReader(table, int64(offset), int64(table.Size-offset))).ReadString(0)
-		if err != nil {
-			return nil, fmt.Errorf("%v: %w", tag, err)
-		}
-		found = append(found, text[:len(text)-1])
-	}
-	return found, nil
-}
-
-// openLibrary opens a shared library for this machine. It reads little, so that a cut file may
-// still pass; the loader will tell.
-func openLibrary(path string) (*elf.File, error) {
-	f, err := elf.Open(path)
-	var system *fs.PathError
-	switch {
-	case errors.As(err, &system):
-		return nil, err
-	case err != nil:
-		return nil, fmt.Errorf("%s: not a shared library, or not a whole one: %w", path, err)
-	}
-	switch want := machines[runtime.GOARCH]; {
-	case f.Machine != want:
-		err = fmt.Errorf("%s: is for %v, this machine is %v", path, f.Machine, want)
-	case f.Type != elf.ET_DYN:
-		err = fmt.Errorf("%s: not a shared library but %v", path, f.Type)
-	default:
-		return f, nil
-	}
-	f.Close()
-	return nil, err
-}
-
-var machines = map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}
-
-// checkLibrary tells whether path is a shared library for this machine.
+// checkLibrary returns an error if path is not a shared library for this machine. It reads the header
+// alone: of a file that is cut short it sees that the table of its sections is missing, which is last.
 func checkLibrary(path string) error {
-	f, err := openLibrary(path)
+	f, size, err := file.Open(path)
 	if err != nil {
 		return err
 	}
-	return f.Close()
+	defer f.Close()
+	var h [elfHeaderSize]byte
+	switch _, err := io.ReadFull(f, h[:]); {
+	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || err == nil && string(h[:4]) != "\x7fELF":
+		return fmt.Errorf("%s: not a shared library, or not a whole one", path)
+	case err != nil:
+		return err
+	}
+	le := binary.LittleEndian
+	kind, machine := le.Uint16(h[16:]), le.Uint16(h[18:])
+	switch {
+	case h[4] != 2 || h[5] != 1 || machine != elfMachines[runtime.GOARCH]: // 64 bits, little-endian
+		return fmt.Errorf("%s: not for this machine, which is %s", path, Arch())
+	case kind == elfProgram:
+		return fmt.Errorf("%s: not a shared library but a program", path)
+	case kind != elfShared:
+		return fmt.Errorf("%s: not a shared library (ELF type %d)", path, kind)
+	}
+	sections := uint64(le.Uint16(h[58:])) * uint64(le.Uint16(h[60:]))
+	if offset := le.Uint64(h[40:]); offset > uint64(size) || sections > uint64(size)-offset {
+		return fmt.Errorf("%s: not a shared library, or not a whole one", path)
+	}
+	return nil
 }

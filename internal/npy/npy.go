@@ -107,7 +107,7 @@ func (w *Writer) write(n int) error {
 func (w *Writer) Close() error {
 	err := w.w.Flush()
 	if err == nil && w.size > 0 && w.n%w.size != 0 {
-		err = fmt.Errorf("npy: %d elements are not whole rows of %d", w.n, w.size)
+		err = fmt.Errorf("%d elements are not whole rows of %d", w.n, w.size)
 	}
 	if err == nil {
 		rows := 0
@@ -134,21 +134,21 @@ func NewReader(r io.Reader) (*Reader, error) {
 	br := bufio.NewReaderSize(r, 1<<16)
 	var prefix [10]byte
 	if _, err := io.ReadFull(br, prefix[:]); err != nil || string(prefix[:6]) != magic {
-		return nil, errors.New("npy: not a .npy file")
+		return nil, errors.New("not a .npy file")
 	}
 	if prefix[6] != 1 {
-		return nil, fmt.Errorf("npy: format version %d.%d is not supported, only 1.0", prefix[6], prefix[7])
+		return nil, fmt.Errorf("format version %d.%d is not supported, only 1.0", prefix[6], prefix[7])
 	}
 	text := make([]byte, binary.LittleEndian.Uint16(prefix[8:]))
 	if _, err := io.ReadFull(br, text); err != nil {
-		return nil, errors.New("npy: the header is cut short")
+		return nil, errors.New("the header is cut short")
 	}
 	m := headerPattern.FindSubmatch(text)
 	if m == nil {
-		return nil, fmt.Errorf("npy: cannot read the header %.200q", text)
+		return nil, fmt.Errorf("cannot read the header %.200q", text)
 	}
 	if string(m[2]) == "True" {
-		return nil, errors.New("npy: the array is in Fortran order; save numpy.ascontiguousarray of it")
+		return nil, errors.New("the array is in Fortran order; save numpy.ascontiguousarray of it")
 	}
 	a := &Reader{DType: string(m[1]), r: br}
 	size := int64(4) // bytes of the array
@@ -158,10 +158,10 @@ func NewReader(r io.Reader) (*Reader, error) {
 		}
 		n, err := strconv.Atoi(field)
 		if err != nil || len(a.Shape) == maxRank {
-			return nil, fmt.Errorf("npy: cannot read the shape (%.100s)", m[3])
+			return nil, fmt.Errorf("cannot read the shape (%.100s)", m[3])
 		}
 		if n > 0 && size > math.MaxInt64/int64(n) {
-			return nil, fmt.Errorf("npy: no file can hold an array of the shape (%.100s)", m[3])
+			return nil, fmt.Errorf("no file can hold an array of the shape (%.100s)", m[3])
 		}
 		size *= int64(max(1, n))
 		a.Shape = append(a.Shape, n)
@@ -176,7 +176,7 @@ const maxRank = 64
 // what the caller makes of it.
 func (a *Reader) ReadFloat32s(values []float32) error {
 	if a.DType != Float32 {
-		return fmt.Errorf("npy: the array holds %s, not float32 (%s)", a.DType, Float32)
+		return fmt.Errorf("the array holds %s, not float32 (%s)", a.DType, Float32)
 	}
 	for len(values) > 0 {
 		buf, err := a.r.Peek(min(4*len(values), a.r.Size()))
@@ -184,7 +184,7 @@ func (a *Reader) ReadFloat32s(values []float32) error {
 			if len(buf) > 0 {
 				err = io.ErrUnexpectedEOF
 			}
-			return fmt.Errorf("npy: the file is cut short: %w", err)
+			return fmt.Errorf("the file is cut short: %w", err)
 		}
 		n := len(buf) / 4
 		for i := range values[:n] {

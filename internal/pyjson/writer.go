@@ -8,7 +8,7 @@ import (
 )
 
 // errStructure is what Flush returns when the calls made do not form a value.
-var errStructure = errors.New("pyjson: keys, values and ends do not form a value")
+var errStructure = errors.New("keys, values and ends do not form a value")
 
 // A Writer writes values as json.dumps writes them, piece by piece. The order of calls follows the
 // structure of the value. Errors stick, and [Writer.Flush] returns the first.

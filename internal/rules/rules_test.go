@@ -117,6 +117,20 @@ func TestImports(t *testing.T) {
 	}
 }
 
+// A program that runs TensorFlow does not link what installs it.
+func TestNoInstaller(t *testing.T) {
+	for _, p := range packages(t) {
+		if p.ImportPath == module+"tf" {
+			for _, installer := range []string{"archive/zip", "debug/elf", "encoding/csv", "os/exec", "github.com/gofrs/flock",
+				"golang.org/x/sync/errgroup", module + "tf/install", module + "internal/machine"} {
+				assert.NotContains(t, p.Deps, installer)
+			}
+			return
+		}
+	}
+	t.Fatal("package tf is not listed")
+}
+
 // cgo and unsafe are package tf's alone, and of the library that its tests load.
 func TestConfinement(t *testing.T) {
 	root := testenv.Root(t)

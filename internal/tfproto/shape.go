@@ -1,6 +1,6 @@
 package tfproto
 
-// NewShape gives the message of a shape.
+// NewShape returns the message of a shape.
 func NewShape(dims []int64) *TensorShapeProto {
 	p := &TensorShapeProto{}
 	for _, d := range dims {

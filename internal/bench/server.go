@@ -1,0 +1,175 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"text/tabwriter"
+	"time"
+)
+
+// A Stability says when figures may be believed: when so many Intervals in a row differ by no more than
+// Tolerance in throughput and in latency.
+type Stability struct {
+	Interval  time.Duration
+	Intervals int     // in a row
+	Most      int     // intervals to measure before giving up
+	Tolerance float64 // of their mean
+}
+
+// RunStable calls f as l says, without a pause, until the figures of the last intervals agree, and returns
+// the calls that ended in these. stable is false where they still differed when the most had passed.
+func RunStable(ctx context.Context, f func(context.Context, *Call) error, l Load, s Stability, done func(interval int)) (calls Calls, stable bool, err error) {
+	if s.Interval <= 0 || s.Intervals < 1 || s.Most < s.Intervals {
+		return nil, false, fmt.Errorf("%d intervals of %v, of %d, are nothing to measure", s.Intervals, s.Interval, s.Most)
+	}
+	l.Calls, l.Duration, l.stop = 0, time.Duration(s.Most+1)*s.Interval, new(atomic.Bool)
+	var mu sync.Mutex
+	var ended Calls
+	interval := 0 // that have passed
+	last := func(n int) Calls {
+		from, to := time.Duration(interval-n)*s.Interval, time.Duration(interval)*s.Interval
+		var last Calls
+		for _, c := range ended {
+			if c.End > from && c.End <= to {
+				c.Arrival, c.Start, c.End = c.Arrival-from, c.Start-from, c.End-from
+				last = append(last, c)
+			}
+		}
+		return last
+	}
+	l.ended = func(c Call) {
+		mu.Lock()
+		defer mu.Unlock()
+		if l.stop.Load() {
+			return
+		}
+		ended = append(ended, c)
+		for c.End >= time.Duration(interval+1)*s.Interval {
+			interval++
+			if done != nil {
+				done(interval)
+			}
+			if interval < s.Intervals {
+				continue
+			}
+			stable = s.agree(last(s.Intervals))
+			if stable || interval == s.Most {
+				calls = last(s.Intervals)
+				l.stop.Store(true)
+				return
+			}
+		}
+	}
+	if _, _, err = Run(ctx, f, l, nil); err == nil && len(calls) == 0 {
+		err = fmt.Errorf("no call ended in %d intervals of %v: make them longer", s.Intervals, s.Interval)
+	}
+	return calls, stable, err
+}
+
+// agree reports whether the intervals that calls ended in are alike in throughput and in mean latency.
+func (s *Stability) agree(calls Calls) bool {
+	runs := make([]Calls, s.Intervals)
+	for _, c := range calls {
+		i := min(int((c.End-1)/s.Interval), s.Intervals-1)
+		runs[i] = append(runs[i], c)
+	}
+	for _, figure := range []func(Calls) float64{
+		func(c Calls) float64 { return float64(len(c)) },
+		func(c Calls) float64 { return average(c.Times(Call.Latency)) },
+	} {
+		mean := 0.0
+		for _, run := range runs {
+			if len(run) == 0 {
+				return false
+			}
+			mean += figure(run) / float64(len(runs))
+		}
+		for _, run := range runs {
+			if x := figure(run); x < mean*(1-s.Tolerance) || x > mean*(1+s.Tolerance) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// A ServerResult is what was measured of a server.
+type ServerResult struct {
+	URL         string  `json:"url"`
+	Model       string  `json:"model"`
+	Concurrency int     `json:"concurrency"`
+	Rate        float64 `json:"request_rate,omitempty"`
+	Poisson     bool    `json:"poisson,omitempty"`
+	Requests    int     `json:"requests"` // that were answered
+	Refused     int     `json:"refused"`  // for want of room in the queue
+	Seconds     float64 `json:"seconds"`
+	Throughput  float64 `json:"throughput"` // answers a second
+	Stable      bool    `json:"stable"`
+
+	Latency Stats `json:"latency_ms"` // from a request's arrival
+	Wait    Stats `json:"wait_ms"`    // in the client, from arrival to its being sent
+	Queue   Stats `json:"queue_ms"`   // in the server
+	Compute Stats `json:"compute_ms"` // of the model
+	// Overhead is what is left of the time from sending to the answer without Queue and Compute.
+	Overhead Stats `json:"overhead_ms"`
+}
+
+// NewServerResult computes a result from a run of l.
+func NewServerResult(url, model string, l Load, calls Calls, stable bool) (ServerResult, error) {
+	var answered Calls
+	for _, c := range calls {
+		if !c.Refused {
+			answered = append(answered, c)
+		}
+	}
+	r := ServerResult{
+		URL: url, Model: model, Concurrency: max(1, l.Concurrency), Rate: l.Rate, Poisson: l.Poisson && l.Rate > 0,
+		Requests: len(answered), Refused: len(calls) - len(answered), Seconds: calls.Elapsed().Seconds(), Stable: stable,
+	}
+	if r.Requests == 0 {
+		return r, fmt.Errorf("the server refused all of %d requests", len(calls))
+	}
+	r.Throughput = float64(r.Requests) / r.Seconds
+	r.Latency, r.Wait = NewStats(answered.Times(Call.Latency)), NewStats(answered.Times(Call.Wait))
+	r.Queue = NewStats(answered.Times(func(c Call) time.Duration { return c.Queued }))
+	r.Compute = NewStats(answered.Times(func(c Call) time.Duration { return c.Compute }))
+	r.Overhead = NewStats(answered.Times(func(c Call) time.Duration { return c.Service() - c.Queued - c.Compute }))
+	return r, nil
+}
+
+// WriteServerTable writes results for people.
+func WriteServerTable(w io.Writer, results []ServerResult) error {
+	if len(results) > 0 {
+		fmt.Fprintf(w, "%s %s\n\n", results[0].URL, results[0].Model)
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(t, "load\tat once\trequests\trefused\tanswers/s\tavg ms\t50%\t90%\t95%\t99%\t100%\tclient wait 99%\tqueue 50%\tqueue 99%\tmodel 50%\tmodel 99%\tother 50%\t")
+	for _, r := range results {
+		load := "closed"
+		switch {
+		case r.Poisson:
+			load = fmt.Sprintf("%g/s poisson", r.Rate)
+		case r.Rate > 0:
+			load = fmt.Sprintf("%g/s", r.Rate)
+		}
+		if !r.Stable {
+			load += " *"
+		}
+		l := &r.Latency
+		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%.1f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t\n", load, r.Concurrency, r.Requests, r.Refused,
+			r.Throughput, l.Average, l.P50, l.P90, l.P95, l.P99, l.P100, r.Wait.P99, r.Queue.P50, r.Queue.P99, r.Compute.P50, r.Compute.P99, r.Overhead.P50)
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	for _, r := range results {
+		if !r.Stable {
+			_, err := fmt.Fprintln(w, "\n*: throughput or latency still varied when the most intervals had been measured")
+			return err
+		}
+	}
+	return nil
+}

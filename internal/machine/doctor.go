@@ -1,0 +1,125 @@
+// Package machine finds out what this machine has to run TensorFlow with: its processor, GPUs and C library,
+// and a TensorFlow library with all that this needs. It loads nothing.
+package machine
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"github.com/tfbert/go/internal/libtf"
+)
+
+// A Report is what this machine has to run TensorFlow with.
+type Report struct {
+	OS         string            `json:"os"`
+	Arch       string            `json:"arch"`
+	Glibc      string            `json:"glibc,omitempty"`
+	CPU        CPU               `json:"cpu"`
+	Memory     int64             `json:"memory_bytes,omitempty"`
+	GPUs       GPUs              `json:"gpus,omitzero"`
+	Library    *Library          `json:"library,omitempty"` // the one that would be loaded; nil if there is none
+	Candidates []libtf.Candidate `json:"candidates"`
+
+	// Problems says what is wrong and what to do, a line each.
+	Problems []string `json:"problems,omitempty"`
+}
+
+// Library is a TensorFlow library that was found.
+type Library struct {
+	Path    string           `json:"path"`
+	Source  string           `json:"source"`
+	GPU     bool             `json:"gpu"`               // whether it is built for CUDA
+	Version string           `json:"version,omitempty"` // known of an installed one only
+	Missing []MissingLibrary `json:"missing,omitempty"` // what it needs to load, and is not here
+
+	// MissingForGPU are the libraries without which a GPU build runs on the CPU.
+	MissingForGPU []string `json:"missing_for_gpu,omitempty"`
+}
+
+// Diagnose looks at this machine. It loads no library.
+func Diagnose(ctx context.Context) Report {
+	r := Report{OS: runtime.GOOS, Arch: runtime.GOARCH, Candidates: libtf.Candidates()}
+	problem := func(err error) {
+		if err != nil {
+			r.Problems = append(r.Problems, err.Error())
+		}
+	}
+	problem(Supported(runtime.GOOS, runtime.GOARCH))
+	if runtime.GOOS == "linux" {
+		var err error
+		r.Glibc, err = Glibc()
+		problem(err)
+		r.GPUs, err = FindGPUs(ctx)
+		problem(err)
+	}
+	r.CPU = ThisCPU()
+	r.Memory = readMemory("/proc/meminfo")
+	if r.Arch == "amd64" && r.CPU.Model != "" && !r.CPU.Has("avx2") {
+		r.Problems = append(r.Problems, "the CPU has no AVX2: TensorFlow will be slow, or end with SIGILL")
+	}
+	chosen, err := libtf.Choose(r.Candidates)
+	if err != nil {
+		problem(err)
+		return r
+	}
+	r.Library, err = inspect(chosen)
+	problem(err)
+	r.Problems = append(r.Problems, r.libraryProblems()...)
+	return r
+}
+
+// inspect returns what is known of a library without loading it.
+func inspect(c libtf.Candidate) (*Library, error) {
+	lib := &Library{Path: c.Path, Source: c.Source, GPU: isGPUBuild(c.Path)}
+	if inst, err := libtf.Open(filepath.Dir(filepath.Dir(c.Path))); err == nil {
+		lib.Version = inst.Version
+	}
+	l := libtf.SystemLinker()
+	if lib.GPU {
+		lib.MissingForGPU = missingCUDA(l, c.Path)
+	}
+	var err error
+	lib.Missing, err = missing(l, c.Path)
+	return lib, err
+}
+
+func (r *Report) libraryProblems() (problems []string) {
+	for _, m := range r.Library.Missing {
+		problems = append(problems, fmt.Sprintf("%s, which %s needs, is missing: install the package of your system that has it", m.Name, m.NeededBy))
+	}
+	if len(r.GPUs.Devices) == 0 {
+		return problems // a GPU build serves a CPU too
+	}
+	if !r.Library.GPU {
+		return append(problems, "there is a GPU, but the library is built for the CPU: run `tfbert lib install --gpu`")
+	}
+	for _, name := range r.Library.MissingForGPU {
+		what := "run `tfbert lib install --gpu`"
+		if name == libtf.DriverLibrary {
+			what = "install NVIDIA's driver, or start the container with its GPUs"
+		}
+		problems = append(problems, fmt.Sprintf("%s is missing, so the GPU stays unused: %s", name, what))
+	}
+	return problems
+}
+
+func readMemory(path string) int64 {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	return parseMemTotal(f)
+}
+
+// Supported returns an error if there are no TensorFlow wheels for a system.
+func Supported(goos, goarch string) error {
+	if goos == "linux" && (goarch == "amd64" || goarch == "arm64") {
+		return nil
+	}
+	return fmt.Errorf("not supported on %s/%s, only on Linux for amd64 and arm64: get a TensorFlow C library for this system and set %s to it",
+		goos, goarch, libtf.EnvLibrary)
+}

@@ -1,0 +1,105 @@
+package machine
+
+import (
+	"encoding/json"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tfbert/go/internal/libtf"
+)
+
+func TestDiagnose(t *testing.T) {
+	root := bareSystem(t)
+
+	r := Diagnose(t.Context())
+	assert.Nil(t, r.Library)
+	assert.Contains(t, strings.Join(r.Problems, "\n"), "run `tfbert lib install`")
+	assert.Positive(t, r.CPU.Count)
+	assert.NotEmpty(t, r.CPU.Features)
+	assert.Greater(t, r.Memory, int64(1<<28))
+
+	inst := libtf.Installation{Version: "2.20.0", Arch: libtf.Arch()}
+	inst.Dir = filepath.Join(root, inst.Name())
+	compile(t, filepath.Join(inst.Dir, libtf.FrameworkLibrary))
+	lost := filepath.Join(t.TempDir(), "liblost.so.3")
+	compile(t, lost)
+	compile(t, inst.Library(), lost)
+	require.NoError(t, inst.Record(inst.Dir))
+	r = Diagnose(t.Context())
+	assert.Equal(t, &Library{
+		Path:    inst.Library(),
+		Source:  "tfbert lib install",
+		Version: "2.20.0",
+		Missing: []MissingLibrary{{"liblost.so.3", "libtensorflow_cc.so.2"}},
+	}, r.Library)
+	assert.Contains(t, strings.Join(r.Problems, "\n"), "liblost.so.3, which libtensorflow_cc.so.2 needs, is missing")
+	data, err := json.Marshal(r)
+	require.NoError(t, err)
+	assert.Contains(t, string(data), `"missing":[{"name":"liblost.so.3","needed_by":"libtensorflow_cc.so.2"}]`)
+}
+
+func TestLibraryProblems(t *testing.T) {
+	gpu := GPUs{Driver: "550", Devices: []GPU{{Name: "H100"}}}
+	for _, tt := range []struct {
+		name string
+		gpus GPUs
+		lib  Library
+		want []string
+	}{
+		{"CPU", GPUs{}, Library{}, nil},
+		{"GPU build on a CPU", GPUs{}, Library{GPU: true, MissingForGPU: []string{"libcudart.so", libtf.DriverLibrary}}, nil},
+		{"CPU build with a GPU", gpu, Library{}, []string{"`tfbert lib install --gpu`"}},
+		{"GPU build with a GPU", gpu, Library{GPU: true}, nil},
+		{"no CUDA", gpu, Library{GPU: true, MissingForGPU: []string{"libcudart.so"}}, []string{"libcudart.so is missing, so the GPU stays unused: run `tfbert lib install --gpu`"}},
+		{"no driver library", gpu, Library{GPU: true, MissingForGPU: []string{libtf.DriverLibrary}}, []string{"install NVIDIA's driver"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := Report{GPUs: tt.gpus, Library: &tt.lib}
+			problems := r.libraryProblems()
+			require.Len(t, problems, len(tt.want))
+			for i, want := range tt.want {
+				assert.Contains(t, problems[i], want)
+			}
+		})
+	}
+}
+
+func TestParseCPUInfo(t *testing.T) {
+	const intel = "processor\t: 0\nmodel name\t: Intel(R) Xeon(R) Platinum\nflags\t\t: fpu avx2 fma avx512f avx512_bf16 amx_tile\n\nprocessor\t: 1\nflags\t: none\n"
+	cpu := parseCPUInfo(strings.NewReader(intel), "amd64")
+	assert.Equal(t, "Intel(R) Xeon(R) Platinum", cpu.Model)
+	for name, want := range map[string]bool{"avx2": true, "fma": true, "avx512f": true, "avx512_bf16": true, "amx_tile": true,
+		"avx512_fp16": false, "amx_bf16": false, "amx_int8": false, "fpu": false} {
+		assert.Equal(t, want, cpu.Has(name), name)
+	}
+	arm := parseCPUInfo(strings.NewReader("processor : 0\nFeatures : fp asimd asimdhp bf16\n"), "arm64")
+	assert.True(t, arm.Has("bf16"))
+	assert.True(t, arm.Has("asimdhp"))
+	assert.False(t, arm.Has("sve"))
+	assert.False(t, parseCPUInfo(strings.NewReader(intel), "amd64").Has("amx_bf16"), "calls share nothing")
+}
+
+func TestParseMemTotal(t *testing.T) {
+	assert.Equal(t, int64(16384<<10), parseMemTotal(strings.NewReader("MemTotal:       16384 kB\nMemFree: 1 kB\n")))
+	assert.Zero(t, parseMemTotal(strings.NewReader("")))
+}
+
+func TestSupported(t *testing.T) {
+	for system, want := range map[string]bool{
+		"linux/amd64": true, "linux/arm64": true,
+		"linux/386": false, "darwin/arm64": false, "windows/amd64": false,
+	} {
+		goos, goarch, _ := strings.Cut(system, "/")
+		err := Supported(goos, goarch)
+		if want {
+			assert.NoError(t, err, system)
+			continue
+		}
+		require.ErrorContains(t, err, "not supported on "+system)
+		assert.ErrorContains(t, err, libtf.EnvLibrary)
+	}
+}
