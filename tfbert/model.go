@@ -16,8 +16,12 @@ import (
 type Options struct {
 	Tags      []string // nil for {"serve"}
 	Signature string   // "" for "serving_default"
-	Config    savedmodel.Config
 	AllowOps  savedmodel.OpPolicy // the operations that the model may hold
+
+	// Precision is the type to compute in. Config is the session's configuration; where Precision is
+	// set, it replaces Config.MixedPrecision.
+	Precision Precision
+	Config    savedmodel.Config
 
 	// VocabFile replaces the vocabulary beside the model. Cased and Profile replace the model's
 	// settings where they are not nil.
@@ -37,6 +41,7 @@ type Options struct {
 // squad.Predictor and may be used from many goroutines at once.
 type Model struct {
 	settings  Settings
+	choice    Choice
 	tokenizer wordpiece.Tokenizer
 	model     *savedmodel.Model
 	predict   *savedmodel.Func
@@ -68,7 +73,20 @@ func Open(dir string, opts *Options) (*Model, error) {
 	if err := m.openTokenizer(dir, opts.VocabFile); err != nil {
 		return nil, err
 	}
+	if m.choice, err = opts.Precision.chooseFor(dir, m.settings); err != nil {
+		return nil, err
+	}
 	config := opts.Config
+	switch {
+	case m.settings.Graph == FusedGraph:
+		if opts.Precision != DefaultPrecision {
+			config.MixedPrecision = savedmodel.FP32
+		}
+	case opts.Precision == DefaultPrecision:
+		m.choice.Precision = config.MixedPrecision
+	default:
+		config.MixedPrecision = m.choice.Precision
+	}
 	if m.settings.Graph == FusedGraph && config.MixedPrecision == savedmodel.FP32 {
 		config.NoGrappler = true // nothing is left to fuse, and its weights are constants
 	}
@@ -149,6 +167,9 @@ func (m *Model) Close() error { return m.model.Close() }
 
 // Settings gives the choices of the model's export.
 func (m *Model) Settings() Settings { return m.settings }
+
+// Choice returns the type that the model computes in, and why it was chosen.
+func (m *Model) Choice() Choice { return m.choice }
 
 // TypeVocabSize gives the number of segments that the model tells apart, 0 where it is not known.
 func (m *Model) TypeVocabSize() int { return m.segments }

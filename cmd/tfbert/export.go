@@ -24,8 +24,12 @@ graph computes the same in few large operations: for a CPU in those of oneDNN, i
 float32 or, for CPUs with units for it, in bfloat16; for a GPU in plain ones that
 XLA fuses (--use_xla), in float32 or float16.`,
 		Args: args("CHECKPOINT", "MODEL_DIR"),
-		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			if opts.Precision, err = choosePrecision(precision); err != nil {
+		RunE: func(cmd *cobra.Command, args []string) error {
+			asked, err := parsePrecision(precision)
+			if err != nil {
+				return err
+			}
+			if opts.Precision, err = choosePrecision(asked, ""); err != nil {
 				return err
 			}
 			opts.Cased, opts.Profile = !lower, profile.Profile

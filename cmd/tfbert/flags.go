@@ -208,21 +208,23 @@ func (f *modelFlags) open(cmd *cobra.Command) (*tfbert.Model, error) {
 	if err := f.precision.lists.apply(); err != nil {
 		return nil, err
 	}
-	precision, rewrite, err := f.precision.choose(cmd, dir)
-	if err != nil {
+	if opts.Precision, err = f.precision.asked(cmd.Flags()); err != nil {
 		return nil, err
 	}
-	opts.Config.MixedPrecision = rewrite
 	if err := loadTensorFlow(); err != nil {
 		return nil, err
 	}
 	m, err := tfbert.Open(dir, opts)
-	if err != nil || !f.precision.require {
-		return m, err
+	if err != nil {
+		return nil, err
+	}
+	sayChoice(m.Choice())
+	if !f.precision.require {
+		return m, nil
 	}
 	report, err := m.SavedModel().Precision()
 	if err == nil {
-		err = report.Require(precision)
+		err = report.Require(m.Choice().Precision)
 	}
 	if err != nil {
 		return nil, errors.Join(err, m.Close())

@@ -18,7 +18,13 @@ import (
 	"golang.org/x/term"
 )
 
-func printError(err error) { say("tfbert: %s", plain(err)) }
+func printError(err error) {
+	text := plain(err)
+	if a := advice(err); a != "" {
+		text += ": " + a
+	}
+	say("tfbert: %s", text)
+}
 
 // plain gives an error's text for people, to whom our packages mean nothing, as one line.
 func plain(err error) string {
