@@ -224,7 +224,7 @@ func (s *Session) Run(ctx context.Context, feeds []Feed, fetches []Output, opts 
 		select {
 		case done <- struct{}{}:
 		case <-gone:
-			_ = closeAll(r.results) // cannot fail
+			_ = CloseAll(r.results) // cannot fail
 		}
 	}()
 	select {
@@ -353,7 +353,7 @@ func (r *run) call() {
 		}
 	}
 	if r.err != nil {
-		r.err = errors.Join(r.err, closeAll(results))
+		r.err = errors.Join(r.err, CloseAll(results))
 		return
 	}
 	r.results = results
@@ -384,7 +384,8 @@ func (s *Session) owns(o Output) error {
 	return nil
 }
 
-func closeAll(tensors []*Tensor) error {
+// CloseAll closes tensors, as the results of a run.
+func CloseAll(tensors []*Tensor) error {
 	var errs []error
 	for _, t := range tensors {
 		errs = append(errs, t.Close())

@@ -110,11 +110,11 @@ func TestFusedExportErrors(t *testing.T) {
 		opts tfbert.ExportOptions
 		want string
 	}{
-		"no such graph":     {tfbert.ExportOptions{Graph: "fast"}, `no such graph "fast": there are reference and fused`},
+		"no such graph":     {tfbert.ExportOptions{Graph: "fast"}, `unknown graph "fast": it is reference or fused`},
 		"reference in bf16": {tfbert.ExportOptions{Precision: savedmodel.BF16}, "the reference graph is written in fp32, not bf16: choose the fused graph"},
 		"fp16 for a CPU":    {tfbert.ExportOptions{Graph: tfbert.FusedGraph, Precision: savedmodel.FP16, Device: tfbert.CPU}, "fp16 is for GPUs: choose bf16 or fp32 for a CPU"},
-		"no such precision": {tfbert.ExportOptions{Graph: tfbert.FusedGraph, Precision: 7}, "no such precision: Precision(7)"},
-		"no such device":    {tfbert.ExportOptions{Graph: tfbert.FusedGraph, Device: "tpu"}, `no such device "tpu": there are cpu and gpu`},
+		"no such precision": {tfbert.ExportOptions{Graph: tfbert.FusedGraph, Precision: 7}, "unknown precision: Precision(7)"},
+		"no such device":    {tfbert.ExportOptions{Graph: tfbert.FusedGraph, Device: "tpu"}, `unknown device "tpu": it is cpu or gpu`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := tfbert.Export(t.Context(), ckpt, t.TempDir()+"/model", &c.opts)

@@ -365,7 +365,7 @@ func (b *benchmark) measureModel(ctx context.Context, graph string, precision sa
 			}
 		}
 	}
-	proof, err := m.SavedModel().Precision() // last, as it takes memory
+	proof, err := m.Precision(ctx) // last, as it takes memory
 	if err != nil {
 		return err
 	}

@@ -87,7 +87,7 @@ func inspectPrecision(cmd *cobra.Command, dir string, precision precisionFlags, 
 		return err
 	}
 	defer closing(&err, m.Close)
-	report, err := m.SavedModel().Precision()
+	report, err := m.Precision(cmd.Context())
 	if err != nil {
 		return err
 	}
