@@ -25,7 +25,7 @@ const (
 
 var precisionNames = [...]string{FP32: "fp32", FP16: "fp16", BF16: "bf16"}
 
-// String gives the precision's name: "fp32", "fp16" or "bf16".
+// String returns the precision's name: "fp32", "fp16" or "bf16".
 func (p Precision) String() string {
 	if p < 0 || int(p) >= len(precisionNames) {
 		return fmt.Sprintf("Precision(%d)", int(p))
@@ -33,11 +33,11 @@ func (p Precision) String() string {
 	return precisionNames[p]
 }
 
-// ParsePrecision gives the precision of a name that String gives.
+// ParsePrecision returns the precision of a name, as String returns it.
 func ParsePrecision(name string) (Precision, error) {
 	i := slices.Index(precisionNames[:], name)
 	if i < 0 {
-		return 0, fmt.Errorf("savedmodel: no precision %q, only %s", name, list(precisionNames[:]))
+		return 0, fmt.Errorf("unknown precision %q, only %s", name, list(precisionNames[:]))
 	}
 	return Precision(i), nil
 }
@@ -59,8 +59,8 @@ type GPUOptions struct {
 	VisibleDevices string  // as in "0,2"; "" is all
 }
 
-// Config is a session's configuration. The zero value is TensorFlow's own defaults, but that an
-// operation which cannot run where it asks to runs elsewhere (see NoSoftPlacement).
+// Config is a session's configuration. The zero value is TensorFlow's own defaults, except
+// that an operation which cannot run where it asks to runs elsewhere (see NoSoftPlacement).
 type Config struct {
 	MixedPrecision Precision
 	XLA            bool // compile clusters of operations (global_jit_level ON_1)
@@ -89,14 +89,14 @@ type Config struct {
 // Bytes serializes the configuration as a ConfigProto.
 func (c *Config) Bytes() ([]byte, error) {
 	fail := func(format string, args ...any) ([]byte, error) {
-		return nil, fmt.Errorf("savedmodel: config: "+format, args...)
+		return nil, fmt.Errorf("config: "+format, args...)
 	}
 	if c == nil {
 		c = &Config{}
 	}
 	for _, n := range []int{c.IntraOpThreads, c.InterOpThreads} {
 		if n < 0 || n > math.MaxInt32 {
-			return fail("%d is no number of threads", n)
+			return fail("%d is not a number of threads", n)
 		}
 	}
 	if f := c.GPU.MemoryFraction; !(f >= 0 && f <= 1) { // NaN is neither
@@ -129,7 +129,7 @@ func (c *Config) Bytes() ([]byte, error) {
 	case BF16:
 		graph.RewriteOptions = &tfproto.RewriterConfig{AutoMixedPrecisionOnednnBfloat16: tfproto.RewriterConfig_ON}
 	default:
-		return fail("no such precision: %d", int(c.MixedPrecision))
+		return fail("unknown precision: %d", int(c.MixedPrecision))
 	}
 	if c.NoGrappler {
 		if c.MixedPrecision != FP32 {

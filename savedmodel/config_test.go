@@ -54,18 +54,18 @@ func TestConfigErrors(t *testing.T) {
 		config savedmodel.Config
 		want   string
 	}{
-		{"threads", savedmodel.Config{IntraOpThreads: -1}, "-1 is no number of threads"},
-		{"operations at once", savedmodel.Config{InterOpThreads: math.MaxInt32 + 1}, "2147483648 is no number of threads"},
+		{"threads", savedmodel.Config{IntraOpThreads: -1}, "-1 is not a number of threads"},
+		{"operations at once", savedmodel.Config{InterOpThreads: math.MaxInt32 + 1}, "2147483648 is not a number of threads"},
 		{"rewrite without Grappler", savedmodel.Config{MixedPrecision: savedmodel.BF16, NoGrappler: true},
 			"the mixed-precision rewrite to bf16 is one of the graph optimizers"},
-		{"precision", savedmodel.Config{MixedPrecision: 7}, "no such precision: 7"},
+		{"precision", savedmodel.Config{MixedPrecision: 7}, "unknown precision: 7"},
 		{"memory above 1", savedmodel.Config{GPU: savedmodel.GPUOptions{MemoryFraction: 1.5}}, "GPU memory fraction 1.5 is not between 0 and 1"},
 		{"memory NaN", savedmodel.Config{GPU: savedmodel.GPUOptions{MemoryFraction: math.NaN()}}, "GPU memory fraction NaN is not between 0 and 1"},
 		{"extra", savedmodel.Config{Extra: []byte{0x10}}, "Extra is not a serialized ConfigProto: "},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := c.config.Bytes()
-			require.ErrorContains(t, err, "savedmodel: config: "+c.want)
+			require.ErrorContains(t, err, "config: "+c.want)
 			_, err = savedmodel.Load(halfPlusTwo(t), &savedmodel.Options{Config: c.config})
 			require.ErrorContains(t, err, c.want)
 		})

@@ -91,14 +91,11 @@ func shapeString(s tf.Shape) string {
 
 // Inspect reads a SavedModel directory without TensorFlow.
 func Inspect(dir string) (*Info, error) {
-	model, err := readSavedModel(dir)
+	model, err := readSavedModel(dir, withoutAttrs)
 	if err != nil {
 		return nil, err
 	}
-	info := &Info{Dir: dir}
-	for _, m := range model.MetaGraphs {
-		info.MetaGraphs = append(info.MetaGraphs, metaGraph(m))
-	}
+	info := describe(dir, model)
 	err = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
@@ -110,9 +107,18 @@ func Inspect(dir string) (*Info, error) {
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("savedmodel: inspect %s: %w", dir, err)
+		return nil, fmt.Errorf("inspect %s: %w", dir, err)
 	}
 	return info, nil
+}
+
+// describe describes a SavedModel, without the size of its files.
+func describe(dir string, model *tfproto.SavedModel) *Info {
+	info := &Info{Dir: dir}
+	for _, m := range model.MetaGraphs {
+		info.MetaGraphs = append(info.MetaGraphs, metaGraph(m))
+	}
+	return info
 }
 
 // MetaGraph finds the first meta graph with exactly the given tags, which is the one that TensorFlow
@@ -127,7 +133,7 @@ func (i *Info) MetaGraph(tags []string) (*MetaGraph, error) {
 		}
 		have = append(have, "{"+strings.Join(m.Tags, ",")+"}")
 	}
-	return nil, fmt.Errorf("savedmodel: %s has no meta graph with the tags {%s}, only %s",
+	return nil, fmt.Errorf("%s has no meta graph with the tags {%s}, only %s",
 		i.Dir, strings.Join(tags, ","), strings.Join(have, " "))
 }
 
@@ -141,7 +147,7 @@ func (m *MetaGraph) Signature(key string) (*Signature, error) {
 		for _, s := range m.Signatures {
 			have = append(have, s.Key)
 		}
-		return nil, fmt.Errorf("savedmodel: no signature %q, only %s", key, list(have))
+		return nil, fmt.Errorf("no signature %q, only %s", key, list(have))
 	}
 	return &m.Signatures[n], nil
 }
@@ -162,54 +168,55 @@ func find(infos []TensorInfo, kind, signature, key string) (TensorInfo, error) {
 		}
 		have = append(have, t.Key)
 	}
-	return TensorInfo{}, fmt.Errorf("savedmodel: signature %q has no %s %q, only %s", signature, kind, key, list(have))
+	return TensorInfo{}, fmt.Errorf("signature %q has no %s %q, only %s", signature, kind, key, list(have))
 }
 
-// list writes the choices that there are.
+// list joins names for a message.
 func list(keys []string) string { return cmp.Or(strings.Join(keys, ", "), "(none)") }
 
-func readSavedModel(dir string) (*tfproto.SavedModel, error) {
+func readSavedModel(dir string, p parts) (*tfproto.SavedModel, error) {
 	path := filepath.Join(dir, GraphFile)
 	// To open a pipe would be to wait for its writer.
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("savedmodel: %s is not a plain file", path)
+		return nil, fmt.Errorf("%s is not a plain file", path)
 	}
 	f, err := os.Open(path)
 	if err == nil {
 		defer f.Close()
-		return parseSavedModel(f)
+		return parseSavedModel(f, p)
 	}
 	info, statErr := os.Stat(dir)
 	switch {
 	case statErr != nil:
-		return nil, fmt.Errorf("savedmodel: %w", statErr)
+		return nil, statErr
 	case !info.IsDir():
-		return nil, fmt.Errorf("savedmodel: %s is a file: name the folder that holds %s", dir, GraphFile)
+		return nil, fmt.Errorf("%s is a file: name the folder that holds %s", dir, GraphFile)
 	case !errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("savedmodel: %w", err)
+		return nil, err
 	}
 	if _, err := os.Stat(filepath.Join(dir, "saved_model.pbtxt")); err == nil {
-		return nil, fmt.Errorf("savedmodel: %s holds a text saved_model.pbtxt, which is not supported: convert it to %s", dir, GraphFile)
+		return nil, fmt.Errorf("%s holds a text saved_model.pbtxt, which is not supported: convert it to %s",
+			dir, GraphFile)
 	}
-	return nil, fmt.Errorf("savedmodel: %s is not a SavedModel: it has no %s", dir, GraphFile)
+	return nil, fmt.Errorf("%s is not a SavedModel: it has no %s", dir, GraphFile)
 }
 
-// parseSavedModel reads all of a SavedModel but the attributes of its nodes.
-func parseSavedModel(f *os.File) (*tfproto.SavedModel, error) {
+// parseSavedModel reads parts of a SavedModel.
+func parseSavedModel(f *os.File, p parts) (*tfproto.SavedModel, error) {
 	model := &tfproto.SavedModel{}
-	data, err := skeleton(f)
+	data, err := p.read(f)
 	var pathError *fs.PathError
 	switch {
 	case errors.As(err, &pathError):
-		return nil, fmt.Errorf("savedmodel: %w", err)
+		return nil, err
 	case err == nil:
 		err = proto.Unmarshal(data, model)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("savedmodel: %s is damaged or no SavedModel: %w", f.Name(), err)
+		return nil, fmt.Errorf("%s is damaged or not a SavedModel: %w", f.Name(), err)
 	}
 	if len(model.MetaGraphs) == 0 {
-		return nil, fmt.Errorf("savedmodel: %s is damaged or no SavedModel: it has no meta graph", f.Name())
+		return nil, fmt.Errorf("%s is damaged or not a SavedModel: it has no meta graph", f.Name())
 	}
 	return model, nil
 }
@@ -225,7 +232,8 @@ func metaGraph(m *tfproto.MetaGraphDef) MetaGraph {
 	for _, key := range slices.Sorted(maps.Keys(m.SignatureDef)) {
 		s := m.SignatureDef[key]
 		g.Signatures = append(g.Signatures, Signature{
-			Key: key, Method: s.GetMethodName(), Inputs: tensorInfos(s.GetInputs()), Outputs: tensorInfos(s.GetOutputs()),
+			Key: key, Method: s.GetMethodName(),
+			Inputs: tensorInfos(s.GetInputs()), Outputs: tensorInfos(s.GetOutputs()),
 		})
 	}
 	for _, a := range assets(m) {
@@ -242,7 +250,7 @@ func metaGraph(m *tfproto.MetaGraphDef) MetaGraph {
 	return g
 }
 
-// assets gives the assets' definitions. TensorFlow 1 kept them in a collection.
+// assets returns the assets' definitions. TensorFlow 1 kept them in a collection.
 func assets(m *tfproto.MetaGraphDef) []*tfproto.AssetFileDef {
 	if len(m.AssetFileDef) > 0 {
 		return m.AssetFileDef
@@ -265,7 +273,9 @@ func tensorInfos(infos map[string]*tfproto.TensorInfo) []TensorInfo {
 		if sparse := t.GetCooSparse(); sparse != nil {
 			name = sparse.GetValuesTensorName()
 		}
-		sorted = append(sorted, TensorInfo{Key: key, Name: name, DType: tf.DataType(t.GetDtype()), Shape: shapeOf(t.GetTensorShape())})
+		sorted = append(sorted, TensorInfo{
+			Key: key, Name: name, DType: tf.DataType(t.GetDtype()), Shape: shapeOf(t.GetTensorShape()),
+		})
 	}
 	return sorted
 }

@@ -164,9 +164,9 @@ func TestInspectErrors(t *testing.T) {
 	}{
 		{"no file", "", "", "is not a SavedModel: it has no saved_model.pb"},
 		{"text form", "saved_model.pbtxt", "saved_model_schema_version: 1", "holds a text saved_model.pbtxt, which is not supported"},
-		{"empty", "saved_model.pb", "", "is damaged or no SavedModel: it has no meta graph"},
-		{"garbage", "saved_model.pb", "not a protocol buffer", "saved_model.pb is damaged or no SavedModel: "},
-		{"truncated", "saved_model.pb", string(real[:len(real)/2]), "saved_model.pb is damaged or no SavedModel: "},
+		{"empty", "saved_model.pb", "", "is damaged or not a SavedModel: it has no meta graph"},
+		{"garbage", "saved_model.pb", "not a protocol buffer", "saved_model.pb is damaged or not a SavedModel: "},
+		{"truncated", "saved_model.pb", string(real[:len(real)/2]), "saved_model.pb is damaged or not a SavedModel: "},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -207,17 +207,17 @@ func TestInfoErrors(t *testing.T) {
 		}},
 	}}
 	_, err := info.MetaGraph([]string{"serve"})
-	assert.EqualError(t, err, "savedmodel: model has no meta graph with the tags {serve}, only {train} {serve,gpu}")
+	assert.EqualError(t, err, "model has no meta graph with the tags {serve}, only {train} {serve,gpu}")
 	m, err := info.MetaGraph([]string{"gpu", "serve"}) // in any order
 	require.NoError(t, err)
 	_, err = m.Signature("serving_default")
-	assert.EqualError(t, err, `savedmodel: no signature "serving_default", only a, b`)
+	assert.EqualError(t, err, `no signature "serving_default", only a, b`)
 	_, err = info.MetaGraphs[0].Signature("serving_default")
-	assert.EqualError(t, err, `savedmodel: no signature "serving_default", only (none)`)
+	assert.EqualError(t, err, `no signature "serving_default", only (none)`)
 	s, err := m.Signature("a")
 	require.NoError(t, err)
 	_, err = s.Input("z")
-	assert.EqualError(t, err, `savedmodel: signature "a" has no input "z", only x, y`)
+	assert.EqualError(t, err, `signature "a" has no input "z", only x, y`)
 	_, err = s.Output("z")
-	assert.EqualError(t, err, `savedmodel: signature "a" has no output "z", only (none)`)
+	assert.EqualError(t, err, `signature "a" has no output "z", only (none)`)
 }

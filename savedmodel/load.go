@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"sync/atomic"
 
 	"github.com/tfbert/go/tf"
 )
@@ -23,7 +22,6 @@ type Options struct {
 type Model struct {
 	session *tf.Session
 	meta    MetaGraph
-	bound   atomic.Pointer[Func] // the last one
 }
 
 // Load loads the meta graph with the given tags into a session.
@@ -35,19 +33,24 @@ func Load(dir string, opts *Options) (*Model, error) {
 	if tags == nil {
 		tags = []string{ServeTag}
 	}
-	// Looked at first, because our errors name what is there instead.
-	info, err := Inspect(dir)
+	// The file is read here first: our errors name what it holds instead, and a policy is kept before
+	// TensorFlow sees the model.
+	needed := withoutAttrs
+	if opts.AllowOps.Standard {
+		needed = withoutTensors
+	}
+	model, err := readSavedModel(dir, needed)
 	if err != nil {
 		return nil, err
 	}
-	meta, err := info.MetaGraph(tags)
+	meta, err := describe(dir, model).MetaGraph(tags)
 	if err != nil {
 		return nil, err
 	}
 	if err := checkVariables(dir, meta); err != nil {
 		return nil, err
 	}
-	if err := opts.AllowOps.check(dir, tags); err != nil {
+	if err := opts.AllowOps.check(dir, model, tags); err != nil {
 		return nil, err
 	}
 	config, err := opts.Config.Bytes()
@@ -59,7 +62,7 @@ func Load(dir string, opts *Options) (*Model, error) {
 	}
 	session, err := tf.LoadSession(dir, tags, &tf.SessionOptions{Config: config})
 	if err != nil {
-		return nil, fmt.Errorf("savedmodel: %w", err)
+		return nil, err
 	}
 	return &Model{session: session, meta: *meta}, nil
 }
@@ -69,7 +72,7 @@ func Load(dir string, opts *Options) (*Model, error) {
 func checkVariables(dir string, meta *MetaGraph) error {
 	index := VariablesPrefix + ".index"
 	if _, err := os.Stat(filepath.Join(dir, index)); err != nil && meta.Ops["RestoreV2"] > 0 {
-		return fmt.Errorf("savedmodel: %s is not complete: the graph has variables, but there is no %s", dir, index)
+		return fmt.Errorf("%s is not complete: the graph has variables, but there is no %s", dir, index)
 	}
 	return nil
 }
@@ -77,7 +80,7 @@ func checkVariables(dir string, meta *MetaGraph) error {
 // Close waits for the runs under way and releases the session.
 func (m *Model) Close() error { return m.session.Close() }
 
-// Session gives the model's session, for what a signature does not offer.
+// Session returns the model's session, for what a signature does not offer.
 func (m *Model) Session() *tf.Session { return m.session }
 
 // MetaGraph describes the graph that was loaded.
@@ -96,7 +99,6 @@ func (m *Model) Func(signature string, inputs, outputs []string) (*Func, error) 
 	if _, f.fetches, err = m.bind(outputs, s.Output); err != nil {
 		return nil, err
 	}
-	m.bound.Store(f)
 	return f, nil
 }
 
@@ -108,7 +110,7 @@ func (m *Model) bind(keys []string, find func(key string) (TensorInfo, error)) (
 		}
 		output, err := m.session.Graph().Output(info.Name)
 		if err != nil {
-			return nil, nil, fmt.Errorf("savedmodel: the tensor of %q: %w", key, err)
+			return nil, nil, fmt.Errorf("the tensor of %q: %w", key, err)
 		}
 		infos, outputs = append(infos, info), append(outputs, output)
 	}
@@ -123,7 +125,7 @@ type Func struct {
 	fetches []tf.Output
 }
 
-// NumInputs gives the number of tensors that Run takes.
+// NumInputs returns the number of tensors that Run takes.
 func (f *Func) NumInputs() int { return len(f.feeds) }
 
 // Run runs the function. The tensors it takes stay the caller's, those it returns are the caller's
@@ -138,22 +140,22 @@ func (f *Func) Run(ctx context.Context, in ...*tf.Tensor) ([]*tf.Tensor, error) 
 // RunWith is Run with run options and their metadata.
 func (f *Func) RunWith(ctx context.Context, opts *tf.RunOptions, in ...*tf.Tensor) ([]*tf.Tensor, *tf.RunMetadata, error) {
 	if len(in) != len(f.feeds) {
-		return nil, nil, fmt.Errorf("savedmodel: run: the function takes %d inputs, got %d", len(f.feeds), len(in))
+		return nil, nil, fmt.Errorf("run: the function takes %d inputs, got %d", len(f.feeds), len(in))
 	}
 	feeds := make([]tf.Feed, len(in))
 	for i, t := range in {
 		if t == nil {
-			return nil, nil, fmt.Errorf("savedmodel: run: input %q is nil", f.inputs[i].Key)
+			return nil, nil, fmt.Errorf("run: input %q is nil", f.inputs[i].Key)
 		}
 		if err := f.inputs[i].accepts(t); err != nil {
-			return nil, nil, fmt.Errorf("savedmodel: run: %w", err)
+			return nil, nil, fmt.Errorf("run: %w", err)
 		}
 		feeds[i] = tf.Feed{Output: f.feeds[i], Tensor: t}
 	}
 	return f.model.session.Run(ctx, feeds, f.fetches, opts)
 }
 
-// accepts says what is wrong with a tensor for an input, before TensorFlow says it in terms of
+// accepts returns an error if an input does not take a tensor, before TensorFlow reports it in terms of
 // operations.
 func (t TensorInfo) accepts(v *tf.Tensor) error {
 	if v.DataType() != t.DType {

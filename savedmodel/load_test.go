@@ -88,12 +88,12 @@ func TestLoadErrors(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(filepath.Join(dir, savedmodel.GraphFile), graph, 0o666))
 	_, err = savedmodel.Load(dir, nil)
-	require.EqualError(t, err, "savedmodel: "+dir+" is not complete: the graph has variables, but there is no variables/variables.index")
+	require.EqualError(t, err, dir+" is not complete: the graph has variables, but there is no variables/variables.index")
 
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "variables"), 0o777))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "variables", "variables.index"), []byte("garbage"), 0o666))
 	_, err = savedmodel.Load(dir, nil)
-	assert.ErrorContains(t, err, "savedmodel: tf: load "+dir)
+	assert.ErrorContains(t, err, "load "+dir)
 	assert.Equal(t, tf.DataLoss, tf.ErrCode(err))
 }
 
@@ -110,12 +110,12 @@ func TestFuncErrors(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := m.Func(c.signature, c.inputs, c.outputs)
-			assert.EqualError(t, err, "savedmodel: "+c.want)
+			assert.EqualError(t, err, c.want)
 		})
 	}
 	keras := load(t, foreign(t, "java_keras_model"), nil)
 	_, err := keras.Func("__saved_model_init_op", nil, []string{"__saved_model_init_op"})
-	assert.ErrorContains(t, err, `savedmodel: the tensor of "__saved_model_init_op": `)
+	assert.ErrorContains(t, err, `the tensor of "__saved_model_init_op": `)
 }
 
 func TestRunErrors(t *testing.T) {
@@ -128,12 +128,12 @@ func TestRunErrors(t *testing.T) {
 		in   []*tf.Tensor
 		want string
 	}{
-		{"no tensor", nil, "savedmodel: run: the function takes 1 inputs, got 0"},
-		{"too many", []*tf.Tensor{closed, closed}, "savedmodel: run: the function takes 1 inputs, got 2"},
-		{"nil", []*tf.Tensor{nil}, `savedmodel: run: input "x" is nil`},
-		{"type", []*tf.Tensor{tensor[int32](t, tf.Shape{1, 1}, 1)}, `savedmodel: run: input "x" takes float32, got int32`},
-		{"shape", []*tf.Tensor{tensor[float32](t, tf.Shape{1, 2}, 1, 2)}, `savedmodel: run: input "x" takes shape [?,1], got [1,2]`},
-		{"rank", []*tf.Tensor{tensor[float32](t, nil, 1)}, `savedmodel: run: input "x" takes shape [?,1], got []`},
+		{"no tensor", nil, "run: the function takes 1 inputs, got 0"},
+		{"too many", []*tf.Tensor{closed, closed}, "run: the function takes 1 inputs, got 2"},
+		{"nil", []*tf.Tensor{nil}, `run: input "x" is nil`},
+		{"type", []*tf.Tensor{tensor[int32](t, tf.Shape{1, 1}, 1)}, `run: input "x" takes float32, got int32`},
+		{"shape", []*tf.Tensor{tensor[float32](t, tf.Shape{1, 2}, 1, 2)}, `run: input "x" takes shape [?,1], got [1,2]`},
+		{"rank", []*tf.Tensor{tensor[float32](t, nil, 1)}, `run: input "x" takes shape [?,1], got []`},
 		{"closed", []*tf.Tensor{closed}, "already closed"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -1,20 +1,15 @@
 package savedmodel
 
 import (
-	"bufio"
 	"cmp"
 	_ "embed" // ops.txt
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 
-	"google.golang.org/protobuf/proto"
-
+	"github.com/tfbert/go/internal/escape"
 	"github.com/tfbert/go/internal/tfproto"
 )
 
@@ -41,7 +36,7 @@ const (
 	ClassSaver OpClass = "saver"
 )
 
-// standard says whether OpPolicy.Standard allows a class.
+// standard reports whether OpPolicy.Standard allows a class.
 func (c OpClass) standard() bool { return c == ClassCompute || c == ClassFunction || c == ClassSaver }
 
 //go:embed ops.txt
@@ -60,7 +55,7 @@ var opClasses = sync.OnceValue(func() map[string]OpClass {
 // OpPolicy says which operations a model may hold to be loaded; the zero value allows all.
 //
 // A SavedModel is a program: TensorFlow runs whatever operations it holds, some of them while it is
-// loaded. The policy is no sandbox. It does not protect from a kernel's errors in memory, nor from a
+// loaded. The policy is not a sandbox. It does not protect from a kernel's errors in memory, nor from a
 // model that takes all of it or never ends, nor from who can change the directory after the check.
 type OpPolicy struct {
 	// Standard allows only what is known to compute with the tensors fed and the session's state, and
@@ -77,7 +72,7 @@ func ParseOpPolicy(s string) (OpPolicy, error) {
 	case s == "all":
 		return OpPolicy{}, nil
 	case names[0] != "standard" || slices.Contains(names, ""):
-		return OpPolicy{}, fmt.Errorf("savedmodel: the allowed operations are all, standard or standard,NAME,..., not %q", s)
+		return OpPolicy{}, fmt.Errorf("the allowed operations are all, standard or standard,NAME,..., not %q", s)
 	}
 	return OpPolicy{Standard: true, Also: names[1:]}, nil
 }
@@ -95,31 +90,43 @@ func (p OpPolicy) allows(u OpUse) bool {
 }
 
 // check refuses a model whose meta graph of the given tags holds what the policy does not allow.
-func (p OpPolicy) check(dir string, tags []string) error {
+func (p OpPolicy) check(dir string, model *tfproto.SavedModel, tags []string) error {
 	if !p.Standard {
 		return nil
 	}
-	reports, err := Ops(dir)
-	if err != nil {
-		return err
-	}
-	for _, r := range reports {
-		if !maps.Equal(set(r.Tags), set(tags)) {
+	for _, m := range model.MetaGraphs {
+		if !maps.Equal(set(m.GetMetaInfoDef().GetTags()), set(tags)) {
 			continue
 		}
+		r, err := opReport(m)
+		if err != nil {
+			return fmt.Errorf("read the operations of %s: %w", dir, err)
+		}
 		if refused := r.Refused(p); len(refused) > 0 {
-			u := refused[0]
-			why := fmt.Sprintf("%s (%s) at %s", escape(u.Op), u.Class, escape(u.Nodes[0]))
-			if u.Why != "" {
-				why += ", " + u.Why
-			}
-			if more := len(refused) - 1; more > 0 {
-				why += fmt.Sprintf(", and %d more types", more)
-			}
-			return fmt.Errorf("savedmodel: %s holds what --allow_ops %v refuses: %s; 'tfbert inspect --ops' lists it all", dir, p, why)
+			return &RefusedOpsError{Dir: dir, Policy: p, Refused: refused}
 		}
 	}
 	return nil
+}
+
+// RefusedOpsError reports that a model holds operations that a policy does not allow.
+type RefusedOpsError struct {
+	Dir     string // of the model
+	Policy  OpPolicy
+	Refused []OpUse
+}
+
+func (e *RefusedOpsError) Error() string {
+	u := e.Refused[0]
+	text := fmt.Sprintf("%s holds operations that the policy %q refuses: %s (%s) at %s",
+		e.Dir, e.Policy, escape.Name(u.Op), u.Class, escape.Name(u.Nodes[0]))
+	if u.Why != "" {
+		text += ", " + u.Why
+	}
+	if more := len(e.Refused) - 1; more > 0 {
+		text += fmt.Sprintf(", and %d more types", more)
+	}
+	return text
 }
 
 func set(list []string) map[string]bool {
@@ -130,16 +137,10 @@ func set(list []string) map[string]bool {
 	return s
 }
 
-// escape makes a name out of a foreign file fit for a terminal.
-func escape(name string) string {
-	quoted := strconv.Quote(name)
-	return quoted[1 : len(quoted)-1]
-}
-
 // OpReport lists the operations of a meta graph and of its functions.
 type OpReport struct {
 	Tags []string `json:"tags"`
-	// Standard says whether OpPolicy.Standard allows them all.
+	// Standard reports whether OpPolicy.Standard allows them all.
 	Standard bool    `json:"standard"`
 	Ops      []OpUse `json:"ops"` // what it does not allow first, and then by count
 }
@@ -149,13 +150,13 @@ type OpUse struct {
 	Op    string  `json:"op"`
 	Class OpClass `json:"class"`
 	Count int     `json:"count"`
-	// Nodes names them, but for ClassCompute: "a", or "a in f" in a function f.
+	// Nodes names them, except for ClassCompute: "a", or "a in f" in a function f.
 	Nodes []string `json:"nodes,omitempty"`
 	// Why says why an operation that savers have is not ClassSaver: "as a runs for a signature ...".
 	Why string `json:"why,omitempty"`
 }
 
-// Refused gives what a policy does not allow.
+// Refused returns what a policy does not allow.
 func (r *OpReport) Refused(p OpPolicy) []OpUse {
 	var refused []OpUse
 	for _, u := range r.Ops {
@@ -168,51 +169,19 @@ func (r *OpReport) Refused(p OpPolicy) []OpUse {
 
 // Ops lists the operations of a SavedModel's meta graphs, without TensorFlow.
 func Ops(dir string) ([]OpReport, error) {
-	if _, err := Inspect(dir); err != nil {
-		return nil, err // it says best what is wrong with a directory
-	}
-	f, err := os.Open(filepath.Join(dir, GraphFile))
+	model, err := readSavedModel(dir, withoutTensors)
 	if err != nil {
-		return nil, fmt.Errorf("savedmodel: %w", err)
-	}
-	defer f.Close()
-	model, err := readNodes(f)
-	if err != nil {
-		return nil, fmt.Errorf("savedmodel: the operations of %s: %w", f.Name(), err)
+		return nil, err
 	}
 	var reports []OpReport
 	for _, m := range model.MetaGraphs {
 		r, err := opReport(m)
 		if err != nil {
-			return nil, fmt.Errorf("savedmodel: the operations of %s: %w", f.Name(), err)
+			return nil, fmt.Errorf("read the operations of %s: %w", dir, err)
 		}
 		reports = append(reports, r)
 	}
 	return reports, nil
-}
-
-// attrTensors are the fields that lead from a SavedModel to the tensors in its nodes' attributes, which
-// can be nearly all of it.
-var attrTensors = outline{2: { // meta_graphs
-	2: { // graph_def
-		1: {5: {2: {8: nil}}},           // node: attr: value: tensor
-		2: {1: {3: {5: {2: {8: nil}}}}}, // library: function: node_def: attr: value: tensor
-	},
-}}
-
-// readNodes reads a SavedModel with the attributes of its nodes, but for the tensors in them.
-func readNodes(f *os.File) (*tfproto.SavedModel, error) {
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	c := &cursor{file: f, r: bufio.NewReader(f), left: 4 * maxSkeleton, nodes: 16 * maxNodes}
-	data, err := c.message(info.Size(), attrTensors)
-	if err != nil {
-		return nil, err
-	}
-	model := &tfproto.SavedModel{}
-	return model, proto.Unmarshal(data, model)
 }
 
 func opReport(m *tfproto.MetaGraphDef) (OpReport, error) {

@@ -293,17 +293,17 @@ func TestOpsRefused(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := writeMetas(t, c.meta)
-			err := OpPolicy{Standard: true}.check(dir, []string{ServeTag})
+			err := checkOps(dir, OpPolicy{Standard: true})
 			reports, reportErr := Ops(dir)
 			require.NoError(t, reportErr)
 			require.Len(t, reports, 1)
 			assert.Equal(t, c.want == "", reports[0].Standard)
-			assert.NoError(t, OpPolicy{}.check(dir, []string{ServeTag}))
+			assert.NoError(t, checkOps(dir, OpPolicy{}))
 			if c.want == "" {
 				assert.NoError(t, err)
 				return
 			}
-			require.ErrorContains(t, err, "savedmodel: "+dir+" holds what --allow_ops standard refuses: ")
+			require.ErrorContains(t, err, dir+" holds operations that the policy \"standard\" refuses: ")
 			assert.ErrorContains(t, err, c.want)
 			assert.NotContains(t, err.Error(), "\n")
 
@@ -314,7 +314,7 @@ func TestOpsRefused(t *testing.T) {
 			for _, u := range reports[0].Refused(allowed) {
 				allowed.Also = append(allowed.Also, u.Op)
 			}
-			assert.NoError(t, allowed.check(dir, []string{ServeTag}))
+			assert.NoError(t, checkOps(dir, allowed))
 		})
 	}
 }
@@ -360,15 +360,15 @@ func TestOpsTags(t *testing.T) {
 	}
 	policy := OpPolicy{Standard: true}
 	dir := writeMetas(t, evil("train"), evil("gpu", ServeTag), metaOf(nil))
-	assert.NoError(t, policy.check(dir, []string{ServeTag}))
-	assert.Error(t, policy.check(dir, []string{ServeTag, "gpu"}))
+	assert.NoError(t, checkOps(dir, policy))
+	assert.Error(t, checkOps(dir, policy, "gpu"))
 
 	// A tag twice is that tag.
 	first, second := metaOf([]*tfproto.NodeDef{opNode("first", "NoOp")}), metaOf([]*tfproto.NodeDef{opNode("second", "NoOp")})
 	first.MetaInfoDef.Tags = []string{ServeTag, ServeTag}
 	first.SaverDef, second.SaverDef = nil, nil
 	dir = writeMetas(t, evil(ServeTag, ServeTag), first, second)
-	assert.Error(t, policy.check(dir, []string{ServeTag}))
+	assert.Error(t, checkOps(dir, policy))
 	info, err := Inspect(dir)
 	require.NoError(t, err)
 	m, err := info.MetaGraph([]string{ServeTag})
@@ -406,11 +406,20 @@ func TestOpsReport(t *testing.T) {
 	assert.Empty(t, r.Refused(OpPolicy{}))
 }
 
+// checkOps checks the graph of the tag "serve", and others, of a model against a policy, as Load does.
+func checkOps(dir string, p OpPolicy, tags ...string) error {
+	model, err := readSavedModel(dir, withoutTensors)
+	if err != nil {
+		return err
+	}
+	return p.check(dir, model, append(tags, ServeTag))
+}
+
 func TestOpsErrors(t *testing.T) {
 	dir := t.TempDir()
 	_, err := Ops(dir)
-	assert.EqualError(t, err, "savedmodel: "+dir+" is not a SavedModel: it has no saved_model.pb")
-	assert.EqualError(t, OpPolicy{Standard: true}.check(dir, nil), err.Error())
+	assert.EqualError(t, err, dir+" is not a SavedModel: it has no saved_model.pb")
+	assert.EqualError(t, checkOps(dir, OpPolicy{Standard: true}), err.Error())
 
 	// A list of functions that is none, which Inspect does not read.
 	list := &tfproto.AttrValue_ListValue{}
@@ -489,7 +498,7 @@ func TestLoadStandard(t *testing.T) {
 			defer x.Close()
 			out, err := f.Run(t.Context(), x)
 			require.NoError(t, err)
-			defer closeAll(out)
+			defer tf.CloseAll(out)
 			got, err := tf.Values[float32](out[0])
 			require.NoError(t, err)
 			assert.Equal(t, []float32{c.want}, got)

@@ -3,7 +3,6 @@ package savedmodel
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -11,9 +10,9 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/cpu"
 	"google.golang.org/protobuf/encoding/protowire"
 
-	"github.com/tfbert/go/internal/machine"
 	"github.com/tfbert/go/tf"
 )
 
@@ -36,26 +35,26 @@ type OpCount struct {
 	Count  int    `json:"count"`
 }
 
-// The kinds of operations that a PrecisionReport counts. A layer norm that is not one operation is
+// The kinds of operations that a report counts. A layer norm that is not one operation is
 // counted by its Rsqrt.
 const (
-	MatMul    = "MatMul"
-	Softmax   = "Softmax"
-	LayerNorm = "LayerNorm"
-	Cast      = "Cast"
+	matMul    = "MatMul"
+	softmax   = "Softmax"
+	layerNorm = "LayerNorm"
+	cast      = "Cast"
 )
 
-// Precision runs the function that was bound last (Func) on two rows of zeros and reads the graph
-// that TensorFlow ran, after placement and every rewrite, from the run's metadata. That graph holds
-// the model's constants, so the report of a large fused model takes memory for a few copies of it
-// while it is made.
-func (m *Model) Precision() (*PrecisionReport, error) {
-	f := m.bound.Load()
-	if f == nil {
-		return nil, errors.New("savedmodel: precision: no function is bound yet: call Func first")
-	}
+// Precision runs the function on two rows of zeros and reads the graph that TensorFlow ran, after
+// placement and every rewrite, from the run's metadata. That graph holds the model's constants, so the
+// report of a large fused model takes memory for a few copies of it while it is made.
+func (f *Func) Precision(ctx context.Context) (_ *PrecisionReport, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("read the precision: %w", err)
+		}
+	}()
 	var in []*tf.Tensor
-	defer func() { closeAll(in) }()
+	defer func() { tf.CloseAll(in) }()
 	for _, info := range f.inputs {
 		shape := slices.Clone(info.Shape)
 		for i, size := range shape {
@@ -66,35 +65,29 @@ func (m *Model) Precision() (*PrecisionReport, error) {
 		n, _ := shape.NumElements()
 		t, err := tf.NewTensorFromBytes(info.DType, shape, make([]byte, int(n)*info.DType.Size()))
 		if err != nil {
-			return nil, fmt.Errorf("savedmodel: precision: input %q: %w", info.Key, err)
+			return nil, fmt.Errorf("input %q: %w", info.Key, err)
 		}
 		in = append(in, t)
 	}
-	out, metadata, err := f.RunWith(context.Background(), &tf.RunOptions{PartitionGraphs: true}, in...)
+	out, metadata, err := f.RunWith(ctx, &tf.RunOptions{PartitionGraphs: true}, in...)
 	if err != nil {
-		return nil, fmt.Errorf("savedmodel: precision: %w", err)
+		return nil, err
 	}
-	closeAll(out)
+	tf.CloseAll(out)
 	graphs, err := metadata.PartitionGraphs()
 	if err != nil {
-		return nil, fmt.Errorf("savedmodel: precision: %w", err)
+		return nil, err
 	}
 	r, err := countOps(graphs)
 	if err != nil {
-		return nil, fmt.Errorf("savedmodel: precision: %w", err)
+		return nil, err
 	}
-	devices, err := m.session.Devices()
+	devices, err := f.model.session.Devices()
 	if err != nil {
-		return nil, fmt.Errorf("savedmodel: precision: %w", err)
+		return nil, err
 	}
 	r.gpu = slices.ContainsFunc(devices, func(d tf.Device) bool { return d.Type == "GPU" })
 	return r, nil
-}
-
-func closeAll(tensors []*tf.Tensor) {
-	for _, t := range tensors {
-		_ = t.Close() // cannot fail
-	}
 }
 
 // countOps counts the operations of serialized GraphDefs.
@@ -131,7 +124,7 @@ func countOps(graphs [][]byte) (*PrecisionReport, error) {
 		r.Ops = append(r.Ops, c)
 	}
 	slices.Sort(r.Devices)
-	kinds := []string{MatMul, Softmax, LayerNorm, Cast}
+	kinds := []string{matMul, softmax, layerNorm, cast}
 	slices.SortFunc(r.Ops, func(a, b OpCount) int {
 		return cmp.Or(cmp.Compare(slices.Index(kinds, a.Kind), slices.Index(kinds, b.Kind)), cmp.Compare(b.Count, a.Count),
 			cmp.Compare(a.Op, b.Op), cmp.Compare(a.Type, b.Type), cmp.Compare(a.Device, b.Device))
@@ -147,13 +140,13 @@ func kindOf(op string) string {
 	}
 	switch op {
 	case "MatMul", "MatMulV2", "MatMulV3", "Einsum":
-		return MatMul
+		return matMul
 	case "Softmax":
-		return Softmax
+		return softmax
 	case "LayerNorm", "Rsqrt":
-		return LayerNorm
+		return layerNorm
 	case "Cast":
-		return Cast
+		return cast
 	}
 	return ""
 }
@@ -165,7 +158,7 @@ type graphNode struct {
 }
 
 func (n *graphNode) dtype(kind string) string {
-	if kind == Cast {
+	if kind == cast {
 		return n.types["SrcT"].String() + ">" + n.types["DstT"].String()
 	}
 	return n.types["T"].String()
@@ -231,8 +224,8 @@ func fields(message []byte, f func(num protowire.Number, value []byte) error) er
 	return nil
 }
 
-// Count gives the number of operations of a kind, and of those that run in a type.
-func (r *PrecisionReport) Count(kind string, dtype tf.DataType) (all, ofType int) {
+// count returns the number of operations of a kind, and of those that run in a type.
+func (r *PrecisionReport) count(kind string, dtype tf.DataType) (all, ofType int) {
 	for _, c := range r.Ops {
 		if c.Kind == kind {
 			all += c.Count
@@ -247,7 +240,7 @@ func (r *PrecisionReport) Count(kind string, dtype tf.DataType) (all, ofType int
 // String gives the report as one line: "MatMul 72 bfloat16, 1 float32; ...; 26 casts on CPU:0".
 func (r *PrecisionReport) String() string {
 	var parts []string
-	for _, kind := range []string{MatMul, Softmax, LayerNorm} {
+	for _, kind := range []string{matMul, softmax, layerNorm} {
 		types := map[string]int{}
 		for _, c := range r.Ops {
 			if c.Kind == kind {
@@ -262,7 +255,7 @@ func (r *PrecisionReport) String() string {
 			parts = append(parts, kind+" "+strings.Join(counts, ", "))
 		}
 	}
-	casts, _ := r.Count(Cast, tf.Float)
+	casts, _ := r.count(cast, tf.Float)
 	parts = append(parts, fmt.Sprintf("%d casts", casts))
 	if r.Clusters > 0 {
 		parts = append(parts, fmt.Sprintf("%d XLA clusters that hide theirs", r.Clusters))
@@ -279,37 +272,43 @@ func sortedByCount(counts map[string]int) []string {
 	return names
 }
 
-// Require gives nil where matrix products run in a precision, else an error with the reason, as far
-// as it can be known.
+// Require returns nil if matrix products run in the precision p, else a [*PrecisionError].
 func (r *PrecisionReport) Require(p Precision) error {
 	dtype := map[Precision]tf.DataType{FP32: tf.Float, FP16: tf.Half, BF16: tf.Bfloat16}[p]
-	if _, n := r.Count(MatMul, dtype); n > 0 {
+	if _, n := r.count(matMul, dtype); n > 0 {
 		return nil
 	}
-	return fmt.Errorf("savedmodel: no matrix product runs in %v: %s", p, r.reason(p))
+	return &PrecisionError{Precision: p, Compiled: r.Clusters > 0, Reason: r.reason(p)}
+}
+
+// PrecisionError reports that nothing runs in a precision that was required.
+type PrecisionError struct {
+	Precision Precision
+	Compiled  bool   // by XLA, so that it cannot be seen what runs
+	Reason    string // as far as it can be known
+}
+
+func (e *PrecisionError) Error() string {
+	return fmt.Sprintf("no matrix product runs in %v: %s", e.Precision, e.Reason)
 }
 
 func (r *PrecisionReport) reason(p Precision) string {
 	if r.Clusters > 0 {
-		return "XLA has compiled the graph, and what is inside cannot be seen: run without XLA"
+		return "XLA has compiled the graph, and what is inside cannot be seen"
 	}
 	switch p {
 	case FP16:
 		if !r.gpu {
 			return "the rewrite to fp16 is for GPUs, and TensorFlow sees none here"
 		}
-		for _, gpu := range machine.Diagnose(context.Background()).GPUs.Devices {
-			if c, err := strconv.ParseFloat(gpu.ComputeCapability, 64); err == nil && c < 7 {
-				return fmt.Sprintf("the rewrite to fp16 needs compute capability 7.0, and %s has %s", gpu.Name, gpu.ComputeCapability)
-			}
-		}
+		return "nothing in the graph was converted; the rewrite to fp16 needs a GPU of compute capability 7.0"
 	case BF16:
-		switch cpu := machine.Diagnose(context.Background()).CPU; {
+		switch {
 		case os.Getenv("TF_ENABLE_ONEDNN_OPTS") == "0":
 			return "TF_ENABLE_ONEDNN_OPTS=0 turns oneDNN off, which the rewrite to bf16 needs"
 		case runtime.GOARCH != "amd64":
 			return "the rewrite to bf16 needs a library with oneDNN, which those for " + runtime.GOARCH + " are built without"
-		case !cpu.Has("avx512f") && !cpu.Has("avx_ne_convert"):
+		case !cpu.X86.HasAVX512F:
 			return "the rewrite to bf16 needs a CPU with AVX-512, AMX or AVX-NE-CONVERT, and this one has none of them"
 		}
 	}

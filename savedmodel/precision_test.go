@@ -42,7 +42,7 @@ func TestCountOps(t *testing.T) {
 	r, err := countOps([][]byte{first, second})
 	require.NoError(t, err)
 	assert.Equal(t, "MatMul 6 float16, 1 float32; Softmax 1 float32; LayerNorm 1 float32; 1 casts; on CPU:0, GPU:0", r.String())
-	assert.Contains(t, r.Ops, OpCount{Kind: Cast, Op: "Cast", Type: "float32>float16", Device: "GPU:0", Count: 1})
+	assert.Contains(t, r.Ops, OpCount{Kind: "Cast", Op: "Cast", Type: "float32>float16", Device: "GPU:0", Count: 1})
 	require.NoError(t, r.Require(FP16))
 	require.NoError(t, r.Require(FP32))
 	require.ErrorContains(t, r.Require(BF16), "no matrix product runs in bf16: ")
@@ -60,7 +60,7 @@ func TestCountOps(t *testing.T) {
 
 func TestRequireFP16WithoutGPU(t *testing.T) {
 	err := (&PrecisionReport{}).Require(FP16)
-	require.EqualError(t, err, "savedmodel: no matrix product runs in fp16: the rewrite to fp16 is for GPUs, and TensorFlow sees none here")
+	require.EqualError(t, err, "no matrix product runs in fp16: the rewrite to fp16 is for GPUs, and TensorFlow sees none here")
 	err = (&PrecisionReport{gpu: true}).Require(FP16)
 	require.ErrorContains(t, err, "no matrix product runs in fp16: ")
 	assert.NotContains(t, err.Error(), "sees none")

@@ -23,14 +23,14 @@ const (
 // the library is loaded.
 func ChangeRewriteList(list string, add, remove []string) error {
 	if tf.Loaded() {
-		return fmt.Errorf("savedmodel: the %s of the mixed-precision rewrite is set before TensorFlow is loaded, not after", strings.ToLower(list))
+		return fmt.Errorf("the %s of the mixed-precision rewrite is set before TensorFlow is loaded, not after", strings.ToLower(list))
 	}
 	for suffix, ops := range map[string][]string{"_ADD": add, "_REMOVE": remove} {
 		if len(ops) == 0 {
 			continue
 		}
 		if err := os.Setenv("TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_"+list+suffix, strings.Join(ops, ",")); err != nil {
-			return fmt.Errorf("savedmodel: %w", err)
+			return err
 		}
 	}
 	return nil

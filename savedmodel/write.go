@@ -37,7 +37,7 @@ func AddVariable(g *tf.Graph, name string, dtype tf.DataType, shape tf.Shape) (*
 	fixed := make([]int32, len(shape))
 	for i, d := range shape {
 		if d < 0 || d > math.MaxInt32 {
-			return nil, fmt.Errorf("savedmodel: add variable %s: a variable cannot have the shape %v", name, shape)
+			return nil, fmt.Errorf("add variable %s: a variable cannot have the shape %v", name, shape)
 		}
 		fixed[i] = int32(d)
 	}
@@ -56,7 +56,7 @@ func AddVariable(g *tf.Graph, name string, dtype tf.DataType, shape tf.Shape) (*
 	b.Add(tf.OpSpec{Type: "ReadVariableOp", Name: name + "/Read/ReadVariableOp", Inputs: []tf.Input{v.Handle},
 		Attrs: map[string]tf.Attr{"dtype": dtype}})
 	if b.Err != nil {
-		return nil, fmt.Errorf("savedmodel: add variable %s: %w", name, b.Err)
+		return nil, fmt.Errorf("add variable %s: %w", name, b.Err)
 	}
 	return v, nil
 }
@@ -77,7 +77,7 @@ type Content struct {
 // adds to the graph the operations that restore and save the variables.
 func Write(dir string, c Content) error {
 	if err := write(dir, c); err != nil {
-		return fmt.Errorf("savedmodel: write %s: %w", dir, err)
+		return fmt.Errorf("write %s: %w", dir, err)
 	}
 	return nil
 }

@@ -99,7 +99,7 @@ func TestWriteErrors(t *testing.T) {
 	}}}
 	dir := t.TempDir()
 	err = savedmodel.Write(dir, content)
-	require.ErrorContains(t, err, "savedmodel: write "+dir+`: signature "predict": `)
+	require.ErrorContains(t, err, "write "+dir+`: signature "predict": `)
 	assert.NoFileExists(t, filepath.Join(dir, savedmodel.GraphFile))
 
 	err = savedmodel.Write(filepath.Join(dir, "none"), savedmodel.Content{Graph: g})
@@ -108,10 +108,10 @@ func TestWriteErrors(t *testing.T) {
 	_, err = savedmodel.AddVariable(g, "v", tf.Float, tf.Shape{2})
 	require.NoError(t, err)
 	_, err = savedmodel.AddVariable(g, "v", tf.Float, tf.Shape{2})
-	assert.ErrorContains(t, err, "savedmodel: add variable v: ")
+	assert.ErrorContains(t, err, "add variable v: ")
 	for _, d := range []int64{-1, 1 << 32} {
 		_, err = savedmodel.AddVariable(g, "w", tf.Float, tf.Shape{d})
-		assert.ErrorContains(t, err, "savedmodel: add variable w: a variable cannot have the shape [")
+		assert.ErrorContains(t, err, "add variable w: a variable cannot have the shape [")
 	}
 	require.NoError(t, g.Close())
 	assert.ErrorIs(t, savedmodel.Write(dir, savedmodel.Content{Graph: g}), tf.ErrClosed)

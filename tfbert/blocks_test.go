@@ -213,7 +213,7 @@ func blockSession(t *testing.T, g *tf.Graph) *tf.Session {
 func runBlock(t *testing.T, session *tf.Session, feeds []tf.Feed, y tf.Output) []float32 {
 	out, _, err := session.Run(t.Context(), feeds, []tf.Output{y}, nil)
 	require.NoError(t, err)
-	defer closeAll(out)
+	defer tf.CloseAll(out)
 	values, err := tf.Values[float32](out[0])
 	require.NoError(t, err)
 	return values

@@ -54,7 +54,7 @@ func (b *graphBuilder) ints(name string, v ...int32) tf.Output {
 	return tf.AddConst(&b.Builder, name, tf.Shape{int64(len(v))}, v...)
 }
 
-// shape gives a shape as a tensor: a constant where all of it is known.
+// shape returns a shape as a tensor: a constant where all of it is known.
 func (b *graphBuilder) shape(name string, dims ...dim) tf.Output {
 	sizes := make([]int32, len(dims))
 	known := true
@@ -74,7 +74,7 @@ func (b *graphBuilder) shape(name string, dims ...dim) tf.Output {
 	return b.op("Pack", name, nil, parts)
 }
 
-// size gives one dimension of a tensor at run time.
+// size returns one dimension of a tensor at run time.
 func (b *graphBuilder) size(name string, x tf.Output, axis int32) dim {
 	return dim{tensor: b.op("StridedSlice", name, attrs{"shrink_axis_mask": 1},
 		b.op("Shape", name+"/Shape", nil, x),
@@ -108,7 +108,7 @@ func (b *graphBuilder) inputs(length int) (ids, mask, segments tf.Output, batch,
 	return ids, mask, segments, batch, seq
 }
 
-// signature gives the outputs' names to what was computed.
+// signature returns the outputs' names to what was computed.
 func (b *graphBuilder) signature(start, end tf.Output) savedmodel.Signature {
 	unique, ok := b.Graph.Operation(uniqueIDs)
 	if !ok {

@@ -34,11 +34,11 @@ func ReadConfig(r io.Reader) (*Config, error) {
 		err = json.Unmarshal(b, c)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("tfbert: config: not a bert_config.json: %w", err)
+		return nil, fmt.Errorf("config: not a bert_config.json: %w", err)
 	}
 	c.HiddenAct = strings.ToLower(c.HiddenAct)
 	if err := c.validate(); err != nil {
-		return nil, fmt.Errorf("tfbert: config: %w", err)
+		return nil, fmt.Errorf("config: %w", err)
 	}
 	return c, nil
 }

@@ -76,14 +76,14 @@ func exportFrom(ctx context.Context, name, dir string, opts *ExportOptions, open
 	}
 	graph := cmp.Or(opts.Graph, ReferenceGraph)
 	if err := checkPrecision(graph, opts.Device, opts.Precision); err != nil {
-		return nil, fmt.Errorf("tfbert: export: %w", err)
+		return nil, fmt.Errorf("export: %w", err)
 	}
 	if opts.MaxSeqLength < 0 {
-		return nil, fmt.Errorf("tfbert: export: --max_seq_length %d is negative", opts.MaxSeqLength)
+		return nil, fmt.Errorf("export: the sequence length %d is negative", opts.MaxSeqLength)
 	}
 	stage, err := newStaging(dir, opts.Overwrite)
 	if err != nil {
-		return nil, fmt.Errorf("tfbert: export: %w", err)
+		return nil, fmt.Errorf("export: %w", err)
 	}
 	defer stage.remove()
 	src, err := open(stage.path("checkpoint"), opts)
@@ -92,8 +92,7 @@ func exportFrom(ctx context.Context, name, dir string, opts *ExportOptions, open
 	}
 	defer src.Close()
 	if n := opts.MaxSeqLength; n > src.config.MaxPositionEmbeddings {
-		return nil, fmt.Errorf("tfbert: export %s: the model has positions for sequences of up to %d, not of %d: lower --max_seq_length",
-			name, src.config.MaxPositionEmbeddings, n)
+		return nil, fmt.Errorf("export %s: %w", name, &LengthError{Length: n, Most: src.config.MaxPositionEmbeddings})
 	}
 	if err := src.checkWeights(); err != nil {
 		return nil, err
@@ -109,10 +108,10 @@ func exportFrom(ctx context.Context, name, dir string, opts *ExportOptions, open
 		report.Settings.Ops = chooseOps(opts.Device, opts.Precision)
 	}
 	if err := exportTo(ctx, stage.path("model"), src, report); err != nil {
-		return nil, fmt.Errorf("tfbert: export %s: %w", name, err)
+		return nil, fmt.Errorf("export %s: %w", name, err)
 	}
 	if err := stage.publish("model"); err != nil {
-		return nil, fmt.Errorf("tfbert: export: %w", err)
+		return nil, fmt.Errorf("export: %w", err)
 	}
 	return report, nil
 }

@@ -217,7 +217,7 @@ func TestExportTarget(t *testing.T) {
 			checkModel(t, k, dir)
 		})
 		t.Run("no name", func(t *testing.T) {
-			assert.EqualError(t, run("", overwrite), "tfbert: export: no directory for the model is named")
+			assert.EqualError(t, run("", overwrite), "export: no directory for the model is named")
 		})
 		t.Run("file", func(t *testing.T) {
 			path := filepath.Join(mkdir(t, "file"), "file")
@@ -226,17 +226,17 @@ func TestExportTarget(t *testing.T) {
 		})
 		t.Run("no model", func(t *testing.T) {
 			dir := mkdir(t, "thesis.tex")
-			want := "exists: name another directory or pass --overwrite"
+			want := "exists"
 			if overwrite {
 				want = "is not a SavedModel and will not be overwritten"
 			}
-			assert.EqualError(t, run(dir, overwrite), "tfbert: export: "+dir+" "+want)
+			assert.EqualError(t, run(dir, overwrite), "export: "+dir+" "+want)
 			assert.Equal(t, map[string]string{"thesis.tex": "mine"}, files(t, dir))
 		})
 	}
 	t.Run("a model, kept", func(t *testing.T) {
 		dir := mkdir(t, "saved_model.pb")
-		assert.ErrorContains(t, run(dir, false), "exists: name another directory or pass --overwrite")
+		assert.ErrorContains(t, run(dir, false), "exists")
 		assert.Equal(t, map[string]string{"saved_model.pb": "mine"}, files(t, dir))
 	})
 	t.Run("a model, replaced", func(t *testing.T) {

@@ -16,7 +16,7 @@ type weightReader interface {
 	Float32s(name string) ([]float32, error)
 }
 
-// fusedGraph builds the inference graph in the fewest and largest operations that there are, with the
+// fusedGraph builds the inference graph in the fewest and largest operations, with the
 // weights as constants of one type: oneDNN then reorders each once and keeps the copy, where a
 // variable is cast and reordered at every run. It computes what the reference graph computes, to the
 // precision of the type.
@@ -31,7 +31,7 @@ func fusedGraph(g *tf.Graph, c *Config, s Settings, weights weightReader) (saved
 	}
 	signature := b.signature(b.head(x))
 	if b.Err != nil {
-		return savedmodel.Content{}, fmt.Errorf("tfbert: fused graph: %w", b.Err)
+		return savedmodel.Content{}, fmt.Errorf("fused graph: %w", b.Err)
 	}
 	return savedmodel.Content{Graph: g, Signatures: []savedmodel.Signature{signature}, Constants: b.constants}, nil
 }
@@ -69,7 +69,7 @@ func (b *fused) weight(name string, dtype tf.DataType, shape ...int64) tf.Output
 	return b.constant(name, dtype, shape, func() ([]float32, error) { return b.weights.Float32s(name) })
 }
 
-// encode gives the little-endian bytes of values in a type, rounded to the nearest, ties to even.
+// encode returns the little-endian bytes of values in a type, rounded to the nearest, ties to even.
 func encode(values []float32, dtype tf.DataType) []byte {
 	data := make([]byte, 0, dtype.Size()*len(values))
 	switch dtype {
@@ -130,7 +130,7 @@ func (b *fused) embeddings(ids, segments tf.Output) tf.Output {
 	return b.cast(scope+"/output", x, b.dtype)
 }
 
-// maskAdder gives what is added to every layer's scores: 0 where a position may be attended to, -10000
+// maskAdder returns what is added to every layer's scores: 0 where a position may be attended to, -10000
 // where it may not, as [batch,1,1,length].
 func (b *fused) maskAdder(mask tf.Output) tf.Output {
 	const scope = "bert/encoder"

@@ -14,10 +14,14 @@ import (
 
 // Options say how a model is opened; nil takes everything from the model's own files.
 type Options struct {
-	Tags      []string // nil for {"serve"}
-	Signature string   // "" for "serving_default"
-	Config    savedmodel.Config
+	Tags      []string            // nil for {"serve"}
+	Signature string              // "" for "serving_default"
 	AllowOps  savedmodel.OpPolicy // the operations that the model may hold
+
+	// Precision is the type to compute in. Config is the session's configuration; where Precision is
+	// set, it replaces Config.MixedPrecision.
+	Precision Precision
+	Config    savedmodel.Config
 
 	// VocabFile replaces the vocabulary beside the model. Cased and Profile replace the model's
 	// settings where they are not nil.
@@ -37,6 +41,7 @@ type Options struct {
 // squad.Predictor and may be used from many goroutines at once.
 type Model struct {
 	settings  Settings
+	choice    Choice
 	tokenizer wordpiece.Tokenizer
 	model     *savedmodel.Model
 	predict   *savedmodel.Func
@@ -68,7 +73,20 @@ func Open(dir string, opts *Options) (*Model, error) {
 	if err := m.openTokenizer(dir, opts.VocabFile); err != nil {
 		return nil, err
 	}
+	if m.choice, err = opts.Precision.chooseFor(dir, m.settings); err != nil {
+		return nil, err
+	}
 	config := opts.Config
+	switch {
+	case m.settings.Graph == FusedGraph:
+		if opts.Precision != DefaultPrecision {
+			config.MixedPrecision = savedmodel.FP32
+		}
+	case opts.Precision == DefaultPrecision:
+		m.choice.Precision = config.MixedPrecision
+	default:
+		config.MixedPrecision = m.choice.Precision
+	}
 	if m.settings.Graph == FusedGraph && config.MixedPrecision == savedmodel.FP32 {
 		config.NoGrappler = true // nothing is left to fuse, and its weights are constants
 	}
@@ -76,7 +94,7 @@ func Open(dir string, opts *Options) (*Model, error) {
 		return nil, err
 	}
 	if err := m.bind(cmp.Or(opts.Signature, savedmodel.DefaultSignature)); err != nil {
-		return nil, errors.Join(fmt.Errorf("tfbert: %s does not answer questions as NVIDIA's export does: %w", dir, err), m.Close())
+		return nil, errors.Join(fmt.Errorf("%s does not answer questions as NVIDIA's export does: %w", dir, err), m.Close())
 	}
 	return m, nil
 }
@@ -86,9 +104,9 @@ func (m *Model) openTokenizer(dir, vocabPath string) error {
 		found, ok := beside(dir, vocabFile)
 		if !ok {
 			if _, err := savedmodel.Inspect(dir); err != nil {
-				return err // nothing is missing beside what is no model
+				return err // nothing is missing beside a folder that is not a model
 			}
-			return fmt.Errorf("tfbert: %s has no %s beside it: name one with --vocab_file", dir, vocabFile)
+			return &MissingFileError{Name: vocabFile, Of: dir}
 		}
 		vocabPath = found
 	}
@@ -137,7 +155,7 @@ func (m *Model) bind(signature string) error {
 			return err
 		}
 		if info.DType != tf.Float {
-			return fmt.Errorf("signature %q gives %v, not float32 [?,length]", signature, info)
+			return fmt.Errorf("signature %q returns %v, not float32 [?,length]", signature, info)
 		}
 	}
 	m.predict, err = m.model.Func(signature, inputs, outputs)
@@ -147,19 +165,28 @@ func (m *Model) bind(signature string) error {
 // Close waits for the predictions under way and releases the model.
 func (m *Model) Close() error { return m.model.Close() }
 
-// Settings gives the choices of the model's export.
+// Settings returns the choices of the model's export.
 func (m *Model) Settings() Settings { return m.settings }
 
-// TypeVocabSize gives the number of segments that the model tells apart, 0 where it is not known.
+// Choice returns the type that the model computes in, and why it was chosen.
+func (m *Model) Choice() Choice { return m.choice }
+
+// Precision reports in which types the operations of the model really run; see
+// [savedmodel.Func.Precision].
+func (m *Model) Precision(ctx context.Context) (*savedmodel.PrecisionReport, error) {
+	return m.predict.Precision(ctx)
+}
+
+// TypeVocabSize returns the number of segments that the model tells apart, 0 where it is not known.
 func (m *Model) TypeVocabSize() int { return m.segments }
 
-// SavedModel gives the model underneath.
+// SavedModel returns the model underneath.
 func (m *Model) SavedModel() *savedmodel.Model { return m.model }
 
-// Tokenizer gives the model's tokenizer.
+// Tokenizer returns the model's tokenizer.
 func (m *Model) Tokenizer() *wordpiece.Tokenizer { return &m.tokenizer }
 
-// SeqLength gives the sequence length to use where none is asked for: the model's one length, or
+// SeqLength returns the sequence length to use where none is asked for: the model's one length, or
 // where it takes any the 384 of run_squad.py or its number of positions, whichever is less.
 func (m *Model) SeqLength() int {
 	switch {
@@ -174,8 +201,8 @@ func (m *Model) SeqLength() int {
 // defaultSeqLength is run_squad.py's --max_seq_length.
 const defaultSeqLength = 384
 
-// Answerer gives what answers questions with this model as run_squad.py does by default, but for
-// what TrimPadding changes. Its fields may be changed before use.
+// Answerer returns an Answerer that answers questions with this model as run_squad.py does by default,
+// except for what TrimPadding changes. Its fields may be changed before use.
 func (m *Model) Answerer() *squad.Answerer {
 	a := &squad.Answerer{
 		Featurizer: squad.Featurizer{Tokenizer: &m.tokenizer, MaxSeqLength: m.SeqLength()},
@@ -191,14 +218,13 @@ func (m *Model) Answerer() *squad.Answerer {
 // of 64, before lengths are rounded up; in file order there are 21 % and 63 %.
 const lookahead = 4096
 
-// CheckLength says why the model cannot take sequences of a length, nil where it can.
+// CheckLength returns a [*LengthError] if the model cannot take sequences of a length.
 func (m *Model) CheckLength(length int) error {
 	switch {
 	case m.length >= 0 && int64(length) != m.length:
-		return fmt.Errorf("tfbert: the model takes sequences of %d, not of %d: set --max_seq_length %d or export it with another",
-			m.length, length, m.length)
+		return &LengthError{Length: length, Fixed: int(m.length)}
 	case m.positions > 0 && length > m.positions:
-		return fmt.Errorf("tfbert: the model has positions for sequences of up to %d, not of %d: lower --max_seq_length", m.positions, length)
+		return &LengthError{Length: length, Most: m.positions}
 	}
 	return nil
 }
@@ -221,15 +247,15 @@ func (m *Model) Predict(ctx context.Context, features []squad.Feature) ([]squad.
 		length = min(length, (longest+7)&^7)
 	}
 	in, err := feeds(features, length)
-	defer closeAll(in)
+	defer tf.CloseAll(in)
 	if err != nil {
 		return nil, err
 	}
 	out, err := m.predict.Run(ctx, in[:m.predict.NumInputs()]...)
 	if err != nil {
-		return nil, fmt.Errorf("tfbert: predict: %w", err)
+		return nil, fmt.Errorf("predict: %w", err)
 	}
-	defer closeAll(out)
+	defer tf.CloseAll(out)
 	start, err := logits(out[0], len(features), length)
 	if err != nil {
 		return nil, err
@@ -249,7 +275,7 @@ func (m *Model) Predict(ctx context.Context, features []squad.Feature) ([]squad.
 	return results, nil
 }
 
-// feeds makes the four tensors of a batch, in the order that bind gives the inputs.
+// feeds makes the four tensors of a batch, in the order in which bind has the inputs.
 func feeds(features []squad.Feature, length int) ([]*tf.Tensor, error) {
 	n := len(features)
 	unique := make([]int32, 0, n)
@@ -257,7 +283,7 @@ func feeds(features []squad.Feature, length int) ([]*tf.Tensor, error) {
 	for i := range features {
 		f := &features[i]
 		if n := len(f.InputIDs); n != len(features[0].InputIDs) || len(f.InputMask) != n || len(f.SegmentIDs) != n {
-			return nil, fmt.Errorf("tfbert: predict: feature %d is %d long, the first of its batch %d", f.UniqueID, n, len(features[0].InputIDs))
+			return nil, fmt.Errorf("predict: feature %d is %d long, the first of its batch %d", f.UniqueID, n, len(features[0].InputIDs))
 		}
 		unique = append(unique, f.UniqueID)
 		ids = append(ids, f.InputIDs[:length]...)
@@ -281,13 +307,7 @@ func feeds(features []squad.Feature, length int) ([]*tf.Tensor, error) {
 
 func logits(t *tf.Tensor, n, length int) ([]float32, error) {
 	if want := (tf.Shape{int64(n), int64(length)}); !want.Compatible(t.Shape()) {
-		return nil, fmt.Errorf("tfbert: predict: the model gives logits of shape %v, not %v", t.Shape(), want)
+		return nil, fmt.Errorf("predict: the model returns logits of shape %v, not %v", t.Shape(), want)
 	}
 	return tf.Values[float32](t)
-}
-
-func closeAll(tensors []*tf.Tensor) {
-	for _, t := range tensors {
-		_ = t.Close() // cannot fail
-	}
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/tfbert/go/tf"
 )
 
-// BFloat16Cost gives the time of a matrix product of BERT-Base's size in bfloat16 on this CPU as a
+// BFloat16Cost returns the time of a matrix product of BERT-Base's size in bfloat16 on this CPU as a
 // multiple of its time in float32. The name of a CPU's extension does not tell: with AMX a product
 // takes a fraction of the time, while some with AVX512-BF16 alone take longer than in float32. It
 // takes some hundredths of a second; TensorFlow is loaded.
@@ -32,7 +32,7 @@ func BFloat16Cost() (float64, error) {
 func productTime[T tf.Element](x, weights []T, columns int) (_ time.Duration, err error) {
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("tfbert: time of a product in %v: %w", tf.TypeOf[T](), err)
+			err = fmt.Errorf("time of a product in %v: %w", tf.TypeOf[T](), err)
 		}
 	}()
 	matrix := func(values []T) tf.Shape { return tf.Shape{int64(len(values) / columns), int64(columns)} }
@@ -65,7 +65,7 @@ func productTime[T tf.Element](x, weights []T, columns int) (_ time.Duration, er
 			return 0, err
 		}
 		times = append(times, time.Since(start))
-		closeAll(out)
+		tf.CloseAll(out)
 	}
 	return slices.Min(times), nil
 }
@@ -79,7 +79,7 @@ func newPlainSession(g *tf.Graph) (*tf.Session, error) {
 	return tf.NewSession(g, &tf.SessionOptions{Config: config})
 }
 
-// chooseOps gives the operations for a fused graph. What the library has for a CPU is found by
+// chooseOps returns the operations for a fused graph. What the library has for a CPU is found by
 // running it: a library may know an operation and have no kernel for it.
 func chooseOps(device string, p savedmodel.Precision) string {
 	if device == GPU || p == savedmodel.FP16 || probeOneDNN(dtypes[p]) != nil {
@@ -88,7 +88,7 @@ func chooseOps(device string, p savedmodel.Precision) string {
 	return OneDNNOps
 }
 
-// probeOneDNN runs one of each of oneDNN's operations and says why that cannot be.
+// probeOneDNN runs one of each of oneDNN's operations, and returns an error if it cannot.
 func probeOneDNN(dtype tf.DataType) (err error) {
 	g, err := tf.NewGraph()
 	if err != nil {
@@ -121,7 +121,7 @@ func probeOneDNN(dtype tf.DataType) (err error) {
 		return err
 	}
 	out, _, err := session.Run(context.Background(), feeds, []tf.Output{y}, nil)
-	closeAll(out)
+	tf.CloseAll(out)
 	return err
 }
 
@@ -130,7 +130,7 @@ type zeros struct{}
 
 func (zeros) Float32s(string) ([]float32, error) { return make([]float32, 4), nil }
 
-// constantFeeds gives the placeholders of constants their values, to run a graph that is not written.
+// constantFeeds returns the placeholders of constants their values, to run a graph that is not written.
 func constantFeeds(g *tf.Graph, constants []savedmodel.Constant) (feeds []tf.Feed, err error) {
 	for _, c := range constants {
 		data, err := c.Data()

@@ -15,7 +15,7 @@ import (
 	"github.com/tfbert/go/tf"
 )
 
-// BaseConfig gives the shape of BERT-Base, uncased.
+// BaseConfig returns the shape of BERT-Base, uncased.
 func BaseConfig() *Config {
 	return &Config{
 		VocabSize: 30522, HiddenSize: 768, NumHiddenLayers: 12, NumAttentionHeads: 12, IntermediateSize: 3072,
@@ -23,7 +23,7 @@ func BaseConfig() *Config {
 	}
 }
 
-// LargeConfig gives the shape of BERT-Large, uncased.
+// LargeConfig returns the shape of BERT-Large, uncased.
 func LargeConfig() *Config {
 	c := BaseConfig()
 	c.HiddenSize, c.NumHiddenLayers, c.NumAttentionHeads, c.IntermediateSize = 1024, 24, 16, 4096
@@ -42,7 +42,7 @@ func ExportRandom(ctx context.Context, config *Config, dir string, opts *ExportO
 // randomSource makes a source of random weights, with its files in a new folder.
 func randomSource(c *Config, dir string) (*source, error) {
 	if err := c.validate(); err != nil {
-		return nil, fmt.Errorf("tfbert: config: %w", err)
+		return nil, fmt.Errorf("config: %w", err)
 	}
 	s := &source{variables: newRandomWeights(c), name: "random weights", prefix: dir + string(os.PathSeparator), config: c}
 	if err := os.Mkdir(dir, 0o777); err != nil {
@@ -65,7 +65,7 @@ func randomSource(c *Config, dir string) (*source, error) {
 	return s, nil
 }
 
-// madeUpVocab gives a vocab.txt of n lines, the first of which are those that no BERT is without.
+// madeUpVocab returns a vocab.txt of n lines, the first of which are those that no BERT is without.
 func madeUpVocab(n int) []byte {
 	special := []string{"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"}
 	var b strings.Builder
@@ -103,12 +103,12 @@ func (r *randomWeights) Variable(name string) (checkpoint.Variable, bool) {
 
 func (r *randomWeights) Close() error { return nil }
 
-// Float32s gives 1 for the gain of a layer norm, 0 for its shift, and for all else, biases too so
+// Float32s returns 1 for the gain of a layer norm, 0 for its shift, and for the rest, biases too so
 // that they cannot be optimized away, modeling.py's truncated_normal_initializer(stddev=0.02).
 func (r *randomWeights) Float32s(name string) ([]float32, error) {
 	v, ok := r.byName[name]
 	if !ok {
-		return nil, fmt.Errorf("tfbert: random weights: no variable %s", name)
+		return nil, fmt.Errorf("random weights: no variable %s", name)
 	}
 	n, _ := tf.Shape(v.Shape).NumElements()
 	values := make([]float32, n)
@@ -140,7 +140,7 @@ func truncatedNormal(values []float32, source *rand.PCG) {
 	}
 }
 
-// quantiles gives the quantiles of that distribution in equal steps.
+// quantiles returns the quantiles of that distribution in equal steps.
 var quantiles = sync.OnceValue(func() *[1 << 16]float32 {
 	const deviation, bound = 0.02, 2
 	inside := math.Erf(bound / math.Sqrt2) // of the whole distribution

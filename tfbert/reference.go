@@ -27,7 +27,7 @@ func referenceGraph(g *tf.Graph, c *Config, length int) (savedmodel.Content, err
 	}
 	signature := b.build(length)
 	if b.Err != nil {
-		return savedmodel.Content{}, fmt.Errorf("tfbert: reference graph: %w", b.Err)
+		return savedmodel.Content{}, fmt.Errorf("reference graph: %w", b.Err)
 	}
 	content.Signatures = []savedmodel.Signature{signature}
 	return content, nil
@@ -42,7 +42,7 @@ type reference struct {
 	batch, length dim
 }
 
-// read gives a variable's value, as conversion of a variable to a tensor does in Python.
+// read returns a variable's value, as conversion of a variable to a tensor does in Python.
 func (b *reference) read(user, variable string) tf.Output {
 	v := b.variables[variable]
 	return b.op("ReadVariableOp", user+"/ReadVariableOp", attrs{"dtype": v.DType}, v.Handle)

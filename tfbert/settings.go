@@ -60,7 +60,7 @@ func ReadSettings(dir string) (Settings, error) {
 		err = json.Unmarshal(b, &s)
 	}
 	if err != nil {
-		return s, fmt.Errorf("tfbert: settings %s: %w", path, err)
+		return s, fmt.Errorf("settings %s: %w", path, err)
 	}
 	return s, nil
 }

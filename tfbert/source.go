@@ -39,7 +39,7 @@ func openSource(ctx context.Context, path, temp string, opts *ExportOptions) (*s
 		return openFiles(path, path, opts)
 	}
 	if err := unpack(ctx, path, temp); err != nil {
-		return nil, fmt.Errorf("tfbert: %s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	s, err := openFiles(path, temp, opts)
 	if err != nil {
@@ -63,10 +63,10 @@ func openFiles(name, path string, opts *ExportOptions) (*source, error) {
 
 // check finds and reads the files beside the checkpoint.
 func (s *source) check(opts *ExportOptions) (err error) {
-	if s.configPath, err = s.beside(configFile, opts.ConfigFile, "bert_config_file"); err != nil {
+	if s.configPath, err = s.beside(configFile, opts.ConfigFile); err != nil {
 		return err
 	}
-	if s.vocabPath, err = s.beside(vocabFile, opts.VocabFile, "vocab_file"); err != nil {
+	if s.vocabPath, err = s.beside(vocabFile, opts.VocabFile); err != nil {
 		return err
 	}
 	if s.config, err = readConfigFile(s.configPath); err != nil {
@@ -80,16 +80,16 @@ func (s *source) check(opts *ExportOptions) (err error) {
 }
 
 // beside finds a file in the checkpoint's folder, unless another one is named.
-func (s *source) beside(name, named, flag string) (string, error) {
+func (s *source) beside(name, named string) (string, error) {
 	if named != "" {
 		return named, nil
 	}
 	path := filepath.Join(filepath.Dir(s.prefix), name)
 	switch info, err := os.Stat(path); {
 	case errors.Is(err, fs.ErrNotExist):
-		return "", fmt.Errorf("tfbert: the checkpoint %s has no %s beside it: name one with --%s", s.name, name, flag)
+		return "", &MissingFileError{Name: name, Of: "the checkpoint " + s.name}
 	case err == nil && !info.Mode().IsRegular():
-		return "", fmt.Errorf("tfbert: %s is not a plain file: name another with --%s", path, flag)
+		return "", &MissingFileError{Name: name, Of: s.name, Err: fmt.Errorf("%s is not a plain file", path)}
 	}
 	return path, nil
 }
@@ -100,13 +100,13 @@ const maxConfigFile = 1 << 20
 func readConfigFile(path string) (*Config, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, fmt.Errorf("tfbert: no BERT configuration: %w; name one with --bert_config_file", err)
+		return nil, &MissingFileError{Name: configFile, Err: fmt.Errorf("no BERT configuration: %w", err)}
 	}
 	defer f.Close()
 	head := &io.LimitedReader{R: f, N: maxConfigFile}
 	c, err := ReadConfig(head)
 	if err != nil && head.N == 0 {
-		err = fmt.Errorf("tfbert: config: not a bert_config.json: it is longer than %d bytes", maxConfigFile)
+		err = fmt.Errorf("config: not a bert_config.json: it is longer than %d bytes", maxConfigFile)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
@@ -117,7 +117,7 @@ func readConfigFile(path string) (*Config, error) {
 func readVocabFile(path string, profile wordpiece.Profile) (*wordpiece.Vocab, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, fmt.Errorf("tfbert: no vocabulary: %w; name one with --vocab_file", err)
+		return nil, &MissingFileError{Name: vocabFile, Err: fmt.Errorf("no vocabulary: %w", err)}
 	}
 	defer f.Close()
 	v, err := profile.ReadVocab(f)
@@ -131,19 +131,20 @@ func readVocabFile(path string, profile wordpiece.Profile) (*wordpiece.Vocab, er
 // refused too, though it would run: its ids are those of other words.
 func checkVocabSize(path string, v *wordpiece.Vocab, c *Config) error {
 	if v.Len() != c.VocabSize {
-		return fmt.Errorf("tfbert: %s has %d entries, but the configuration's vocab_size is %d: it belongs to another model; name the right one with --vocab_file",
-			path, v.Len(), c.VocabSize)
+		return &VocabSizeError{File: path, Entries: v.Len(), ConfigVocabSize: c.VocabSize}
 	}
 	return nil
 }
 
-// checkWeights says which variables the configuration asks for are missing or of another shape or
-// type, and which layers it does not ask for.
+// checkWeights returns an error that lists the variables which the configuration asks for and which are
+// missing or of another shape or type, and the layers that it does not ask for.
 func (s *source) checkWeights() error {
 	// Each layer has more than one, so that what a configuration claims is not listed at length.
 	if layers, have := s.config.NumHiddenLayers, len(s.Variables()); layers > have {
-		return fmt.Errorf("tfbert: the checkpoint %s does not fit %s (name the right configuration with --bert_config_file): it has %d variables, too few for %d layers",
-			s.name, s.configPath, have, layers)
+		return &ConfigMismatchError{
+			Checkpoint: s.name, ConfigFile: s.configPath,
+			Detail: fmt.Sprintf("it has %d variables, too few for %d layers", have, layers),
+		}
 	}
 	var wrong []string
 	known := map[string]bool{}
@@ -168,17 +169,16 @@ func (s *source) checkWeights() error {
 	if len(wrong) == 0 {
 		return nil
 	}
-	hint := "name the right configuration with --bert_config_file"
 	_, hasWeights := s.Variable("cls/squad/output_weights")
 	_, hasBias := s.Variable("cls/squad/output_bias")
-	if !hasWeights && !hasBias && len(wrong) == 2 {
-		hint = "it has no question-answering head: it was not fine-tuned on SQuAD"
-	}
+	noHead := !hasWeights && !hasBias && len(wrong) == 2
 	const most = 8 // on one line
 	if n := len(wrong); n > most {
 		wrong = append(wrong[:most], fmt.Sprintf("and %d more", n-most))
 	}
-	return fmt.Errorf("tfbert: the checkpoint %s does not fit %s (%s): %s", s.name, s.configPath, hint, strings.Join(wrong, "; "))
+	return &ConfigMismatchError{
+		Checkpoint: s.name, ConfigFile: s.configPath, Detail: strings.Join(wrong, "; "), NoHead: noHead,
+	}
 }
 
 func isFloat(d checkpoint.DType) bool {

@@ -60,7 +60,7 @@ func checkTarget(dir string, overwrite bool) error {
 	case err != nil:
 		return err
 	case len(entries) > 0 && !overwrite:
-		return fmt.Errorf("%s exists: name another directory or pass --overwrite", dir)
+		return &ExistsError{Dir: dir}
 	case len(entries) > 0:
 		// Only a SavedModel is ever removed, whatever directory was named by mistake.
 		if _, err := os.Stat(filepath.Join(dir, savedmodel.GraphFile)); err != nil {
@@ -70,7 +70,7 @@ func checkTarget(dir string, overwrite bool) error {
 	return nil
 }
 
-// path gives the path of a file or folder in the staging folder.
+// path returns the path of a file or folder in the staging folder.
 func (s *staging) path(name string) string { return filepath.Join(s.dir, name) }
 
 // publish renames a folder to the model's name. A model that is overwritten is moved aside first, so

@@ -71,7 +71,7 @@ func checkpointMembers(files []*zip.File, size int64) (members []*zip.File, err 
 		}
 		switch {
 		case !f.Mode().IsRegular():
-			return nil, fmt.Errorf("%s: is no plain file (%v): refused", f.Name, f.Mode())
+			return nil, fmt.Errorf("%s: is not a plain file (%v): refused", f.Name, f.Mode())
 		case len(members) == maxMembers:
 			return nil, fmt.Errorf("more than %d files of checkpoints in this zip: refused", maxMembers)
 		case f.UncompressedSize64 > left:
@@ -90,7 +90,7 @@ func checkpointMembers(files []*zip.File, size int64) (members []*zip.File, err 
 // slashed is a member's path, for which some archivers use backslashes.
 func slashed(name string) string { return strings.ReplaceAll(name, `\`, "/") }
 
-// memberName gives the name of a member without the folders it is in.
+// memberName returns the name of a member without the folders it is in.
 func memberName(f *zip.File) string { return path.Base(slashed(f.Name)) }
 
 func wanted(name string) bool {

@@ -49,7 +49,7 @@ bundled one, exported once into the user's cache.`,
 				}
 			}
 			if model.model == "" && model.initCheckpoint == "" {
-				if model.model, err = bundledModel(cmd); err != nil {
+				if model.initCheckpoint, err = bundledCheckpoint(); err != nil {
 					return err
 				}
 			}

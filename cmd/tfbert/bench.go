@@ -263,28 +263,26 @@ func (b *benchmark) resolve() (err error) {
 			return err
 		}
 		b.graphs = []string{own.Graph}
-		if own.Graph == tfbert.FusedGraph {
-			for _, name := range b.precisionNames {
-				if name != autoPrecision && name != own.Precision.String() {
-					return fmt.Errorf("the weights of %s are of %v: leave --precision out, or export the model in %s", b.model, own.Precision, name)
-				}
-			}
-			b.precisions = []savedmodel.Precision{own.Precision}
-			return nil
-		}
 	}
 	if err := b.lists.apply(); err != nil {
 		return err
 	}
 	if b.precisionNames == nil {
-		b.precisions = []savedmodel.Precision{savedmodel.FP32}
+		b.precisionNames = []string{string(tfbert.DefaultPrecision)}
 	}
 	for _, name := range b.precisionNames {
-		p, err := choosePrecision(name)
+		asked, err := parsePrecision(name)
+		if err != nil {
+			return err
+		}
+		p, err := choosePrecision(asked, b.model)
 		if err != nil {
 			return err
 		}
 		b.precisions = append(b.precisions, p)
+	}
+	if b.model != "" && b.graphs[0] == tfbert.FusedGraph {
+		b.precisions = b.precisions[:1] // it has one
 	}
 	return nil
 }
@@ -367,7 +365,7 @@ func (b *benchmark) measureModel(ctx context.Context, graph string, precision sa
 			}
 		}
 	}
-	proof, err := m.SavedModel().Precision() // last, as it takes memory
+	proof, err := m.Precision(ctx) // last, as it takes memory
 	if err != nil {
 		return err
 	}
@@ -388,9 +386,8 @@ func (b *benchmark) open(ctx context.Context, graph string, precision savedmodel
 	if err != nil {
 		return nil, err
 	}
-	opts := &tfbert.Options{VocabFile: b.vocabFile, Config: config, AllowOps: b.allowOps.OpPolicy}
-	if graph != tfbert.FusedGraph {
-		opts.Config.MixedPrecision = precision
+	opts := &tfbert.Options{
+		VocabFile: b.vocabFile, Precision: tfbert.Precision(precision.String()), Config: config, AllowOps: b.allowOps.OpPolicy,
 	}
 	if b.model != "" {
 		return tfbert.Open(b.model, opts)

@@ -4,10 +4,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-
-	"github.com/spf13/cobra"
-
-	"github.com/tfbert/go/tfbert"
 )
 
 // bundledName is the checkpoint that comes with the source; demoFile the questions beside it.
@@ -42,11 +38,8 @@ func bundledDir() (string, error) {
 	return "", errors.New("the bundled model is not here: run in a clone of the repository, or name a model with --model")
 }
 
-// bundledModel gives the bundled model as a SavedModel in the user's cache.
-func bundledModel(cmd *cobra.Command) (string, error) {
+// bundledCheckpoint returns the bundled model's checkpoint.
+func bundledCheckpoint() (string, error) {
 	models, err := bundledDir()
-	if err != nil {
-		return "", err
-	}
-	return cachedModel(cmd, filepath.Join(models, bundledName), &tfbert.ExportOptions{})
+	return filepath.Join(models, bundledName), err
 }

@@ -15,8 +15,8 @@ func newExport() *cobra.Command {
 		Use:   "export CHECKPOINT MODEL_DIR",
 		Short: "Export a TF1 checkpoint as a SavedModel",
 		Long: `Export writes the inference graph and the weights of a BERT checkpoint fine-tuned
-on SQuAD as a SavedModel, with the vocabulary and all else that predicting needs
-beside it. CHECKPOINT is a folder, a prefix such as model.ckpt, or the zip that
+on SQuAD as a SavedModel, with the vocabulary and the other files that predicting
+needs beside it. CHECKPOINT is a folder, a prefix such as model.ckpt, or the zip that
 NGC serves. Optimizer slots are left out. An export that fails leaves nothing.
 
 The reference graph is that of the scripts, operation for operation. The fused
@@ -24,8 +24,12 @@ graph computes the same in few large operations: for a CPU in those of oneDNN, i
 float32 or, for CPUs with units for it, in bfloat16; for a GPU in plain ones that
 XLA fuses (--use_xla), in float32 or float16.`,
 		Args: args("CHECKPOINT", "MODEL_DIR"),
-		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			if opts.Precision, err = choosePrecision(precision); err != nil {
+		RunE: func(cmd *cobra.Command, args []string) error {
+			asked, err := parsePrecision(precision)
+			if err != nil {
+				return err
+			}
+			if opts.Precision, err = choosePrecision(asked, ""); err != nil {
 				return err
 			}
 			opts.Cased, opts.Profile = !lower, profile.Profile
@@ -34,7 +38,8 @@ XLA fuses (--use_xla), in float32 or float16.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&opts.Graph, "graph", tfbert.ReferenceGraph, "graph to write: reference, or fused for speed")
-	f.StringVar(&precision, "precision", "fp32", "`type` of the fused graph: fp32, bf16, fp16 for a GPU, or auto for what this CPU is fastest in")
+	f.StringVar(&precision, "precision", "fp32",
+		"`type` of the fused graph: fp32, bf16, fp16 for a GPU, or auto for what this CPU is fastest in")
 	f.StringVar(&opts.Device, "device", "", "what the fused graph is for: cpu or gpu (default: gpu for fp16, else cpu)")
 	f.IntVar(&opts.MaxSeqLength, "max_seq_length", 0, "make the sequence length static (0: dynamic)")
 	f.StringVar(&opts.ConfigFile, "bert_config_file", "", "configuration `file` (default: bert_config.json beside the checkpoint)")
@@ -57,7 +62,23 @@ func export(cmd *cobra.Command, checkpoint, dir string, opts *tfbert.ExportOptio
 	if asJSON {
 		return printJSON(cmd.OutOrStdout(), report)
 	}
-	say("exported %s to %s: %s graph in %v, %d variables, %d parameters, %.1f MB; %d variables widened to float32, %d left out",
-		checkpoint, dir, report.Settings.Graph, report.Settings.Precision, report.Variables, report.Parameters, float64(report.Bytes)/1e6, report.Cast, report.LeftOut)
+	sayExported(report)
 	return nil
+}
+
+func sayExported(r *tfbert.ExportReport) {
+	say("exported %s to %s: %s graph in %v, %d variables, %d parameters, %.1f MB; %d variables widened to float32, %d left out",
+		r.Checkpoint, r.Dir, r.Settings.Graph, r.Settings.Precision, r.Variables, r.Parameters, float64(r.Bytes)/1e6, r.Cast, r.LeftOut)
+}
+
+// cachedModel returns the folder of a checkpoint's SavedModel in the user's cache.
+func cachedModel(cmd *cobra.Command, path string, opts *tfbert.ExportOptions) (string, error) {
+	if err := captureLogs(); err != nil {
+		return "", err
+	}
+	dir, report, err := tfbert.Cached(cmd.Context(), path, opts)
+	if report != nil {
+		sayExported(report)
+	}
+	return dir, err
 }

@@ -130,8 +130,10 @@ type modelFlags struct {
 
 func (f *modelFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.model, "model", "", "SavedModel `directory`, as 'tfbert export' writes it")
-	flags.StringVar(&f.initCheckpoint, "init_checkpoint", "", "`checkpoint` to use in place of --model: exported into the user's cache, once")
-	flags.StringVar(&f.bertConfigFile, "bert_config_file", "", "configuration `file` of --init_checkpoint (default: bert_config.json beside it)")
+	flags.StringVar(&f.initCheckpoint, "init_checkpoint", "",
+		"`checkpoint` to use in place of --model: exported into the user's cache, once")
+	flags.StringVar(&f.bertConfigFile, "bert_config_file", "",
+		"configuration `file` of --init_checkpoint (default: bert_config.json beside it)")
 	f.tokenizer.add(flags)
 	for name, usage := range map[string]string{
 		"vocab_file":    "vocabulary `file` in place of the model's own",
@@ -159,10 +161,11 @@ func (f *sessionFlags) add(flags *pflag.FlagSet) {
 	flags.BoolVar(&f.config.GPU.AllowGrowth, "gpu_allow_growth", false, "take GPU memory as it is needed")
 	flags.Float64Var(&f.config.GPU.MemoryFraction, "gpu_memory_fraction", 0, "share of each GPU's memory to take (0: all)")
 	flags.StringVar(&f.config.GPU.VisibleDevices, "gpu_visible_devices", "", "GPUs to use, as in 0,2")
-	flags.StringVar(&f.extra, "session_config", "", "`file` with a serialized ConfigProto to merge over the above")
+	flags.StringVar(&f.extra, "session_config", "",
+		"`file` with a serialized ConfigProto to merge over the above")
 }
 
-// read gives the configuration, with what the file that the flags name adds to it.
+// read returns the configuration, merged with the file that the flags name.
 func (f *sessionFlags) read() (savedmodel.Config, error) {
 	config := f.config
 	if f.extra == "" {
@@ -185,10 +188,14 @@ func (f *modelFlags) check() error {
 
 // open opens the model. What the command line does not set is the model's own.
 func (f *modelFlags) open(cmd *cobra.Command) (*tfbert.Model, error) {
+	if err := f.precision.lists.apply(); err != nil { // before TensorFlow is loaded
+		return nil, err
+	}
 	dir := f.model
 	if f.initCheckpoint != "" {
 		var err error
-		dir, err = cachedModel(cmd, f.initCheckpoint, &tfbert.ExportOptions{ConfigFile: f.bertConfigFile, VocabFile: f.tokenizer.vocabFile})
+		dir, err = cachedModel(cmd, f.initCheckpoint,
+			&tfbert.ExportOptions{ConfigFile: f.bertConfigFile, VocabFile: f.tokenizer.vocabFile})
 		if err != nil {
 			return nil, err
 		}
@@ -197,7 +204,9 @@ func (f *modelFlags) open(cmd *cobra.Command) (*tfbert.Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	opts := &tfbert.Options{VocabFile: f.tokenizer.vocabFile, Config: config, AllowOps: f.allowOps.OpPolicy, TrimPadding: f.trimPadding}
+	opts := &tfbert.Options{
+		VocabFile: f.tokenizer.vocabFile, Config: config, AllowOps: f.allowOps.OpPolicy, TrimPadding: f.trimPadding,
+	}
 	if cmd.Flags().Changed("do_lower_case") {
 		cased := !f.tokenizer.doLowerCase
 		opts.Cased = &cased
@@ -205,24 +214,23 @@ func (f *modelFlags) open(cmd *cobra.Command) (*tfbert.Model, error) {
 	if cmd.Flags().Changed("profile") {
 		opts.Profile = &f.tokenizer.profile.Profile
 	}
-	if err := f.precision.lists.apply(); err != nil {
+	if opts.Precision, err = f.precision.asked(cmd.Flags()); err != nil {
 		return nil, err
 	}
-	precision, rewrite, err := f.precision.choose(cmd, dir)
-	if err != nil {
-		return nil, err
-	}
-	opts.Config.MixedPrecision = rewrite
 	if err := loadTensorFlow(); err != nil {
 		return nil, err
 	}
 	m, err := tfbert.Open(dir, opts)
-	if err != nil || !f.precision.require {
-		return m, err
+	if err != nil {
+		return nil, err
 	}
-	report, err := m.SavedModel().Precision()
+	sayChoice(m.Choice())
+	if !f.precision.require {
+		return m, nil
+	}
+	report, err := m.Precision(cmd.Context())
 	if err == nil {
-		err = report.Require(precision)
+		err = report.Require(m.Choice().Precision)
 	}
 	if err != nil {
 		return nil, errors.Join(err, m.Close())
@@ -253,7 +261,7 @@ func (f *modelFlags) answerer(cmd *cobra.Command, windows *featureFlags, decoder
 	return m, a, nil
 }
 
-// length settles the sequence length: what the command line says, else what suits the model.
+// length settles the sequence length: that of the command line, else one that suits the model.
 func (f *featureFlags) length(cmd *cobra.Command, m *tfbert.Model) error {
 	if !cmd.Flags().Changed("max_seq_length") {
 		f.maxSeqLength = m.SeqLength()

@@ -15,6 +15,7 @@ import (
 
 	"github.com/tfbert/go/checkpoint"
 	"github.com/tfbert/go/savedmodel"
+	"github.com/tfbert/go/tfbert"
 )
 
 func newInspect() *cobra.Command {
@@ -72,7 +73,7 @@ trust; --allow_ops standard, here and where models are loaded, refuses the rest.
 		},
 	}
 	precision.add(cmd.Flags())
-	cmd.Flags().Lookup("precision").NoOptDefVal = autoPrecision
+	cmd.Flags().Lookup("precision").NoOptDefVal = string(tfbert.AutoPrecision)
 	allowOps.add(cmd.Flags())
 	cmd.Flags().BoolVar(&ops, "ops", false, "every operation type by what it can reach, without loading the model")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "as JSON")
@@ -86,7 +87,7 @@ func inspectPrecision(cmd *cobra.Command, dir string, precision precisionFlags, 
 		return err
 	}
 	defer closing(&err, m.Close)
-	report, err := m.SavedModel().Precision()
+	report, err := m.Precision(cmd.Context())
 	if err != nil {
 		return err
 	}

@@ -5,13 +5,12 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/pflag"
 
+	"github.com/tfbert/go/internal/escape"
 	"github.com/tfbert/go/savedmodel"
 )
 
@@ -26,7 +25,8 @@ func (v *opsValue) Set(s string) (err error) {
 func (v *opsValue) Type() string { return "operations" }
 
 func (v *opsValue) add(flags *pflag.FlagSet) {
-	flags.Var(v, "allow_ops", "`operations` that a model may hold to be loaded: all, or standard, which refuses those that reach files, the network or Python and any that TensorFlow does not have; standard,NAME,... allows more")
+	flags.Var(v, "allow_ops", "`operations` that a model may hold to be loaded: all, or standard, which refuses those that "+
+		"reach files, the network or Python and any that TensorFlow does not have; standard,NAME,... allows more")
 }
 
 // inspectOps lists the operations of a SavedModel, and says whether a policy, by default the
@@ -86,12 +86,11 @@ func nodes(u savedmodel.OpUse, all bool) string {
 	return s
 }
 
-// escaped writes names out of a foreign file, which could be anything, to a terminal.
+// escaped joins names out of a foreign file, which could be anything, for a terminal.
 func escaped(names []string) string {
-	names = slices.Clone(names)
+	safe := make([]string, len(names))
 	for i, name := range names {
-		quoted := strconv.Quote(name)
-		names[i] = quoted[1 : len(quoted)-1]
+		safe[i] = escape.Name(name)
 	}
-	return strings.Join(names, ", ")
+	return strings.Join(safe, ", ")
 }

@@ -1,17 +1,13 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"io"
-	"strconv"
 	"strings"
 	"text/tabwriter"
 
-	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/tfbert/go/internal/machine"
 	"github.com/tfbert/go/savedmodel"
 	"github.com/tfbert/go/tfbert"
 )
@@ -33,9 +29,12 @@ func (f *precisionFlags) add(flags *pflag.FlagSet) {
 	f.lists.add(flags)
 }
 
-// asked gives the precision that the command line names, "" where it names none.
-func (f *precisionFlags) asked(flags *pflag.FlagSet) (string, error) {
-	asked := f.precision
+// asked returns the precision that the command line names.
+func (f *precisionFlags) asked(flags *pflag.FlagSet) (tfbert.Precision, error) {
+	asked, err := parsePrecision(f.precision)
+	if err != nil {
+		return "", err
+	}
 	for name, on := range map[string]bool{"amp": f.amp, "use_fp16": f.useFP16} {
 		if !flags.Changed(name) {
 			continue
@@ -43,86 +42,46 @@ func (f *precisionFlags) asked(flags *pflag.FlagSet) (string, error) {
 		if flags.Changed("precision") {
 			return "", usagef("--%s and --precision exclude each other", name)
 		}
-		if asked = savedmodel.FP32.String(); on {
-			asked = autoPrecision
+		if asked = tfbert.FP32; on {
+			asked = tfbert.AutoPrecision
 		}
 	}
 	return asked, nil
 }
 
-// choose gives the precision to run a model in and the rewrite that this takes.
-func (f *precisionFlags) choose(cmd *cobra.Command, dir string) (p, rewrite savedmodel.Precision, err error) {
-	asked, err := f.asked(cmd.Flags())
+func parsePrecision(name string) (tfbert.Precision, error) {
+	p, err := tfbert.ParsePrecision(name)
 	if err != nil {
-		return 0, 0, err
+		return "", usagef("--precision is fp32, fp16, bf16 or auto, not %q", name)
 	}
-	settings, err := tfbert.ReadSettings(dir)
-	if err != nil {
-		return 0, 0, err
-	}
-	if settings.Graph == tfbert.FusedGraph {
-		if asked != "" && asked != autoPrecision && asked != settings.Precision.String() {
-			return 0, 0, fmt.Errorf("the weights of %s are of %v: leave --precision out, or export the model in %s", dir, settings.Precision, asked)
-		}
-		return settings.Precision, savedmodel.FP32, nil
-	}
-	if asked == "" {
-		asked = savedmodel.FP32.String()
-	}
-	p, err = choosePrecision(asked)
-	return p, p, err
+	return p, nil
 }
 
-const autoPrecision = "auto"
-
-// choosePrecision reads --precision. It says what auto has chosen, for which it loads TensorFlow: the
-// rewrite's lists are changed before.
-func choosePrecision(name string) (savedmodel.Precision, error) {
-	if name != autoPrecision {
-		p, err := savedmodel.ParsePrecision(name)
-		if err != nil {
-			return 0, usagef("--precision is fp32, fp16, bf16 or auto, not %q", name)
-		}
-		return p, nil
-	}
-	host := machine.Diagnose(context.Background())
-	if lib := host.Library; lib != nil && lib.GPU && len(lib.MissingForGPU) == 0 {
-		for _, gpu := range host.GPUs.Devices {
-			if c, err := strconv.ParseFloat(gpu.ComputeCapability, 64); err == nil && c >= 7 {
-				say("precision: fp16, because %s has compute capability %s", gpu.Name, gpu.ComputeCapability)
-				return savedmodel.FP16, nil
-			}
+// choosePrecision decides what to compute in, for the model in a folder if one is named, and says what
+// auto has chosen. It may load TensorFlow: the rewrite's lists are changed before.
+func choosePrecision(p tfbert.Precision, model string) (savedmodel.Precision, error) {
+	if p == tfbert.AutoPrecision {
+		if err := loadTensorFlow(); err != nil { // with its log where it belongs
+			return 0, err
 		}
 	}
-	var units []string
-	for _, unit := range []string{"amx_bf16", "avx512_bf16"} {
-		if host.CPU.Has(unit) {
-			units = append(units, unit)
-		}
+	choose := p.Choose
+	if model != "" {
+		choose = func() (tfbert.Choice, error) { return p.ChooseFor(model) }
 	}
-	if units == nil {
-		say("precision: fp32, because this CPU has no units for bfloat16 (amx_bf16, avx512_bf16)")
-		return savedmodel.FP32, nil
-	}
-	if err := loadTensorFlow(); err != nil {
-		return 0, err
-	}
-	cost, err := tfbert.BFloat16Cost()
+	choice, err := choose()
 	if err != nil {
 		return 0, err
 	}
-	because := fmt.Sprintf("because a matrix product in bfloat16 takes %.2f times as long as in float32 on this CPU (%s)", cost, strings.Join(units, ", "))
-	if cost > worthwhile {
-		say("precision: fp32, %s", because)
-		return savedmodel.FP32, nil
-	}
-	say("precision: bf16, %s", because)
-	return savedmodel.BF16, nil
+	sayChoice(choice)
+	return choice.Precision, nil
 }
 
-// worthwhile is the cost of products in bfloat16 up to which it is chosen: above, the casts of a
-// rewrite take what the products gain.
-const worthwhile = 0.75
+func sayChoice(c tfbert.Choice) {
+	if c.Because != "" {
+		say("precision: %v, because %s", c.Precision, c.Because)
+	}
+}
 
 // rewriteLists are changes of the rewrite's lists: --amp_allow +Op,-Op.
 type rewriteLists struct{ allow, infer, deny, clear []string }

@@ -68,7 +68,7 @@ too.`,
 			}
 			defer closing(&err, m.Close)
 			// First, for it is a run: TensorFlow makes a session ready in its first one.
-			precision, err := m.SavedModel().Precision()
+			precision, err := m.Precision(ctx)
 			if err != nil {
 				return err
 			}

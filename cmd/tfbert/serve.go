@@ -24,7 +24,6 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace"
 	semconv "go.opentelemetry.io/otel/semconv/v1.26.0"
 
-	"github.com/tfbert/go/internal/machine"
 	"github.com/tfbert/go/savedmodel"
 	"github.com/tfbert/go/serve"
 	"github.com/tfbert/go/serve/batch"
@@ -349,7 +348,7 @@ func (c *serveCommand) dir(cmd *cobra.Command) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		if opts.Precision, err = choosePrecision(cmp.Or(asked, savedmodel.FP32.String())); err != nil {
+		if opts.Precision, err = choosePrecision(asked, ""); err != nil {
 			return "", err
 		}
 	}
@@ -403,8 +402,8 @@ func (c *serveCommand) backend(cmd *cobra.Command, s repository.Source) (*reposi
 	if asked, err := flags.precision.asked(cmd.Flags()); err != nil {
 		return nil, err
 	} else if asked == "" && s.MixedPrecision {
-		if report := machine.Diagnose(cmd.Context()); len(report.GPUs.Devices) > 0 {
-			flags.precision.precision = savedmodel.FP16.String()
+		if tfbert.FP16Support() == nil {
+			flags.precision.precision = string(tfbert.FP16)
 		} else {
 			warn("%s: its configuration asks for auto_mixed_precision, which is for GPUs, and there is none: it runs in fp32; see --precision", s.Name)
 		}

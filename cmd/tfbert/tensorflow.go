@@ -2,6 +2,7 @@ package main
 
 import (
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/tfbert/go/tf"
@@ -12,18 +13,23 @@ var verbose bool // --verbose
 // libraryLoad is the time that loading the library took.
 var libraryLoad time.Duration
 
-// loadTensorFlow loads the library, with its log on our standard error: errors, or with --verbose
-// everything.
-func loadTensorFlow() error {
-	if tf.Loaded() {
-		return nil
-	}
+// captureLogs sends the library's log to our standard error: errors, or with --verbose everything. It
+// comes before the library is loaded.
+var captureLogs = sync.OnceValue(func() error {
 	level := slog.LevelError // its warnings are for those who write graphs
 	if verbose {
 		level = slog.LevelInfo
 	}
-	log := slog.New(slog.NewTextHandler(belowBar{}, &slog.HandlerOptions{Level: level}))
-	if _, err := tf.CaptureLogs(log); err != nil {
+	_, err := tf.CaptureLogs(slog.New(slog.NewTextHandler(belowBar{}, &slog.HandlerOptions{Level: level})))
+	return err
+})
+
+// loadTensorFlow loads the library.
+func loadTensorFlow() error {
+	if tf.Loaded() {
+		return nil
+	}
+	if err := captureLogs(); err != nil {
 		return err
 	}
 	start := time.Now()

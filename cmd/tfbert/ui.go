@@ -20,7 +20,7 @@ import (
 
 func printError(err error) {
 	text := oneLine(err)
-	if advice := dataAdvice(err); advice != "" {
+	if advice := cmp.Or(advice(err), dataAdvice(err)); advice != "" {
 		text += ": " + advice
 	}
 	say("tfbert: %s", text)

@@ -19,9 +19,23 @@ const (
 	maxNodes    = 1 << 20
 )
 
-// skeleton reads a serialized SavedModel without the attributes of its graphs' nodes, those of the
-// functions included: the constants among them can be nearly all of the file, and are not even read.
-func skeleton(f *os.File) ([]byte, error) {
+// parts says what is read of a SavedModel: all but what an outline leaves out, within limits.
+type parts struct {
+	without  outline
+	bytes    int64 // to keep, at most
+	messages int   // to look into, at most
+}
+
+var (
+	// withoutAttrs leaves out the attributes of the graphs' nodes, those of the functions included: the
+	// constants among them can be nearly all of the file, and are not even read.
+	withoutAttrs = parts{nodeAttrs, maxSkeleton, maxNodes}
+	// withoutTensors keeps the attributes, without the tensors in them.
+	withoutTensors = parts{attrTensors, 4 * maxSkeleton, 16 * maxNodes}
+)
+
+// read reads these parts of a serialized SavedModel.
+func (p parts) read(f *os.File) ([]byte, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return nil, err
@@ -29,15 +43,15 @@ func skeleton(f *os.File) ([]byte, error) {
 	if !info.Mode().IsRegular() && !info.IsDir() { // reading says of a directory what it is
 		return nil, errors.New("it is not a plain file")
 	}
-	c := &cursor{file: f, r: bufio.NewReader(f), left: maxSkeleton, nodes: maxNodes}
-	return c.message(info.Size(), nodeAttrs)
+	c := &cursor{file: f, r: bufio.NewReader(f), left: p.bytes, nodes: p.messages}
+	return c.message(info.Size(), p.without)
 }
 
 // An outline says by number which fields of a message are not just kept: one with an outline of its own
 // is looked into, one with none is left out.
 type outline map[protowire.Number]outline
 
-// nodeAttrs leads from a SavedModel to its nodes' attributes, and to what else nobody here looks at.
+// nodeAttrs leads from a SavedModel to its nodes' attributes, and to other fields that nobody here looks at.
 var nodeAttrs = outline{2: { // meta_graphs
 	1: {2: nil}, // meta_info_def: stripped_op_list
 	2: { // graph_def
@@ -45,6 +59,14 @@ var nodeAttrs = outline{2: { // meta_graphs
 		2: {1: {1: nil, 3: {5: nil}, 4: nil}}, // library: function: signature, node_def: attr, ret
 	},
 	7: nil, // object_graph_def
+}}
+
+// attrTensors leads to the tensors in its nodes' attributes, which can be nearly all of a SavedModel.
+var attrTensors = outline{2: { // meta_graphs
+	2: { // graph_def
+		1: {5: {2: {8: nil}}},           // node: attr: value: tensor
+		2: {1: {3: {5: {2: {8: nil}}}}}, // library: function: node_def: attr: value: tensor
+	},
 }}
 
 // A cursor reads a file of the protocol buffers' wire format from its beginning on.
@@ -56,9 +78,10 @@ type cursor struct {
 	nodes int   // messages that may still be looked into
 }
 
-var errLarge = fmt.Errorf("its graph is larger than that of any BERT: more than %d nodes, or %d MiB without their attributes", maxNodes, maxSkeleton>>20)
+var errLarge = fmt.Errorf("its graph is larger than that of any BERT: more than %d nodes, or %d MiB without their attributes",
+	maxNodes, maxSkeleton>>20)
 
-// message copies a message of a size, but for what inside leaves out.
+// message copies a message of a size, without what inside leaves out.
 func (c *cursor) message(size int64, inside outline) (out []byte, err error) {
 	if c.nodes--; c.nodes < 0 {
 		return nil, errLarge

@@ -48,17 +48,17 @@ func (b *fused) plainLayerNorm(scope string, x tf.Output) tf.Output {
 	return b.cast(scope+"/output", x, dtype)
 }
 
-// checkPrecision says why a graph is not written in a precision for a device.
+// checkPrecision returns an error if a graph cannot be written in a precision for a device.
 func checkPrecision(graph, device string, p savedmodel.Precision) error {
 	switch {
 	case graph != ReferenceGraph && graph != FusedGraph:
-		return fmt.Errorf("no such graph %q: there are %s and %s", graph, ReferenceGraph, FusedGraph)
+		return fmt.Errorf("unknown graph %q: it is %s or %s", graph, ReferenceGraph, FusedGraph)
 	case device != "" && device != CPU && device != GPU:
-		return fmt.Errorf("no such device %q: there are %s and %s", device, CPU, GPU)
+		return fmt.Errorf("unknown device %q: it is %s or %s", device, CPU, GPU)
 	case graph == ReferenceGraph && p != savedmodel.FP32:
 		return fmt.Errorf("the reference graph is written in fp32, not %v: choose the fused graph", p)
 	case dtypes[p] == 0:
-		return fmt.Errorf("no such precision: %v", p)
+		return fmt.Errorf("unknown precision: %v", p)
 	case p == savedmodel.FP16 && device == CPU:
 		return errors.New("fp16 is for GPUs: choose bf16 or fp32 for a CPU")
 	}

@@ -23,7 +23,7 @@ type Constant struct {
 	Name  string
 	DType tf.DataType
 	Shape tf.Shape
-	// Data gives the elements' little-endian bytes, in row-major order.
+	// Data returns the elements' little-endian bytes, in row-major order.
 	Data func() ([]byte, error)
 }
 

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/tfbert/go/internal/escape"
 	"github.com/tfbert/go/internal/tfproto"
 )
 
@@ -79,7 +80,7 @@ func (g *opGraph) addCalls(n *tfproto.NodeDef) error {
 	for _, a := range n.GetAttr() {
 		names, err := functionNames(a)
 		if err != nil {
-			return fmt.Errorf("node %s: %w", escape(n.GetName()), err)
+			return fmt.Errorf("node %s: %w", escape.Name(n.GetName()), err)
 		}
 		g.calls[n] = append(g.calls[n], names...)
 	}
@@ -139,7 +140,7 @@ func (g *opGraph) notSaver() string {
 	for _, f := range g.meta.GetGraphDef().GetLibrary().GetFunction() {
 		// TensorFlow may call a function with that attribute in place of another.
 		if name := f.GetSignature().GetName(); g.saves[name] && (g.functions[name] != f || hasAttr(f, "api_implements")) {
-			return "as the function " + escape(name) + " can take the place of another"
+			return "as the function " + escape.Name(name) + " can take the place of another"
 		}
 	}
 	saver := g.meta.GetSaverDef()
@@ -157,9 +158,9 @@ func (g *opGraph) notSaver() string {
 		switch {
 		case !g.touches(n):
 		case running[n]:
-			return "as " + escape(n.GetName()) + " runs for a signature or the initialization"
+			return "as " + escape.Name(n.GetName()) + " runs for a signature or the initialization"
 		case restoring[n] && !check.ok(n, nodes, files, 0):
-			return "as " + escape(n.GetName()) + " does more than restore the model's variables"
+			return "as " + escape.Name(n.GetName()) + " does more than restore the model's variables"
 		}
 	}
 	return ""

@@ -1,0 +1,52 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/tfbert/go/savedmodel"
+	"github.com/tfbert/go/tfbert"
+)
+
+// advice returns what to do about an error, in terms of the command line, or "". Libraries state facts
+// in typed errors; what their user can do about them depends on the program, so it stands here.
+func advice(err error) string {
+	var (
+		weights    *tfbert.PrecisionMismatchError
+		precision  *savedmodel.PrecisionError
+		refused    *savedmodel.RefusedOpsError
+		missing    *tfbert.MissingFileError
+		length     *tfbert.LengthError
+		exists     *tfbert.ExistsError
+		vocabulary *tfbert.VocabSizeError
+		config     *tfbert.ConfigMismatchError
+	)
+	switch {
+	case errors.As(err, &weights):
+		return fmt.Sprintf("leave --precision out, or export the model in %s", weights.Asked)
+	case errors.As(err, &precision) && precision.Compiled:
+		return "leave --use_xla out"
+	case errors.As(err, &refused):
+		return "'tfbert inspect --ops' lists them all"
+	case errors.As(err, &missing):
+		flag, which := "bert_config_file", "one"
+		if missing.Name == "vocab.txt" {
+			flag = "vocab_file"
+		}
+		if missing.Err != nil {
+			which = "another"
+		}
+		return fmt.Sprintf("name %s with --%s", which, flag)
+	case errors.As(err, &length) && length.Fixed > 0:
+		return fmt.Sprintf("set --max_seq_length %d or export it with another", length.Fixed)
+	case errors.As(err, &length):
+		return "lower --max_seq_length"
+	case errors.As(err, &exists):
+		return "name another directory or pass --overwrite"
+	case errors.As(err, &vocabulary):
+		return "name the right one with --vocab_file"
+	case errors.As(err, &config) && !config.NoHead:
+		return "name the right configuration with --bert_config_file"
+	}
+	return ""
+}

@@ -1,0 +1,151 @@
+package tfbert
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/tfbert/go/internal/machine"
+	"github.com/tfbert/go/savedmodel"
+	"github.com/tfbert/go/tf"
+)
+
+// Precision asks for the type that a model computes in.
+type Precision string
+
+// The precisions to ask for. The weights of a fused graph have a type, in which it computes; for any
+// other graph, FP16 and BF16 are TensorFlow's mixed-precision rewrites.
+const (
+	DefaultPrecision Precision = ""     // that of a fused graph's weights, else fp32
+	AutoPrecision    Precision = "auto" // what this machine is fastest in; of a fused graph, that of its weights
+	FP32             Precision = "fp32"
+	FP16             Precision = "fp16" // for GPUs
+	BF16             Precision = "bf16" // for CPUs
+)
+
+// ParsePrecision returns the precision of a name: "", "auto", "fp32", "fp16" or "bf16".
+func ParsePrecision(name string) (Precision, error) {
+	switch p := Precision(name); p {
+	case DefaultPrecision, AutoPrecision, FP32, FP16, BF16:
+		return p, nil
+	}
+	return "", fmt.Errorf("unknown precision %q: it is fp32, fp16, bf16 or auto", name)
+}
+
+// Choice is the type that a model computes in.
+type Choice struct {
+	Precision savedmodel.Precision
+	// Because says what AutoPrecision decided by; it is "" where nothing was to be decided.
+	Because string
+}
+
+// Choose decides what to compute in. AutoPrecision chooses fp16 if this machine can run it (see
+// [FP16Support]), else bf16 if it is clearly faster on this CPU than fp32. To find that out it may
+// load TensorFlow and run a few matrix products.
+func (p Precision) Choose() (Choice, error) {
+	if p == DefaultPrecision {
+		return Choice{Precision: savedmodel.FP32}, nil
+	}
+	if p != AutoPrecision {
+		precision, err := savedmodel.ParsePrecision(string(p))
+		return Choice{Precision: precision}, err
+	}
+	host := machine.Diagnose(context.Background())
+	if gpu, err := fp16GPU(&host); err == nil {
+		because := fmt.Sprintf("%s has compute capability %s", gpu.Name, gpu.ComputeCapability)
+		return Choice{savedmodel.FP16, because}, nil
+	}
+	units := slices.DeleteFunc([]string{"amx_bf16", "avx512_bf16"}, func(unit string) bool { return !host.CPU.Has(unit) })
+	if len(units) == 0 {
+		return Choice{savedmodel.FP32, "this CPU has no units for bfloat16 (amx_bf16, avx512_bf16)"}, nil
+	}
+	if err := tf.Load(""); err != nil {
+		return Choice{}, err
+	}
+	cost, err := BFloat16Cost()
+	if err != nil {
+		return Choice{}, err
+	}
+	because := fmt.Sprintf("a matrix product in bfloat16 takes %.2f times as long as in float32 on this CPU (%s)",
+		cost, strings.Join(units, ", "))
+	if cost > worthwhile {
+		return Choice{savedmodel.FP32, because}, nil
+	}
+	return Choice{savedmodel.BF16, because}, nil
+}
+
+// worthwhile is the cost of products in bfloat16 up to which it is chosen: above, the casts of a
+// rewrite take what the products gain.
+const worthwhile = 0.75
+
+// FP16Support returns nil if TensorFlow's rewrite to fp16 can run on this machine, else an error that
+// says what is missing: a GPU of compute capability 7.0 or later, a library that is built for CUDA, or
+// CUDA's own libraries. It loads no library.
+func FP16Support() error {
+	host := machine.Diagnose(context.Background())
+	_, err := fp16GPU(&host)
+	return err
+}
+
+// fp16GPU returns the GPU that fp16 would run on.
+func fp16GPU(host *machine.Report) (machine.GPU, error) {
+	const least = 7.0 // compute capability
+	devices := host.GPUs.Devices
+	if len(devices) == 0 {
+		return machine.GPU{}, errors.New("fp16 is for GPUs, and this machine has none")
+	}
+	i := slices.IndexFunc(devices, func(gpu machine.GPU) bool {
+		c, err := strconv.ParseFloat(gpu.ComputeCapability, 64)
+		return err == nil && c >= least
+	})
+	switch lib := host.Library; {
+	case i < 0 && devices[0].ComputeCapability == "":
+		return machine.GPU{}, fmt.Errorf("fp16 needs a GPU of compute capability %.1f, and that of %s is unknown",
+			least, devices[0].Name)
+	case i < 0:
+		return machine.GPU{}, fmt.Errorf("fp16 needs a GPU of compute capability %.1f, and %s has %s",
+			least, devices[0].Name, devices[0].ComputeCapability)
+	case lib == nil:
+		return machine.GPU{}, errors.New("fp16 needs a TensorFlow library that is built for CUDA, and none is installed")
+	case !lib.GPU:
+		return machine.GPU{}, fmt.Errorf("fp16 needs a TensorFlow library that is built for CUDA, and %s is built for the CPU", lib.Path)
+	case len(lib.MissingForGPU) > 0:
+		return machine.GPU{}, fmt.Errorf("fp16 needs CUDA's libraries, and %s is missing", strings.Join(lib.MissingForGPU, ", "))
+	}
+	return devices[i], nil
+}
+
+// PrecisionMismatchError reports that the weights of a fused graph are of another type than the one
+// that was asked for.
+type PrecisionMismatchError struct {
+	Dir     string               // of the model
+	Weights savedmodel.Precision // the type of its weights
+	Asked   Precision
+}
+
+func (e *PrecisionMismatchError) Error() string {
+	return fmt.Sprintf("the weights of %s are of %v, not of %s", e.Dir, e.Weights, e.Asked)
+}
+
+// ChooseFor decides what the model in dir computes in if it is opened with the precision p. It returns
+// a [*PrecisionMismatchError] if the model is a fused graph with weights of another type.
+func (p Precision) ChooseFor(dir string) (Choice, error) {
+	s, err := ReadSettings(dir)
+	if err != nil {
+		return Choice{}, err
+	}
+	return p.chooseFor(dir, s)
+}
+
+func (p Precision) chooseFor(dir string, s Settings) (Choice, error) {
+	if s.Graph != FusedGraph {
+		return p.Choose()
+	}
+	if p != DefaultPrecision && p != AutoPrecision && string(p) != s.Precision.String() {
+		return Choice{}, &PrecisionMismatchError{Dir: dir, Weights: s.Precision, Asked: p}
+	}
+	return Choice{Precision: s.Precision}, nil
+}
