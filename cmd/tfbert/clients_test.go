@@ -59,7 +59,7 @@ func TestClients(t *testing.T) {
 		repository := filepath.Join(dir, "triton_models")
 		require.NoError(t, os.MkdirAll(filepath.Join(repository, "bert", "1"), 0o777))
 		require.NoError(t, os.Symlink(model, filepath.Join(repository, "bert", "1", "model.savedmodel")))
-		require.NoError(t, os.WriteFile(filepath.Join(repository, "bert", "config.pbtxt"), []byte(nvidiaConfig), 0o666))
+		require.NoError(t, os.WriteFile(filepath.Join(repository, "bert", "config.pbtxt"), []byte(testenv.NVIDIAConfig), 0o666))
 		const token = "0123456789abcdef"
 		tokenFile := filepath.Join(dir, "token")
 		require.NoError(t, os.WriteFile(tokenFile, []byte(token+"\n"), 0o600))
@@ -108,13 +108,7 @@ func predictions(t *testing.T, dir string) string {
 
 // testGRPCurl knows the services by reflection alone.
 func testGRPCurl(t *testing.T, s *testServer) {
-	// Built first: what go says of its downloads is no answer.
-	tool := filepath.Join(t.TempDir(), "grpcurl")
-	build := exec.CommandContext(t.Context(), "go", "build", "-modfile=tools/go.mod", "-o", tool, "github.com/fullstorydev/grpcurl/cmd/grpcurl")
-	build.Dir = testenv.Root(t)
-	if out, err := build.CombinedOutput(); err != nil {
-		testenv.Missing(t, "grpcurl", "grpcurl cannot be built: "+string(out))
-	}
+	tool := testenv.GRPCurl(t)
 	grpcurl := func(body string, args ...string) (string, error) {
 		all := []string{"-plaintext"}
 		if body != "" {

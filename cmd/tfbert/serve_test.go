@@ -63,65 +63,6 @@ func (s *testServer) resident(t *testing.T) int {
 	return kilobytes >> 10
 }
 
-// nvidiaConfig is what NVIDIA's export script writes.
-const nvidiaConfig = `
-name: "bert"
-platform: "tensorflow_savedmodel"
-max_batch_size: 4
-optimization {
-   execution_accelerators {
-      gpu_execution_accelerator :
-      [ {
-         name : "auto_mixed_precision"
-      } ]
-   }
-}
-input [
-    {
-        name: "unique_ids"
-        data_type: TYPE_INT32
-        dims: [ 1 ]
-        reshape: { shape: [ ] }
-    },
-    {
-        name: "segment_ids"
-        data_type: TYPE_INT32
-        dims: 384
-    },
-    {
-        name: "input_ids"
-        data_type: TYPE_INT32
-        dims: 384
-    },
-    {
-        name: "input_mask"
-        data_type: TYPE_INT32
-        dims: 384
-    }
-]
-output [
-    {
-        name: "end_logits"
-        data_type: TYPE_FP32
-        dims: 384
-    },
-    {
-        name: "start_logits"
-        data_type: TYPE_FP32
-        dims: 384
-    }
-]
-dynamic_batching {
-    preferred_batch_size: [ 2, 4 ]
-    max_queue_delay_microseconds: 1000
-}
-instance_group [
-    {
-        count: 2
-    }
-]
-`
-
 // A repository in the layout of NVIDIA's export script is served as it is, and a model in it is loaded
 // anew under load: no request fails, and memory stays where it was.
 func TestServeRepository(t *testing.T) {
@@ -129,7 +70,7 @@ func TestServeRepository(t *testing.T) {
 	root := t.TempDir()
 	model := filepath.Join(root, "bert", "1", "model.savedmodel")
 	require.NoError(t, os.MkdirAll(filepath.Dir(model), 0o777))
-	require.NoError(t, os.WriteFile(filepath.Join(root, "bert", "config.pbtxt"), []byte(nvidiaConfig), 0o666))
+	require.NoError(t, os.WriteFile(filepath.Join(root, "bert", "config.pbtxt"), []byte(testenv.NVIDIAConfig), 0o666))
 	out, err := exec.Command("tfbert", "export", testenv.Model(t), model, "--max_seq_length", "384").CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	token := filepath.Join(root, "token")
@@ -187,7 +128,7 @@ func TestServeRepository(t *testing.T) {
 	t.Logf("%d answers during %d loads; %d MiB before, %d after the last four", asked.Load(), loads.Load(), before, after)
 
 	// A load that fails leaves the model that serves in its place.
-	require.NoError(t, os.WriteFile(filepath.Join(root, "bert", "config.pbtxt"), []byte(strings.ReplaceAll(nvidiaConfig, "384", "128")), 0o666))
+	require.NoError(t, os.WriteFile(filepath.Join(root, "bert", "config.pbtxt"), []byte(strings.ReplaceAll(testenv.NVIDIAConfig, "384", "128")), 0o666))
 	r, err := http.NewRequest(http.MethodPost, "http://"+s.http+"/v2/repository/models/bert/load", nil)
 	require.NoError(t, err)
 	r.Header.Set("Authorization", "Bearer secret")
