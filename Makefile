@@ -27,7 +27,7 @@ grpcurl:
 # a machine that has other work.
 TESTFLAGS ?=
 test: lib grpcurl
-	TFBERT_E2E=$${TFBERT_SHARED:+slice} $(GO) test -timeout 5m $(TESTFLAGS) ./...
+	$(GO) test -timeout 5m $(TESTFLAGS) ./...
 
 race: lib
 	$(GO) test -race ./...
@@ -89,7 +89,7 @@ verify:
 
 # e2e runs the bundled model over the whole of SQuAD 1.1's dev set (about ten minutes).
 e2e: lib
-	TFBERT_E2E=all TFBERT_REQUIRE=shared,tensorflow $(GO) test ./tfbert -run TestEndToEnd -v -timeout 2h
+	TFBERT_E2E=all TFBERT_REQUIRE=shared,tensorflow $(GO) test ./tfbert -run 'TestEndToEnd|TestDevGolden' -v -timeout 2h
 
 # fuzz gives every fuzz target a fixed number of inputs.
 FUZZTIME ?= 20000x
