@@ -25,15 +25,16 @@ import (
 // TensorFlow Serving and Hugging Face, in the scripts of testdata/clients, and grpcurl. Then it holds
 // the metrics against Prometheus's own linter and against the statistics.
 func TestClients(t *testing.T) {
+	testenv.Long(t, "starts servers and the clients of others")
 	testenv.TensorFlow(t)
 	checkpoint := testenv.Model(t)
 	demo := filepath.Join(testenv.Root(t), "testdata", "models", "demo.json")
 	dir := t.TempDir()
-	model, err := exportBundled(t, filepath.Dir(checkpoint))
+	model, err := shared.model()
 	require.NoError(t, err)
 	features := func(length string) string {
 		out := filepath.Join(dir, length+".npz")
-		tfbertRun(t, "features", "--vocab_file", filepath.Join(checkpoint, "vocab.txt"), "--predict_file", demo,
+		runTFBERT(t, "features", "--vocab_file", filepath.Join(checkpoint, "vocab.txt"), "--predict_file", demo,
 			"--max_seq_length", length, "--out", out)
 		return out
 	}
@@ -68,15 +69,15 @@ func TestClients(t *testing.T) {
 		t.Run("triton_repository", func(t *testing.T) { runClient(t, s, "--model", "bert", "--token", token) })
 
 		want := filepath.Join(dir, "predict")
-		tfbertRun(t, "predict", "--model", model, "--predict_file", demo, "--output_dir", want, "--pad_to_max")
+		runTFBERT(t, "predict", "--model", model, "--predict_file", demo, "--output_dir", want, "--pad_to_max")
 		long := features("384")
 		for _, size := range []string{"4", "1"} {
 			t.Run("nvidia_client", func(t *testing.T) {
 				logits, got := filepath.Join(dir, size+".npy"), filepath.Join(dir, "decode"+size)
 				runClient(t, s, "--model", "bert", "--features", long, "--logits", logits, "--batch-size", size)
-				tfbertRun(t, "decode", "--vocab_file", filepath.Join(checkpoint, "vocab.txt"), "--predict_file", demo,
+				runTFBERT(t, "decode", "--vocab_file", filepath.Join(checkpoint, "vocab.txt"), "--predict_file", demo,
 					"--logits", logits, "--output_dir", got)
-				assert.Equal(t, predictions(t, want), predictions(t, got))
+				assert.Equal(t, readPredictedFile(t, want), readPredictedFile(t, got))
 			})
 		}
 	})
@@ -94,13 +95,13 @@ func runClient(t *testing.T, s *testServer, args ...string) {
 	require.NoError(t, err)
 }
 
-func tfbertRun(t *testing.T, args ...string) {
+func runTFBERT(t *testing.T, args ...string) {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), "tfbert", args...).CombinedOutput()
 	require.NoError(t, err, "tfbert %s:\n%s", strings.Join(args, " "), out)
 }
 
-func predictions(t *testing.T, dir string) string {
+func readPredictedFile(t *testing.T, dir string) string {
 	text, err := os.ReadFile(filepath.Join(dir, "predictions.json"))
 	require.NoError(t, err)
 	return string(text)
@@ -235,7 +236,7 @@ func testMetrics(t *testing.T, s *testServer) {
 			// Triton's names, for its dashboards: microseconds, and counters without _total.
 			assert.True(t, strings.HasPrefix(p.Metric, "nv_inference_"), "%s: %s: %s", path, p.Metric, p.Text)
 		}
-		figures = samples(t, text)
+		figures = readMetrics(t, text)
 	}
 
 	type duration struct {
@@ -277,8 +278,8 @@ func testMetrics(t *testing.T, s *testServer) {
 	}
 }
 
-// samples reads Prometheus's text form: a value by the name with its labels.
-func samples(t *testing.T, text []byte) map[string]float64 {
+// readMetrics reads Prometheus's text form: a value by the name with its labels.
+func readMetrics(t *testing.T, text []byte) map[string]float64 {
 	list := map[string]float64{}
 	for line := range strings.Lines(string(text)) {
 		if strings.HasPrefix(line, "#") {
