@@ -29,8 +29,8 @@ TESTFLAGS ?=
 test: lib grpcurl
 	$(GO) test -timeout 5m $(TESTFLAGS) ./...
 
-race: lib
-	$(GO) test -race ./...
+race: lib grpcurl
+	$(GO) test -race -timeout 10m ./...
 
 # lint runs the linters at their pinned versions (tools/go.mod).
 lint:

@@ -23,8 +23,10 @@ import (
 
 // TestClients serves the bundled model to clients of other servers: the Python packages of Triton,
 // TensorFlow Serving and Hugging Face, in the scripts of testdata/clients, and grpcurl. Then it holds
-// the metrics against Prometheus's own linter and against the statistics.
+// the metrics against Prometheus's own linter and against the statistics. Those who ask one server do so
+// in turn, for they count what it counts.
 func TestClients(t *testing.T) {
+	t.Parallel() // with the scripts: clients wait, and their imports take one CPU
 	testenv.Long(t, "starts servers and the clients of others")
 	testenv.TensorFlow(t)
 	checkpoint := testenv.Model(t)
@@ -32,15 +34,16 @@ func TestClients(t *testing.T) {
 	dir := t.TempDir()
 	model, err := shared.model()
 	require.NoError(t, err)
-	features := func(length string) string {
+	features := func(t *testing.T, length string) string {
 		out := filepath.Join(dir, length+".npz")
 		runTFBERT(t, "features", "--vocab_file", filepath.Join(checkpoint, "vocab.txt"), "--predict_file", demo,
-			"--max_seq_length", length, "--out", out)
+			"--num_eval_iterations", "1", "--max_seq_length", length, "--out", out)
 		return out
 	}
 
 	t.Run("model", func(t *testing.T) {
-		short := features("128")
+		t.Parallel()
+		short := features(t, "128")
 		s := startServer(t, "--model", model, "--model_name", bundledName,
 			"--model_control_mode", "explicit", "--priority_levels", "2")
 		t.Run("triton_repository", func(t *testing.T) { runClient(t, s) })
@@ -56,6 +59,7 @@ func TestClients(t *testing.T) {
 
 	// A repository as NVIDIA's export script leaves it, whose windows all have the same length.
 	t.Run("repository", func(t *testing.T) {
+		t.Parallel()
 		testenv.Clients(t)
 		repository := filepath.Join(dir, "triton_models")
 		require.NoError(t, os.MkdirAll(filepath.Join(repository, "bert", "1"), 0o777))
@@ -69,14 +73,15 @@ func TestClients(t *testing.T) {
 		t.Run("triton_repository", func(t *testing.T) { runClient(t, s, "--model", "bert", "--token", token) })
 
 		want := filepath.Join(dir, "predict")
-		runTFBERT(t, "predict", "--model", model, "--predict_file", demo, "--output_dir", want, "--pad_to_max")
-		long := features("384")
+		runTFBERT(t, "predict", "--model", model, "--predict_file", demo, "--output_dir", want,
+			"--num_eval_iterations", "1", "--pad_to_max")
+		long := features(t, "384")
 		for _, size := range []string{"4", "1"} {
 			t.Run("nvidia_client", func(t *testing.T) {
 				logits, got := filepath.Join(dir, size+".npy"), filepath.Join(dir, "decode"+size)
 				runClient(t, s, "--model", "bert", "--features", long, "--logits", logits, "--batch-size", size)
 				runTFBERT(t, "decode", "--vocab_file", filepath.Join(checkpoint, "vocab.txt"), "--predict_file", demo,
-					"--logits", logits, "--output_dir", got)
+					"--num_eval_iterations", "1", "--logits", logits, "--output_dir", got)
 				assert.Equal(t, readPredictedFile(t, want), readPredictedFile(t, got))
 			})
 		}

@@ -42,6 +42,7 @@ func (m cleaning) Run() int {
 // The conditions [tensorflow], [model] and [shared] say what this machine has; where TFBERT_REQUIRE
 // names what it has not, the script that asks fails. [short] is testscript's own. [tmpfs] and [linker] are explained below.
 func TestScripts(t *testing.T) {
+	t.Parallel()
 	root, err := filepath.Abs(testenv.Root(t))
 	if err != nil {
 		t.Fatal(err)
