@@ -3,7 +3,7 @@
 GO ?= go
 BIN := bin/tfbert
 
-.PHONY: demo test build lib lint vuln race fuzz soak check-native leaks check-versions locks release sbom licences verify bench bench-serve peers quality e2e generate clean
+.PHONY: demo test build lib grpcurl lint vuln race fuzz soak check-native leaks check-versions locks release sbom licences verify bench bench-serve peers quality e2e generate clean
 
 build:
 	$(GO) build -o $(BIN) ./cmd/tfbert
@@ -16,13 +16,21 @@ lib: build
 demo: lib
 	$(BIN) demo
 
-# test runs every test. With TFBERT_SHARED set to the folder of the SQuAD sets, the tests that need
-# them run too; TFBERT_REQUIRE names what must not be missing (see internal/testenv).
-test: lib
-	TFBERT_E2E=$${TFBERT_SHARED:+slice} $(GO) test ./...
+# grpcurl builds the tool into Go's build cache, from where tests take it: in an empty cache that takes
+# minutes, which no test's time limit should hold.
+grpcurl:
+	@$(GO) tool -modfile=tools/go.mod -n grpcurl >/dev/null
 
-race: lib
-	$(GO) test -race ./...
+# test runs every test; TESTFLAGS=-short leaves out those that take long. With TFBERT_SHARED set to the
+# folder of the SQuAD sets, the tests that need them run too; TFBERT_REQUIRE names what must not be
+# missing (see internal/testenv). A package takes less than 90 s on two cores, and the time limit is for
+# a machine that has other work.
+TESTFLAGS ?=
+test: lib grpcurl
+	$(GO) test -timeout 5m $(TESTFLAGS) ./...
+
+race: lib grpcurl
+	$(GO) test -race -timeout 10m ./...
 
 # lint runs the linters at their pinned versions (tools/go.mod).
 lint:
@@ -81,7 +89,7 @@ verify:
 
 # e2e runs the bundled model over the whole of SQuAD 1.1's dev set (about ten minutes).
 e2e: lib
-	TFBERT_E2E=all TFBERT_REQUIRE=shared,tensorflow $(GO) test ./tfbert -run TestEndToEnd -v -timeout 2h
+	TFBERT_E2E=all TFBERT_REQUIRE=shared,tensorflow $(GO) test ./tfbert -run 'TestEndToEnd|TestDevGolden' -v -timeout 2h
 
 # fuzz gives every fuzz target a fixed number of inputs.
 FUZZTIME ?= 20000x

@@ -35,7 +35,7 @@ func TestAgainstPython(t *testing.T) {
 	assert.Equal(t, signature(t, theirs), signature(t, ours))
 
 	m := open(t, ours, nil)
-	batch := features(t, &m.Answerer().Featurizer, testenv.Golden(t, "mini", "mini-v1.1.json"), 20)
+	batch := features(t, &m.Answerer().Featurizer, testenv.Golden(t, "mini", "mini-v1.1.json"), 10)
 	got := predictAll(t, m, batch)
 	vocab := filepath.Join(testenv.Model(t), "vocab.txt")
 	reference := predictAll(t, open(t, theirs, &tfbert.Options{VocabFile: vocab}), batch)

@@ -23,23 +23,27 @@ import (
 
 // TestClients serves the bundled model to clients of other servers: the Python packages of Triton,
 // TensorFlow Serving and Hugging Face, in the scripts of testdata/clients, and grpcurl. Then it holds
-// the metrics against Prometheus's own linter and against the statistics.
+// the metrics against Prometheus's own linter and against the statistics. Those who ask one server do so
+// in turn, for they count what it counts.
 func TestClients(t *testing.T) {
+	t.Parallel() // with the scripts: clients wait, and their imports take one CPU
+	testenv.Long(t, "starts servers and the clients of others")
 	testenv.TensorFlow(t)
 	checkpoint := testenv.Model(t)
 	demo := filepath.Join(testenv.Root(t), "testdata", "models", "demo.json")
 	dir := t.TempDir()
-	model, err := exportBundled(t, filepath.Dir(checkpoint))
+	model, err := shared.model()
 	require.NoError(t, err)
-	features := func(length string) string {
+	features := func(t *testing.T, length string) string {
 		out := filepath.Join(dir, length+".npz")
-		tfbertRun(t, "features", "--vocab_file", filepath.Join(checkpoint, "vocab.txt"), "--predict_file", demo,
-			"--max_seq_length", length, "--out", out)
+		runTFBERT(t, "features", "--vocab_file", filepath.Join(checkpoint, "vocab.txt"), "--predict_file", demo,
+			"--num_eval_iterations", "1", "--max_seq_length", length, "--out", out)
 		return out
 	}
 
 	t.Run("model", func(t *testing.T) {
-		short := features("128")
+		t.Parallel()
+		short := features(t, "128")
 		s := startServer(t, "--model", model, "--model_name", bundledName,
 			"--model_control_mode", "explicit", "--priority_levels", "2")
 		t.Run("triton_repository", func(t *testing.T) { runClient(t, s) })
@@ -55,11 +59,12 @@ func TestClients(t *testing.T) {
 
 	// A repository as NVIDIA's export script leaves it, whose windows all have the same length.
 	t.Run("repository", func(t *testing.T) {
+		t.Parallel()
 		testenv.Clients(t)
 		repository := filepath.Join(dir, "triton_models")
 		require.NoError(t, os.MkdirAll(filepath.Join(repository, "bert", "1"), 0o777))
 		require.NoError(t, os.Symlink(model, filepath.Join(repository, "bert", "1", "model.savedmodel")))
-		require.NoError(t, os.WriteFile(filepath.Join(repository, "bert", "config.pbtxt"), []byte(nvidiaConfig), 0o666))
+		require.NoError(t, os.WriteFile(filepath.Join(repository, "bert", "config.pbtxt"), []byte(testenv.NVIDIAConfig), 0o666))
 		const token = "0123456789abcdef"
 		tokenFile := filepath.Join(dir, "token")
 		require.NoError(t, os.WriteFile(tokenFile, []byte(token+"\n"), 0o600))
@@ -68,15 +73,16 @@ func TestClients(t *testing.T) {
 		t.Run("triton_repository", func(t *testing.T) { runClient(t, s, "--model", "bert", "--token", token) })
 
 		want := filepath.Join(dir, "predict")
-		tfbertRun(t, "predict", "--model", model, "--predict_file", demo, "--output_dir", want, "--pad_to_max")
-		long := features("384")
+		runTFBERT(t, "predict", "--model", model, "--predict_file", demo, "--output_dir", want,
+			"--num_eval_iterations", "1", "--pad_to_max")
+		long := features(t, "384")
 		for _, size := range []string{"4", "1"} {
 			t.Run("nvidia_client", func(t *testing.T) {
 				logits, got := filepath.Join(dir, size+".npy"), filepath.Join(dir, "decode"+size)
 				runClient(t, s, "--model", "bert", "--features", long, "--logits", logits, "--batch-size", size)
-				tfbertRun(t, "decode", "--vocab_file", filepath.Join(checkpoint, "vocab.txt"), "--predict_file", demo,
-					"--logits", logits, "--output_dir", got)
-				assert.Equal(t, predictions(t, want), predictions(t, got))
+				runTFBERT(t, "decode", "--vocab_file", filepath.Join(checkpoint, "vocab.txt"), "--predict_file", demo,
+					"--num_eval_iterations", "1", "--logits", logits, "--output_dir", got)
+				assert.Equal(t, readPredictedFile(t, want), readPredictedFile(t, got))
 			})
 		}
 	})
@@ -94,13 +100,13 @@ func runClient(t *testing.T, s *testServer, args ...string) {
 	require.NoError(t, err)
 }
 
-func tfbertRun(t *testing.T, args ...string) {
+func runTFBERT(t *testing.T, args ...string) {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), "tfbert", args...).CombinedOutput()
 	require.NoError(t, err, "tfbert %s:\n%s", strings.Join(args, " "), out)
 }
 
-func predictions(t *testing.T, dir string) string {
+func readPredictedFile(t *testing.T, dir string) string {
 	text, err := os.ReadFile(filepath.Join(dir, "predictions.json"))
 	require.NoError(t, err)
 	return string(text)
@@ -108,13 +114,7 @@ func predictions(t *testing.T, dir string) string {
 
 // testGRPCurl knows the services by reflection alone.
 func testGRPCurl(t *testing.T, s *testServer) {
-	// Built first: what go says of its downloads is no answer.
-	tool := filepath.Join(t.TempDir(), "grpcurl")
-	build := exec.CommandContext(t.Context(), "go", "build", "-modfile=tools/go.mod", "-o", tool, "github.com/fullstorydev/grpcurl/cmd/grpcurl")
-	build.Dir = testenv.Root(t)
-	if out, err := build.CombinedOutput(); err != nil {
-		testenv.Missing(t, "grpcurl", "grpcurl cannot be built: "+string(out))
-	}
+	tool := testenv.GRPCurl(t)
 	grpcurl := func(body string, args ...string) (string, error) {
 		all := []string{"-plaintext"}
 		if body != "" {
@@ -241,7 +241,7 @@ func testMetrics(t *testing.T, s *testServer) {
 			// Triton's names, for its dashboards: microseconds, and counters without _total.
 			assert.True(t, strings.HasPrefix(p.Metric, "nv_inference_"), "%s: %s: %s", path, p.Metric, p.Text)
 		}
-		figures = samples(t, text)
+		figures = readMetrics(t, text)
 	}
 
 	type duration struct {
@@ -283,8 +283,8 @@ func testMetrics(t *testing.T, s *testServer) {
 	}
 }
 
-// samples reads Prometheus's text form: a value by the name with its labels.
-func samples(t *testing.T, text []byte) map[string]float64 {
+// readMetrics reads Prometheus's text form: a value by the name with its labels.
+func readMetrics(t *testing.T, text []byte) map[string]float64 {
 	list := map[string]float64{}
 	for line := range strings.Lines(string(text)) {
 		if strings.HasPrefix(line, "#") {

@@ -31,26 +31,22 @@ import (
 )
 
 // commands are those that the scripts have beside testscript's own.
-func commands(exported func() (string, error)) map[string]func(ts *testscript.TestScript, neg bool, args []string) {
+func commands() map[string]func(ts *testscript.TestScript, neg bool, args []string) {
 	all := map[string]func(ts *testscript.TestScript, args []string){
-		"model": func(ts *testscript.TestScript, args []string) {
-			dir, err := exported()
-			ts.Check(err)
-			ts.Setenv("MODEL", dir)
-		},
-		"fail":      fail,
-		"usage":     usage,
-		"interrupt": interrupt,
-		"json":      validJSON,
-		"nothing":   nothing,
-		"gunzip":    gunzip,
-		"tokens":    tokens,
-		"digest":    digest,
+		"model":     linkModel,
+		"fail":      assertFailure,
+		"usage":     assertUsageError,
+		"interrupt": interruptCommand,
+		"json":      assertJSON,
+		"nothing":   assertEmpty,
+		"gunzip":    gunzipFile,
+		"tokens":    compareTokens,
+		"digest":    compareDigest,
 		"logits":    copyLogits,
-		"edit":      edit,
-		"flip":      flip,
-		"cut":       cut,
-		"tmpfs":     tmpfs,
+		"edit":      editModel,
+		"flip":      flipBit,
+		"cut":       truncateFile,
+		"tmpfs":     mountTmpfs,
 	}
 	out := make(map[string]func(*testscript.TestScript, bool, []string))
 	for name, command := range all {
@@ -64,7 +60,21 @@ func commands(exported func() (string, error)) map[string]func(ts *testscript.Te
 	return out
 }
 
-func want(ts *testscript.TestScript, ok bool, usage string) {
+// model [NAME [FLAGS...]] sets MODEL to the folder of the bundled model, or makes NAME a link to the one that
+// is exported with these flags. All scripts share them.
+func linkModel(ts *testscript.TestScript, args []string) {
+	if len(args) == 0 {
+		dir, err := shared.model()
+		ts.Check(err)
+		ts.Setenv("MODEL", dir)
+		return
+	}
+	dir, err := shared.model(args[1:]...)
+	ts.Check(err)
+	ts.Check(os.Symlink(dir, ts.MkAbs(args[0])))
+}
+
+func requireUsage(ts *testscript.TestScript, ok bool, usage string) {
 	if !ok {
 		ts.Fatalf("usage: %s", usage)
 	}
@@ -72,16 +82,16 @@ func want(ts *testscript.TestScript, ok bool, usage string) {
 
 // fail COMMAND... asserts a failure: exit status 1, nothing on standard output, and on standard
 // error one line of ours.
-func fail(ts *testscript.TestScript, args []string) {
-	want(ts, len(args) > 0, "fail command...")
+func assertFailure(ts *testscript.TestScript, args []string) {
+	requireUsage(ts, len(args) > 0, "fail command...")
 	code := exitCode(ts, ts.Exec(args[0], args[1:]...))
 	assertError(ts, code, 1, ts.ReadFile("stdout"), ts.ReadFile("stderr"))
 }
 
 // usage COMMAND... asserts a usage error: exit status 2, nothing on standard output, and on standard
 // error one line of ours and one that points to the help.
-func usage(ts *testscript.TestScript, args []string) {
-	want(ts, len(args) > 0, "usage command...")
+func assertUsageError(ts *testscript.TestScript, args []string) {
+	requireUsage(ts, len(args) > 0, "usage command...")
 	code := exitCode(ts, ts.Exec(args[0], args[1:]...))
 	stderr, found := ts.ReadFile("stderr"), false
 	if lines := strings.SplitAfter(stderr, "\n"); len(lines) == 3 {
@@ -120,8 +130,8 @@ func assertError(ts *testscript.TestScript, code, wantCode int, stdout, stderr s
 
 // interrupt PATTERN COMMAND... runs a command, sends it SIGINT when there is a file that matches
 // PATTERN, and asserts a failure. Standard error is then in the file "stderr.txt".
-func interrupt(ts *testscript.TestScript, args []string) {
-	want(ts, len(args) > 1, "interrupt pattern command...")
+func interruptCommand(ts *testscript.TestScript, args []string) {
+	requireUsage(ts, len(args) > 1, "interrupt pattern command...")
 	var stdout, stderr bytes.Buffer
 	cmd := exec.Command(args[1], args[2:]...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = ts.MkAbs("."), &stdout, &stderr
@@ -146,16 +156,16 @@ func interrupt(ts *testscript.TestScript, args []string) {
 }
 
 // json FILE asserts that a file, or "stdout", is JSON.
-func validJSON(ts *testscript.TestScript, args []string) {
-	want(ts, len(args) == 1, "json file")
+func assertJSON(ts *testscript.TestScript, args []string) {
+	requireUsage(ts, len(args) == 1, "json file")
 	if !json.Valid([]byte(ts.ReadFile(args[0]))) {
 		ts.Fatalf("%s is not JSON", args[0])
 	}
 }
 
 // nothing PATH... asserts that each is missing or an empty folder.
-func nothing(ts *testscript.TestScript, args []string) {
-	want(ts, len(args) > 0, "nothing path...")
+func assertEmpty(ts *testscript.TestScript, args []string) {
+	requireUsage(ts, len(args) > 0, "nothing path...")
 	for _, path := range args {
 		entries, err := os.ReadDir(ts.MkAbs(path))
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -168,8 +178,8 @@ func nothing(ts *testscript.TestScript, args []string) {
 }
 
 // gunzip FROM TO
-func gunzip(ts *testscript.TestScript, args []string) {
-	want(ts, len(args) == 2, "gunzip from to")
+func gunzipFile(ts *testscript.TestScript, args []string) {
+	requireUsage(ts, len(args) == 2, "gunzip from to")
 	r, err := os.Open(ts.MkAbs(args[0]))
 	ts.Check(err)
 	defer r.Close()
@@ -182,8 +192,8 @@ func gunzip(ts *testscript.TestScript, args []string) {
 
 // tokens GOLDEN LOWER CASED compares what tokenize made of a recording's lines, lower-cased and not,
 // with the tokens in it.
-func tokens(ts *testscript.TestScript, args []string) {
-	want(ts, len(args) == 3, "tokens golden lower cased")
+func compareTokens(ts *testscript.TestScript, args []string) {
+	requireUsage(ts, len(args) == 3, "tokens golden lower cased")
 	type line struct {
 		Text   string   `json:"text"`
 		Tokens []string `json:"tokens"`
@@ -215,8 +225,8 @@ func tokens(ts *testscript.TestScript, args []string) {
 }
 
 // digest NPZ META compares the features in an archive with the digest in a recording's settings.
-func digest(ts *testscript.TestScript, args []string) {
-	want(ts, len(args) == 2, "digest npz meta")
+func compareDigest(ts *testscript.TestScript, args []string) {
+	requireUsage(ts, len(args) == 2, "digest npz meta")
 	var meta struct {
 		Features       int    `json:"features"`
 		FeaturesSHA256 string `json:"features_sha256"`
@@ -262,7 +272,7 @@ func digest(ts *testscript.TestScript, args []string) {
 // copyLogits FROM TO WINDOWS [VALUE] copies logits, from the start again when they end; a VALUE takes
 // the place of one of them.
 func copyLogits(ts *testscript.TestScript, args []string) {
-	want(ts, len(args) == 3 || len(args) == 4, "logits from to windows [value]")
+	requireUsage(ts, len(args) == 3 || len(args) == 4, "logits from to windows [value]")
 	windows, err := strconv.Atoi(args[2])
 	ts.Check(err)
 	f, err := os.Open(ts.MkAbs(args[0]))
@@ -289,8 +299,8 @@ func copyLogits(ts *testscript.TestScript, args []string) {
 
 // edit MODEL WHAT makes a SavedModel in the folder WHAT that is MODEL but for its tag, the name of its
 // signature, the type or the shape of input_ids, or nodes that read a file.
-func edit(ts *testscript.TestScript, args []string) {
-	want(ts, len(args) == 2, "edit model (tag|signature|type|shape|file)")
+func editModel(ts *testscript.TestScript, args []string) {
+	requireUsage(ts, len(args) == 2, "edit model (tag|signature|type|shape|file)")
 	var m tfproto.SavedModel
 	ts.Check(proto.Unmarshal([]byte(ts.ReadFile(filepath.Join(args[0], savedmodel.GraphFile))), &m))
 	graph := m.MetaGraphs[0]
@@ -326,8 +336,8 @@ func edit(ts *testscript.TestScript, args []string) {
 }
 
 // flip FILE OFFSET changes a bit.
-func flip(ts *testscript.TestScript, args []string) {
-	want(ts, len(args) == 2, "flip file offset")
+func flipBit(ts *testscript.TestScript, args []string) {
+	requireUsage(ts, len(args) == 2, "flip file offset")
 	offset, err := strconv.Atoi(args[1])
 	ts.Check(err)
 	b := []byte(ts.ReadFile(args[0]))
@@ -336,16 +346,16 @@ func flip(ts *testscript.TestScript, args []string) {
 }
 
 // cut FILE SIZE shortens a file.
-func cut(ts *testscript.TestScript, args []string) {
-	want(ts, len(args) == 2, "cut file size")
+func truncateFile(ts *testscript.TestScript, args []string) {
+	requireUsage(ts, len(args) == 2, "cut file size")
 	size, err := strconv.ParseInt(args[1], 10, 64)
 	ts.Check(err)
 	ts.Check(os.Truncate(ts.MkAbs(args[0]), size))
 }
 
 // tmpfs DIR SIZE mounts a small disk.
-func tmpfs(ts *testscript.TestScript, args []string) {
-	want(ts, len(args) == 2, "tmpfs dir size")
+func mountTmpfs(ts *testscript.TestScript, args []string) {
+	requireUsage(ts, len(args) == 2, "tmpfs dir size")
 	dir := ts.MkAbs(args[0])
 	ts.Check(os.Mkdir(dir, 0o777))
 	ts.Check(mount(dir, args[1]))

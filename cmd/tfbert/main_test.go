@@ -1,10 +1,12 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -18,7 +20,15 @@ import (
 
 // The scripts run the real main, in processes of its own.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"tfbert": main})
+	testscript.Main(cleaning{m}, map[string]func(){"tfbert": main})
+}
+
+// cleaning removes what the tests share when they have run.
+type cleaning struct{ *testing.M }
+
+func (m cleaning) Run() int {
+	defer shared.remove()
+	return m.M.Run()
 }
 
 // TestScripts runs testdata/script/*.txtar. Beside testscript's own, they have the commands of
@@ -31,25 +41,25 @@ func TestMain(m *testing.M) {
 //	LIBRARY this machine's TensorFlow, as TFBERT_LIBTENSORFLOW also says
 //
 // The conditions [tensorflow], [model] and [shared] say what this machine has; where TFBERT_REQUIRE
-// names what it has not, the script that asks fails. [tmpfs] and [linker] are explained below.
+// names what it has not, the script that asks fails. [short] is testscript's own. [tmpfs] and [linker] are explained below.
 func TestScripts(t *testing.T) {
+	t.Parallel()
 	root, err := filepath.Abs(testenv.Root(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	models := filepath.Join(root, "testdata", "models")
 	library, libraryErr := libtf.Path()
-	shared := os.Getenv("TFBERT_SHARED")
-	if shared != "" && !filepath.IsAbs(shared) {
-		shared = filepath.Join(root, shared)
+	sets := os.Getenv("TFBERT_SHARED")
+	if sets != "" && !filepath.IsAbs(sets) {
+		sets = filepath.Join(root, sets)
 	}
 	_, modelErr := os.Stat(filepath.Join(models, bundledName))
-	pieces := map[string]bool{"tensorflow": libraryErr == nil, "model": modelErr == nil, "shared": shared != ""}
-	exported := sync.OnceValues(func() (string, error) { return exportBundled(t, models) })
+	pieces := map[string]bool{"tensorflow": libraryErr == nil, "model": modelErr == nil, "shared": sets != ""}
 
 	testscript.Run(t, testscript.Params{
 		Dir:                 filepath.Join("testdata", "script"),
-		Cmds:                commands(exported),
+		Cmds:                commands(),
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Condition: func(name string) (bool, error) {
@@ -79,7 +89,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("CKPT", filepath.Join(models, bundledName))
 			env.Setenv("VOCAB", filepath.Join(models, bundledName, "vocab.txt"))
 			env.Setenv("GOLDEN", filepath.Join(root, "testdata", "golden"))
-			env.Setenv("SHARED", shared)
+			env.Setenv("SHARED", sets)
 			if modelErr != nil {
 				return nil
 			}
@@ -102,13 +112,75 @@ func (e *missingPiece) Error() string {
 	return "TFBERT_REQUIRE names " + e.name + ", which is not here"
 }
 
-// exportBundled exports the bundled model for all scripts that predict with it.
-func exportBundled(t *testing.T, models string) (string, error) {
-	dir := filepath.Join(t.TempDir(), "model")
-	cmd := exec.Command("tfbert", "export", filepath.Join(models, bundledName), dir)
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Logf("%s", out)
+// shared holds what tests use together and do not change, in a folder that lasts as long as the tests run.
+var shared sharedFiles
+
+type sharedFiles struct {
+	mu     sync.Mutex
+	folder string
+	models map[string]func() (string, error) // by their flags
+}
+
+// dir returns the folder, made the first time. The caller holds mu.
+func (s *sharedFiles) dir() (string, error) {
+	if s.folder == "" {
+		dir, err := os.MkdirTemp("", "tfbert-test-")
+		if err != nil {
+			return "", err
+		}
+		s.folder = dir
 	}
-	return dir, err
+	return s.folder, nil
+}
+
+// cache returns a cache folder for commands that export into it what they serve.
+func (s *sharedFiles) cache() (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	dir, err := s.dir()
+	return filepath.Join(dir, "cache"), err
+}
+
+// model returns the folder of the bundled model, exported with flags by the first test that asks for it.
+func (s *sharedFiles) model(flags ...string) (string, error) {
+	s.mu.Lock()
+	dir, err := s.dir()
+	if err != nil {
+		s.mu.Unlock()
+		return "", err
+	}
+	if s.models == nil {
+		s.models = map[string]func() (string, error){}
+	}
+	key := strings.Join(flags, " ")
+	exported, ok := s.models[key]
+	if !ok {
+		model := filepath.Join(dir, strconv.Itoa(len(s.models)), "model")
+		exported = sync.OnceValues(func() (string, error) { return model, exportBundled(model, flags) })
+		s.models[key] = exported
+	}
+	s.mu.Unlock()
+	return exported()
+}
+
+func exportBundled(dir string, flags []string) error {
+	if err := os.Mkdir(filepath.Dir(dir), 0o777); err != nil {
+		return err
+	}
+	checkpoint, err := filepath.Abs(filepath.Join("..", "..", "testdata", "models", bundledName))
+	if err != nil {
+		return err
+	}
+	if out, err := exec.Command("tfbert", append([]string{"export", checkpoint, dir}, flags...)...).CombinedOutput(); err != nil {
+		return fmt.Errorf("export the bundled model: %w: %s", err, out)
+	}
+	return nil
+}
+
+func (s *sharedFiles) remove() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.folder != "" {
+		_ = os.RemoveAll(s.folder)
+	}
 }

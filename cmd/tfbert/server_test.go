@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"net/http"
+	"os"
 	"os/exec"
 	"regexp"
 	"strings"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/tfbert/go/internal/libtf"
 	"github.com/tfbert/go/internal/testenv"
 )
 
@@ -26,12 +28,15 @@ type testServer struct {
 }
 
 // startServer runs 'tfbert serve' with flags, on ports that are free, until the test ends, and waits
-// for it to be ready.
+// for it to be ready. What it exports stays for the next server, but not in the user's cache.
 func startServer(t *testing.T, flags ...string) *testServer {
 	t.Helper()
-	testenv.TensorFlow(t)
+	library := testenv.TensorFlow(t)
 	testenv.Model(t)
+	cache, err := shared.cache()
+	require.NoError(t, err)
 	s := &testServer{cmd: exec.Command("tfbert", append([]string{"serve", "--http_port", "0", "--grpc_port", "0"}, flags...)...)}
+	s.cmd.Env = append(os.Environ(), "XDG_CACHE_HOME="+cache, libtf.EnvLibrary+"="+library)
 	stderr, err := s.cmd.StderrPipe()
 	require.NoError(t, err)
 	require.NoError(t, s.cmd.Start())

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"net"
 	"os/exec"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -310,12 +309,7 @@ func TestReflection(t *testing.T) {
 
 // The tool that people use to look at a gRPC server knows nothing of ours but its address.
 func TestGRPCurl(t *testing.T) {
-	tool := filepath.Join(t.TempDir(), "grpcurl")
-	build := exec.CommandContext(t.Context(), "go", "build", "-modfile=tools/go.mod", "-o", tool, "github.com/fullstorydev/grpcurl/cmd/grpcurl")
-	build.Dir = testenv.Root(t)
-	if out, err := build.CombinedOutput(); err != nil {
-		testenv.Missing(t, "grpcurl", "grpcurl cannot be built: "+string(out))
-	}
+	tool := testenv.GRPCurl(t)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	newServer(t, l)

@@ -3,13 +3,19 @@
 package testenv
 
 import (
+	"context"
+	_ "embed"
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/tfbert/go/internal/libtf"
 )
@@ -79,6 +85,19 @@ func Missing(t testing.TB, piece, reason string) {
 	t.Skip(reason)
 }
 
+// Long skips the test under -short, with what takes its time as the reason.
+func Long(t testing.TB, reason string) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("-short: " + reason)
+	}
+}
+
+// NVIDIAConfig is the config.pbtxt that NVIDIA's export script writes for a model of length 384.
+//
+//go:embed testdata/nvidia.pbtxt
+var NVIDIAConfig string
+
 // TensorFlow returns the path of this machine's TensorFlow library.
 func TensorFlow(t testing.TB) string {
 	t.Helper()
@@ -109,6 +128,40 @@ func Clients(t testing.TB) string {
 	}
 	return python
 }
+
+// GRPCurl returns the path of grpcurl at the version of tools/go.mod, from Go's build cache. 'make grpcurl'
+// puts it there. A test does not: the build takes minutes in an empty cache, and downloads.
+func GRPCurl(t testing.TB) string {
+	t.Helper()
+	path, err := grpcurl(Root(t))
+	if err != nil {
+		Missing(t, "grpcurl", "grpcurl is not in Go's build cache: run 'make grpcurl' ("+err.Error()+")")
+	}
+	return path
+}
+
+// grpcurl links the tool where only that is left to do.
+func grpcurl(root string) (string, error) {
+	grpcurlOnce.Do(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, "go", "tool", "-modfile=tools/go.mod", "-n", "grpcurl")
+		cmd.Dir = root
+		cmd.Env = append(os.Environ(), "GOPROXY=off")
+		out, err := cmd.Output()
+		if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+			err = fmt.Errorf("%w: %s", err, exit.Stderr)
+		}
+		grpcurlPath, grpcurlErr = strings.TrimSpace(string(out)), err
+	})
+	return grpcurlPath, grpcurlErr
+}
+
+var (
+	grpcurlOnce sync.Once
+	grpcurlPath string
+	grpcurlErr  error
+)
 
 // Stdout runs f and returns what it wrote to the standard output: f is an Example that cannot run
 // everywhere and is therefore called by a test.
