@@ -61,11 +61,12 @@ func terminal(ctx context.Context, root string) error {
 		lines = append(lines, strings.Split(strings.TrimRight(text, "\n"), "\n")...)
 		lines = append(lines, "")
 	}
-	return os.WriteFile(filepath.Join(root, "docs", "demo.svg"), drawing(lines), 0o644)
+	return os.WriteFile(filepath.Join(root, "docs", "demo.svg"), drawing(lines[:len(lines)-1]), 0o644)
 }
 
 const (
 	columns    = 104
+	indent     = 2 // of the lines that go on
 	fontSize   = 14.0
 	cell       = 8.4 // the width of a character
 	lineHeight = 20.0
@@ -85,18 +86,22 @@ func drawing(lines []string) []byte {
 		}
 		for i, part := range wrapped(line) {
 			if part != "" {
+				x := margin
+				if i > 0 {
+					x += indent * cell
+				}
 				shown := html.EscapeString(part)
 				if rest, ok := strings.CutPrefix(shown, "$ "); ok && i == 0 {
 					shown = `<tspan fill="#7fd1a6">$ </tspan>` + rest
 				}
 				// The length holds the columns in place, whatever font the reader has.
 				fmt.Fprintf(&text, "<text x=\"%g\" y=\"%g\" fill=\"%s\" textLength=\"%.1f\">%s</text>\n",
-					margin, y, colour, cell*float64(utf8.RuneCountInString(part)), shown)
+					x, y, colour, cell*float64(utf8.RuneCountInString(part)), shown)
 			}
 			y += lineHeight
 		}
 	}
-	width, height := columns*cell+2*margin, y
+	width, height := (columns+indent)*cell+2*margin, y
 	return fmt.Appendf(nil, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %g %g" width="%[1]g" height="%[2]g" role="img">
 <title>tfbert in a terminal</title>
 <rect x="0.5" y="0.5" width="%g" height="%g" rx="8" fill="#171a21" stroke="#444b59"/>
@@ -122,7 +127,7 @@ func wrapped(line string) []string {
 			}
 		}
 		parts = append(parts, string(runes[:end]))
-		runes = []rune("  " + strings.TrimLeft(string(runes[end:]), " "))
+		runes = []rune(strings.TrimLeft(string(runes[end:]), " "))
 	}
 }
 
@@ -166,7 +171,7 @@ func page(ctx context.Context, root string) error {
 	tab, end := chromedp.NewContext(browser)
 	defer end()
 	if err := chromedp.Do(tab,
-		chromedp.EmulateViewport(1080, 760),
+		chromedp.EmulateViewport(1080, 706),
 		chromedp.Navigate(address),
 		chromedp.Click(chromedp.CSS("#examples button:nth-of-type(1)")),
 		chromedp.Click(chromedp.CSS("#questions button:nth-of-type(2)")),
