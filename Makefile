@@ -3,7 +3,7 @@
 GO ?= go
 BIN := bin/tfbert
 
-.PHONY: demo test build lib grpcurl lint vuln race fuzz soak check-native leaks check-versions locks release sbom licences verify bench bench-serve peers quality e2e generate clean
+.PHONY: demo test build lib grpcurl lint vuln race fuzz soak check-native leaks check-versions locks release sbom licences verify bench bench-serve peers quality pictures e2e generate clean
 
 build:
 	$(GO) build -o $(BIN) ./cmd/tfbert
@@ -126,6 +126,10 @@ $(PEERS_ENV)/peers.txt: scripts/peers.txt
 # quality gives the scores of every graph and precision over SQuAD 1.1's dev set (about 40 minutes).
 quality: lib
 	python3 scripts/quality.py $(QUALITY_FLAGS)
+
+# pictures draws the pictures of the README from real runs, with a Chromium.
+pictures: lib
+	$(GO) run ./scripts/pictures
 
 generate:
 	$(GO) generate ./...
