@@ -31,7 +31,8 @@ var allowed = map[string][]string{
 	"cmd/tfbert": {
 		"serve", "serve/batch", "serve/repository", "tfbert", "savedmodel", "checkpoint",
 		"squad", "squad/compare", "squad/logits", "wordpiece", "tf", "tf/install",
-		"internal/bench", "internal/file", "internal/libtf", "internal/machine", "internal/npy", "internal/prcurve",
+		"internal/bench", "internal/escape", "internal/file", "internal/libtf", "internal/machine", "internal/npy",
+		"internal/prcurve",
 		"internal/pyjson", "internal/serveproto",
 	},
 	"tfbert": {
@@ -66,6 +67,7 @@ var allowed = map[string][]string{
 	"internal/bench":           {"internal/figure"},
 	"internal/fakemodel":       {"serve/repository", "squad", "wordpiece"},
 	"internal/figure":          {"internal/file"},
+	"internal/libtf":           {"internal/file"},
 	"internal/machine":         {"internal/libtf"},
 	"internal/npy":             {"internal/file"},
 	"internal/prcurve":         {"squad", "internal/figure"},
