@@ -218,7 +218,7 @@ def refusals():
         (("NOT_FOUND", "version 7"), dict(model_name=model, model_version="7", inputs=inputs(one))),
         (("INVALID_ARGUMENT", '"segment_ids" is missing'), dict(model_name=model, inputs=inputs(without))),
         (("INVALID_ARGUMENT", 'does not have an input "extra"'), dict(model_name=model, inputs=inputs({**without, "extra": one["input_ids"]}))),
-        (("INVALID_ARGUMENT", 'no output "pooled"'), dict(model_name=model, inputs=inputs(one), outputs=outputs("pooled"))),
+        (("INVALID_ARGUMENT", 'does not have an output "pooled"'), dict(model_name=model, inputs=inputs(one), outputs=outputs("pooled"))),
         (("INVALID_ARGUMENT", "input_mask", "shape"), dict(model_name=model, inputs=inputs({**one, "input_mask": one["input_mask"][:, :-1].copy()}))),
         (("INVALID_ARGUMENT", "input_ids", "shape"), dict(model_name=model, inputs=inputs({**one, "input_ids": one["input_ids"][0]}))),
         (("INVALID_ARGUMENT", "input_ids", "-1"), dict(model_name=model, inputs=inputs({**one, "input_ids": -np.ones_like(one["input_ids"])}))),

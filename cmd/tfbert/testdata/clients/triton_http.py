@@ -183,7 +183,7 @@ def refusals():
         (("[404]", "version 7"), dict(model_name=model, model_version="7", inputs=inputs(one))),
         (("[400]", '"segment_ids" is missing'), dict(model_name=model, inputs=inputs(without))),
         (("[400]", 'does not have an input "extra"'), dict(model_name=model, inputs=inputs({**without, "extra": one["input_ids"]}))),
-        (("[400]", 'no output "pooled"'), dict(model_name=model, inputs=inputs(one), outputs=outputs(pooled=True))),
+        (("[400]", 'does not have an output "pooled"'), dict(model_name=model, inputs=inputs(one), outputs=outputs(pooled=True))),
         (("[400]", "input_mask", "shape"), dict(model_name=model, inputs=inputs({**one, "input_mask": one["input_mask"][:, :-1].copy()}))),
         (("[400]", "rows"), dict(model_name=model, inputs=inputs({**one, "segment_ids": rows["segment_ids"][:2]}))),
         (("[400]", "input_ids", "shape"), dict(model_name=model, inputs=inputs({**one, "input_ids": one["input_ids"][0]}))),
