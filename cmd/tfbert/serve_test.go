@@ -87,7 +87,7 @@ func TestServeRepository(t *testing.T) {
 	var asked, loads atomic.Int64
 	stop := make(chan struct{})
 	var clients sync.WaitGroup
-	for i := range 2 { // what they ask takes its time from the loads
+	for i := range 4 {
 		clients.Go(func() {
 			for {
 				select {
@@ -95,7 +95,7 @@ func TestServeRepository(t *testing.T) {
 					return
 				default:
 				}
-				name := []string{"Ada", "Bob"}[i]
+				name := []string{"Ada", "Bob", "Eve", "Kim"}[i]
 				answer, err := s.ask(t.Context(), "Who wrote it?", "It was written by "+name+" yesterday.")
 				if !assert.NoError(t, err) || !assert.Equal(t, name, answer) {
 					return
