@@ -37,7 +37,7 @@ func TestClients(t *testing.T) {
 	features := func(t *testing.T, length string) string {
 		out := filepath.Join(dir, length+".npz")
 		runTFBERT(t, "features", "--vocab_file", filepath.Join(checkpoint, "vocab.txt"), "--predict_file", demo,
-			"--num_eval_iterations", "1", "--max_seq_length", length, "--out", out)
+			"--max_seq_length", length, "--out", out)
 		return out
 	}
 
@@ -74,14 +74,14 @@ func TestClients(t *testing.T) {
 
 		want := filepath.Join(dir, "predict")
 		runTFBERT(t, "predict", "--model", model, "--predict_file", demo, "--output_dir", want,
-			"--num_eval_iterations", "1", "--pad_to_max")
+			"--pad_to_max")
 		long := features(t, "384")
 		for _, size := range []string{"4", "1"} {
 			t.Run("nvidia_client", func(t *testing.T) {
 				logits, got := filepath.Join(dir, size+".npy"), filepath.Join(dir, "decode"+size)
 				runClient(t, s, "--model", "bert", "--features", long, "--logits", logits, "--batch-size", size)
 				runTFBERT(t, "decode", "--vocab_file", filepath.Join(checkpoint, "vocab.txt"), "--predict_file", demo,
-					"--num_eval_iterations", "1", "--logits", logits, "--output_dir", got)
+					"--logits", logits, "--output_dir", got)
 				assert.Equal(t, readPredictedFile(t, want), readPredictedFile(t, got))
 			})
 		}
