@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tfbert/go/internal/file"
 	"github.com/tfbert/go/squad"
 	"github.com/tfbert/go/squad/compare"
 )
@@ -47,7 +48,7 @@ folders have a logits.npy, it compares the logits that both hold.`,
 				}
 			}
 			if predictFile != "" {
-				data, err := readFile(predictFile, squad.ReadDataset)
+				data, err := file.Parse(predictFile, squad.ReadDataset)
 				if err != nil {
 					return err
 				}

@@ -4,12 +4,12 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/tfbert/go/internal/file"
 	"github.com/tfbert/go/internal/prcurve"
 	"github.com/tfbert/go/squad"
 )
@@ -33,7 +33,7 @@ data set's version asks for.`,
 			if imageFormat != "png" && imageFormat != "svg" {
 				return usagef("--out-image-format is png or svg, not %q", imageFormat)
 			}
-			data, err := readFile(args[0], squad.ReadDataset)
+			data, err := file.Parse(args[0], squad.ReadDataset)
 			if err != nil {
 				return err
 			}
@@ -43,13 +43,13 @@ data set's version asks for.`,
 			case version == "1.1" && naProbFile != "":
 				return usagef("--na-prob-file is for SQuAD 2.0; to score by its rules, pass --version 2.0")
 			}
-			answers, err := readFile(args[1], squad.ReadAnswers)
+			answers, err := file.Parse(args[1], squad.ReadAnswers)
 			if err != nil {
 				return err
 			}
 			opts := squad.EvaluateOptions{Version: version, NAProbThresh: &naProbThresh, Analyze: imageDir != ""}
 			if naProbFile != "" {
-				if opts.NAProbs, err = readFile(naProbFile, squad.ReadNAProbs); err != nil {
+				if opts.NAProbs, err = file.Parse(naProbFile, squad.ReadNAProbs); err != nil {
 					return err
 				}
 				if opts.NAProbs == nil {
@@ -99,19 +99,4 @@ func writeReport(path string, report *squad.Report) (err error) {
 		return writing(path, err)
 	}
 	return writing(path, t.commit())
-}
-
-// readFile reads a file with its format's reader; errors name the file.
-func readFile[T any](path string, read func(r io.Reader) (T, error)) (T, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		var zero T
-		return zero, err
-	}
-	defer f.Close()
-	v, err := read(f)
-	if err != nil {
-		err = fmt.Errorf("%s: %w", path, err)
-	}
-	return v, err
 }

@@ -62,3 +62,16 @@ func Read(path string, most int64) ([]byte, error) {
 	}
 	return data, err
 }
+
+// Parse reads a file, which may be a pipe, with the reader of its format. The error names the file.
+func Parse[T any](path string, read func(io.Reader) (T, error)) (v T, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return v, err
+	}
+	defer f.Close()
+	if v, err = read(f); err != nil {
+		err = fmt.Errorf("%s: %w", path, err)
+	}
+	return v, err
+}

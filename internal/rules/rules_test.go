@@ -41,7 +41,7 @@ var allowed = map[string][]string{
 	},
 	"savedmodel":    {"tf", "internal/escape", "internal/file", "internal/libtf", "internal/machine", "internal/tfproto"},
 	"squad":         {"wordpiece", "internal/file", "internal/pyjson", "internal/pymath", "internal/pytext"},
-	"squad/compare": {"squad", "squad/logits"},
+	"squad/compare": {"squad", "squad/logits", "internal/file"},
 	"squad/logits":  {"squad", "internal/file", "internal/npy"},
 	"serve": {
 		"serve/batch", "serve/repository", "serve/internal/huggingface", "serve/internal/native", "serve/internal/oip",
@@ -58,7 +58,7 @@ var allowed = map[string][]string{
 		"internal/serveproto", "internal/tfproto",
 	},
 	"serve/internal/transport": {"serve/batch", "serve/repository"},
-	"serve/repository":         {"serve/batch", "squad", "wordpiece", "internal/serveproto"},
+	"serve/repository":         {"serve/batch", "squad", "wordpiece", "internal/file", "internal/serveproto"},
 	"serve/batch":              {"squad"},
 	"wordpiece":                {"internal/pytext"},
 	"checkpoint":               {"internal/escape", "internal/file", "internal/tfproto"},

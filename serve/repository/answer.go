@@ -153,7 +153,7 @@ const fairStep = 64
 // decoder returns the question's decoder with the model's defaults.
 func (m *Model) decoder(q *Question) (*squad.Decoder, error) {
 	d := q.Decoder
-	d.NBestSize = cmp.Or(d.NBestSize, 20)
+	d.NBestSize = cmp.Or(d.NBestSize, squad.DefaultNBestSize)
 	switch {
 	case d.NBestSize < 0 || d.MaxAnswerLength < 0:
 		return nil, Invalidf("n_best_size and max_answer_length must be positive")
@@ -169,7 +169,7 @@ func (m *Model) decoder(q *Question) (*squad.Decoder, error) {
 // featurizer cuts windows of the model's length.
 func (m *Model) featurizer() squad.Featurizer {
 	f := squad.Featurizer{Tokenizer: m.backend.Tokenizer, MaxSeqLength: m.backend.SeqLength}
-	if f.MaxSeqLength <= 64+3 { // the scripts' max_query_length leaves no room for a passage
+	if f.MaxSeqLength <= squad.DefaultMaxQueryLength+3 { // the scripts' max_query_length leaves no room for a passage
 		f.MaxQueryLength = max(1, f.MaxSeqLength/2-3)
 	}
 	return f
@@ -202,11 +202,9 @@ func (m *Model) tokenize(q *Question) ([]document, error) {
 		d := &docs[i]
 		d.passage = squad.NewPassage(text)
 		example := &squad.Example{Question: q.Text, Words: d.passage.Words}
-		for w, err := range f.Windows(func(yield func(*squad.Example, error) bool) { yield(example, nil) }) {
-			if err != nil {
-				return nil, err
-			}
-			d.windows = w
+		var err error
+		if d.windows, err = f.WindowsOf(example); err != nil {
+			return nil, err
 		}
 		if f.MaxWindows -= len(d.windows.Features); f.MaxWindows <= 0 && i < len(docs)-1 {
 			return nil, Invalidf("the documents make more than %d windows: send fewer of them or raise doc_stride", m.limits.Windows)

@@ -1,9 +1,9 @@
 package repository
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/encoding/prototext"
 
+	"github.com/tfbert/go/internal/file"
 	pb "github.com/tfbert/go/internal/serveproto"
 )
 
@@ -112,9 +113,12 @@ func (t tree) print(name string) (string, error) { return print(filepath.Join(st
 
 func (t tree) sources(name string) (*pb.ModelConfig, []Source, error) {
 	dir := filepath.Join(string(t), name)
-	text, err := readConfig(filepath.Join(dir, configFile))
+	text, err := file.Read(filepath.Join(dir, configFile), maxConfig)
 	var config *pb.ModelConfig
+	var large *file.SizeError
 	switch {
+	case errors.As(err, &large):
+		return nil, nil, badConfig("%d bytes is too large for a model configuration", large.Size)
 	case err == nil:
 		if config, err = parseConfig(text); err != nil {
 			return nil, nil, badConfig("%v", err)
@@ -134,14 +138,11 @@ func (t tree) sources(name string) (*pb.ModelConfig, []Source, error) {
 		return nil, nil, Errorf(codes.FailedPrecondition,
 			"it has no version to serve: its folder should hold folders such as 1/model.savedmodel")
 	}
-	file := "model.savedmodel"
-	if n := config.GetDefaultModelFilename(); n != "" {
-		file = n
-	}
+	model := cmp.Or(config.GetDefaultModelFilename(), "model.savedmodel")
 	var sources []Source
 	for _, v := range versions {
 		sources = append(sources, Source{
-			Name: name, Version: v, ModelDir: dir, Dir: filepath.Join(dir, strconv.FormatInt(v, 10), file),
+			Name: name, Version: v, ModelDir: dir, Dir: filepath.Join(dir, strconv.FormatInt(v, 10), model),
 		})
 	}
 	return config, sources, nil
@@ -154,25 +155,6 @@ func badConfig(format string, args ...any) *Error {
 
 // maxConfig is more than a config.pbtxt has.
 const maxConfig = 1 << 20
-
-// readConfig reads a config.pbtxt. To wait for a pipe or to read a device would have no end.
-func readConfig(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	switch {
-	case err != nil:
-		return nil, err
-	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%s is not a plain file", path)
-	case info.Size() > maxConfig:
-		return nil, fmt.Errorf("%s: %d bytes is too large for a model configuration", path, info.Size())
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, maxConfig))
-}
 
 // versions lists the versions of a model, ascending. A number that begins with a zero is not a version,
 // for Triton neither: each version has one name.

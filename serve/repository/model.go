@@ -110,13 +110,12 @@ func (m *Model) warm(ctx context.Context) error {
 		}
 		f := m.featurizer()
 		example := &squad.Example{Question: "a", Words: squad.Words(string(text))}
-		for w, err := range f.Windows(func(yield func(*squad.Example, error) bool) { yield(example, nil) }) {
-			if err != nil {
-				return err
-			}
-			if _, err := m.backend.Predictor.Predict(ctx, w.Features[:1]); err != nil {
-				return err
-			}
+		w, err := f.WindowsOf(example)
+		if err != nil {
+			return err
+		}
+		if _, err := m.backend.Predictor.Predict(ctx, w.Features[:1]); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -6,13 +6,12 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"math"
-	"os"
 	"path/filepath"
 	"slices"
 
+	"github.com/tfbert/go/internal/file"
 	"github.com/tfbert/go/squad"
 	"github.com/tfbert/go/squad/logits"
 )
@@ -80,10 +79,10 @@ type folder struct {
 }
 
 func readFolder(dir string) (p folder, err error) {
-	if p.answers, err = readFile(filepath.Join(dir, squad.PredictionsFile), squad.ReadAnswers); err != nil {
+	if p.answers, err = file.Parse(filepath.Join(dir, squad.PredictionsFile), squad.ReadAnswers); err != nil {
 		return p, err
 	}
-	if p.nBest, err = readFile(filepath.Join(dir, squad.NBestFile), squad.ReadNBest); err != nil {
+	if p.nBest, err = file.Parse(filepath.Join(dir, squad.NBestFile), squad.ReadNBest); err != nil {
 		return p, err
 	}
 	same := len(p.nBest) == len(p.answers)
@@ -95,24 +94,11 @@ func readFolder(dir string) (p folder, err error) {
 		return p, fmt.Errorf("%s: %s and %s hold other questions: they are not of one run",
 			dir, squad.PredictionsFile, squad.NBestFile)
 	}
-	p.nullOdds, err = readFile(filepath.Join(dir, squad.NullOddsFile), squad.ReadNAProbs)
+	p.nullOdds, err = file.Parse(filepath.Join(dir, squad.NullOddsFile), squad.ReadNAProbs)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
 	}
 	return p, err
-}
-
-// readFile reads a file with the reader of its format. The error names the file.
-func readFile[T any](path string, read func(r io.Reader) (T, error)) (v T, err error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return v, err
-	}
-	defer f.Close()
-	if v, err = read(f); err != nil {
-		err = fmt.Errorf("%s: %w", path, err)
-	}
-	return v, err
 }
 
 // answer returns the answer to the question of an n-best list.
