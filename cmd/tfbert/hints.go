@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/tfbert/go/savedmodel"
+	"github.com/tfbert/go/squad"
+	"github.com/tfbert/go/squad/logits"
 	"github.com/tfbert/go/tfbert"
 )
 
@@ -20,6 +22,8 @@ func advice(err error) string {
 		exists     *tfbert.ExistsError
 		vocabulary *tfbert.VocabSizeError
 		config     *tfbert.ConfigMismatchError
+		logit      *squad.LogitError
+		count      *logits.CountError
 	)
 	switch {
 	case errors.As(err, &weights):
@@ -47,6 +51,10 @@ func advice(err error) string {
 		return "name the right one with --vocab_file"
 	case errors.As(err, &config) && !config.NoHead:
 		return "name the right configuration with --bert_config_file"
+	case errors.As(err, &logit):
+		return "the model's weights are broken or overflow in its precision; try it in float32"
+	case errors.As(err, &count):
+		return "check --predict_file, --doc_stride and --max_query_length"
 	}
 	return ""
 }

@@ -402,10 +402,11 @@ func (c *serveCommand) backend(cmd *cobra.Command, s repository.Source) (*reposi
 	if asked, err := flags.precision.asked(cmd.Flags()); err != nil {
 		return nil, err
 	} else if asked == "" && s.MixedPrecision {
-		if tfbert.FP16Support() == nil {
+		if err := tfbert.FP16Support(); err == nil {
 			flags.precision.precision = string(tfbert.FP16)
 		} else {
-			warn("%s: its configuration asks for auto_mixed_precision, which is for GPUs, and there is none: it runs in fp32; see --precision", s.Name)
+			warn("%s: its configuration asks for auto_mixed_precision, which is for GPUs: it runs in fp32, since %v; see --precision",
+				s.Name, err)
 		}
 	}
 	m, err := flags.open(cmd)

@@ -20,7 +20,7 @@ import (
 
 func printError(err error) {
 	text := oneLine(err)
-	if advice := cmp.Or(advice(err), dataAdvice(err)); advice != "" {
+	if advice := advice(err); advice != "" {
 		text += ": " + advice
 	}
 	say("tfbert: %s", text)
