@@ -54,7 +54,7 @@ func (s *testServer) ask(ctx context.Context, question, passage string) (string,
 	return *answer.Answer, nil
 }
 
-// resident gives the process's resident memory in MiB.
+// resident returns the process's resident memory in MiB.
 func (s *testServer) resident(t *testing.T) int {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
 	require.NoError(t, err)
@@ -113,7 +113,10 @@ func TestServeRepository(t *testing.T) {
 		defer response.Body.Close()
 		text, _ := io.ReadAll(response.Body)
 		require.Equal(t, http.StatusOK, response.StatusCode, "%s", text)
-		loads.Add(1)
+		n := int(loads.Add(1))
+		// The model before is released when its last request has ended, which may be after the load.
+		require.Eventually(t, func() bool { return strings.Count(s.logged(), "model is released") == n },
+			30*time.Second, 5*time.Millisecond, "the model before is released")
 	}
 	for range 2 { // until the allocators have what two models at once take
 		load()
