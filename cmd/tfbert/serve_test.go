@@ -78,6 +78,9 @@ func TestServeRepository(t *testing.T) {
 	token := filepath.Join(root, "token")
 	require.NoError(t, os.WriteFile(token, []byte("secret\n"), 0o600))
 
+	// With one arena glibc takes memory again that a model before has left. With its usual ones what the
+	// process holds grows by 50 to 160 MiB all the same, which hides a model that stays.
+	t.Setenv("MALLOC_ARENA_MAX", "1")
 	s := startServer(t, "--model_repository", root, "--model_control_mode", "explicit", "--load_model", "bert", "--admin_token_file", token)
 	assert.Contains(t, s.logged(), "bert: its configuration asks for auto_mixed_precision, which is for GPUs")
 	answer, err := s.ask(t.Context(), "Who wrote it?", "It was written by Ada Lovelace.")
@@ -129,7 +132,7 @@ func TestServeRepository(t *testing.T) {
 	close(stop)
 	clients.Wait()
 	assert.Positive(t, asked.Load())
-	assert.Less(t, after-before, 150, "MiB more after 4 loads; a model has 90") // four that stay would be 360
+	assert.Less(t, after-before, 60, "MiB more after 4 loads; a model has 90")
 	t.Logf("%d answers during %d loads; %d MiB before, %d after the last four", asked.Load(), loads.Load(), before, after)
 
 	// A load that fails leaves the model that serves in its place.
