@@ -131,6 +131,9 @@ func TestRunBesideC(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a measurement")
 	}
+	if raceDetector {
+		t.Skip("a measurement, and the race detector adds most of the time that Go takes")
+	}
 	c, s := startC(t, inCaller), newSums(t, 2, 8, inCaller)
 	best := time.Hour // of a few attempts: what disturbs only adds
 	for range 10 {
