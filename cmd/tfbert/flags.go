@@ -186,7 +186,27 @@ func (f *modelFlags) check() error {
 	return nil
 }
 
-// open opens the model. What the command line does not set is the model's own.
+// options returns how to open the model. What the command line does not set is the model's own.
+func (f *modelFlags) options(flags *pflag.FlagSet) (*tfbert.Options, error) {
+	config, err := f.session.read()
+	if err != nil {
+		return nil, err
+	}
+	opts := &tfbert.Options{
+		VocabFile: f.tokenizer.vocabFile, Config: config, AllowOps: f.allowOps.OpPolicy, TrimPadding: f.trimPadding,
+	}
+	if flags.Changed("do_lower_case") {
+		cased := !f.tokenizer.doLowerCase
+		opts.Cased = &cased
+	}
+	if flags.Changed("profile") {
+		opts.Profile = &f.tokenizer.profile.Profile
+	}
+	opts.Precision, err = f.precision.asked(flags)
+	return opts, err
+}
+
+// open opens the model.
 func (f *modelFlags) open(cmd *cobra.Command) (*tfbert.Model, error) {
 	if err := f.precision.lists.apply(); err != nil { // before TensorFlow is loaded
 		return nil, err
@@ -200,21 +220,8 @@ func (f *modelFlags) open(cmd *cobra.Command) (*tfbert.Model, error) {
 			return nil, err
 		}
 	}
-	config, err := f.session.read()
+	opts, err := f.options(cmd.Flags())
 	if err != nil {
-		return nil, err
-	}
-	opts := &tfbert.Options{
-		VocabFile: f.tokenizer.vocabFile, Config: config, AllowOps: f.allowOps.OpPolicy, TrimPadding: f.trimPadding,
-	}
-	if cmd.Flags().Changed("do_lower_case") {
-		cased := !f.tokenizer.doLowerCase
-		opts.Cased = &cased
-	}
-	if cmd.Flags().Changed("profile") {
-		opts.Profile = &f.tokenizer.profile.Profile
-	}
-	if opts.Precision, err = f.precision.asked(cmd.Flags()); err != nil {
 		return nil, err
 	}
 	if err := loadTensorFlow(); err != nil {
