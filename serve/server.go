@@ -25,7 +25,7 @@ import (
 	"github.com/tfbert/go/serve/repository"
 )
 
-// Options are how a server serves; what is 0 has a default.
+// Options say how a server serves. The zero value of a field stands for its default.
 type Options struct {
 	Version string // of the server, as clients see it
 
@@ -58,7 +58,7 @@ type Server struct {
 	drain    context.CancelFunc
 }
 
-// New makes a server of a repository that has not been started.
+// New returns a server of the models of a repository that has not been started.
 func New(models *repository.Repository, opts Options) (*Server, error) {
 	opts.MaxRequestBytes = cmp.Or(opts.MaxRequestBytes, 8<<20)
 	opts.MaxRequests = cmp.Or(opts.MaxRequests, 1024)

@@ -10,8 +10,8 @@ import (
 	"github.com/tfbert/go/tfbert"
 )
 
-// advice returns what to do about an error, in terms of the command line, or "". Libraries state facts
-// in typed errors; what their user can do about them depends on the program, so it stands here.
+// advice returns what a person at the command line can do about an error, or "". Libraries state facts in typed
+// errors; what follows from them depends on the program, so it stands here.
 func advice(err error) string {
 	var (
 		weights    *tfbert.PrecisionMismatchError
