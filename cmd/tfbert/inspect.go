@@ -36,7 +36,7 @@ With --ops it lists what a SavedModel can make TensorFlow execute, functions
 included, by what that can reach: files, the network, Python, or only its own
 tensors ("compute"). Read the list before you load a model from someone you do
 not trust. With --allow_ops standard, here and in the commands that load models,
-only harmless operations are allowed.`,
+operations that reach further are refused.`,
 		Args: args("PATH"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			out := cmd.OutOrStdout()
