@@ -22,6 +22,9 @@ type Config struct {
 	TypeVocabSize         int    `json:"type_vocab_size"`
 }
 
+// maxConfigFile is the size in bytes that no bert_config.json has.
+const maxConfigFile = 1 << 20
+
 // ReadConfig reads a bert_config.json. What it leaves out has modeling.py's defaults; keys of
 // training alone (dropout, initializer_range) are not looked at.
 func ReadConfig(r io.Reader) (*Config, error) {
@@ -29,16 +32,19 @@ func ReadConfig(r io.Reader) (*Config, error) {
 		HiddenSize: 768, NumHiddenLayers: 12, NumAttentionHeads: 12, IntermediateSize: 3072,
 		HiddenAct: "gelu", MaxPositionEmbeddings: 512, TypeVocabSize: 16,
 	}
-	b, err := io.ReadAll(r)
+	b, err := io.ReadAll(io.LimitReader(r, maxConfigFile+1))
+	if err == nil && len(b) > maxConfigFile {
+		err = fmt.Errorf("it is longer than %d bytes", maxConfigFile)
+	}
 	if err == nil {
 		err = json.Unmarshal(b, c)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("config: not a bert_config.json: %w", err)
+		return nil, fmt.Errorf("not a bert_config.json: %w", err)
 	}
 	c.HiddenAct = strings.ToLower(c.HiddenAct)
 	if err := c.validate(); err != nil {
-		return nil, fmt.Errorf("config: %w", err)
+		return nil, err
 	}
 	return c, nil
 }

@@ -106,7 +106,7 @@ func (m *Model) openTokenizer(dir, vocabPath string) error {
 			if _, err := savedmodel.Inspect(dir); err != nil {
 				return err // nothing is missing beside a folder that is not a model
 			}
-			return &MissingFileError{Name: vocabFile, Of: dir}
+			return noFileBeside(dir, vocabFile)
 		}
 		vocabPath = found
 	}

@@ -42,7 +42,7 @@ func ExportRandom(ctx context.Context, config *Config, dir string, opts *ExportO
 // randomSource makes a source of random weights, with its files in a new folder.
 func randomSource(c *Config, dir string) (*source, error) {
 	if err := c.validate(); err != nil {
-		return nil, fmt.Errorf("config: %w", err)
+		return nil, fmt.Errorf("export: %w", err)
 	}
 	s := &source{variables: newRandomWeights(c), name: "random weights", prefix: dir + string(os.PathSeparator), config: c}
 	if err := os.Mkdir(dir, 0o777); err != nil {

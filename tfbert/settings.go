@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/tfbert/go/internal/file"
 	"github.com/tfbert/go/savedmodel"
 	"github.com/tfbert/go/wordpiece"
 )
@@ -45,22 +46,15 @@ func writeSettings(path string, s Settings) error {
 func ReadSettings(dir string) (Settings, error) {
 	path := filepath.Join(dir, savedmodel.ExtraAssetsDir, settingsFile)
 	s := Settings{DoLowerCase: true}
-	info, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	b, err := file.Read(path, maxConfigFile)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return s, nil
+	case err != nil:
+		return s, err
 	}
-	if err == nil && (!info.Mode().IsRegular() || info.Size() > maxConfigFile) {
-		err = errors.New("not what an export writes")
-	}
-	var b []byte
-	if err == nil {
-		b, err = os.ReadFile(path)
-	}
-	if err == nil {
-		err = json.Unmarshal(b, &s)
-	}
-	if err != nil {
-		return s, fmt.Errorf("settings %s: %w", path, err)
+	if err := json.Unmarshal(b, &s); err != nil {
+		return s, fmt.Errorf("%s: not what an export writes: %w", path, err)
 	}
 	return s, nil
 }
