@@ -10,7 +10,7 @@ import (
 	"github.com/tfbert/go/tf"
 )
 
-// Config is a bert_config.json: the shape of a BERT.
+// Config is the shape of a BERT, as a bert_config.json describes it.
 type Config struct {
 	VocabSize             int    `json:"vocab_size"`
 	HiddenSize            int    `json:"hidden_size"`
@@ -25,8 +25,8 @@ type Config struct {
 // maxConfigFile is the size in bytes that no bert_config.json has.
 const maxConfigFile = 1 << 20
 
-// ReadConfig reads a bert_config.json. What it leaves out has modeling.py's defaults; keys of
-// training alone (dropout, initializer_range) are not looked at.
+// ReadConfig reads a bert_config.json. A key that is missing has the default of modeling.py. Keys that
+// only training needs (dropout, initializer_range) are ignored.
 func ReadConfig(r io.Reader) (*Config, error) {
 	c := &Config{
 		HiddenSize: 768, NumHiddenLayers: 12, NumAttentionHeads: 12, IntermediateSize: 3072,

@@ -1,6 +1,10 @@
 package tfbert
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/tfbert/go/savedmodel"
+)
 
 // FileError reports that the vocabulary or the configuration of a model is missing, cannot be read or
 // belongs to another model.
@@ -32,3 +36,14 @@ func (e *LengthError) Error() string {
 type ExistsError struct{ Dir string }
 
 func (e *ExistsError) Error() string { return e.Dir + " exists" }
+
+// PrecisionMismatchError reports that the weights of a fused graph are not of the type that was asked for.
+type PrecisionMismatchError struct {
+	Dir     string // of the model
+	Weights savedmodel.Precision
+	Asked   Precision
+}
+
+func (e *PrecisionMismatchError) Error() string {
+	return fmt.Sprintf("the weights of %s are of %v, not of %s", e.Dir, e.Weights, e.Asked)
+}
