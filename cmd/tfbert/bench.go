@@ -17,6 +17,7 @@ import (
 
 	"github.com/tfbert/go/internal/bench"
 	"github.com/tfbert/go/internal/machine"
+	"github.com/tfbert/go/internal/probe"
 	"github.com/tfbert/go/savedmodel"
 	"github.com/tfbert/go/squad"
 	"github.com/tfbert/go/tf"
@@ -321,7 +322,7 @@ func (b *benchmark) run(cmd *cobra.Command) (_ []bench.Result, err error) {
 	b.environment = newEnvironment(&host)
 	b.onGPU = len(host.GPUs.Devices) > 0 && host.Library != nil && host.Library.GPU && len(host.Library.MissingForGPU) == 0
 	if slices.Contains(b.precisions, savedmodel.BF16) && !b.onGPU {
-		if b.environment.BFloat16Cost, err = tfbert.BFloat16Cost(); err != nil {
+		if b.environment.BFloat16Cost, err = probe.BFloat16Cost(); err != nil {
 			return nil, err
 		}
 	}

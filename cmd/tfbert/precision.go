@@ -66,11 +66,7 @@ func choosePrecision(p tfbert.Precision, model string) (savedmodel.Precision, er
 			return 0, err
 		}
 	}
-	choose := p.Choose
-	if model != "" {
-		choose = func() (tfbert.Choice, error) { return p.ChooseFor(model) }
-	}
-	choice, err := choose()
+	choice, err := p.Choose(model)
 	if err != nil {
 		return 0, err
 	}
