@@ -215,9 +215,9 @@ func list(modules []*module) []byte {
 	var b bytes.Buffer
 	b.WriteString(`# Licences
 
-The table lists the modules that are linked into the command ` + "`tfbert`" + ` for Linux, with the licences in the
-texts of the linked packages. ` + "`make licences`" + ` writes this list, and writes the texts, which every copy of the
-program must include, to ` + "`bin/THIRD_PARTY_NOTICES`" + `. It fails if a module has a licence that
+The table lists the modules that are linked into the command ` + "`tfbert`" + ` for Linux, with the licences of the
+linked packages. ` + "`make licences`" + ` writes this list, and writes the texts of the licences, which every copy of
+the program must include, to ` + "`bin/THIRD_PARTY_NOTICES`" + `. It fails if a module has a licence that
 [its list](../tools/licences/main.go) does not allow. libtensorflow and CUDA's libraries are not part of the program:
 ` + "`tfbert lib install`" + ` downloads them, and they have licences of their own.
 
