@@ -1,8 +1,6 @@
 package serveproto
 
 import (
-	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -11,11 +9,12 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/tfbert/go/internal/testenv"
 	"github.com/tfbert/go/internal/tfproto"
 )
 
-// The bytes are written by hand, from the numbers in the protocols' documents: a field's tag is eight
-// times its number plus 0 for a number, 1 for eight bytes, 2 for what has a length, 5 for four bytes.
+// The bytes are written by hand, from the numbers in the protocols' documents. The tag of a field is eight
+// times its number, plus 0 for a number, 1 for eight bytes, 2 for a value with a length, or 5 for four bytes.
 func TestWire(t *testing.T) {
 	for _, test := range []struct {
 		name    string
@@ -136,8 +135,8 @@ func TestWire(t *testing.T) {
 		}}}, "\x0a\x0b" + "\x08\x01" + "\x10\x1e" + "\x1a\x05\x08\x02\x12\x01e"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			// The order of the fields is free, so that the bytes are compared as what they mean: a
-			// field of another number or type would be an unknown one.
+			// The order of the fields is free, so the messages are compared. A field of another number or
+			// type would be an unknown one.
 			got := test.message.ProtoReflect().New().Interface()
 			require.NoError(t, proto.Unmarshal([]byte(test.wire), got))
 			assert.True(t, proto.Equal(test.message, got), "%v", got)
@@ -152,12 +151,9 @@ func accelerated(by string) *ModelOptimizationPolicy {
 	}}
 }
 
-// The file has the form of what NVIDIA's export writes.
-func TestConfigFile(t *testing.T) {
-	text, err := os.ReadFile(filepath.Join("testdata", "config.pbtxt"))
-	require.NoError(t, err)
+func TestNVIDIAConfig(t *testing.T) {
 	var got ModelConfig
-	require.NoError(t, prototext.Unmarshal(text, &got))
+	require.NoError(t, prototext.Unmarshal([]byte(testenv.NVIDIAConfig), &got))
 
 	in := func(name string) *ModelInput {
 		return &ModelInput{Name: name, DataType: DataType_TYPE_INT32, Dims: []int64{384}}
@@ -166,7 +162,7 @@ func TestConfigFile(t *testing.T) {
 		return &ModelOutput{Name: name, DataType: DataType_TYPE_FP32, Dims: []int64{384}}
 	}
 	want := &ModelConfig{
-		Name: "bert", Platform: "tensorflow_savedmodel", MaxBatchSize: 8,
+		Name: "bert", Platform: "tensorflow_savedmodel", MaxBatchSize: 4,
 		Optimization: accelerated("auto_mixed_precision"),
 		Input: []*ModelInput{
 			// A reshape to no dimensions is not the same as none.
@@ -175,14 +171,14 @@ func TestConfigFile(t *testing.T) {
 		},
 		Output: []*ModelOutput{out("end_logits"), out("start_logits")},
 		SchedulingChoice: &ModelConfig_DynamicBatching{DynamicBatching: &ModelDynamicBatching{
-			PreferredBatchSize: []int32{4, 8}, MaxQueueDelayMicroseconds: 10000,
+			PreferredBatchSize: []int32{2, 4}, MaxQueueDelayMicroseconds: 1000,
 		}},
 		InstanceGroup: []*ModelInstanceGroup{{Count: 2}},
 	}
 	assert.True(t, proto.Equal(want, &got), "%v", &got)
 }
 
-// What else configurations say is read too, though the server has no use for some of it.
+// Configurations may have other fields too, even some that the server does not use.
 func TestConfigFields(t *testing.T) {
 	var c ModelConfig
 	require.NoError(t, prototext.Unmarshal([]byte(`
