@@ -779,15 +779,15 @@ func TestOptions(t *testing.T) {
 		opts batch.Options
 		err  string
 	}{
-		{batch.Options{MaxSize: -1}, "MaxSize is negative: give a positive one, or 0 for the default"},
-		{batch.Options{MaxTokens: -1}, "MaxTokens is negative: give a positive one, or 0 for the default"},
-		{batch.Options{MaxDelay: -1}, "MaxDelay is negative: give a positive one, or 0 for the default"},
-		{batch.Options{MaxQueue: -1}, "MaxQueue is negative: give a positive one, or 0 for the default"},
-		{batch.Options{MaxWait: -1}, "MaxWait is negative: give a positive one, or 0 for the default"},
-		{batch.Options{Concurrency: -1}, "Concurrency is negative: give a positive one, or 0 for the default"},
-		{batch.Options{Priorities: -1}, "Priorities is negative: give a positive one, or 0 for the default"},
-		{batch.Options{DefaultPriority: -1}, "DefaultPriority is negative: give a positive one, or 0 for the default"},
-		{batch.Options{Priorities: 101}, "101 priorities: give at most 100"},
+		{batch.Options{MaxSize: -1}, "MaxSize is negative: use a positive value, or 0 for the default"},
+		{batch.Options{MaxTokens: -1}, "MaxTokens is negative: use a positive value, or 0 for the default"},
+		{batch.Options{MaxDelay: -1}, "MaxDelay is negative: use a positive value, or 0 for the default"},
+		{batch.Options{MaxQueue: -1}, "MaxQueue is negative: use a positive value, or 0 for the default"},
+		{batch.Options{MaxWait: -1}, "MaxWait is negative: use a positive value, or 0 for the default"},
+		{batch.Options{Concurrency: -1}, "Concurrency is negative: use a positive value, or 0 for the default"},
+		{batch.Options{Priorities: -1}, "Priorities is negative: use a positive value, or 0 for the default"},
+		{batch.Options{DefaultPriority: -1}, "DefaultPriority is negative: use a positive value, or 0 for the default"},
+		{batch.Options{Priorities: 101}, "there are 101 priorities: there may be at most 100"},
 		{batch.Options{DefaultPriority: 2}, "the default priority 2 is not one of 1 to 1"},
 		{batch.Options{Priorities: 3, DefaultPriority: 4}, "the default priority 4 is not one of 1 to 3"},
 		{batch.Options{PreferredSizes: []int{4, 9}}, "the preferred size 9 is not one of 1 to MaxSize, 8"},
@@ -800,7 +800,7 @@ func TestOptions(t *testing.T) {
 		assert.EqualError(t, err, tc.err)
 	}
 	_, err := batch.New(nil, batch.Options{})
-	assert.EqualError(t, err, "no model to make batches for")
+	assert.EqualError(t, err, "the model is nil")
 }
 
 // Options are the caller's to change once the batcher has been made.
