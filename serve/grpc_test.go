@@ -99,7 +99,7 @@ func TestInferenceService(t *testing.T) {
 		assert.Equal(t, want, m.GetReady(), name)
 	}
 	_, err = c.ModelReady(ctx, &pb.ModelReadyRequest{Name: "bert", Version: "x"})
-	requireCode(t, codes.InvalidArgument, "the version is", err)
+	requireCode(t, codes.InvalidArgument, "is not a valid version", err)
 	about, err := c.ModelMetadata(ctx, &pb.ModelMetadataRequest{Name: "bert"})
 	require.NoError(t, err)
 	assert.Equal(t, []string{"1"}, about.GetVersions())

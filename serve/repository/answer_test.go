@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -26,7 +28,7 @@ func filler(words int) string { return strings.Repeat("x ", words) }
 
 // Places are counted in code points, whatever stands in front of the answer.
 func TestPlaces(t *testing.T) {
-	m := one(t, &fakemodel.Models{}, repository.Options{})
+	m := startModel(t, &fakemodel.Models{}, repository.Options{})
 	for _, before := range []string{
 		"", "a b ", "🦉🦉 ", "👩‍👩‍👧‍👦 family, ", "e\u0301te\u0301 naïve ", "日本語 ", "\u200b\ufeff zero ", "\t\n \u00a0 \u202f", "ﷺ ﬃ ", "𝔘𝔫𝔦 ",
 	} {
@@ -52,7 +54,7 @@ func TestPlaces(t *testing.T) {
 
 // Of several documents the answer is that of the one that has it, with its place there.
 func TestDocuments(t *testing.T) {
-	m := one(t, &fakemodel.Models{}, repository.Options{})
+	m := startModel(t, &fakemodel.Models{}, repository.Options{})
 	documents := []string{filler(300), "", "🦉 w1", "   ", filler(120) + "w2 " + filler(120), "w3"}
 	for key, want := range map[string]repository.Place{
 		"w1": {Document: 2, Start: 2, End: 4, OK: true},
@@ -89,7 +91,7 @@ func TestDocuments(t *testing.T) {
 
 func TestQuestionLimits(t *testing.T) {
 	models := &fakemodel.Models{}
-	m := one(t, models, repository.Options{
+	m := startModel(t, models, repository.Options{
 		Limits:   repository.Limits{QuestionBytes: 50, DocumentBytes: 5000, Windows: 10, Documents: 3, NBestSize: 30},
 		Batching: batch.Options{Priorities: 2},
 	})
@@ -148,7 +150,7 @@ func TestQuestionLimits(t *testing.T) {
 }
 
 func TestModelOfOneLength(t *testing.T) {
-	m := one(t, &fakemodel.Models{OneLength: true}, repository.Options{})
+	m := startModel(t, &fakemodel.Models{OneLength: true}, repository.Options{})
 	q := &repository.Question{Text: "find w1", Documents: []string{"w1"}, MaxSeqLength: 80}
 	_, err := m.Answer(t.Context(), q)
 	require.ErrorContains(t, err, "max_seq_length is 80: this model takes 96")
@@ -161,7 +163,7 @@ func TestModelOfOneLength(t *testing.T) {
 
 // A stream tells of more and more windows, and its last answer is Answer's.
 func TestStream(t *testing.T) {
-	m := one(t, &fakemodel.Models{}, repository.Options{})
+	m := startModel(t, &fakemodel.Models{}, repository.Options{})
 	q := &repository.Question{Text: "find w1", Documents: []string{filler(100) + "w2", filler(200), filler(300) + "w1"}, DocStride: 20, MaxQueryLength: 5}
 	want, err := m.Answer(t.Context(), q)
 	require.NoError(t, err)
@@ -192,16 +194,16 @@ func TestStream(t *testing.T) {
 }
 
 func TestModelFaults(t *testing.T) {
-	m := one(t, &fakemodel.Models{}, repository.Options{})
+	m := startModel(t, &fakemodel.Models{}, repository.Options{})
 	for word, want := range map[string]string{
 		fakemodel.Fail:  "told to fail",
-		fakemodel.Crash: "the model panicked: fakemodel: told to crash",
+		fakemodel.Crash: "the model panicked: told to crash",
 		fakemodel.NaN:   "NaN",
 		fakemodel.Short: "logits",
 	} {
 		_, err := m.Answer(t.Context(), &repository.Question{Text: "find w1", Documents: []string{word + " w1"}})
 		require.ErrorContains(t, err, want)
-		assert.Equal(t, codes.Internal, code(err))
+		assert.Equal(t, codes.Internal, errorCode(err))
 		_, err = m.AnswerAll(t.Context(), []*repository.Question{{Text: "find w1", Documents: []string{"w1"}}, {Text: "find w1", Documents: []string{word + " w1"}}})
 		require.ErrorContains(t, err, want)
 		assert.Contains(t, repository.AsError(err).Message, "question 1: ")
@@ -216,18 +218,18 @@ func TestModelFaults(t *testing.T) {
 
 // A panic of ours in one of several questions ends them and not the server.
 func TestPanicOfOneOfSeveral(t *testing.T) {
-	m := one(t, &fakemodel.Models{}, repository.Options{})
+	m := startModel(t, &fakemodel.Models{}, repository.Options{})
 	m.Backend().CheckLength = nil
 	_, err := m.AnswerAll(t.Context(), []*repository.Question{{Text: "find w1", Documents: []string{"w1"}}, {Text: "find w2", Documents: []string{"w2"}, MaxSeqLength: 90}})
-	assert.Equal(t, codes.Internal, code(err))
+	assert.Equal(t, codes.Internal, errorCode(err))
 }
 
 func TestCancelledQuestion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		root := t.TempDir()
-		put(t, root, "bert", 1, "")
+		writeVersion(t, root, "bert", 1, "")
 		models := &fakemodel.Models{Delay: time.Hour}
-		r := open(t, root, models, repository.Options{Batching: batch.Options{MaxQueue: 1}})
+		r := openRepository(t, root, models, repository.Options{Batching: batch.Options{MaxQueue: 1}})
 		require.NoError(t, r.Start(t.Context()))
 		m, err := r.Acquire("bert", 0)
 		require.NoError(t, err)
@@ -236,7 +238,7 @@ func TestCancelledQuestion(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		_, err = m.Answer(ctx, slow)
-		assert.Equal(t, codes.DeadlineExceeded, code(err))
+		assert.Equal(t, codes.DeadlineExceeded, errorCode(err))
 
 		ctx, cancel = context.WithCancel(t.Context())
 		first, second := make(chan error), make(chan error)
@@ -248,11 +250,11 @@ func TestCancelledQuestion(t *testing.T) {
 		}()
 		synctest.Wait()
 		_, err = m.Answer(t.Context(), slow)
-		assert.Equal(t, codes.ResourceExhausted, code(err))
+		assert.Equal(t, codes.ResourceExhausted, errorCode(err))
 		assert.Positive(t, repository.AsError(err).RetryAfter)
-		assert.Equal(t, codes.DeadlineExceeded, code(<-second))
+		assert.Equal(t, codes.DeadlineExceeded, errorCode(<-second))
 		cancel()
-		assert.Equal(t, codes.Canceled, code(<-first))
+		assert.Equal(t, codes.Canceled, errorCode(<-first))
 		synctest.Wait()
 		assert.Zero(t, m.Batcher().Waiting())
 		assert.Zero(t, m.Batcher().Running())
@@ -280,7 +282,7 @@ func TestErrors(t *testing.T) {
 }
 
 func TestStatistics(t *testing.T) {
-	m := one(t, &fakemodel.Models{}, repository.Options{})
+	m := startModel(t, &fakemodel.Models{}, repository.Options{})
 	question := &repository.Question{Text: "find w1", Documents: []string{"w1", "w2"}}
 	for range 3 {
 		_, err := m.Answer(t.Context(), question)
@@ -288,7 +290,7 @@ func TestStatistics(t *testing.T) {
 	}
 	_, err := m.Answer(t.Context(), &repository.Question{Text: "find fail", Documents: []string{"w1"}})
 	require.Error(t, err)
-	_, err = m.Infer(t.Context(), tensors(2, 10))
+	_, err = m.Infer(t.Context(), tensorCall(2, 10))
 	require.NoError(t, err)
 
 	text, matrices := m.Servables()[1].Statistics(), m.Statistics()
@@ -302,7 +304,7 @@ func TestStatistics(t *testing.T) {
 	assert.Equal(t, 2, matrices.Rows)
 	assert.Zero(t, matrices.Fail.Count)
 	assert.Equal(t, text.Executions(), matrices.Executions())
-	assert.Equal(t, []int{1, 2}, text.Sizes())
+	assert.Equal(t, []int{1, 2}, slices.Sorted(maps.Keys(text.Batches)), "windows of the batches")
 	text.Batches[1] = repository.Total{}
 	assert.Positive(t, m.Statistics().Batches[1].Count, "a snapshot is the caller's")
 }
@@ -310,8 +312,8 @@ func TestStatistics(t *testing.T) {
 func FuzzAnswer(f *testing.F) {
 	models := &fakemodel.Models{}
 	root := f.TempDir()
-	put(f, root, "bert", 1, "")
-	r := open(f, root, models, repository.Options{Limits: repository.Limits{Windows: 200}})
+	writeVersion(f, root, "bert", 1, "")
+	r := openRepository(f, root, models, repository.Options{Limits: repository.Limits{Windows: 200}})
 	require.NoError(f, r.Start(f.Context()))
 	m, err := r.Acquire("bert", 0)
 	require.NoError(f, err)
@@ -334,7 +336,7 @@ func FuzzAnswer(f *testing.F) {
 		answer, err := m.Answer(t.Context(), q)
 		require.Less(t, time.Since(began), 10*time.Second)
 		if err != nil {
-			require.Equal(t, codes.InvalidArgument, code(err), "%v", err)
+			require.Equal(t, codes.InvalidArgument, errorCode(err), "%v", err)
 			return
 		}
 		require.True(t, utf8.ValidString(answer.Prediction.Answer))

@@ -12,8 +12,8 @@ import (
 	"github.com/tfbert/go/serve/repository"
 )
 
-// row gives the tokens of a row that differ from those of others.
-func row(n, length int) []int32 {
+// rowIDs gives the tokens of a row that differ from those of others.
+func rowIDs(n, length int) []int32 {
 	ids := make([]int32, length)
 	ids[0] = fakemodel.ID("[CLS]")
 	for i := 1; i < length; i++ {
@@ -22,13 +22,13 @@ func row(n, length int) []int32 {
 	return ids
 }
 
-// tensors makes a call of rows of a length, with unique ids from 7.
-func tensors(rows, length int) *repository.Call {
+// tensorCall makes a call of rows of a length, with unique ids from 7.
+func tensorCall(rows, length int) *repository.Call {
 	shape := []int64{int64(rows), int64(length)}
 	ids := repository.Tensor{Name: "input_ids", Type: repository.Int32, Shape: shape}
 	unique := repository.Tensor{Name: "unique_ids", Type: repository.Int32, Shape: shape[:1]}
 	for n := range rows {
-		ids.Int32s = append(ids.Int32s, row(n, length)...)
+		ids.Int32s = append(ids.Int32s, rowIDs(n, length)...)
 		unique.Int32s = append(unique.Int32s, int32(7+n))
 	}
 	mask, segments := ids, ids
@@ -39,10 +39,10 @@ func tensors(rows, length int) *repository.Call {
 
 func TestInfer(t *testing.T) {
 	models := &fakemodel.Models{}
-	m := one(t, models, repository.Options{Batching: batch.Options{MaxSize: 4}})
+	m := startModel(t, models, repository.Options{Batching: batch.Options{MaxSize: 4}})
 	for _, rows := range []int{1, 4, 11} {
 		for _, column := range []bool{false, true} {
-			call := tensors(rows, 20)
+			call := tensorCall(rows, 20)
 			if column {
 				call.Inputs[3].Shape = []int64{int64(rows), 1}
 			}
@@ -51,7 +51,7 @@ func TestInfer(t *testing.T) {
 			require.Len(t, r.Outputs, 3)
 			var starts, ends []float32
 			for n := range rows {
-				start, end := fakemodel.Logits(row(n, 20), 1)
+				start, end := fakemodel.Logits(rowIDs(n, 20), 1)
 				starts, ends = append(starts, start...), append(ends, end...)
 			}
 			shape := []int64{int64(rows), 20}
@@ -60,7 +60,7 @@ func TestInfer(t *testing.T) {
 			assert.Equal(t, repository.Tensor{Name: "unique_ids", Type: repository.Int32, Shape: shape[:1], Int32s: call.Inputs[3].Int32s}, r.Outputs[2])
 		}
 	}
-	call := tensors(1, 20)
+	call := tensorCall(1, 20)
 	call.Outputs = []string{"end_logits"}
 	r, err := m.Infer(t.Context(), call)
 	require.NoError(t, err)
@@ -70,7 +70,7 @@ func TestInfer(t *testing.T) {
 
 func TestInferRefuses(t *testing.T) {
 	models := &fakemodel.Models{}
-	m := one(t, models, repository.Options{Batching: batch.Options{MaxSize: 4}, Limits: repository.Limits{Windows: 20}})
+	m := startModel(t, models, repository.Options{Batching: batch.Options{MaxSize: 4}, Limits: repository.Limits{Windows: 20}})
 	warmed := models.Batches.Load()
 	for want, change := range map[string]func(*repository.Call){
 		`does not have an input "other"`:                      func(c *repository.Call) { c.Inputs[0].Name = "other" },
@@ -89,17 +89,17 @@ func TestInferRefuses(t *testing.T) {
 		`input "input_mask" has 4 rows, another input 2`:      func(c *repository.Call) { c.Inputs[1].Shape = []int64{4, 10} },
 		`input "segment_ids" has the shape [2 10], input`:     func(c *repository.Call) { c.Inputs[2].Shape, c.Inputs[2].Int32s = []int64{2, 10}, make([]int32, 20) },
 		`does not have an output "other"`:                     func(c *repository.Call) { c.Outputs = []string{"start_logits", "other"} },
-		`the batch is empty`:                                  func(c *repository.Call) { *c = *tensors(0, 20) },
-		`a sequence has at least one token`:                   func(c *repository.Call) { *c = *tensors(2, 1); empty(c) },
-		`the batch has 5 rows: model bert takes at most 4`:    func(c *repository.Call) { *c = *tensors(5, 20); c.MaxBatch = true },
-		`the batch has 21 rows: there may be at most 20`:      func(c *repository.Call) { *c = *tensors(21, 20) },
-		`the length is 97: it must be at most 96`:             func(c *repository.Call) { *c = *tensors(2, 97) },
+		`the batch is empty`:                                  func(c *repository.Call) { *c = *tensorCall(0, 20) },
+		`a sequence has at least one token`:                   func(c *repository.Call) { *c = *tensorCall(2, 1); emptySequences(c) },
+		`the batch has 5 rows: model bert takes at most 4`:    func(c *repository.Call) { *c = *tensorCall(5, 20); c.MaxBatch = true },
+		`the batch has 21 rows: there may be at most 20`:      func(c *repository.Call) { *c = *tensorCall(21, 20) },
+		`the length is 97: it must be at most 96`:             func(c *repository.Call) { *c = *tensorCall(2, 97) },
 		`holds -1: it must be from 0 to `:                     func(c *repository.Call) { c.Inputs[0].Int32s[3] = -1 },
 		`input "input_ids" holds 1000000: it must`:            func(c *repository.Call) { c.Inputs[0].Int32s[3] = 1000000 },
 		`input "segment_ids" holds 2: it must be from 0 to 1`: func(c *repository.Call) { c.Inputs[2].Int32s[3] = 2 },
 		`unknown priority: 9`:                                 func(c *repository.Call) { c.Priority = 9 },
 	} {
-		call := tensors(2, 20)
+		call := tensorCall(2, 20)
 		change(call)
 		_, err := m.Infer(t.Context(), call)
 		if assert.Error(t, err, want) {
@@ -110,7 +110,7 @@ func TestInferRefuses(t *testing.T) {
 	}
 	assert.Equal(t, warmed, models.Batches.Load())
 
-	call := tensors(1, 20)
+	call := tensorCall(1, 20)
 	m.Backend().Segments = 0 // not known
 	call.Inputs[2].Int32s[0] = 9
 	_, err := m.Infer(t.Context(), call)
@@ -119,15 +119,15 @@ func TestInferRefuses(t *testing.T) {
 	_, err = m.Infer(t.Context(), call)
 	require.ErrorContains(t, err, `input "segment_ids" holds -9: it must not be negative`)
 
-	call = tensors(1, 20)
+	call = tensorCall(1, 20)
 	call.Inputs[0].Int32s[5] = fakemodel.ID(fakemodel.Short)
 	_, err = m.Infer(t.Context(), call)
 	require.ErrorContains(t, err, "logits of")
-	assert.Equal(t, codes.Internal, code(err))
+	assert.Equal(t, codes.Internal, errorCode(err))
 }
 
-// empty takes all elements of the sequences away.
-func empty(c *repository.Call) {
+// emptySequences takes all elements of the sequences away.
+func emptySequences(c *repository.Call) {
 	for i := range c.Inputs[:3] {
 		c.Inputs[i].Shape, c.Inputs[i].Int32s = []int64{2, 0}, nil
 	}
@@ -135,9 +135,9 @@ func empty(c *repository.Call) {
 
 // A signature may have inputs that a request may leave out.
 func TestOptionalInput(t *testing.T) {
-	m := one(t, &fakemodel.Models{}, repository.Options{})
+	m := startModel(t, &fakemodel.Models{}, repository.Options{})
 	m.Backend().Inputs[3].Optional = true
-	call := tensors(2, 20)
+	call := tensorCall(2, 20)
 	call.Inputs = call.Inputs[:3]
 	r, err := m.Infer(t.Context(), call)
 	require.NoError(t, err)
@@ -145,7 +145,7 @@ func TestOptionalInput(t *testing.T) {
 }
 
 func TestInferText(t *testing.T) {
-	m := one(t, &fakemodel.Models{}, repository.Options{}).Servables()[1]
+	m := startModel(t, &fakemodel.Models{}, repository.Options{}).Servables()[1]
 	assert.Equal(t, "bert_qa", m.Name())
 	assert.Equal(t, "ensemble", m.Config().Platform)
 	for _, shape := range [][]int64{{2}, {2, 1}} {
