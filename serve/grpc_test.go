@@ -176,10 +176,18 @@ func TestModelInfer(t *testing.T) {
 		raw    bool
 		change func(*pb.ModelInferRequest)
 	}{
-		{"3 raw_input_contents for 4 inputs", true, func(r *pb.ModelInferRequest) { r.RawInputContents = r.RawInputContents[:3] }},
-		{"5 raw_input_contents for 4 inputs", true, func(r *pb.ModelInferRequest) { r.RawInputContents = append(r.RawInputContents, nil) }},
-		{"contents beside the request's raw_input_contents", true, func(r *pb.ModelInferRequest) { r.Inputs[1].Contents = &pb.InferTensorContents{} }},
-		{"has 19 bytes: an element of INT32 has 4", true, func(r *pb.ModelInferRequest) { r.RawInputContents[0] = r.RawInputContents[0][:19] }},
+		{"3 raw_input_contents for 4 inputs", true, func(r *pb.ModelInferRequest) {
+			r.RawInputContents = r.RawInputContents[:3]
+		}},
+		{"5 raw_input_contents for 4 inputs", true, func(r *pb.ModelInferRequest) {
+			r.RawInputContents = append(r.RawInputContents, nil)
+		}},
+		{"contents beside the request's raw_input_contents", true, func(r *pb.ModelInferRequest) {
+			r.Inputs[1].Contents = &pb.InferTensorContents{}
+		}},
+		{"has 19 bytes: an element of INT32 has 4", true, func(r *pb.ModelInferRequest) {
+			r.RawInputContents[0] = r.RawInputContents[0][:19]
+		}},
 		{"but 4 elements", true, func(r *pb.ModelInferRequest) { r.RawInputContents[0] = r.RawInputContents[0][:16] }},
 		{"but 0 elements", false, func(r *pb.ModelInferRequest) { r.Inputs[0].Contents = nil }},
 		{"but 0 elements", false, func(r *pb.ModelInferRequest) {
@@ -377,7 +385,9 @@ func TestPredictionService(t *testing.T) {
 		want   string
 		change func(*pb.PredictRequest)
 	}{
-		{codes.NotFound, "Servable not found for request: Latest(x)", func(r *pb.PredictRequest) { r.ModelSpec = &pb.ModelSpec{Name: "x"} }},
+		{codes.NotFound, "Servable not found for request: Latest(x)", func(r *pb.PredictRequest) {
+			r.ModelSpec = &pb.ModelSpec{Name: "x"}
+		}},
 		{codes.NotFound, "Servable not found", func(r *pb.PredictRequest) { r.ModelSpec = nil }},
 		{codes.NotFound, "label", func(r *pb.PredictRequest) {
 			r.ModelSpec = &pb.ModelSpec{Name: "bert", VersionChoice: &pb.ModelSpec_VersionLabel{VersionLabel: "stable"}}
@@ -385,15 +395,29 @@ func TestPredictionService(t *testing.T) {
 		{codes.NotFound, "Specific(bert, 3)", func(r *pb.PredictRequest) {
 			r.ModelSpec = &pb.ModelSpec{Name: "bert", VersionChoice: &pb.ModelSpec_Version{Version: wrapperspb.Int64(3)}}
 		}},
-		{codes.InvalidArgument, "does not have a signature", func(r *pb.PredictRequest) { r.ModelSpec = &pb.ModelSpec{Name: "bert", SignatureName: "x"} }},
-		{codes.InvalidArgument, "5 inputs: model bert takes 4", func(r *pb.PredictRequest) { r.Inputs["x"] = ints([]int32{1}, 1<<20) }},
-		{codes.InvalidArgument, "which no tensor can have", func(r *pb.PredictRequest) { r.Inputs["input_ids"] = ints([]int32{1}, 1<<30, 1<<30) }},
-		{codes.InvalidArgument, "but 1 elements", func(r *pb.PredictRequest) { r.Inputs["input_ids"] = ints([]int32{1}, 1, 1<<21) }},
-		{codes.InvalidArgument, "which no tensor can have", func(r *pb.PredictRequest) { r.Inputs["input_ids"] = ints([]int32{1}, -1) }},
-		{codes.InvalidArgument, "which no tensor can have", func(r *pb.PredictRequest) { r.Inputs["input_ids"].TensorShape.UnknownRank = true }},
+		{codes.InvalidArgument, "does not have a signature", func(r *pb.PredictRequest) {
+			r.ModelSpec = &pb.ModelSpec{Name: "bert", SignatureName: "x"}
+		}},
+		{codes.InvalidArgument, "5 inputs: model bert takes 4", func(r *pb.PredictRequest) {
+			r.Inputs["x"] = ints([]int32{1}, 1<<20)
+		}},
+		{codes.InvalidArgument, "which no tensor can have", func(r *pb.PredictRequest) {
+			r.Inputs["input_ids"] = ints([]int32{1}, 1<<30, 1<<30)
+		}},
+		{codes.InvalidArgument, "but 1 elements", func(r *pb.PredictRequest) {
+			r.Inputs["input_ids"] = ints([]int32{1}, 1, 1<<21)
+		}},
+		{codes.InvalidArgument, "which no tensor can have", func(r *pb.PredictRequest) {
+			r.Inputs["input_ids"] = ints([]int32{1}, -1)
+		}},
+		{codes.InvalidArgument, "which no tensor can have", func(r *pb.PredictRequest) {
+			r.Inputs["input_ids"].TensorShape.UnknownRank = true
+		}},
 		{codes.InvalidArgument, "has the type 9", func(r *pb.PredictRequest) { r.Inputs["input_ids"].Dtype = 9 }},
 		{codes.InvalidArgument, "is BYTES: it must be INT32", func(r *pb.PredictRequest) { r.Inputs["input_ids"].Dtype = 7 }},
-		{codes.InvalidArgument, "but 3 elements", func(r *pb.PredictRequest) { r.Inputs["input_ids"].IntVal = []int32{1, 2, 3} }},
+		{codes.InvalidArgument, "but 3 elements", func(r *pb.PredictRequest) {
+			r.Inputs["input_ids"].IntVal = []int32{1, 2, 3}
+		}},
 		{codes.InvalidArgument, "is missing", func(r *pb.PredictRequest) { r.Inputs = nil }},
 		{codes.InvalidArgument, "has the type 0", func(r *pb.PredictRequest) { r.Inputs["input_ids"] = nil }},
 		{codes.InvalidArgument, `does not have an output "x"`, func(r *pb.PredictRequest) { r.OutputFilter = []string{"x"} }},

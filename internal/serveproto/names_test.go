@@ -320,12 +320,17 @@ func TestGRPCurl(t *testing.T) {
 		want []string
 	}{
 		{[]string{address, "list"}, []string{"inference.GRPCInferenceService\n", "tensorflow.serving.PredictionService\n", "tensorflow.serving.ModelService\n", "grpc.health.v1.Health\n"}},
-		{[]string{address, "list", "tensorflow.serving.PredictionService"}, []string{"tensorflow.serving.PredictionService.Predict\n"}},
-		{[]string{address, "describe", "inference.GRPCInferenceService"}, []string{"rpc ModelInfer ( .inference.ModelInferRequest ) returns ( .inference.ModelInferResponse );"}},
-		{[]string{address, "describe", "inference.ModelConfig"}, []string{".inference.ModelDynamicBatching dynamic_batching = 11;"}},
-		{[]string{address, "describe", "tensorflow.serving.PredictRequest"}, []string{"map<string, .tensorflow.TensorProto> inputs = 2;", ".tensorflow.serving.ModelSpec model_spec = 1;"}},
+		{[]string{address, "list", "tensorflow.serving.PredictionService"},
+			[]string{"tensorflow.serving.PredictionService.Predict\n"}},
+		{[]string{address, "describe", "inference.GRPCInferenceService"},
+			[]string{"rpc ModelInfer ( .inference.ModelInferRequest ) returns ( .inference.ModelInferResponse );"}},
+		{[]string{address, "describe", "inference.ModelConfig"},
+			[]string{".inference.ModelDynamicBatching dynamic_batching = 11;"}},
+		{[]string{address, "describe", "tensorflow.serving.PredictRequest"},
+			[]string{"map<string, .tensorflow.TensorProto> inputs = 2;", ".tensorflow.serving.ModelSpec model_spec = 1;"}},
 		{[]string{address, "inference.GRPCInferenceService/ServerMetadata"}, []string{`"name": "stub"`}},
-		{[]string{"-d", `{"id":"7","raw_input_contents":["AQI="]}`, address, "inference.GRPCInferenceService/ModelInfer"}, []string{`"id": "7"`, `"AQI="`}},
+		{[]string{"-d", `{"id":"7","raw_input_contents":["AQI="]}`, address, "inference.GRPCInferenceService/ModelInfer"},
+			[]string{`"id": "7"`, `"AQI="`}},
 		{[]string{"-d", `{"id":"8"}`, address, "inference.GRPCInferenceService/ModelStreamInfer"}, []string{`"id": "8"`}},
 		{[]string{"-d", `{"model_spec":{"name":"bert","version":3}}`, address, "tensorflow.serving.PredictionService/GetModelMetadata"},
 			// The signatures are in an Any, which the tool reads by the name of its message.

@@ -57,7 +57,8 @@ func TestWire(t *testing.T) {
 			Uint64Contents: []uint64{4}, Fp32Contents: []float32{1}, Fp64Contents: []float64{1}, BytesContents: [][]byte{[]byte("a"), nil},
 		}, "\x0a\x02\x01\x00" + "\x12\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01" + "\x1a\x01\x02" + "\x22\x01\x03" + "\x2a\x01\x04" +
 			"\x32\x04\x00\x00\x80\x3f" + "\x3a\x08\x00\x00\x00\x00\x00\x00\xf0\x3f" + "\x42\x01a" + "\x42\x00"},
-		{"ModelStreamInferResponse", &ModelStreamInferResponse{ErrorMessage: "e", InferResponse: &ModelInferResponse{Id: "x"}},
+		{"ModelStreamInferResponse",
+			&ModelStreamInferResponse{ErrorMessage: "e", InferResponse: &ModelInferResponse{Id: "x"}},
 			"\x0a\x01e" + "\x12\x03\x1a\x01x"},
 		{"ModelMetadataResponse", &ModelMetadataResponse{
 			Name: "bert", Versions: []string{"1"}, Platform: "p",
@@ -109,7 +110,8 @@ func TestWire(t *testing.T) {
 		{"RepositoryIndexResponse", &RepositoryIndexResponse{Models: []*RepositoryIndexResponse_ModelIndex{{Name: "bert", Version: "1", State: "READY", Reason: "r"}}},
 			"\x0a\x13" + "\x0a\x04bert" + "\x12\x011" + "\x1a\x05READY" + "\x22\x01r"},
 
-		{"ModelSpec of a version", &ModelSpec{Name: "bert", VersionChoice: &ModelSpec_Version{Version: wrapperspb.Int64(3)}, SignatureName: "s"},
+		{"ModelSpec of a version",
+			&ModelSpec{Name: "bert", VersionChoice: &ModelSpec_Version{Version: wrapperspb.Int64(3)}, SignatureName: "s"},
 			"\x0a\x04bert" + "\x12\x02\x08\x03" + "\x1a\x01s"},
 		{"ModelSpec of a label", &ModelSpec{Name: "bert", VersionChoice: &ModelSpec_VersionLabel{VersionLabel: "l"}},
 			"\x0a\x04bert" + "\x22\x01l"},
@@ -128,7 +130,8 @@ func TestWire(t *testing.T) {
 		{"SignatureDefMap", &SignatureDefMap{SignatureDef: map[string]*tfproto.SignatureDef{"d": {
 			Inputs: map[string]*tfproto.TensorInfo{"i": {Encoding: &tfproto.TensorInfo_Name{Name: "n"}, Dtype: 3}}, MethodName: "m",
 		}}}, "\x0a\x14" + "\x0a\x01d" + "\x12\x0f" + "\x0a\x0a\x0a\x01i\x12\x05\x0a\x01n\x10\x03" + "\x1a\x01m"},
-		{"GetModelMetadataRequest", &GetModelMetadataRequest{ModelSpec: &ModelSpec{Name: "bert"}, MetadataField: []string{"signature_def"}},
+		{"GetModelMetadataRequest",
+			&GetModelMetadataRequest{ModelSpec: &ModelSpec{Name: "bert"}, MetadataField: []string{"signature_def"}},
 			"\x0a\x06\x0a\x04bert" + "\x12\x0dsignature_def"},
 		{"GetModelStatusResponse", &GetModelStatusResponse{ModelVersionStatus: []*ModelVersionStatus{{
 			Version: 1, State: ModelVersionStatus_AVAILABLE, Status: &StatusProto{ErrorCode: 2, ErrorMessage: "e"},

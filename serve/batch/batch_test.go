@@ -305,7 +305,8 @@ func TestBuckets(t *testing.T) {
 		want    []string // the first has the model for itself, as number 0
 	}{
 		{"multiples of 32", nil, []window{{33, 384}, {32, 384}, {64, 384}, {1, 384}, {65, 384}}, []string{"1 3", "2 4", "5"}},
-		{"given bounds", []int{50, 100}, []window{{51, 384}, {50, 384}, {100, 384}, {1, 384}, {101, 384}, {384, 384}}, []string{"1 3", "2 4", "5 6"}},
+		{"given bounds", []int{50, 100}, []window{{51, 384}, {50, 384}, {100, 384}, {1, 384}, {101, 384}, {384, 384}},
+			[]string{"1 3", "2 4", "5 6"}},
 		{"no bounds", []int{}, []window{{51, 384}, {50, 384}, {100, 384}}, []string{"1 2 3"}},
 		{"one sequence length", []int{}, []window{{50, 384}, {50, 128}, {20, 384}, {1, 128}}, []string{"1 3", "2 4"}},
 	} {
@@ -680,9 +681,13 @@ func TestMixUps(t *testing.T) {
 		name, err string
 		do        func(r []squad.RawResult) []squad.RawResult
 	}{
-		{"too few", "the model returned 2 results for 3 windows", func(r []squad.RawResult) []squad.RawResult { return r[1:] }},
+		{"too few", "the model returned 2 results for 3 windows", func(r []squad.RawResult) []squad.RawResult {
+			return r[1:]
+		}},
 		{"none", "the model returned 0 results for 3 windows", func([]squad.RawResult) []squad.RawResult { return nil }},
-		{"too many", "the model returned 4 results for 3 windows", func(r []squad.RawResult) []squad.RawResult { return append(r, r[0]) }},
+		{"too many", "the model returned 4 results for 3 windows", func(r []squad.RawResult) []squad.RawResult {
+			return append(r, r[0])
+		}},
 		{"order", "the model returned window 2 where window 0 was asked for, 1 of 3 in the batch", func(r []squad.RawResult) []squad.RawResult {
 			slices.Reverse(r)
 			return r
@@ -794,7 +799,8 @@ func TestOptions(t *testing.T) {
 		{batch.Options{MaxSize: 2, PreferredSizes: []int{0}}, "the preferred size 0 is not one of 1 to MaxSize, 2"},
 		{batch.Options{Buckets: []int{0, 8}}, "buckets [0 8] do not ascend from a positive length"},
 		{batch.Options{Buckets: []int{8, 8}}, "buckets [8 8] do not ascend from a positive length"},
-		{batch.Options{MaxWait: 5 * ms, MaxDelay: 5 * ms}, "requests end after a MaxWait of 5ms, before a MaxDelay of 5ms lets them start: make MaxWait longer"},
+		{batch.Options{MaxWait: 5 * ms, MaxDelay: 5 * ms},
+			"requests end after a MaxWait of 5ms, before a MaxDelay of 5ms lets them start: make MaxWait longer"},
 	} {
 		_, err := batch.New(instant, tc.opts)
 		assert.EqualError(t, err, tc.err)

@@ -28,7 +28,7 @@ import (
 	"github.com/tfbert/go/squad"
 )
 
-// writeVersion makes a version of a model, with what its file is to hold.
+// writeVersion writes a version of a model, whose file has a content.
 func writeVersion(t testing.TB, root, name string, version int, content string) {
 	t.Helper()
 	dir := filepath.Join(root, name, strconv.Itoa(version), "model.savedmodel")
@@ -42,8 +42,10 @@ func writeConfig(t testing.TB, root, name, text string) {
 	require.NoError(t, os.WriteFile(filepath.Join(root, name, "config.pbtxt"), []byte(text), 0o600))
 }
 
-// openRepository opens a repository that a test closes, and holds its models to account.
-func openRepository(t testing.TB, root string, models *fakemodel.Models, opts repository.Options) *repository.Repository {
+// openRepository opens a repository. At the test's end it closes it and checks what became of the models.
+func openRepository(
+	t testing.TB, root string, models *fakemodel.Models, opts repository.Options,
+) *repository.Repository {
 	t.Helper()
 	opts.Load = models.Load
 	r, err := repository.OpenDir(root, opts)
@@ -55,7 +57,7 @@ func openRepository(t testing.TB, root string, models *fakemodel.Models, opts re
 	return r
 }
 
-// startModel opens a repository of one model, "bert", and returns it.
+// startModel starts a repository of one model, "bert", and returns the model.
 func startModel(t testing.TB, models *fakemodel.Models, opts repository.Options) *repository.Servable {
 	t.Helper()
 	root := t.TempDir()
@@ -68,16 +70,17 @@ func startModel(t testing.TB, models *fakemodel.Models, opts repository.Options)
 	return m
 }
 
-// unknownReason is what the index says of a version whose failure is for the log alone.
+// unknownReason is the state and reason, in the index, of a version whose failure is for the log alone.
 const unknownReason = "failed the server's log says why"
 
-// indexLines returns the repository's index as lines, without the text models behind those that are available.
+// indexLines returns the repository's index as lines, without the text models.
 func indexLines(t testing.TB, r *repository.Repository) (lines []string) {
 	t.Helper()
 	list, err := r.Index()
 	require.NoError(t, err)
 	for i, s := range list {
-		if i > 0 && s.State == repository.Available && s.Name == list[i-1].Name+"_qa" && s.Version == list[i-1].Version {
+		if i > 0 && s.State == repository.Available && s.Name == list[i-1].Name+"_qa" &&
+			s.Version == list[i-1].Version {
 			continue
 		}
 		lines = append(lines, strings.TrimSpace(fmt.Sprintf("%s %d %v %s", s.Name, s.Version, s.State, s.Reason)))
@@ -85,6 +88,7 @@ func indexLines(t testing.TB, r *repository.Repository) (lines []string) {
 	return lines
 }
 
+// acquiredVersion returns the version of the model that Acquire returns.
 func acquiredVersion(t testing.TB, r *repository.Repository, name string, version int64) int64 {
 	t.Helper()
 	m, err := r.Acquire(name, version)
@@ -116,14 +120,18 @@ func TestVersions(t *testing.T) {
 	require.Error(t, r.Ready(), "before the start")
 	require.NoError(t, r.Start(t.Context()))
 	require.NoError(t, r.Ready())
-	assert.Equal(t, []string{filepath.Join(root, "bert/1/model.savedmodel"), filepath.Join(root, "bert/10/model.savedmodel")}, dirs)
+	assert.Equal(t, []string{
+		filepath.Join(root, "bert/1/model.savedmodel"), filepath.Join(root, "bert/10/model.savedmodel"),
+	}, dirs)
 	assert.Equal(t, []string{"bert 1 available", "bert 10 available"}, indexLines(t, r))
 	assert.EqualValues(t, 10, acquiredVersion(t, r, "bert", 0))
 	assert.EqualValues(t, 1, acquiredVersion(t, r, "bert", 1))
 	assert.EqualValues(t, 10, acquiredVersion(t, r, "bert_qa", 0))
 	_, err := r.Acquire("bert", 2)
 	assert.Equal(t, codes.NotFound, errorCode(err))
-	for _, name := range []string{"", "other", "..", "bert/1", "../" + filepath.Base(root) + "/bert", "BERT", "bert_qa_qa"} {
+	for _, name := range []string{
+		"", "other", "..", "bert/1", "../" + filepath.Base(root) + "/bert", "BERT", "bert_qa_qa",
+	} {
 		_, err := r.Acquire(name, 0)
 		assert.Equal(t, codes.NotFound, errorCode(err), name)
 	}
@@ -157,9 +165,11 @@ func TestBadModels(t *testing.T) {
 		{"foreign", `platform: "onnxruntime_onnx"`, "this server runs"},
 		{"escaping", `default_model_filename: "../2"`, "default_model_filename"},
 		{"misspelt", `nmae: "x"`, "nmae"},
-		{"unfit", `max_batch_size: 8 input { name: "input_ids" data_type: TYPE_INT32 dims: [ 1, 384 ] }`, "the model has [-1 -1]"},
+		{"unfit", `max_batch_size: 8 input { name: "input_ids" data_type: TYPE_INT32 dims: [ 1, 384 ] }`,
+			"the model has [-1 -1]"},
 		{"preferring", `max_batch_size: 8 dynamic_batching { preferred_batch_size: 16 }`, "16"},
-		{"hasty", `dynamic_batching { max_queue_delay_microseconds: 9 default_queue_policy { default_timeout_microseconds: 5 } }`, "MaxWait"},
+		{"hasty", `dynamic_batching { max_queue_delay_microseconds: 9 ` +
+			`default_queue_policy { default_timeout_microseconds: 5 } }`, "MaxWait"},
 		{"specific", `version_policy { specific { versions: 7 } }`, "has no version to serve"},
 		{"empty", "", "has no version to serve"},
 	} {
@@ -184,7 +194,7 @@ func TestBadModels(t *testing.T) {
 	}
 }
 
-// One model that cannot be loaded does not keep the others from answering.
+// A model that cannot be loaded does not keep the others from answering.
 func TestOthersAreServed(t *testing.T) {
 	root := t.TempDir()
 	writeVersion(t, root, "good", 1, "")
@@ -217,27 +227,28 @@ func TestExplicit(t *testing.T) {
 		assert.Equal(t, codes.NotFound, errorCode(r.Load(t.Context(), name)), "%q", name)
 		assert.Equal(t, codes.NotFound, errorCode(r.Unload(name)), "%q", name)
 	}
-	require.NoError(t, r.Load(t.Context(), "b_qa"), "a model's own name comes before that of a text-in model")
+	require.NoError(t, r.Load(t.Context(), "b_qa"), "a model's own name comes before that of a text model")
 	assert.Equal(t, []string{"a 1 available", "b 0 unknown", "b_qa 1 available"}, indexLines(t, r))
 	_, err := r.Default()
 	require.ErrorContains(t, err, "name one of the models: a, b_qa")
 	require.NoError(t, r.Unload("b_qa"))
-	require.NoError(t, r.Unload("b_qa"), "again")
+	require.NoError(t, r.Unload("b_qa"), "for the second time")
 	assert.Equal(t, []string{"a 1 available", "b 0 unknown", "b_qa 1 unloaded unloaded"}, indexLines(t, r))
 	name, err := r.Default()
 	require.NoError(t, err)
 	assert.Equal(t, "a", name)
-	require.NoError(t, r.Ready(), "who unloads a model wants it so")
+	require.NoError(t, r.Ready(), "a model that was unloaded on request does not matter")
 	_, err = r.Acquire("b_qa", 0)
 	assert.Equal(t, codes.Unavailable, errorCode(err))
 
-	require.NoError(t, r.Load(t.Context(), "a_qa"), "by the name of its text-in model")
+	require.NoError(t, r.Load(t.Context(), "a_qa"), "by the name of its text model")
 	assert.EqualValues(t, 3, models.Loads.Load())
 	require.NoError(t, r.Unload("a_qa"))
 	_, err = r.Default()
 	assert.Equal(t, codes.Unavailable, errorCode(err))
 	require.NoError(t, r.Load(t.Context(), "a"))
-	require.Eventually(t, func() bool { return models.Loaded() == 1 }, 10*time.Second, time.Millisecond, "what was unloaded is released")
+	require.Eventually(t, func() bool { return models.Loaded() == 1 }, 10*time.Second, time.Millisecond,
+		"an unloaded model is released")
 
 	r.Close()
 	assert.Equal(t, codes.Unavailable, errorCode(r.Load(t.Context(), "a")))
@@ -256,16 +267,16 @@ func TestNotExplicit(t *testing.T) {
 	assert.Equal(t, codes.FailedPrecondition, errorCode(r.Unload("a")))
 }
 
-// A load that fails leaves what is there and says why in the index.
+// A load that fails leaves the model in memory, and its reason is in the index.
 func TestFailedReload(t *testing.T) {
 	root := t.TempDir()
 	writeVersion(t, root, "bert", 1, "")
-	var fault atomic.Pointer[error]
-	fail := func(err error) { fault.Store(&err) }
-	fail(nil)
+	var loadError atomic.Pointer[error]
+	setLoadError := func(err error) { loadError.Store(&err) }
+	setLoadError(nil)
 	var log bytes.Buffer
 	models := &fakemodel.Models{
-		OnLoad: func(context.Context, repository.Source) error { return *fault.Load() },
+		OnLoad: func(context.Context, repository.Source) error { return *loadError.Load() },
 	}
 	broken := false
 	models.OnBatch = func(_ context.Context, s repository.Source, _ []squad.Feature) error {
@@ -274,10 +285,12 @@ func TestFailedReload(t *testing.T) {
 		}
 		return nil
 	}
-	r := openRepository(t, root, models, repository.Options{Control: repository.ControlExplicit, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	r := openRepository(t, root, models, repository.Options{
+		Control: repository.ControlExplicit, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+	})
 	require.NoError(t, r.Start(t.Context(), "bert"))
 
-	fail(errors.New("truncated"))
+	setLoadError(errors.New("truncated"))
 	require.ErrorContains(t, r.Load(t.Context(), "bert"), "truncated")
 	assert.Equal(t, []string{"bert 1 available it could not be loaded again: the server's log says why"}, indexLines(t, r))
 	require.NoError(t, r.Ready())
@@ -290,7 +303,7 @@ func TestFailedReload(t *testing.T) {
 	require.ErrorContains(t, err, "the server's log says why")
 	assert.EqualValues(t, 1, acquiredVersion(t, r, "bert", 0))
 
-	fail(nil)
+	setLoadError(nil)
 	writeConfig(t, root, "bert", "nonsense")
 	require.Error(t, r.Load(t.Context(), "bert"))
 	assert.Contains(t, indexLines(t, r)[0], "bert 1 available it could not be loaded again")
@@ -306,7 +319,7 @@ func TestFailedReload(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	models.OnBatch = func(ctx context.Context, _ repository.Source, _ []squad.Feature) error { return ctx.Err() }
-	require.NoError(t, r.Load(ctx, "bert"), "it goes on when its client has gone")
+	require.NoError(t, r.Load(ctx, "bert"), "the load goes on when its client has gone")
 	assert.Equal(t, []string{"bert 2 available"}, indexLines(t, r))
 }
 
@@ -326,22 +339,29 @@ func TestFailedVersion(t *testing.T) {
 	r := openRepository(t, root, models, repository.Options{Control: repository.ControlExplicit})
 	require.ErrorContains(t, r.Start(t.Context(), "bert"), "broken")
 	assert.Zero(t, models.Loaded())
-	assert.Equal(t, []string{"bert 1 " + unknownReason, "bert 2 " + unknownReason, "bert 3 " + unknownReason}, indexLines(t, r))
+	assert.Equal(t, []string{
+		"bert 1 " + unknownReason, "bert 2 " + unknownReason, "bert 3 " + unknownReason,
+	}, indexLines(t, r))
 	require.NoError(t, os.RemoveAll(filepath.Join(root, "bert", "3")))
 	require.NoError(t, r.Load(t.Context(), "bert"))
 	assert.Equal(t, []string{"bert 1 available", "bert 2 available"}, indexLines(t, r))
 }
 
-// While a model is loaded for the first time it is in the index and clients are told to come back.
-func TestLoading(t *testing.T) {
-	root := t.TempDir()
-	writeVersion(t, root, "bert", 1, "")
-	loading, finish := make(chan struct{}), make(chan struct{})
-	models := &fakemodel.Models{OnLoad: func(context.Context, repository.Source) error {
+// blockedLoad returns models of which the first one to load closes loading, and loads when finish is closed.
+func blockedLoad() (models *fakemodel.Models, loading, finish chan struct{}) {
+	loading, finish = make(chan struct{}), make(chan struct{})
+	return &fakemodel.Models{OnLoad: func(context.Context, repository.Source) error {
 		close(loading)
 		<-finish
 		return nil
-	}}
+	}}, loading, finish
+}
+
+// While a model is loaded for the first time it is in the index, and clients are told to try again.
+func TestLoading(t *testing.T) {
+	root := t.TempDir()
+	writeVersion(t, root, "bert", 1, "")
+	models, loading, finish := blockedLoad()
 	r := openRepository(t, root, models, repository.Options{})
 	started := make(chan error)
 	go func() { started <- r.Start(t.Context()) }()
@@ -356,17 +376,12 @@ func TestLoading(t *testing.T) {
 	require.NoError(t, r.Ready())
 }
 
-// Close while a model is being loaded waits for the load and releases what it brings.
+// Close waits for a load under way and releases the model that it loads.
 func TestCloseWhileLoading(t *testing.T) {
 	root := t.TempDir()
 	writeVersion(t, root, "bert", 1, "")
 	writeVersion(t, root, "late", 1, "")
-	loading, finish := make(chan struct{}), make(chan struct{})
-	models := &fakemodel.Models{OnLoad: func(context.Context, repository.Source) error {
-		close(loading)
-		<-finish
-		return nil
-	}}
+	models, loading, finish := blockedLoad()
 	r := openRepository(t, root, models, repository.Options{Control: repository.ControlPoll})
 	started, closed := make(chan error, 1), make(chan struct{})
 	go func() { started <- r.Start(t.Context()) }()
@@ -386,7 +401,7 @@ func TestCloseWhileLoading(t *testing.T) {
 	}
 	close(finish)
 	<-closed
-	assert.EqualValues(t, 1, models.Loads.Load(), "none is loaded any more")
+	assert.EqualValues(t, 1, models.Loads.Load(), "no other model is loaded")
 	assert.Zero(t, models.Loaded())
 	require.ErrorContains(t, <-started, "shutting down")
 }
@@ -404,7 +419,7 @@ func TestUnloadWaitsForUsers(t *testing.T) {
 		require.NoError(t, err)
 		go func() {
 			defer m.Release()
-			_, err := m.Answer(t.Context(), &repository.Question{Text: "find slow", Documents: []string{"slow"}})
+			_, err := m.Answer(t.Context(), find("slow", "slow"))
 			answered <- err
 		}()
 		synctest.Wait()
@@ -432,42 +447,42 @@ func TestPoll(t *testing.T) {
 		}}
 		r := openRepository(t, root, models, repository.Options{Control: repository.ControlPoll, PollInterval: time.Minute})
 		require.NoError(t, r.Start(t.Context()))
-		next := func() {
+		pollOnce := func() {
 			time.Sleep(time.Minute + time.Second)
 			synctest.Wait()
 		}
-		next()
+		pollOnce()
 		assert.EqualValues(t, 1, models.Loads.Load(), "nothing has changed")
 
 		writeVersion(t, root, "bert", 2, "")
-		next()
+		pollOnce()
 		assert.Equal(t, []string{"bert 2 available"}, indexLines(t, r))
 		assert.EqualValues(t, 1, models.Loaded())
 
 		writeVersion(t, root, "bert", 3, "half")
-		next()
+		pollOnce()
 		assert.Equal(t, []string{"bert 2 available", "bert 3 " + unknownReason}, indexLines(t, r))
 		assert.EqualValues(t, 2, acquiredVersion(t, r, "bert", 0))
 		require.NoError(t, r.Ready())
-		next()
-		assert.EqualValues(t, 2, models.Loads.Load(), "what has failed is not tried until it changes")
+		pollOnce()
+		assert.EqualValues(t, 2, models.Loads.Load(), "a version that failed is not loaded again until it changes")
 		writeVersion(t, root, "bert", 3, "whole")
-		next()
+		pollOnce()
 		assert.Equal(t, []string{"bert 3 available"}, indexLines(t, r))
 
 		require.NoError(t, os.RemoveAll(filepath.Join(root, "bert", "3")))
-		next()
+		pollOnce()
 		assert.Equal(t, []string{"bert 2 available"}, indexLines(t, r))
 
 		writeConfig(t, root, "bert", "version_policy { all {} }")
-		next()
+		pollOnce()
 		assert.Equal(t, []string{"bert 1 available", "bert 2 available"}, indexLines(t, r))
 
 		writeVersion(t, root, "second", 1, "")
-		next()
+		pollOnce()
 		assert.Equal(t, "second 1 available", indexLines(t, r)[2])
 		require.NoError(t, os.RemoveAll(filepath.Join(root, "bert")))
-		next()
+		pollOnce()
 		_, err := r.Acquire("bert", 0)
 		require.Error(t, err)
 		name, err := r.Default()
@@ -475,12 +490,12 @@ func TestPoll(t *testing.T) {
 		assert.Equal(t, "second", name)
 		require.NoError(t, r.Ready())
 		writeVersion(t, root, "bert", 1, "")
-		next()
+		pollOnce()
 		assert.EqualValues(t, 1, acquiredVersion(t, r, "bert", 0), "it may come back")
 
 		require.NoError(t, os.Rename(root, root+".away"))
-		next()
-		assert.EqualValues(t, 1, acquiredVersion(t, r, "bert", 0), "an unreadable folder is no empty one")
+		pollOnce()
+		assert.EqualValues(t, 1, acquiredVersion(t, r, "bert", 0), "an unreadable folder is not an empty one")
 		require.NoError(t, os.Rename(root+".away", root))
 		r.Close()
 		models.Check(t)
@@ -510,8 +525,8 @@ func TestPollFollowsLinks(t *testing.T) {
 	})
 }
 
-// While a model is reloaded again and again no request fails or has another's answer, and every
-// acquiredVersion loaded is closed once, after its last batch.
+// While a model is reloaded many times no request fails or gets the answer of another, and every loaded
+// version is closed once, after its last batch.
 func TestReloadUnderLoad(t *testing.T) {
 	root := t.TempDir()
 	writeVersion(t, root, "bert", 1, "")
@@ -529,10 +544,10 @@ func TestReloadUnderLoad(t *testing.T) {
 				if !assert.NoError(t, err) {
 					return
 				}
-				a, err := m.Answer(t.Context(), &repository.Question{Text: "find " + key, Documents: []string{"a b " + key + " c"}})
+				a, err := m.Answer(t.Context(), find(key, "a b "+key+" c"))
 				if assert.NoError(t, err) {
 					assert.Equal(t, key, a.Prediction.Answer)
-					assert.InDelta(t, 100+m.Version(), a.NBest[0].StartLogit, 0, "the logits are the version's")
+					assert.InDelta(t, 100+m.Version(), a.NBest[0].StartLogit, 0, "the logits are those of the version")
 				}
 				m.Release()
 				answers.Add(1)
@@ -591,7 +606,7 @@ func TestRandomControl(t *testing.T) {
 						assert.Equal(t, codes.Unavailable, errorCode(err), "%v", err)
 						continue
 					}
-					_, err = m.Answer(t.Context(), &repository.Question{Text: "find w1", Documents: []string{"w1"}})
+					_, err = m.Answer(t.Context(), find("w1", "w1"))
 					assert.NoError(t, err)
 					m.Release()
 				}
@@ -614,7 +629,9 @@ func TestOpenDir(t *testing.T) {
 
 func TestOpenModel(t *testing.T) {
 	models := &fakemodel.Models{}
-	r, err := repository.OpenModel("bert", 3, t.TempDir(), repository.Options{Load: models.Load, Control: repository.ControlExplicit})
+	r, err := repository.OpenModel("bert", 3, t.TempDir(), repository.Options{
+		Load: models.Load, Control: repository.ControlExplicit,
+	})
 	require.NoError(t, err)
 	require.NoError(t, r.Start(t.Context(), "bert"))
 	assert.Equal(t, codes.NotFound, errorCode(r.Load(t.Context(), "other")))
@@ -626,7 +643,7 @@ func TestOpenModel(t *testing.T) {
 	require.ErrorContains(t, err, "none, explicit or poll")
 }
 
-// An observer is told of each batch of each model.
+// Observe reports each batch of each model.
 func TestObserve(t *testing.T) {
 	var windows atomic.Int64
 	root := t.TempDir()
@@ -640,7 +657,7 @@ func TestObserve(t *testing.T) {
 	m, err := r.Acquire("bert", 0)
 	require.NoError(t, err)
 	defer m.Release()
-	_, err = m.Answer(t.Context(), &repository.Question{Text: "find w1", Documents: []string{"w1"}})
+	_, err = m.Answer(t.Context(), find("w1", "w1"))
 	require.NoError(t, err)
 	assert.EqualValues(t, 1, windows.Load())
 }

@@ -57,11 +57,11 @@ func (s *Servable) Statistics() Snapshot { return s.statistics.snapshot() }
 
 // A Call runs tensors through a Servable.
 type Call struct {
-	Inputs   []Tensor
-	Outputs  []string      // the names of those wanted; none is all
-	Priority int           // 1 is the most urgent; 0 is the model's default
-	Timeout  time.Duration // to wait in the queue; 0 is the model's
-	MaxBatch bool          // refuse a batch above Config.MaxBatchSize, as Triton does, rather than run it in parts
+	Inputs         []Tensor
+	Outputs        []string      // the names of those wanted; none is all
+	Priority       int           // 1 is the most urgent; 0 is the model's default
+	Timeout        time.Duration // to wait in the queue; 0 is the model's
+	CheckBatchSize bool          // refuse a batch above Config.MaxBatchSize, as Triton does, rather than run it in parts
 }
 
 // A Result is the answer to a Call.
@@ -88,7 +88,7 @@ func (s *Servable) Infer(ctx context.Context, c *Call) (*Result, error) {
 	switch most := s.maxBatch(); {
 	case rows < 1:
 		return nil, Invalidf("the batch is empty")
-	case c.MaxBatch && rows > most:
+	case c.CheckBatchSize && rows > most:
 		return nil, Invalidf("the batch has %d rows: model %s takes at most %d", rows, s.name, most)
 	case rows > s.limits.Windows:
 		return nil, Invalidf("the batch has %d rows: there may be at most %d", rows, s.limits.Windows)

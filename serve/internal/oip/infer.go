@@ -79,7 +79,7 @@ func microseconds(seconds float64) *pb.InferParameter {
 // newCall returns a request as a Call. Its tensors are either in raw_input_contents or in the inputs'
 // contents.
 func newCall(m *repository.Servable, r *pb.ModelInferRequest) (*repository.Call, error) {
-	call := &repository.Call{MaxBatch: true}
+	call := &repository.Call{CheckBatchSize: true}
 	if p := r.GetParameters()["priority"]; p != nil {
 		call.Priority = int(max(-1, min(integer(p), 1<<20)))
 	}
