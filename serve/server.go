@@ -17,8 +17,6 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"github.com/tfbert/go/internal/serveproto"
-	"github.com/tfbert/go/serve/internal/huggingface"
-	"github.com/tfbert/go/serve/internal/native"
 	"github.com/tfbert/go/serve/internal/oip"
 	"github.com/tfbert/go/serve/internal/tfserving"
 	"github.com/tfbert/go/serve/internal/transport"
@@ -48,10 +46,8 @@ type Server struct {
 	host    *transport.Host
 	metrics *metrics
 
-	native      *native.Service
-	huggingFace *huggingface.Service
-	oip         *oip.Service
-	tfServing   *tfserving.Service
+	oip       *oip.Service
+	tfServing *tfserving.Service
 
 	resolver *serveproto.Resolver // of gRPC's reflection
 	requests atomic.Int64         // that are under way
@@ -78,7 +74,7 @@ func New(models *repository.Repository, opts Options) (*Server, error) {
 	}
 	s := &Server{
 		opts: opts, host: host, metrics: newMetrics(host), resolver: resolver, drain: drain,
-		native: native.New(host), huggingFace: huggingface.New(host), oip: oip.New(host), tfServing: tfserving.New(host),
+		oip: oip.New(host), tfServing: tfserving.New(host),
 	}
 	models.Observe(s.metrics.batch)
 	return s, nil
