@@ -33,11 +33,26 @@ func TestAdvice(t *testing.T) {
 			&savedmodel.RefusedOpsError{Dir: "m", Refused: []savedmodel.OpUse{{Op: "ReadFile", Nodes: []string{"n"}}}},
 			"'tfbert inspect --ops' lists them all",
 		},
-		"no vocabulary":           {&tfbert.MissingFileError{Name: "vocab.txt", Of: "m"}, "name one with --vocab_file"},
-		"unreadable vocabulary":   {&tfbert.MissingFileError{Name: "vocab.txt", Err: fs.ErrPermission}, "name another with --vocab_file"},
-		"no configuration":        {&tfbert.MissingFileError{Name: "bert_config.json", Of: "m"}, "name one with --bert_config_file"},
-		"unreadable config":       {&tfbert.MissingFileError{Name: "bert_config.json", Err: fs.ErrPermission}, "name another with --bert_config_file"},
-		"length of a fixed model": {&tfbert.LengthError{Length: 128, Fixed: 64}, "set --max_seq_length 64 or export it with another"},
+		"no vocabulary": {
+			&tfbert.MissingFileError{Name: "vocab.txt", Of: "m"},
+			"name one with --vocab_file",
+		},
+		"unreadable vocabulary": {
+			&tfbert.MissingFileError{Name: "vocab.txt", Err: fs.ErrPermission},
+			"name another with --vocab_file",
+		},
+		"no configuration": {
+			&tfbert.MissingFileError{Name: "bert_config.json", Of: "m"},
+			"name one with --bert_config_file",
+		},
+		"unreadable configuration": {
+			&tfbert.MissingFileError{Name: "bert_config.json", Err: fs.ErrPermission},
+			"name another with --bert_config_file",
+		},
+		"length of a fixed model": {
+			&tfbert.LengthError{Length: 128, Fixed: 64},
+			"set --max_seq_length 64 or export it with another",
+		},
 		"length beyond positions": {&tfbert.LengthError{Length: 513, Most: 512}, "lower --max_seq_length"},
 		"existing directory":      {&tfbert.ExistsError{Dir: "m"}, "name another directory or pass --overwrite"},
 		"size of the vocabulary": {
