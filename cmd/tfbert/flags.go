@@ -129,11 +129,23 @@ type modelFlags struct {
 }
 
 func (f *modelFlags) add(flags *pflag.FlagSet) {
+	f.addSource(flags)
+	f.addTokenizer(flags)
+	f.precision.add(flags)
+	f.session.add(flags)
+	f.allowOps.add(flags)
+}
+
+func (f *modelFlags) addSource(flags *pflag.FlagSet) {
 	flags.StringVar(&f.model, "model", "", "SavedModel `directory`, as 'tfbert export' writes it")
 	flags.StringVar(&f.initCheckpoint, "init_checkpoint", "",
-		"`checkpoint` to use in place of --model: exported into the user's cache, once")
+		"`checkpoint` to use in place of --model; the first use exports it into the user's cache")
 	flags.StringVar(&f.bertConfigFile, "bert_config_file", "",
 		"configuration `file` of --init_checkpoint (default: bert_config.json beside it)")
+}
+
+// addTokenizer adds the flags of the tokenizer, which the model has settings for.
+func (f *modelFlags) addTokenizer(flags *pflag.FlagSet) {
 	f.tokenizer.add(flags)
 	for name, usage := range map[string]string{
 		"vocab_file":    "vocabulary `file` in place of the model's own",
@@ -141,11 +153,8 @@ func (f *modelFlags) add(flags *pflag.FlagSet) {
 		"profile":       "`version` of the scripts to tokenize as, in place of the model's own setting",
 	} {
 		flags.Lookup(name).Usage = usage
-		flags.Lookup(name).DefValue = "" // the help is not to name a default that is the model's
+		flags.Lookup(name).DefValue = "" // the help must not name a default that is the model's
 	}
-	f.precision.add(flags)
-	f.session.add(flags)
-	f.allowOps.add(flags)
 }
 
 // sessionFlags configure a session.
@@ -186,7 +195,27 @@ func (f *modelFlags) check() error {
 	return nil
 }
 
-// open opens the model. What the command line does not set is the model's own.
+// options returns how to open the model. What the command line does not set is the model's own.
+func (f *modelFlags) options(flags *pflag.FlagSet) (*tfbert.Options, error) {
+	config, err := f.session.read()
+	if err != nil {
+		return nil, err
+	}
+	opts := &tfbert.Options{
+		VocabFile: f.tokenizer.vocabFile, Config: config, AllowOps: f.allowOps.OpPolicy, TrimPadding: f.trimPadding,
+	}
+	if flags.Changed("do_lower_case") {
+		cased := !f.tokenizer.doLowerCase
+		opts.Cased = &cased
+	}
+	if flags.Changed("profile") {
+		opts.Profile = &f.tokenizer.profile.Profile
+	}
+	opts.Precision, err = f.precision.asked(flags)
+	return opts, err
+}
+
+// open opens the model.
 func (f *modelFlags) open(cmd *cobra.Command) (*tfbert.Model, error) {
 	if err := f.precision.lists.apply(); err != nil { // before TensorFlow is loaded
 		return nil, err
@@ -200,21 +229,8 @@ func (f *modelFlags) open(cmd *cobra.Command) (*tfbert.Model, error) {
 			return nil, err
 		}
 	}
-	config, err := f.session.read()
+	opts, err := f.options(cmd.Flags())
 	if err != nil {
-		return nil, err
-	}
-	opts := &tfbert.Options{
-		VocabFile: f.tokenizer.vocabFile, Config: config, AllowOps: f.allowOps.OpPolicy, TrimPadding: f.trimPadding,
-	}
-	if cmd.Flags().Changed("do_lower_case") {
-		cased := !f.tokenizer.doLowerCase
-		opts.Cased = &cased
-	}
-	if cmd.Flags().Changed("profile") {
-		opts.Profile = &f.tokenizer.profile.Profile
-	}
-	if opts.Precision, err = f.precision.asked(cmd.Flags()); err != nil {
 		return nil, err
 	}
 	if err := loadTensorFlow(); err != nil {

@@ -73,6 +73,7 @@ standard error.`,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.PersistentFlags().BoolVarP(&verbose, "verbose", "v", verbose, "show what TensorFlow logs")
+	root.SetUsageTemplate(usageTemplate)
 	root.SetGlobalNormalizationFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 		return pflag.NormalizedName(strings.ReplaceAll(name, "-", "_"))
 	})

@@ -2,14 +2,12 @@
 package doctest
 
 import (
-	"bytes"
 	"fmt"
 	"go/format"
 	"go/parser"
 	"go/token"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -22,8 +20,6 @@ import (
 
 	"github.com/tfbert/go/internal/testenv"
 )
-
-const module = "github.com/tfbert/go"
 
 // foreign are the modules of other bindings, whose programs docs/migrating.md shows beside ours. They are no
 // dependencies of this module and need TensorFlow to be linked, so that their programs are parsed only.
@@ -93,18 +89,7 @@ func TestPrograms(t *testing.T) {
 	}
 	require.Greater(t, programs, 3)
 
-	mod, err := os.ReadFile(filepath.Join(root, "go.mod"))
-	require.NoError(t, err)
-	mod = bytes.Replace(mod, []byte("module "+module+"\n"), []byte("module documents\n"), 1)
-	mod = fmt.Appendf(mod, "\nrequire %s v0.0.0\n\nreplace %[1]s => %s\n", module, root)
-	require.NoError(t, os.WriteFile(filepath.Join(outside, "go.mod"), mod, 0o600))
-	sum, err := os.ReadFile(filepath.Join(root, "go.sum"))
-	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(filepath.Join(outside, "go.sum"), sum, 0o600))
-
-	vet := exec.CommandContext(t.Context(), "go", "vet", "./...")
-	vet.Dir = outside
-	vet.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=-mod=mod", "GOPROXY=off")
+	vet := testenv.OutsideModule(t, outside)("vet", "./...")
 	output, err := vet.CombinedOutput()
 	assert.NoError(t, err, string(output))
 }

@@ -29,7 +29,7 @@ const module = "github.com/tfbert/go/"
 // import none.
 var allowed = map[string][]string{
 	"cmd/tfbert": {
-		"serve", "serve/batch", "serve/repository", "tfbert", "savedmodel", "checkpoint",
+		"serve", "serve/batch", "serve/repository", "serve/tfmodel", "tfbert", "savedmodel", "checkpoint",
 		"squad", "squad/compare", "squad/logits", "wordpiece", "tf", "tf/install",
 		"internal/bench", "internal/escape", "internal/file", "internal/libtf", "internal/machine", "internal/npy",
 		"internal/prcurve",
@@ -59,6 +59,7 @@ var allowed = map[string][]string{
 	},
 	"serve/internal/transport": {"serve/batch", "serve/repository"},
 	"serve/repository":         {"serve/batch", "squad", "wordpiece", "internal/file", "internal/serveproto"},
+	"serve/tfmodel":            {"serve/repository", "savedmodel", "tf", "tfbert"},
 	"serve/batch":              {"squad"},
 	"wordpiece":                {"internal/pytext"},
 	"checkpoint":               {"internal/escape", "internal/file", "internal/tfproto"},

@@ -3,6 +3,7 @@
 package testenv
 
 import (
+	"bytes"
 	"context"
 	_ "embed"
 	"errors"
@@ -162,6 +163,33 @@ var (
 	grpcurlPath string
 	grpcurlErr  error
 )
+
+// OutsideModule makes a module in dir that requires this one, as a user's module does: internal packages are out of
+// its reach. It returns the go command to run there, which needs no network.
+func OutsideModule(t testing.TB, dir string) func(args ...string) *exec.Cmd {
+	t.Helper()
+	root := Root(t)
+	const module = "github.com/tfbert/go"
+	for _, name := range []string{"go.mod", "go.sum"} {
+		text, err := os.ReadFile(filepath.Join(root, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if name == "go.mod" {
+			text = bytes.Replace(text, []byte("module "+module+"\n"), []byte("module outside\n"), 1)
+			text = fmt.Appendf(text, "\nrequire %s v0.0.0\n\nreplace %[1]s => %s\n", module, root)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return func(args ...string) *exec.Cmd {
+		cmd := exec.CommandContext(t.Context(), "go", args...)
+		cmd.Dir = dir
+		cmd.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=-mod=mod", "GOPROXY=off")
+		return cmd
+	}
+}
 
 // Stdout runs f and returns what it wrote to the standard output: f is an Example that cannot run
 // everywhere and is therefore called by a test.

@@ -41,7 +41,7 @@ func TestServeRepository(t *testing.T) {
 	// process holds grows by 50 to 160 MiB all the same, which hides a model that stays.
 	s := startServerWith(t, []string{"MALLOC_ARENA_MAX=1"}, "--model_repository", root,
 		"--model_control_mode", "explicit", "--load_model", "bert", "--admin_token_file", token)
-	assert.Contains(t, s.logged(), "bert: its configuration asks for auto_mixed_precision, which is for GPUs")
+	assert.Contains(t, s.logged(), "the configuration asks for auto_mixed_precision, which is for GPUs")
 	answer, err := s.ask(t.Context(), "Who wrote it?", "It was written by Ada Lovelace.")
 	require.NoError(t, err)
 	assert.Equal(t, "Ada Lovelace", answer)
