@@ -66,7 +66,7 @@ check-versions: build
 # locks resolves the Python packages of the requirement lists again (pip install uv==0.13.9).
 UV_COMPILE = UV_CUSTOM_COMPILE_COMMAND="make locks" uv pip compile --quiet --generate-hashes --no-annotate --python-version 3.11 --python-platform x86_64-manylinux_2_28
 locks:
-	$(UV_COMPILE) --no-emit-package tensorflow -o cmd/tfbert/testdata/clients/requirements.txt cmd/tfbert/testdata/clients/requirements.in
+	$(UV_COMPILE) --no-emit-package tensorflow -o cmd/tfbert/clienttest/testdata/requirements.txt cmd/tfbert/clienttest/testdata/requirements.in
 	$(UV_COMPILE) -o scripts/peers.txt scripts/peers.in
 
 # release builds the command for a release. The program contains its commit, and every build with the same

@@ -64,12 +64,12 @@ func commands() map[string]func(ts *testscript.TestScript, neg bool, args []stri
 // is exported with these flags. All scripts share them.
 func linkModel(ts *testscript.TestScript, args []string) {
 	if len(args) == 0 {
-		dir, err := shared.model()
+		dir, err := shared.export()
 		ts.Check(err)
 		ts.Setenv("MODEL", dir)
 		return
 	}
-	dir, err := shared.model(args[1:]...)
+	dir, err := shared.export(args[1:]...)
 	ts.Check(err)
 	ts.Check(os.Symlink(dir, ts.MkAbs(args[0])))
 }
@@ -95,7 +95,8 @@ func assertUsageError(ts *testscript.TestScript, args []string) {
 	code := exitCode(ts, ts.Exec(args[0], args[1:]...))
 	stderr, found := ts.ReadFile("stderr"), false
 	if lines := strings.SplitAfter(stderr, "\n"); len(lines) == 3 {
-		found = strings.HasPrefix(lines[1], "tfbert: run 'tfbert") && strings.HasSuffix(lines[1], "--help' for what it takes\n")
+		found = strings.HasPrefix(lines[1], "tfbert: run 'tfbert") &&
+			strings.HasSuffix(lines[1], "--help' for what it takes\n")
 		stderr = lines[0]
 	}
 	if !found {
@@ -297,8 +298,8 @@ func copyLogits(ts *testscript.TestScript, args []string) {
 	ts.Check(w.Close())
 }
 
-// edit MODEL WHAT makes a SavedModel in the folder WHAT that is MODEL but for its tag, the name of its
-// signature, the type or the shape of input_ids, or nodes that read a file.
+// edit MODEL WHAT makes a copy of a SavedModel in the folder WHAT, with another tag, another name of its
+// signature, another type or shape of input_ids, or more nodes, which read a file.
 func editModel(ts *testscript.TestScript, args []string) {
 	requireUsage(ts, len(args) == 2, "edit model (tag|signature|type|shape|file)")
 	var m tfproto.SavedModel
@@ -368,7 +369,7 @@ func mount(dir, size string) error {
 
 func unmount(dir string) error { return exec.Command("umount", dir).Run() }
 
-// canMount says whether tmpfs works, which takes Linux and root's rights.
+// canMount reports whether tmpfs works, which takes Linux and root's rights.
 var canMount = sync.OnceValue(func() bool {
 	dir, err := os.MkdirTemp("", "tfbert-tmpfs")
 	if err != nil {

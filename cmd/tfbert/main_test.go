@@ -18,12 +18,12 @@ import (
 	"github.com/tfbert/go/internal/testenv"
 )
 
-// The scripts run the real main, in processes of its own.
+// The scripts run the real main, in processes of their own.
 func TestMain(m *testing.M) {
 	testscript.Main(cleaning{m}, map[string]func(){"tfbert": main})
 }
 
-// cleaning removes what the tests share when they have run.
+// cleaning removes the shared models when the tests have run.
 type cleaning struct{ *testing.M }
 
 func (m cleaning) Run() int {
@@ -38,12 +38,12 @@ func (m cleaning) Run() int {
 //	VOCAB   its vocabulary
 //	GOLDEN  testdata/golden
 //	SHARED  the folder of the SQuAD sets
-//	LIBRARY this machine's TensorFlow, as TFBERT_LIBTENSORFLOW also says
+//	LIBRARY this machine's TensorFlow, which TFBERT_LIBTENSORFLOW names too
 //
-// The conditions [tensorflow], [model] and [shared] say what this machine has; where TFBERT_REQUIRE
-// names what it has not, the script that asks fails. [short] is testscript's own. [tmpfs] and [linker] are explained below.
+// The conditions [tensorflow], [model] and [shared] report whether the machine has them. A script that asks for
+// one that is missing fails if TFBERT_REQUIRE names it. [short] is testscript's own. [tmpfs], [linker] and
+// [avx512] are explained below.
 func TestScripts(t *testing.T) {
-	t.Parallel()
 	root, err := filepath.Abs(testenv.Root(t))
 	if err != nil {
 		t.Fatal(err)
@@ -104,7 +104,7 @@ func TestScripts(t *testing.T) {
 
 type unknownCondition struct{ name string }
 
-func (e *unknownCondition) Error() string { return "no such condition: " + e.name }
+func (e *unknownCondition) Error() string { return "unknown condition: " + e.name }
 
 type missingPiece struct{ name string }
 
@@ -112,55 +112,40 @@ func (e *missingPiece) Error() string {
 	return "TFBERT_REQUIRE names " + e.name + ", which is not here"
 }
 
-// shared holds what tests use together and do not change, in a folder that lasts as long as the tests run.
-var shared sharedFiles
+// shared holds the models that scripts use together and do not change.
+var shared sharedModels
 
-type sharedFiles struct {
+type sharedModels struct {
 	mu     sync.Mutex
-	folder string
+	folder string                            // which lasts as long as the tests run; "" before the first model
 	models map[string]func() (string, error) // by their flags
 }
 
-// dir returns the folder, made the first time. The caller holds mu.
-func (s *sharedFiles) dir() (string, error) {
-	if s.folder == "" {
-		dir, err := os.MkdirTemp("", "tfbert-test-")
-		if err != nil {
-			return "", err
-		}
-		s.folder = dir
-	}
-	return s.folder, nil
-}
-
-// cache returns a cache folder for commands that export into it what they serve.
-func (s *sharedFiles) cache() (string, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	dir, err := s.dir()
-	return filepath.Join(dir, "cache"), err
-}
-
-// model returns the folder of the bundled model, exported with flags by the first test that asks for it.
-func (s *sharedFiles) model(flags ...string) (string, error) {
-	s.mu.Lock()
-	dir, err := s.dir()
+// export returns the folder of the bundled model, exported with flags by the first script that asks for it.
+func (s *sharedModels) export(flags ...string) (string, error) {
+	exported, err := s.exporter(flags)
 	if err != nil {
-		s.mu.Unlock()
 		return "", err
 	}
-	if s.models == nil {
-		s.models = map[string]func() (string, error){}
+	return exported()
+}
+
+func (s *sharedModels) exporter(flags []string) (func() (string, error), error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.folder == "" {
+		folder, err := os.MkdirTemp("", "tfbert-test-")
+		if err != nil {
+			return nil, err
+		}
+		s.folder, s.models = folder, map[string]func() (string, error){}
 	}
 	key := strings.Join(flags, " ")
-	exported, ok := s.models[key]
-	if !ok {
-		model := filepath.Join(dir, strconv.Itoa(len(s.models)), "model")
-		exported = sync.OnceValues(func() (string, error) { return model, exportBundled(model, flags) })
-		s.models[key] = exported
+	if s.models[key] == nil {
+		dir := filepath.Join(s.folder, strconv.Itoa(len(s.models)), "model")
+		s.models[key] = sync.OnceValues(func() (string, error) { return dir, exportBundled(dir, flags) })
 	}
-	s.mu.Unlock()
-	return exported()
+	return s.models[key], nil
 }
 
 func exportBundled(dir string, flags []string) error {
@@ -171,13 +156,14 @@ func exportBundled(dir string, flags []string) error {
 	if err != nil {
 		return err
 	}
-	if out, err := exec.Command("tfbert", append([]string{"export", checkpoint, dir}, flags...)...).CombinedOutput(); err != nil {
+	out, err := exec.Command("tfbert", append([]string{"export", checkpoint, dir}, flags...)...).CombinedOutput()
+	if err != nil {
 		return fmt.Errorf("export the bundled model: %w: %s", err, out)
 	}
 	return nil
 }
 
-func (s *sharedFiles) remove() {
+func (s *sharedModels) remove() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.folder != "" {

@@ -32,7 +32,8 @@ func TestInterruptible(t *testing.T) {
 		require.ErrorIs(t, err, context.Canceled)
 	})
 	t.Run("passes errors on", func(t *testing.T) {
-		_, err := io.ReadAll(&interruptible{t.Context(), iotest.TimeoutReader(iotest.OneByteReader(strings.NewReader("text")))})
+		failing := iotest.TimeoutReader(iotest.OneByteReader(strings.NewReader("text")))
+		_, err := io.ReadAll(&interruptible{t.Context(), failing})
 		require.ErrorIs(t, err, iotest.ErrTimeout)
 	})
 }

@@ -120,7 +120,7 @@ func Python(t testing.TB) string {
 }
 
 // Clients returns the Python that TFBERT_CLIENTS_PYTHON names, which has the packages of
-// cmd/tfbert/testdata/clients.
+// cmd/tfbert/clienttest/testdata/requirements.txt.
 func Clients(t testing.TB) string {
 	t.Helper()
 	python := os.Getenv("TFBERT_CLIENTS_PYTHON")

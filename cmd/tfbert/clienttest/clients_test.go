@@ -1,4 +1,4 @@
-package main
+package clienttest
 
 import (
 	"bytes"
@@ -22,28 +22,26 @@ import (
 )
 
 // TestClients serves the bundled model to clients of other servers: the Python packages of Triton,
-// TensorFlow Serving and Hugging Face, in the scripts of testdata/clients, and grpcurl. Then it holds
-// the metrics against Prometheus's own linter and against the statistics. Those who ask one server do so
-// in turn, for they count what it counts.
+// TensorFlow Serving and Hugging Face, in the scripts of testdata, and grpcurl. Then it holds the metrics
+// against Prometheus's own linter and against the statistics. The clients of one server ask in turn, because
+// they count what it counts.
 func TestClients(t *testing.T) {
-	t.Parallel() // with the scripts: clients wait, and their imports take one CPU
+	t.Parallel()
 	testenv.Long(t, "starts servers and the clients of others")
-	testenv.TensorFlow(t)
-	checkpoint := testenv.Model(t)
+	vocab := filepath.Join(testenv.Model(t), "vocab.txt")
 	demo := filepath.Join(testenv.Root(t), "testdata", "models", "demo.json")
 	dir := t.TempDir()
-	model, err := shared.model()
-	require.NoError(t, err)
-	features := func(t *testing.T, length string) string {
+	model := exportModel(t)
+	writeFeatures := func(t *testing.T, length string) string {
 		out := filepath.Join(dir, length+".npz")
-		runTFBERT(t, "features", "--vocab_file", filepath.Join(checkpoint, "vocab.txt"), "--predict_file", demo,
+		runTFBERT(t, "features", "--vocab_file", vocab, "--predict_file", demo,
 			"--max_seq_length", length, "--out", out)
 		return out
 	}
 
 	t.Run("model", func(t *testing.T) {
 		t.Parallel()
-		short := features(t, "128")
+		short := writeFeatures(t, "128")
 		s := startServer(t, "--model", model, "--model_name", bundledName,
 			"--model_control_mode", "explicit", "--priority_levels", "2")
 		t.Run("triton_repository", func(t *testing.T) { runClient(t, s) })
@@ -54,7 +52,7 @@ func TestClients(t *testing.T) {
 		t.Run("hugging_face", func(t *testing.T) { runClient(t, s) })
 		t.Run("grpcurl", func(t *testing.T) { testGRPCurl(t, s) })
 		t.Run("metrics", func(t *testing.T) { testMetrics(t, s) })
-		assert.NotContains(t, s.logged(), "level=ERROR") // for nothing that clients do
+		assert.NotContains(t, s.logged(), "level=ERROR") // whatever clients do
 	})
 
 	// A repository as NVIDIA's export script leaves it, whose windows all have the same length.
@@ -64,55 +62,53 @@ func TestClients(t *testing.T) {
 		repository := filepath.Join(dir, "triton_models")
 		require.NoError(t, os.MkdirAll(filepath.Join(repository, "bert", "1"), 0o777))
 		require.NoError(t, os.Symlink(model, filepath.Join(repository, "bert", "1", "model.savedmodel")))
-		require.NoError(t, os.WriteFile(filepath.Join(repository, "bert", "config.pbtxt"), []byte(testenv.NVIDIAConfig), 0o666))
+		config := filepath.Join(repository, "bert", "config.pbtxt")
+		require.NoError(t, os.WriteFile(config, []byte(testenv.NVIDIAConfig), 0o666))
 		const token = "0123456789abcdef"
 		tokenFile := filepath.Join(dir, "token")
 		require.NoError(t, os.WriteFile(tokenFile, []byte(token+"\n"), 0o600))
-		s := startServer(t, "--model_repository", repository, "--model_control_mode", "explicit", "--load_model", "bert",
-			"--admin_token_file", tokenFile)
+		s := startServer(t, "--model_repository", repository, "--model_control_mode", "explicit",
+			"--load_model", "bert", "--admin_token_file", tokenFile)
 		t.Run("triton_repository", func(t *testing.T) { runClient(t, s, "--model", "bert", "--token", token) })
 
 		want := filepath.Join(dir, "predict")
-		runTFBERT(t, "predict", "--model", model, "--predict_file", demo, "--output_dir", want,
-			"--pad_to_max")
-		long := features(t, "384")
+		runTFBERT(t, "predict", "--model", model, "--predict_file", demo, "--output_dir", want, "--pad_to_max")
+		long := writeFeatures(t, "384")
 		for _, size := range []string{"4", "1"} {
 			t.Run("nvidia_client", func(t *testing.T) {
 				logits, got := filepath.Join(dir, size+".npy"), filepath.Join(dir, "decode"+size)
 				runClient(t, s, "--model", "bert", "--features", long, "--logits", logits, "--batch-size", size)
-				runTFBERT(t, "decode", "--vocab_file", filepath.Join(checkpoint, "vocab.txt"), "--predict_file", demo,
+				runTFBERT(t, "decode", "--vocab_file", vocab, "--predict_file", demo,
 					"--logits", logits, "--output_dir", got)
-				assert.Equal(t, readPredictedFile(t, want), readPredictedFile(t, got))
+				assert.Equal(t, readPredictions(t, want), readPredictions(t, got))
 			})
 		}
 	})
 }
 
-// runClient runs the script of testdata/clients that the test is named for.
+// runClient runs the script of testdata that the test is named for.
 func runClient(t *testing.T, s *testServer, args ...string) {
+	t.Helper()
 	name, _, _ := strings.Cut(filepath.Base(t.Name()), "#") // of the second test of a name
-	script := filepath.Join("testdata", "clients", name+".py")
+	script := filepath.Join("testdata", name+".py")
 	// -B leaves no compiled files in testdata.
-	cmd := exec.CommandContext(t.Context(), testenv.Clients(t), append([]string{"-B", script, "--http", s.http, "--grpc", s.grpc}, args...)...)
-	cmd.Env = append(os.Environ(), "NO_PROXY=127.0.0.1", "no_proxy=127.0.0.1", "PYTHONUNBUFFERED=1", "TF_CPP_MIN_LOG_LEVEL=3")
+	args = append([]string{"-B", script, "--http", s.http, "--grpc", s.grpc}, args...)
+	cmd := exec.CommandContext(t.Context(), testenv.Clients(t), args...)
+	cmd.Env = append(os.Environ(),
+		"NO_PROXY=127.0.0.1", "no_proxy=127.0.0.1", "PYTHONUNBUFFERED=1", "TF_CPP_MIN_LOG_LEVEL=3")
 	out, err := cmd.CombinedOutput()
 	t.Logf("%s", out)
 	require.NoError(t, err)
 }
 
-func runTFBERT(t *testing.T, args ...string) {
+func readPredictions(t *testing.T, dir string) string {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "tfbert", args...).CombinedOutput()
-	require.NoError(t, err, "tfbert %s:\n%s", strings.Join(args, " "), out)
-}
-
-func readPredictedFile(t *testing.T, dir string) string {
 	text, err := os.ReadFile(filepath.Join(dir, "predictions.json"))
 	require.NoError(t, err)
 	return string(text)
 }
 
-// testGRPCurl knows the services by reflection alone.
+// testGRPCurl calls the services of the server by what reflection alone says about them.
 func testGRPCurl(t *testing.T, s *testServer) {
 	tool := testenv.GRPCurl(t)
 	grpcurl := func(body string, args ...string) (string, error) {
@@ -123,11 +119,11 @@ func testGRPCurl(t *testing.T, s *testServer) {
 		out, err := exec.CommandContext(t.Context(), tool, append(append(all, s.grpc), args...)...).CombinedOutput()
 		return string(out), err
 	}
-	answer := func(to any, body, method string) {
+	call := func(response any, body, method string) {
 		t.Helper()
 		out, err := grpcurl(body, method)
 		require.NoError(t, err, out)
-		require.NoError(t, json.Unmarshal([]byte(out), to), out)
+		require.NoError(t, json.Unmarshal([]byte(out), response), out)
 	}
 
 	out, err := grpcurl("", "list")
@@ -143,7 +139,8 @@ func testGRPCurl(t *testing.T, s *testServer) {
 	out, err = grpcurl("", "describe", "inference.GRPCInferenceService")
 	require.NoError(t, err, out)
 	assert.Contains(t, out, "rpc ModelInfer ( .inference.ModelInferRequest ) returns ( .inference.ModelInferResponse );")
-	assert.Contains(t, out, "rpc ModelStreamInfer ( stream .inference.ModelInferRequest ) returns ( stream .inference.ModelStreamInferResponse );")
+	assert.Contains(t, out, "rpc ModelStreamInfer ( stream .inference.ModelInferRequest ) "+
+		"returns ( stream .inference.ModelStreamInferResponse );")
 	out, err = grpcurl("", "describe", "tensorflow.serving.PredictRequest")
 	require.NoError(t, err, out)
 	assert.Contains(t, out, "map<string, .tensorflow.TensorProto> inputs = 2;")
@@ -152,37 +149,40 @@ func testGRPCurl(t *testing.T, s *testServer) {
 		Name       string
 		Extensions []string
 	}
-	answer(&metadata, "", "inference.GRPCInferenceService/ServerMetadata")
+	call(&metadata, "", "inference.GRPCInferenceService/ServerMetadata")
 	assert.Equal(t, "tfbert", metadata.Name)
 	assert.Contains(t, metadata.Extensions, "statistics")
 
-	text := func(name, value string) string {
+	textTensor := func(name, value string) string {
 		return fmt.Sprintf(`{"name":%q,"datatype":"BYTES","shape":[1,1],"contents":{"bytes_contents":[%q]}}`,
 			name, base64.StdEncoding.EncodeToString([]byte(value)))
 	}
+	int32Tensor := func(name, shape, values string) string {
+		return fmt.Sprintf(`{"name":%q,"datatype":"INT32","shape":%s,"contents":{"int_contents":%s}}`, name, shape, values)
+	}
+	const modelInfer = "inference.GRPCInferenceService/ModelInfer"
 	var infer struct {
 		ID         string
 		Outputs    []struct{ Name, Datatype string }
 		RawOutputs [][]byte `json:"rawOutputContents"`
 	}
-	answer(&infer, fmt.Sprintf(`{"model_name":"%s_qa","id":"7","inputs":[%s,%s],"outputs":[{"name":"ANSWER"}]}`, bundledName,
-		text("QUESTION", "Who wrote it?"), text("CONTEXT", "It was written by Ada Lovelace.")), "inference.GRPCInferenceService/ModelInfer")
+	call(&infer, fmt.Sprintf(`{"model_name":"%s_qa","id":"7","inputs":[%s,%s],"outputs":[{"name":"ANSWER"}]}`,
+		bundledName, textTensor("QUESTION", "Who wrote it?"),
+		textTensor("CONTEXT", "It was written by Ada Lovelace.")), modelInfer)
 	require.Len(t, infer.Outputs, 1)
 	assert.Equal(t, "7", infer.ID)
 	assert.Equal(t, "ANSWER", infer.Outputs[0].Name)
 	assert.Equal(t, [][]byte{[]byte("\x0c\x00\x00\x00Ada Lovelace")}, infer.RawOutputs)
 
-	row := func(name string) string {
-		return fmt.Sprintf(`{"name":%q,"datatype":"INT32","shape":[1,3],"contents":{"int_contents":[1,1,1]}}`, name)
-	}
-	answer(&infer, fmt.Sprintf(`{"model_name":%q,"inputs":[%s,%s,%s,{"name":"unique_ids","datatype":"INT32","shape":[1,1],"contents":{"int_contents":[7]}}]}`,
-		bundledName, row("input_ids"), row("input_mask"), row("segment_ids")), "inference.GRPCInferenceService/ModelInfer")
+	call(&infer, fmt.Sprintf(`{"model_name":%q,"inputs":[%s,%s,%s,%s]}`, bundledName,
+		int32Tensor("input_ids", "[1,3]", "[1,1,1]"), int32Tensor("input_mask", "[1,3]", "[1,1,1]"),
+		int32Tensor("segment_ids", "[1,3]", "[1,1,1]"), int32Tensor("unique_ids", "[1,1]", "[7]")), modelInfer)
 	require.Len(t, infer.RawOutputs, 3)
 
 	var status struct {
 		Versions []struct{ Version, State string } `json:"modelVersionStatus"`
 	}
-	answer(&status, `{"model_spec":{"name":"`+bundledName+`"}}`, "tensorflow.serving.ModelService/GetModelStatus")
+	call(&status, `{"model_spec":{"name":"`+bundledName+`"}}`, "tensorflow.serving.ModelService/GetModelStatus")
 	require.Len(t, status.Versions, 1)
 	assert.Equal(t, "AVAILABLE", status.Versions[0].State)
 
@@ -192,12 +192,13 @@ func testGRPCurl(t *testing.T, s *testServer) {
 			Defs map[string]struct{ MethodName string }
 		}
 	}
-	answer(&signatures, `{"model_spec":{"name":"`+bundledName+`"},"metadata_field":["signature_def"]}`, "tensorflow.serving.PredictionService/GetModelMetadata")
+	call(&signatures, `{"model_spec":{"name":"`+bundledName+`"},"metadata_field":["signature_def"]}`,
+		"tensorflow.serving.PredictionService/GetModelMetadata")
 	assert.Equal(t, "type.googleapis.com/tensorflow.serving.SignatureDefMap", signatures.Metadata["signature_def"].Type)
 
 	for _, service := range []string{"", "inference.GRPCInferenceService", bundledName, bundledName + "_qa"} {
 		var health struct{ Status string }
-		answer(&health, `{"service":"`+service+`"}`, "grpc.health.v1.Health/Check")
+		call(&health, `{"service":"`+service+`"}`, "grpc.health.v1.Health/Check")
 		assert.Equal(t, "SERVING", health.Status, service)
 	}
 	for method, body := range map[string]string{
@@ -211,7 +212,7 @@ func testGRPCurl(t *testing.T, s *testServer) {
 	}
 }
 
-// testMetrics needs that nothing else asks the server now.
+// testMetrics compares the server's metrics with its statistics. No client may ask meanwhile.
 func testMetrics(t *testing.T, s *testServer) {
 	get := func(path string) []byte {
 		response, err := http.Get("http://" + s.http + path)
@@ -225,9 +226,13 @@ func testMetrics(t *testing.T, s *testServer) {
 	// Traffic of its own, for the clients before may be missing here.
 	_, err := s.ask(t.Context(), "Who wrote it?", "It was written by Ada Lovelace.")
 	require.NoError(t, err)
-	infer := `{"inputs":[{"name":"input_ids","datatype":"INT32","shape":[1,3],"data":[101,102,102]},{"name":"input_mask","datatype":"INT32","shape":[1,3],"data":[1,1,1]},
-		{"name":"segment_ids","datatype":"INT32","shape":[1,3],"data":[0,0,1]},{"name":"unique_ids","datatype":"INT32","shape":[1,1],"data":[0]}]}`
-	response, err := http.Post("http://"+s.http+"/v2/models/"+bundledName+"/infer", "application/json", strings.NewReader(infer))
+	infer := `{"inputs":[
+		{"name":"input_ids","datatype":"INT32","shape":[1,3],"data":[101,102,102]},
+		{"name":"input_mask","datatype":"INT32","shape":[1,3],"data":[1,1,1]},
+		{"name":"segment_ids","datatype":"INT32","shape":[1,3],"data":[0,0,1]},
+		{"name":"unique_ids","datatype":"INT32","shape":[1,1],"data":[0]}]}`
+	url := "http://" + s.http + "/v2/models/" + bundledName + "/infer"
+	response, err := http.Post(url, "application/json", strings.NewReader(infer))
 	require.NoError(t, err)
 	response.Body.Close()
 	require.Equal(t, http.StatusOK, response.StatusCode)
@@ -264,21 +269,21 @@ func testMetrics(t *testing.T, s *testServer) {
 	require.NoError(t, json.Unmarshal(get("/v2/models/stats"), &statistics))
 	require.Len(t, statistics.Models, 2)
 	for _, m := range statistics.Models {
-		figure := func(name string) float64 {
+		triton := func(name string) float64 {
 			value, ok := figures[fmt.Sprintf(`nv_inference_%s{model=%q,version=%q}`, name, m.Name, m.Version)]
 			assert.True(t, ok, name)
 			return value
 		}
-		assert.NotZero(t, m.Inference.Success.Count, "there was no traffic")
-		assert.Equal(t, m.Inference.Success.Count, figure("request_success"))
-		assert.Equal(t, m.Inference.Fail.Count, figure("request_failure"))
-		assert.Equal(t, m.InferenceCount, figure("count"))
-		assert.Equal(t, m.ExecutionCount, figure("exec_count"))
+		assert.NotZero(t, m.Inference.Success.Count, "no traffic")
+		assert.Equal(t, m.Inference.Success.Count, triton("request_success"))
+		assert.Equal(t, m.Inference.Fail.Count, triton("request_failure"))
+		assert.Equal(t, m.InferenceCount, triton("count"))
+		assert.Equal(t, m.ExecutionCount, triton("exec_count"))
 		for name, d := range map[string]duration{
 			"request": m.Inference.Success, "queue": m.Inference.Queue, "compute_input": m.Inference.Input,
 			"compute_infer": m.Inference.Compute, "compute_output": m.Inference.Output,
 		} {
-			assert.InDelta(t, d.NS/1000, figure(name+"_duration_us"), 1, name)
+			assert.InDelta(t, d.NS/1000, triton(name+"_duration_us"), 1, name)
 		}
 	}
 }

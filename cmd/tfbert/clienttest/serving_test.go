@@ -1,4 +1,4 @@
-package main
+package clienttest
 
 import (
 	"os"
@@ -14,9 +14,10 @@ import (
 	"github.com/tfbert/go/internal/testenv"
 )
 
-// The examples of docs/serving.md, each a block with a command and what it prints, where … stands for
-// anything.
+// The examples of docs/serving.md print what the document says. Each is a block with a command and its
+// output, in which … stands for anything.
 func TestServingExamples(t *testing.T) {
+	t.Parallel()
 	server := startServer(t)
 	text, err := os.ReadFile(filepath.Join(testenv.Root(t), "docs", "serving.md"))
 	require.NoError(t, err)

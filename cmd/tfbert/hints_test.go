@@ -1,0 +1,83 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+
+	"github.com/tfbert/go/savedmodel"
+	"github.com/tfbert/go/squad"
+	"github.com/tfbert/go/squad/logits"
+	"github.com/tfbert/go/tfbert"
+)
+
+func TestAdvice(t *testing.T) {
+	for name, tc := range map[string]struct {
+		err  error
+		want string
+	}{
+		"weights of another precision": {
+			&tfbert.PrecisionMismatchError{Dir: "m", Weights: savedmodel.FP32, Asked: tfbert.BF16},
+			"leave --precision out, or export the model in bf16",
+		},
+		"precision under XLA": {
+			&savedmodel.PrecisionError{Precision: savedmodel.BF16, Compiled: true, Reason: "compiled"},
+			"leave --use_xla out",
+		},
+		"precision": {&savedmodel.PrecisionError{Precision: savedmodel.BF16, Reason: "no units"}, ""},
+		"refused operations": {
+			&savedmodel.RefusedOpsError{Dir: "m", Refused: []savedmodel.OpUse{{Op: "ReadFile", Nodes: []string{"n"}}}},
+			"'tfbert inspect --ops' lists them all",
+		},
+		"no vocabulary": {
+			&tfbert.MissingFileError{Name: "vocab.txt", Of: "m"},
+			"name one with --vocab_file",
+		},
+		"unreadable vocabulary": {
+			&tfbert.MissingFileError{Name: "vocab.txt", Err: fs.ErrPermission},
+			"name another with --vocab_file",
+		},
+		"no configuration": {
+			&tfbert.MissingFileError{Name: "bert_config.json", Of: "m"},
+			"name one with --bert_config_file",
+		},
+		"unreadable configuration": {
+			&tfbert.MissingFileError{Name: "bert_config.json", Err: fs.ErrPermission},
+			"name another with --bert_config_file",
+		},
+		"length of a fixed model": {
+			&tfbert.LengthError{Length: 128, Fixed: 64},
+			"set --max_seq_length 64 or export it with another",
+		},
+		"length beyond positions": {&tfbert.LengthError{Length: 513, Most: 512}, "lower --max_seq_length"},
+		"existing directory":      {&tfbert.ExistsError{Dir: "m"}, "name another directory or pass --overwrite"},
+		"size of the vocabulary": {
+			&tfbert.VocabSizeError{File: "vocab.txt", Entries: 3, ConfigVocabSize: 30522},
+			"name the right one with --vocab_file",
+		},
+		"configuration of another model": {
+			&tfbert.ConfigMismatchError{Checkpoint: "c", ConfigFile: "f", Detail: "shape"},
+			"name the right configuration with --bert_config_file",
+		},
+		"checkpoint without a head": {&tfbert.ConfigMismatchError{Checkpoint: "c", ConfigFile: "f", NoHead: true}, ""},
+		"logit": {
+			&squad.LogitError{Row: "start", Position: 3},
+			"the model's weights are broken or overflow in its precision; try it in float32",
+		},
+		"number of logits": {
+			&logits.CountError{Path: "l.npy", Windows: 3},
+			"check --predict_file, --doc_stride and --max_query_length",
+		},
+		"any other error": {io.ErrUnexpectedEOF, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			assert.Equal(t, tc.want, advice(tc.err))
+			assert.Equal(t, tc.want, advice(fmt.Errorf("m: %w", tc.err)), "wrapped")
+			assert.Equal(t, tc.want, advice(errors.Join(tc.err, io.ErrClosedPipe)), "joined to the error of a Close")
+		})
+	}
+}
