@@ -92,10 +92,10 @@ var blocks = func() []block {
 			}},
 		{"product, bias and activation",
 			func(b *fused, x tf.Output) tf.Output {
-				return b.dense(layer+"/intermediate/dense", x, h, i, fusedActivation[b.config.HiddenAct])
+				return b.intermediate(layer+"/intermediate", x)
 			},
 			func(b *reference, x tf.Output) tf.Output {
-				return b.activation(layer+"/intermediate/dense", b.config.HiddenAct, b.dense(layer+"/intermediate/dense", x))
+				return b.activation(layer+"/intermediate/dense", b.config.activation(), b.dense(layer+"/intermediate/dense", x))
 			}},
 		{"layer norm",
 			func(b *fused, x tf.Output) tf.Output { return b.layerNorm(layer+"/output/LayerNorm", x) },
@@ -117,7 +117,7 @@ func TestFusedBlocks(t *testing.T) {
 	for _, w := range blockShape.weights() {
 		weights.shapes[w.name] = w.shape
 	}
-	for _, activation := range []string{"gelu", "relu", "tanh", ""} {
+	for _, activation := range []string{"gelu", "relu", "tanh", "", "gelu_python", "swish"} {
 		config := *blockShape
 		config.HiddenAct = activation
 		for _, block := range blocks {
@@ -160,7 +160,7 @@ func runFusedBlock(t *testing.T, c *Config, weights weightReader, block block, d
 	g, err := tf.NewGraph()
 	require.NoError(t, err)
 	defer g.Close()
-	b := &fused{graphBuilder: graphBuilder{tf.Builder{Graph: g}}, config: c, dtype: dtype, plain: plain, weights: weights,
+	b := &fused{graphBuilder: graphBuilder{tf.Builder{Graph: g}, c}, dtype: dtype, plain: plain, weights: weights,
 		batch: static(blockBatch), length: static(blockLength)}
 	y := b.cast("y", block.fused(b, b.cast("x_cast", blockInput(&b.graphBuilder), dtype)), tf.Float)
 	require.NoError(t, b.Err)
@@ -180,7 +180,7 @@ func runReferenceBlock(t *testing.T, c *Config, weights weightReader, block bloc
 	g, err := tf.NewGraph()
 	require.NoError(t, err)
 	defer g.Close()
-	b := &reference{graphBuilder: graphBuilder{tf.Builder{Graph: g}}, config: c, variables: map[string]*savedmodel.Variable{},
+	b := &reference{graphBuilder: graphBuilder{tf.Builder{Graph: g}, c}, variables: map[string]*savedmodel.Variable{},
 		batch: static(blockBatch), length: static(blockLength)}
 	var assigned []*tf.Operation
 	for _, w := range c.weights() {

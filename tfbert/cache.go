@@ -65,6 +65,9 @@ func cacheName(path string, opts *ExportOptions) (string, error) {
 		}
 		fmt.Fprintf(digest, "%d\n%s", len(b), b)
 	}
+	if opts.Head != "" {
+		fmt.Fprintf(digest, "head %q", opts.Head)
+	}
 	name := fmt.Sprintf("%s-%x", filepath.Base(folder), digest.Sum(nil)[:6])
 	if opts.Graph == FusedGraph {
 		name += fmt.Sprintf("-%s-%v", opts.Graph, opts.Precision)

@@ -107,7 +107,7 @@ func TestExportTypes(t *testing.T) {
 				Settings: tfbert.Settings{
 					Graph: "reference", DoLowerCase: true, TensorFlow: tf.Version(), Source: filepath.Base(ckpt),
 				},
-				Variables: 39, Parameters: parameters, Cast: c.cast, LeftOut: c.leftOut, Bytes: bytes,
+				Variables: 39, Parameters: parameters, Cast: c.cast, LeftOut: c.leftOut, Bytes: bytes, Activation: "gelu by tanh",
 			}, report)
 
 			// Whatever the weights' type was, the model is the same, but for the name of its source.

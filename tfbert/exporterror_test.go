@@ -79,20 +79,34 @@ func TestExportErrors(t *testing.T) {
 		{
 			name: "missing variables",
 			toy: func(k *toy) *toy {
-				return k.without(is("bert/embeddings/LayerNorm/beta", weight, "cls/squad/output_bias"))
+				return k.without(is("bert/embeddings/LayerNorm/beta", weight))
 			},
 			want: []string{
 				"does not fit ", "bert_config.json: ",
-				"bert/embeddings/LayerNorm/beta is missing; " + weight + " is missing; cls/squad/output_bias is missing",
+				"bert/embeddings/LayerNorm/beta is missing; " + weight + " is missing",
 			},
 		},
 		{
 			name: "no question-answering head",
 			toy:  func(k *toy) *toy { return k.without(is("cls/squad/output_weights", "cls/squad/output_bias")) },
-			want: []string{
-				"has no question-answering head: it was not fine-tuned on SQuAD: ",
-				"cls/squad/output_weights is missing; cls/squad/output_bias is missing",
+			want: []string{"has no question-answering head: it was not fine-tuned on SQuAD"},
+		},
+		{
+			name: "half of a head",
+			toy:  func(k *toy) *toy { return k.without(is("cls/squad/output_bias")) },
+			want: []string{"does not fit ", "bert_config.json: cls/squad/output_bias is missing"},
+		},
+		{
+			name: "a head of another shape",
+			toy: func(k *toy) *toy {
+				return k.without(is("cls/squad/output_weights")).with([]int64{3, 8}, "cls/squad/output_weights")
 			},
+			want: []string{"cls/squad/output_weights has shape [3 8], the configuration asks for [2 8]"},
+		},
+		{
+			name:   "a vocabulary without [SEP]",
+			damage: change("vocab.txt", replaceText("[SEP]", "[SEPARATOR]")),
+			want:   []string{"vocab.txt has no [SEP]: it is not the vocabulary of a BERT"},
 		},
 		{
 			name: "shapes of another model",

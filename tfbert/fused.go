@@ -22,7 +22,7 @@ type weightReader interface {
 // precision of the type.
 func fusedGraph(g *tf.Graph, c *Config, s Settings, weights weightReader) (savedmodel.Content, error) {
 	b := &fused{
-		graphBuilder: graphBuilder{tf.Builder{Graph: g}}, config: c, weights: weights,
+		graphBuilder: graphBuilder{tf.Builder{Graph: g}, c}, weights: weights,
 		dtype: dtypes[s.Precision], plain: s.Ops == plainOps,
 	}
 	length := s.MaxSeqLength
@@ -45,7 +45,6 @@ var dtypes = map[savedmodel.Precision]tf.DataType{savedmodel.FP32: tf.Float, sav
 // fused builds the fused graph.
 type fused struct {
 	graphBuilder
-	config    *Config
 	dtype     tf.DataType
 	plain     bool // plainOps in place of oneDNN's
 	weights   weightReader
@@ -148,13 +147,25 @@ func (b *fused) layer(scope string, x, adder tf.Output) tf.Output {
 	context := b.attention(scope+"/attention/self", x, adder)
 	x = b.dense(scope+"/attention/output/dense", context, h, h, "Add", x)
 	x = b.layerNorm(scope+"/attention/output/LayerNorm", x)
-	y := b.dense(scope+"/intermediate/dense", x, h, i, fusedActivation[b.config.HiddenAct])
+	y := b.intermediate(scope+"/intermediate", x)
 	y = b.dense(scope+"/output/dense", y, i, h, "Add", x)
 	return b.layerNorm(scope+"/output/LayerNorm", y)
 }
 
-// fusedActivation names modeling.py's activations as _FusedMatMul does.
-var fusedActivation = map[string]string{"gelu": "GeluApproximate", "relu": "Relu", "tanh": "Tanh"}
+// intermediate is the layer with the activation, which is computed in float32 where no operation has it.
+func (b *fused) intermediate(scope string, x tf.Output) tf.Output {
+	activation := b.config.activation()
+	within := fusedActivation[activation]
+	y := b.dense(scope+"/dense", x, int64(b.config.HiddenSize), int64(b.config.IntermediateSize), within)
+	if within != "" || activation == linear {
+		return y
+	}
+	y = b.activation(scope, activation, b.cast(scope+"/input", y, tf.Float))
+	return b.cast(scope+"/output", y, b.dtype)
+}
+
+// fusedActivation names the activations that _FusedMatMul computes with the product.
+var fusedActivation = map[string]string{geluTanh: "GeluApproximate", relu: "Relu", tanh: "Tanh"}
 
 // dense is a layer of the checkpoint with what follows it: an activation, or the sum with another
 // tensor ("Add").
@@ -242,7 +253,7 @@ func (b *fused) layerNorm(scope string, x tf.Output) tf.Output {
 		return b.plainLayerNorm(scope, x)
 	}
 	h, dtype := int64(b.config.HiddenSize), x.DataType()
-	return b.op("_MklLayerNorm", scope, attrs{"epsilon": float32(layerNormEpsilon)}, x,
+	return b.op("_MklLayerNorm", scope, attrs{"epsilon": float32(b.config.layerNormEpsilon())}, x,
 		b.weight(scope+"/gamma", dtype, h), b.weight(scope+"/beta", dtype, h))
 }
 

@@ -8,14 +8,11 @@ import (
 	"github.com/tfbert/go/tf"
 )
 
-// layerNormEpsilon is that of tf.contrib.layers.layer_norm.
-const layerNormEpsilon = 1e-12
-
 // referenceGraph builds the graph that modeling.py and run_squad.py build for prediction, operation
 // for operation, so that TensorFlow rewrites it to the same kernels and the logits are the same
 // bits. The weights are resource variables. A length of 0 leaves the sequence length dynamic.
 func referenceGraph(g *tf.Graph, c *Config, length int) (savedmodel.Content, error) {
-	b := &reference{graphBuilder: graphBuilder{tf.Builder{Graph: g}}, config: c, variables: map[string]*savedmodel.Variable{}}
+	b := &reference{graphBuilder: graphBuilder{tf.Builder{Graph: g}, c}, variables: map[string]*savedmodel.Variable{}}
 	content := savedmodel.Content{Graph: g}
 	for _, w := range c.weights() {
 		v, err := savedmodel.AddVariable(g, w.name, tf.Float, w.shape)
@@ -36,7 +33,6 @@ func referenceGraph(g *tf.Graph, c *Config, length int) (savedmodel.Content, err
 // reference builds the reference graph. Its methods follow the functions of modeling.py.
 type reference struct {
 	graphBuilder
-	config    *Config
 	variables map[string]*savedmodel.Variable
 
 	batch, length dim
@@ -100,7 +96,7 @@ func (b *reference) encoder(x, mask tf.Output) tf.Output {
 		attention = b.dense(layer+"/attention/output/dense", attention)
 		attention = b.layerNorm(layer+"/attention/output/LayerNorm",
 			b.op("AddV2", layer+"/attention/output/add", nil, attention, x), 1, b.read)
-		intermediate := b.activation(layer+"/intermediate/dense", b.config.HiddenAct, b.dense(layer+"/intermediate/dense", attention))
+		intermediate := b.activation(layer+"/intermediate/dense", b.config.activation(), b.dense(layer+"/intermediate/dense", attention))
 		x = b.layerNorm(layer+"/output/LayerNorm",
 			b.op("AddV2", layer+"/output/add", nil, b.dense(layer+"/output/dense", intermediate), attention), 1, b.read)
 	}

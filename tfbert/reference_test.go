@@ -35,7 +35,7 @@ func difference(t testing.TB, a, b []squad.RawResult) float64 {
 }
 
 func TestGraphAgainstFloat64(t *testing.T) {
-	for _, act := range []string{"gelu", "relu", "tanh", "linear"} {
+	for _, act := range activationNames {
 		t.Run(act, func(t *testing.T) {
 			k := newToy(act)
 			m := open(t, export(t, k.write(t, "model.ckpt"), nil), nil)

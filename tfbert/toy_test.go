@@ -162,6 +162,8 @@ func (v *toyVariable) bytes() (b []byte) {
 				half = uint16(bits>>16)&0x8000 | uint16(bits>>23&0xff-127+15)<<10 | uint16(bits>>13)&0x3ff
 			}
 			b = le.AppendUint16(b, half)
+		case checkpoint.Float64:
+			b = le.AppendUint64(b, math.Float64bits(float64(x)))
 		case checkpoint.Int64:
 			b = le.AppendUint64(b, uint64(x))
 		case checkpoint.Int32:
