@@ -96,5 +96,5 @@ func TestPrecisionNames(t *testing.T) {
 		assert.Equal(t, p, back)
 	}
 	_, err := savedmodel.ParsePrecision("int8")
-	require.ErrorContains(t, err, `unknown precision "int8", only fp32, fp16, bf16`)
+	require.ErrorContains(t, err, `unknown precision "int8": want one of fp32, fp16, bf16`)
 }

@@ -59,7 +59,9 @@ func FuzzMetaGraph(f *testing.F) {
 		}
 		defer file.Close()
 		var model *tfproto.SavedModel
-		bounded.Run(t, 200*len(data), 10*time.Second, func() { model, err = parseSavedModel(file, withoutAttrs) })
+		bounded.Run(t, 200*len(data), 10*time.Second, func() {
+			model, err = parseSavedModel(file, int64(len(data)), withoutAttrs)
+		})
 		if err != nil {
 			return
 		}

@@ -207,7 +207,7 @@ func TestInfoErrors(t *testing.T) {
 		}},
 	}}
 	_, err := info.MetaGraph([]string{"serve"})
-	assert.EqualError(t, err, "model has no meta graph with the tags {serve}, only {train} {serve,gpu}")
+	assert.EqualError(t, err, "model does not have a meta graph with the tags {serve}, only {train} {serve,gpu}")
 	m, err := info.MetaGraph([]string{"gpu", "serve"}) // in any order
 	require.NoError(t, err)
 	_, err = m.Signature("serving_default")

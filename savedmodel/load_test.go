@@ -80,7 +80,7 @@ func TestSeveralSignatureOutputs(t *testing.T) {
 func TestLoadErrors(t *testing.T) {
 	testenv.TensorFlow(t)
 	_, err := savedmodel.Load(halfPlusTwo(t), &savedmodel.Options{Tags: []string{"serve", "gpu"}})
-	require.ErrorContains(t, err, "has no meta graph with the tags {serve,gpu}, only {serve}")
+	require.ErrorContains(t, err, "does not have a meta graph with the tags {serve,gpu}, only {serve}")
 
 	// The graph without the values of its variables.
 	dir := t.TempDir()

@@ -70,5 +70,5 @@ func TestChangeRewriteListAfterLoad(t *testing.T) {
 	if err := tf.Load(""); err != nil {
 		t.Skip(err)
 	}
-	require.ErrorContains(t, ChangeRewriteList(AllowList, []string{"Softmax"}, nil), "is set before TensorFlow is loaded, not after")
+	require.ErrorContains(t, ChangeRewriteList(AllowList, []string{"Softmax"}, nil), "must be set before TensorFlow is loaded")
 }

@@ -122,7 +122,7 @@ func TestEmbedded(t *testing.T) {
 func TestHandlersWithoutOnStackAreFatal(t *testing.T) {
 	// A signal that finds its thread in C, or in the scheduler, does no harm: one of many does.
 	for range 20 {
-		// Installed by a call that FixSignals does not come after.
+		// Installed by a call that fixSignals does not come after.
 		e := embed(t, buildFake(t), 1, "FAKETF_SIGNALS=TF_SessionRun:2")
 		require.NoError(t, e.Process.Signal(syscall.SIGTERM))
 		if stderr, err := e.end(); err != nil {
