@@ -70,18 +70,26 @@ func TestClaims(t *testing.T) {
 	}{
 		{"8 TiB", one(&tfproto.BundleEntryProto{Dtype: int32(Int8), Shape: tfproto.NewShape([]int64{huge}), Size: huge}),
 			"m.data-00000-of-00001 has 4 bytes but the variable ends at 8796093022208"},
-		{"8 TiB of no known type", one(&tfproto.BundleEntryProto{Dtype: 99, Size: huge}), "has 4 bytes but the variable ends at"},
-		{"at the end of an exabyte", one(&tfproto.BundleEntryProto{Dtype: int32(Int8), Shape: tfproto.NewShape([]int64{4}), Offset: 1<<60 - 4, Size: 4}),
+		{"8 TiB of no known type", one(&tfproto.BundleEntryProto{Dtype: 99, Size: huge}),
+			"has 4 bytes but the variable ends at"},
+		{"at the end of an exabyte",
+			one(&tfproto.BundleEntryProto{Dtype: int32(Int8), Shape: tfproto.NewShape([]int64{4}), Offset: 1<<60 - 4, Size: 4}),
 			"the variable ends at 1152921504606846976"},
-		{"sizes that wrap around", one(&tfproto.BundleEntryProto{Dtype: int32(Int8), Shape: tfproto.NewShape([]int64{1 << 32, 1 << 32}), Size: 0}),
+		{"sizes that wrap around",
+			one(&tfproto.BundleEntryProto{Dtype: int32(Int8), Shape: tfproto.NewShape([]int64{1 << 32, 1 << 32}), Size: 0}),
 			"0 bytes do not fit int8[4294967296 4294967296]"},
-		{"an end that wraps around", one(&tfproto.BundleEntryProto{Dtype: 99, Offset: 1<<63 - 1, Size: 1<<63 - 1}), "bad place in its data file"},
-		{"2^31 shards", writeAll(t, []pair{{"", marshal(t, &tfproto.BundleHeaderProto{NumShards: 1<<31 - 1})}, {"w", marshal(t, &tfproto.BundleEntryProto{Dtype: 99, ShardId: 1<<31 - 2})}}),
+		{"an end that wraps around", one(&tfproto.BundleEntryProto{Dtype: 99, Offset: 1<<63 - 1, Size: 1<<63 - 1}),
+			"bad place in its data file"},
+		{"2^31 shards", writeAll(t,
+			[]pair{{"", marshal(t, &tfproto.BundleHeaderProto{NumShards: 1<<31 - 1})},
+				{"w", marshal(t, &tfproto.BundleEntryProto{Dtype: 99, ShardId: 1<<31 - 2})}}),
 			"m.data-2147483646-of-2147483647: no such file"},
 		{"a shard too many", one(&tfproto.BundleEntryProto{Dtype: 99, ShardId: 1}), "shard 1 of 1"},
 		{"no type", one(&tfproto.BundleEntryProto{}), "no type"},
-		{"dimensions", one(&tfproto.BundleEntryProto{Dtype: int32(Int8), Size: 1, Shape: dims(maxRank + 1)}), "255 dimensions"},
-		{"a long description", one(&tfproto.BundleEntryProto{Dtype: int32(Int8), Size: 1, Shape: dims(maxEntrySize)}), `variable "w" is described in `},
+		{"dimensions", one(&tfproto.BundleEntryProto{Dtype: int32(Int8), Size: 1, Shape: dims(maxRank + 1)}),
+			"255 dimensions"},
+		{"a long description", one(&tfproto.BundleEntryProto{Dtype: int32(Int8), Size: 1, Shape: dims(maxEntrySize)}),
+			`variable "w" is described in `},
 		{"variables", writeAll(t, many), "more variables than a model has"},
 		{"names", long.finish(block(pair{"y", string(handle.append(nil))})), "more variables than a model has"},
 	} {
@@ -99,7 +107,8 @@ func TestClaims(t *testing.T) {
 func TestHoles(t *testing.T) {
 	t.Run("data", func(t *testing.T) {
 		prefix := writeBundle(t, writeAll(t, []pair{{"", marshal(t, &tfproto.BundleHeaderProto{NumShards: 1})},
-			{"w", marshal(t, &tfproto.BundleEntryProto{Dtype: int32(Float32), Shape: tfproto.NewShape([]int64{huge / 4}), Size: huge})}}), nil)
+			{"w", marshal(t, &tfproto.BundleEntryProto{Dtype: int32(Float32), Shape: tfproto.NewShape([]int64{huge / 4}),
+				Size: huge})}}), nil)
 		stretch(t, shardPath(prefix, 0, 1))
 		r := openTest(t, prefix)
 		assert.EqualValues(t, huge, r.Variables()[0].Size)
@@ -160,8 +169,8 @@ func TestDevices(t *testing.T) {
 // called outside.
 func traps(outside string) []string {
 	return []string{
-		"../outside", "./../outside", "x/../../outside", "..", ".", "", "/", "/..", outside, filepath.Dir(outside), "../folder/../outside",
-		"\x00", "../outside\x00", "//" + outside,
+		"../outside", "./../outside", "x/../../outside", "..", ".", "", "/", "/..",
+		outside, filepath.Dir(outside), "../folder/../outside", "\x00", "../outside\x00", "//" + outside,
 	}
 }
 
@@ -180,12 +189,14 @@ func TestStateStaysInFolder(t *testing.T) {
 	write(dir, "below", "deep.index")
 	find := func(t *testing.T, name string) string {
 		t.Helper()
-		require.NoError(t, os.WriteFile(filepath.Join(dir, "checkpoint"), fmt.Appendf(nil, "model_checkpoint_path: %q\n", name), 0o666))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "checkpoint"),
+			fmt.Appendf(nil, "model_checkpoint_path: %q\n", name), 0o666))
 		prefix, err := findInDir(dir)
 		require.NoError(t, err)
 		return prefix
 	}
-	for _, name := range append(traps(filepath.Join(parent, "outside")), "own", "/results/own", "../own", dir+"/own", "below/../own", "none") {
+	for _, name := range append(traps(filepath.Join(parent, "outside")), "own", "/results/own", "../own", dir+"/own",
+		"below/../own", "none") {
 		assert.Equal(t, filepath.Join(dir, "own"), find(t, name), "%q", name)
 	}
 	for _, name := range []string{"below/deep", "./below//deep", dir + "/below/deep"} {
@@ -221,12 +232,14 @@ func FuzzBundle(f *testing.F) {
 			return
 		}
 		var e tfproto.BundleEntryProto
-		if proto.Unmarshal(description, &e) == nil && e.Offset >= 0 && e.Size >= 0 && e.Offset <= int64(len(data)) && e.Size <= int64(len(data))-e.Offset {
+		if proto.Unmarshal(description, &e) == nil && e.Offset >= 0 && e.Size >= 0 && e.Offset <= int64(len(data)) &&
+			e.Size <= int64(len(data))-e.Offset {
 			e.Crc32C = mask(crc32.Checksum(data[e.Offset:][:e.Size], castagnoli))
 			description = []byte(marshal(t, &e))
 		}
 		prefix := filepath.Join(dir, "m")
-		require.NoError(t, os.WriteFile(prefix+indexSuffix, writeAll(t, []pair{{"", string(header)}, {name, string(description)}}), 0o666))
+		require.NoError(t, os.WriteFile(prefix+indexSuffix,
+			writeAll(t, []pair{{"", string(header)}, {name, string(description)}}), 0o666))
 		require.NoError(t, os.WriteFile(shardPath(prefix, 0, 1), data, 0o666))
 		size := len(header) + len(name) + len(description) + len(data)
 		bounded.Run(t, 200*size, 10*time.Second, func() {

@@ -35,7 +35,8 @@ func findPrefix(path string) (string, error) {
 	case exists(path + indexSuffix):
 		return path, nil
 	case err == nil:
-		return "", fmt.Errorf("%s is not a checkpoint of version 2: there is no %s%s; name the prefix of the .index and .data files", path, path, indexSuffix)
+		return "", fmt.Errorf("%s is not a checkpoint of version 2: there is no %s%s; "+
+			"name the prefix of the .index and .data files", path, path, indexSuffix)
 	}
 	return "", fmt.Errorf("no checkpoint here: %s%s does not exist", path, indexSuffix)
 }

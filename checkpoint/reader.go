@@ -187,7 +187,8 @@ func (r *Reader) openShards() error {
 			r.shards[e.shard], sizes[e.shard] = f, size
 		}
 		if end := e.offset + e.Size; end > sizes[e.shard] {
-			return fmt.Errorf("variable %q: %s has %d bytes but the variable ends at %d: %w", e.Name, path, sizes[e.shard], end, errDamaged)
+			return fmt.Errorf("variable %q: %s has %d bytes but the variable ends at %d: %w",
+				e.Name, path, sizes[e.shard], end, errDamaged)
 		}
 	}
 	return nil
@@ -264,7 +265,8 @@ func (r *Reader) lookup(name string) (*entry, error) {
 		return nil, fmt.Errorf("read %s: string tensors are not supported", name)
 	}
 	if e.Size > maxValues {
-		return nil, fmt.Errorf("read %s: it has %d bytes, and no more than %d are read: no model has such a variable", name, e.Size, int64(maxValues))
+		return nil, fmt.Errorf("read %s: it has %d bytes, and no more than %d are read: no model has such a variable",
+			name, e.Size, int64(maxValues))
 	}
 	return e, nil
 }

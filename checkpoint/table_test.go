@@ -127,11 +127,13 @@ func TestTableRefuses(t *testing.T) {
 		{"snappy that is none", one(blockSnappy, []byte{4, 0xff, 0xff}), "snappy: corrupt input"},
 		{"no restarts", one(blockRaw, nil), "block without restart array"},
 		{"too many restarts", one(blockRaw, []byte{0, 0, 0, 0, 2, 0, 0, 0}), "restart array longer than its block"},
-		{"shares more than there is", one(blockRaw, []byte{1, 1, 0, 'a', 0, 0, 0, 0, 1, 0, 0, 0}), "entry longer than its block"},
+		{"shares more than there is", one(blockRaw, []byte{1, 1, 0, 'a', 0, 0, 0, 0, 1, 0, 0, 0}),
+			"entry longer than its block"},
 		{"value outside", one(blockRaw, []byte{0, 1, 9, 'a', 0, 0, 0, 0, 1, 0, 0, 0}), "entry longer than its block"},
 		{"endless varint", one(blockRaw, append(bytes.Repeat([]byte{0xff}, 12), 0, 0, 0, 0, 1, 0, 0, 0)), "bad entry header"},
 		{"nested prefixes", one(blockRaw, nested()), "keys share too much"},
-		{"block outside", (&rawTable{}).finish(block(pair{"z", string(blockHandle{1 << 40, 1 << 63}.append(nil))})), "block ends outside the file"},
+		{"block outside", (&rawTable{}).finish(block(pair{"z", string(blockHandle{1 << 40, 1 << 63}.append(nil))})),
+			"block ends outside the file"},
 		{"handle with more behind", (&rawTable{}).finish(block(pair{"z", "\x00\x00\x00"})), "bad block handle"},
 	}
 	for _, test := range tests {

@@ -31,7 +31,8 @@ func FuzzMetaGraph(f *testing.F) {
 		{MetaInfoDef: &tfproto.MetaGraphDef_MetaInfoDef{Tags: []string{"serve"}, TensorflowVersion: "1.14.0"}},
 		{
 			SignatureDef: map[string]*tfproto.SignatureDef{"serving_default": {
-				Inputs: map[string]*tfproto.TensorInfo{"x": tensor, "none": nil}, Outputs: map[string]*tfproto.TensorInfo{"y": sparse}}},
+				Inputs:  map[string]*tfproto.TensorInfo{"x": tensor, "none": nil},
+				Outputs: map[string]*tfproto.TensorInfo{"y": sparse}}},
 			CollectionDef: map[string]*tfproto.CollectionDef{"saved_model_assets": collection},
 		},
 		{GraphDef: &tfproto.GraphDef{Node: []*tfproto.NodeDef{{Name: "a", Op: "NoOp"}},

@@ -26,7 +26,8 @@ func lines(m *savedmodel.MetaGraph) []string {
 	}
 	var list []string
 	for _, s := range m.Signatures {
-		list = append(list, fmt.Sprintf("%s %s: %s -> %s", s.Key, filepath.Base(s.Method), tensors(s.Inputs), tensors(s.Outputs)))
+		list = append(list, fmt.Sprintf("%s %s: %s -> %s", s.Key, filepath.Base(s.Method), tensors(s.Inputs),
+			tensors(s.Outputs)))
 	}
 	return list
 }
@@ -83,11 +84,16 @@ func TestInspectForeign(t *testing.T) {
 			dir: "java_keras_model", version: "2.4.1", functions: 13, size: 19563,
 			signatures: []string{
 				"__saved_model_init_op .:  -> __saved_model_init_op dtype(0) (unknown rank) (NoOp)",
-				"add predict: a float32 (unknown rank) (add_a:0), b float32 (unknown rank) (add_b:0) -> output_0 float32 (unknown rank) (PartitionedCall:0)",
-				"get_const_matrix predict: input float32 (unknown rank) (get_const_matrix_input:0) -> output_0 float32 (unknown rank) (PartitionedCall_1:0)",
-				"get_const_scalar predict: input float32 (unknown rank) (get_const_scalar_input:0) -> output_0 float32 (unknown rank) (PartitionedCall_2:0)",
-				"get_const_vector predict: input float32 (unknown rank) (get_const_vector_input:0) -> output_0 float32 (unknown rank) (PartitionedCall_3:0)",
-				"get_variable predict: dummy float32 (unknown rank) (get_variable_dummy:0) -> output_0 float32 [] (StatefulPartitionedCall:0)",
+				"add predict: a float32 (unknown rank) (add_a:0), b float32 (unknown rank) (add_b:0) -> " +
+					"output_0 float32 (unknown rank) (PartitionedCall:0)",
+				"get_const_matrix predict: input float32 (unknown rank) (get_const_matrix_input:0) -> " +
+					"output_0 float32 (unknown rank) (PartitionedCall_1:0)",
+				"get_const_scalar predict: input float32 (unknown rank) (get_const_scalar_input:0) -> " +
+					"output_0 float32 (unknown rank) (PartitionedCall_2:0)",
+				"get_const_vector predict: input float32 (unknown rank) (get_const_vector_input:0) -> " +
+					"output_0 float32 (unknown rank) (PartitionedCall_3:0)",
+				"get_variable predict: dummy float32 (unknown rank) (get_variable_dummy:0) -> " +
+					"output_0 float32 [] (StatefulPartitionedCall:0)",
 			},
 			ops: map[string]int{
 				"AddV2": 5, "AssignVariableOp": 1, "Const": 12, "Identity": 16, "MergeV2Checkpoints": 1, "NoOp": 2, "Pack": 1,
@@ -163,7 +169,8 @@ func TestInspectErrors(t *testing.T) {
 		want                string
 	}{
 		{"no file", "", "", "is not a SavedModel: it has no saved_model.pb"},
-		{"text form", "saved_model.pbtxt", "saved_model_schema_version: 1", "holds a text saved_model.pbtxt, which is not supported"},
+		{"text form", "saved_model.pbtxt", "saved_model_schema_version: 1",
+			"holds a text saved_model.pbtxt, which is not supported"},
 		{"empty", "saved_model.pb", "", "is damaged or not a SavedModel: it has no meta graph"},
 		{"garbage", "saved_model.pb", "not a protocol buffer", "saved_model.pb is damaged or not a SavedModel: "},
 		{"truncated", "saved_model.pb", string(real[:len(real)/2]), "saved_model.pb is damaged or not a SavedModel: "},

@@ -23,12 +23,18 @@ func TestForeignModels(t *testing.T) {
 		shape           tf.Shape
 		want            func(x float32) float32
 	}{
-		{"half_plus_two/00000123", "serving_default", []string{"x"}, []string{"y"}, tf.Shape{4, 1}, func(x float32) float32 { return x/2 + 2 }},
-		{"half_plus_two/00000123", "regress_x2_to_y3", []string{"inputs"}, []string{"outputs"}, tf.Shape{4, 1}, func(x float32) float32 { return x/2 + 3 }},
-		{"graft_half_plus_two/00000123", "serving_default", []string{"x"}, []string{"y"}, tf.Shape{4, 1}, func(x float32) float32 { return x/2 + 2 }},
-		{"java_saved_model", "serving_default", []string{"x"}, []string{"y"}, tf.Shape{4, 1}, func(x float32) float32 { return x/2 + 2 }},
-		{"java_saved_model", "classify_x2_to_y3", []string{"inputs"}, []string{"scores"}, tf.Shape{4, 1}, func(x float32) float32 { return x/2 + 3 }},
-		{"matrix_half_plus_two/1", "serving_default", []string{"x"}, []string{"y"}, tf.Shape{2, 3, 3}, func(x float32) float32 { return x/2 + 2 }},
+		{"half_plus_two/00000123", "serving_default", []string{"x"}, []string{"y"}, tf.Shape{4, 1},
+			func(x float32) float32 { return x/2 + 2 }},
+		{"half_plus_two/00000123", "regress_x2_to_y3", []string{"inputs"}, []string{"outputs"}, tf.Shape{4, 1},
+			func(x float32) float32 { return x/2 + 3 }},
+		{"graft_half_plus_two/00000123", "serving_default", []string{"x"}, []string{"y"}, tf.Shape{4, 1},
+			func(x float32) float32 { return x/2 + 2 }},
+		{"java_saved_model", "serving_default", []string{"x"}, []string{"y"}, tf.Shape{4, 1},
+			func(x float32) float32 { return x/2 + 2 }},
+		{"java_saved_model", "classify_x2_to_y3", []string{"inputs"}, []string{"scores"}, tf.Shape{4, 1},
+			func(x float32) float32 { return x/2 + 3 }},
+		{"matrix_half_plus_two/1", "serving_default", []string{"x"}, []string{"y"}, tf.Shape{2, 3, 3},
+			func(x float32) float32 { return x/2 + 2 }},
 	} {
 		t.Run(c.dir+" "+c.signature, func(t *testing.T) {
 			m := load(t, foreign(t, c.dir), nil)
@@ -104,9 +110,11 @@ func TestFuncErrors(t *testing.T) {
 		inputs, outputs []string
 		want            string
 	}{
-		{"signature", "predict", nil, nil, `no signature "predict", only classify_x_to_y, regress_x2_to_y3, regress_x_to_y, regress_x_to_y2, serving_default`},
+		{"signature", "predict", nil, nil,
+			`no signature "predict", only classify_x_to_y, regress_x2_to_y3, regress_x_to_y, regress_x_to_y2, serving_default`},
 		{"input", "serving_default", []string{"inputs"}, nil, `signature "serving_default" has no input "inputs", only x`},
-		{"output", "serving_default", []string{"x"}, []string{"outputs"}, `signature "serving_default" has no output "outputs", only y`},
+		{"output", "serving_default", []string{"x"}, []string{"outputs"},
+			`signature "serving_default" has no output "outputs", only y`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := m.Func(c.signature, c.inputs, c.outputs)
@@ -191,7 +199,8 @@ func writeBlocked(t testing.TB, dir string) {
 	b := tf.Builder{Graph: g}
 	types := []tf.DataType{tf.Float}
 	queue := b.Add(tf.OpSpec{Type: "FIFOQueueV2", Name: "queue", Attrs: map[string]tf.Attr{"component_types": types}})
-	item := b.Add(tf.OpSpec{Type: "QueueDequeueV2", Name: "item", Inputs: []tf.Input{queue}, Attrs: map[string]tf.Attr{"component_types": types}})
+	item := b.Add(tf.OpSpec{Type: "QueueDequeueV2", Name: "item", Inputs: []tf.Input{queue},
+		Attrs: map[string]tf.Attr{"component_types": types}})
 	require.NoError(t, b.Err)
 	require.NoError(t, savedmodel.Write(dir, savedmodel.Content{Graph: g, Signatures: []savedmodel.Signature{{
 		Key: savedmodel.DefaultSignature, Outputs: []savedmodel.TensorInfo{{Key: "item", Name: item.String()}},

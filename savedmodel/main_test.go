@@ -70,7 +70,8 @@ func writeLinear(t testing.TB, dir string, a, b float32) {
 	defer g.Close()
 
 	builder := tf.Builder{Graph: g}
-	x := builder.Add(tf.OpSpec{Type: "Placeholder", Name: "x", Attrs: map[string]tf.Attr{"dtype": tf.Float, "shape": tf.Shape{-1, 2}}})
+	x := builder.Add(tf.OpSpec{Type: "Placeholder", Name: "x",
+		Attrs: map[string]tf.Attr{"dtype": tf.Float, "shape": tf.Shape{-1, 2}}})
 	variable := func(name string, shape tf.Shape) (*savedmodel.Variable, tf.Output) {
 		v, err := savedmodel.AddVariable(g, name, tf.Float, shape)
 		require.NoError(t, err)

@@ -34,7 +34,8 @@ func TestSkeleton(t *testing.T) {
 	}
 	model := &tfproto.SavedModel{SavedModelSchemaVersion: 1, MetaGraphs: []*tfproto.MetaGraphDef{{
 		MetaInfoDef: &tfproto.MetaGraphDef_MetaInfoDef{Tags: []string{"serve"}},
-		GraphDef:    &tfproto.GraphDef{Node: []*tfproto.NodeDef{node("none", 0), node("small", 10), node("large", 1<<20), node("last", 5000)}},
+		GraphDef: &tfproto.GraphDef{Node: []*tfproto.NodeDef{node("none", 0), node("small", 10), node("large", 1<<20),
+			node("last", 5000)}},
 	}}}
 	data, err := proto.Marshal(model)
 	require.NoError(t, err)

@@ -30,7 +30,8 @@ func TestWriteIsReproducible(t *testing.T) {
 	first, second := t.TempDir(), t.TempDir()
 	writeLinear(t, first, 3, 0.5)
 	writeLinear(t, second, 3, 0.5)
-	for _, name := range []string{savedmodel.GraphFile, savedmodel.VariablesPrefix + ".index", savedmodel.VariablesPrefix + ".data-00000-of-00001"} {
+	for _, name := range []string{savedmodel.GraphFile, savedmodel.VariablesPrefix + ".index",
+		savedmodel.VariablesPrefix + ".data-00000-of-00001"} {
 		a, err := os.ReadFile(filepath.Join(first, name))
 		require.NoError(t, err)
 		b, err := os.ReadFile(filepath.Join(second, name))

@@ -220,7 +220,8 @@ func TestAnswerAllErrors(t *testing.T) {
 	assert.EqualError(t, err, "the model returned 0 results for 1 features")
 
 	a.Predictor = spoil(func(r []squad.RawResult) []squad.RawResult { r[1].UniqueID++; return r })
-	assert.EqualError(t, all(a), `decode question "2", window 0: got the result of feature 1000000002, want that of 1000000001`)
+	assert.EqualError(t, all(a),
+		`decode question "2", window 0: got the result of feature 1000000002, want that of 1000000001`)
 
 	a.Predictor = spoil(func(r []squad.RawResult) []squad.RawResult {
 		r[min(2, len(r)-1)].EndLogits[0] = float32(math.NaN())

@@ -123,7 +123,8 @@ func TestAnswerAllByLength(t *testing.T) {
 // depend on how many run at once.
 func TestAnswerAllConcurrently(t *testing.T) {
 	answers := func(lookahead, concurrency int) string {
-		a := &squad.Answerer{Featurizer: *steve(t), Predictor: predictor(shaped), Lookahead: lookahead, Concurrency: concurrency}
+		a := &squad.Answerer{Featurizer: *steve(t), Predictor: predictor(shaped), Lookahead: lookahead,
+			Concurrency: concurrency}
 		var all []squad.Prediction
 		for p, err := range a.AnswerAll(t.Context(), squad.First(700, endless(mixed, new(atomic.Int64)))) {
 			require.NoError(t, err)
@@ -134,7 +135,8 @@ func TestAnswerAllConcurrently(t *testing.T) {
 	for _, lookahead := range []int{0, 10, 100, 10000} {
 		want := answers(lookahead, 0)
 		for _, concurrency := range []int{2, 7} {
-			assertBytes(t, []byte(want), []byte(answers(lookahead, concurrency)), fmt.Sprintf("lookahead %d, concurrency %d", lookahead, concurrency))
+			assertBytes(t, []byte(want), []byte(answers(lookahead, concurrency)),
+				fmt.Sprintf("lookahead %d, concurrency %d", lookahead, concurrency))
 		}
 	}
 }
@@ -157,7 +159,8 @@ func TestAnswerAllIsBounded(t *testing.T) {
 		for _, concurrency := range []int{1, 3} {
 			t.Run(fmt.Sprintf("%s/%d", tt.name, concurrency), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					a := &squad.Answerer{Featurizer: *steve(t), Predictor: predictor(shaped), Lookahead: lookahead, Concurrency: concurrency}
+					a := &squad.Answerer{Featurizer: *steve(t), Predictor: predictor(shaped), Lookahead: lookahead,
+						Concurrency: concurrency}
 					a.Featurizer.DocStride = 8
 					perExample := max(1, tt.length(0)/8)
 					pass := lookahead + perExample

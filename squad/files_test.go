@@ -26,7 +26,8 @@ func TestFiles(t *testing.T) {
 	require.NoError(t, f.Abort())
 	for name, want := range map[string]string{
 		PredictionsFile: "{\n    \"a/\\u00e9\": \"<x>\"\n}\n",
-		NBestFile: "{\n    \"a/\\u00e9\": [\n        {\n            \"text\": \"<x>\",\n            \"probability\": 1e-05,\n" +
+		NBestFile: "{\n    \"a/\\u00e9\": [\n        {\n            \"text\": \"<x>\",\n            \"probability\": " +
+			"1e-05,\n" +
 			"            \"start_logit\": 3.0,\n            \"end_logit\": -4.25\n        }\n    ]\n}\n",
 		NullOddsFile: "{\n    \"a/\\u00e9\": -0.5\n}\n",
 	} {

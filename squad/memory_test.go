@@ -72,7 +72,8 @@ func writeDataset(w io.Writer, paragraphs, perParagraph int) error {
 			if j > 0 {
 				b.WriteString(", ")
 			}
-			fmt.Fprintf(&b, `{"id": "56be4db0acb80014%d-%d", "question": "who", "answers": [{"text": "dog", "answer_start": 14}]}`, i, j)
+			fmt.Fprintf(&b,
+				`{"id": "56be4db0acb80014%d-%d", "question": "who", "answers": [{"text": "dog", "answer_start": 14}]}`, i, j)
 		}
 		b.WriteString("]}")
 		if _, err := io.WriteString(w, b.String()); err != nil {

@@ -21,7 +21,8 @@ import (
 )
 
 // held starts a run of y = -x that TensorFlow keeps until l.Release, and returns what will become of it.
-func held(t *testing.T, l faketf.Library, ctx context.Context, s *tf.Session, feeds []tf.Feed, y tf.Output) <-chan error {
+func held(t *testing.T, l faketf.Library, ctx context.Context, s *tf.Session, feeds []tf.Feed,
+	y tf.Output) <-chan error {
 	t.Helper()
 	l.Hold("TF_SessionRun")
 	before := l.Held()

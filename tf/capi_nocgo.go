@@ -52,7 +52,9 @@ func capiSessionLoad(graphPtr, string, []string, string, []byte) (sessionPtr, er
 }
 func capiSessionClose(sessionPtr) error  { return errNoCgo }
 func capiSessionDelete(sessionPtr) error { return errNoCgo }
-func capiSessionRun(sessionPtr, []byte, []output, []tensorPtr, []output, []operationPtr, bool) ([]tensorPtr, []byte, error) {
+func capiSessionRun(
+	sessionPtr, []byte, []output, []tensorPtr, []output, []operationPtr, bool,
+) ([]tensorPtr, []byte, error) {
 	return nil, nil, errNoCgo
 }
 func capiSessionDevices(sessionPtr) ([]Device, error) { return nil, errNoCgo }

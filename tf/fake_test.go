@@ -53,7 +53,8 @@ func TestFakeLibrary(t *testing.T) {
 	}
 	assert.ElementsMatch(t, []string{
 		"TestFakeLibrary", "TestLoadHelper", // not for themselves
-		"TestDeclarationsMatchHeaders", "TestLoadLibraryRegisters", "TestLoadVariables", "TestStringTensorsDoNotLeak", // of the real library
+		// of the real library
+		"TestDeclarationsMatchHeaders", "TestLoadLibraryRegisters", "TestLoadVariables", "TestStringTensorsDoNotLeak",
 		"TestRunBesideC", "TestLeaks", // measurements
 	}, skipped)
 }
@@ -79,7 +80,8 @@ func none(t testing.TB, l faketf.Library) {
 
 // Each feature that a library lacks fails alone, with an error that names what is missing.
 func TestMissingFeatures(t *testing.T) {
-	lib, err := faketf.Build(t.TempDir(), "TF_SessionListDevices", "TF_GetAllOpList", "TF_LoadLibrary", "TF_SetTarget", "TF_RegisterLogListener")
+	lib, err := faketf.Build(t.TempDir(), "TF_SessionListDevices", "TF_GetAllOpList", "TF_LoadLibrary", "TF_SetTarget",
+		"TF_RegisterLogListener")
 	require.NoError(t, err)
 	again(t, "TestMissingFeaturesHelper", "TFBERT_TEST_FEATURES="+lib, "TFBERT_LIBTENSORFLOW="+lib, faketf.Environment+"=")
 }

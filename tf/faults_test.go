@@ -36,7 +36,8 @@ func newWorld(t *testing.T, model, library string, def []byte) *world {
 	var err error
 	w.graph, err = tf.NewGraph()
 	require.NoError(t, err)
-	w.x = add(t, w.graph, tf.OpSpec{Type: "Placeholder", Name: "x", Attrs: map[string]tf.Attr{"dtype": tf.Float, "shape": tf.Shape{2}}})
+	w.x = add(t, w.graph, tf.OpSpec{Type: "Placeholder", Name: "x",
+		Attrs: map[string]tf.Attr{"dtype": tf.Float, "shape": tf.Shape{2}}})
 	w.y = add(t, w.graph, tf.OpSpec{Type: "Neg", Name: "y", Inputs: []tf.Input{w.x}})
 	w.session, err = tf.NewSession(w.graph, nil)
 	require.NoError(t, err)

@@ -191,7 +191,9 @@ func (g *Graph) AddOperation(spec OpSpec) (*Operation, error) {
 		return fail(fmt.Errorf("a name contains NUL"))
 	}
 	if capiGraphOperation(g.ptr, name) != nil {
-		return nil, &Error{Op: "add operation " + name, Code: AlreadyExists, Message: "the graph has an operation of that name"}
+		return nil, &Error{
+			Op: "add operation " + name, Code: AlreadyExists, Message: "the graph has an operation of that name",
+		}
 	}
 	inputs := make([]inputValue, len(spec.Inputs))
 	for i, in := range spec.Inputs {

@@ -150,7 +150,8 @@ func TestAddOperationErrors(t *testing.T) {
 		"unknown type": {tf.OpSpec{Type: "NoSuchOp"}, "Op type not registered 'NoSuchOp'", tf.InvalidArgument},
 		"name taken":   {tf.OpSpec{Type: "NoOp", Name: "x"}, "the graph has an operation of that name", tf.AlreadyExists},
 		"other graph":  {tf.OpSpec{Type: "Identity", Inputs: []tf.Input{foreign}}, "belongs to another graph", tf.Unknown},
-		"no operation": {tf.OpSpec{Type: "Identity", Inputs: []tf.Input{tf.Output{}}}, "an output has no operation", tf.Unknown},
+		"no operation": {tf.OpSpec{Type: "Identity", Inputs: []tf.Input{tf.Output{}}}, "an output has no operation",
+			tf.Unknown},
 		"bad attribute": {tf.OpSpec{Type: "Placeholder", Attrs: map[string]tf.Attr{"dtype": "float"}},
 			"", tf.InvalidArgument},
 		"missing input": {tf.OpSpec{Type: "MatMul", Inputs: []tf.Input{x}}, "", tf.InvalidArgument},
@@ -181,7 +182,8 @@ func TestImportExport(t *testing.T) {
 		out, err := copied.Output(prefix + "y")
 		require.NoError(t, err)
 		s := newSession(t, copied)
-		assert.Equal(t, []float32{-2.5}, run[float32](t, s, out, tf.Feed{Output: in, Tensor: tensor(t, tf.Shape{1}, float32(2.5))}))
+		assert.Equal(t, []float32{-2.5},
+			run[float32](t, s, out, tf.Feed{Output: in, Tensor: tensor(t, tf.Shape{1}, float32(2.5))}))
 	}
 	y, _ := copied.Operation("second/y")
 	assert.Equal(t, "/device:CPU:0", y.Device())

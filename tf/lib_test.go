@@ -178,7 +178,8 @@ func TestDeclarationsMatchHeaders(t *testing.T) {
 	}
 	file := filepath.Join(t.TempDir(), "check.c")
 	require.NoError(t, os.WriteFile(file, []byte(source.String()), 0o644))
-	out, err := exec.Command("cc", "-std=gnu11", "-Wall", "-Werror", "-fsyntax-only", "-I", include, "-I", ".", file).CombinedOutput()
+	out, err := exec.Command("cc", "-std=gnu11", "-Wall", "-Werror", "-fsyntax-only", "-I", include, "-I", ".",
+		file).CombinedOutput()
 	require.NoError(t, err, "%s", out)
 }
 

@@ -44,7 +44,8 @@ func newSums(t testing.TB, pairs, elements int, config []byte) *sums {
 		for _, o := range []tf.Output{a, b} {
 			s.feeds = append(s.feeds, tf.Feed{Output: o, Tensor: tensor(t, tf.Shape{int64(elements)}, ones...)})
 		}
-		s.fetches = append(s.fetches, add(t, g, tf.OpSpec{Type: "AddV2", Name: fmt.Sprintf("sum%d", i), Inputs: []tf.Input{a, b}}))
+		s.fetches = append(s.fetches,
+			add(t, g, tf.OpSpec{Type: "AddV2", Name: fmt.Sprintf("sum%d", i), Inputs: []tf.Input{a, b}}))
 	}
 	var err error
 	s.session, err = tf.NewSession(g, &tf.SessionOptions{Config: config})
@@ -163,7 +164,8 @@ func startC(t testing.TB, config []byte) *cProgram {
 		testenv.Missing(t, "cc", "no C compiler here")
 	}
 	program := filepath.Join(t.TempDir(), "run")
-	out, err := exec.Command(cc, "-O2", "-Wall", "-Wextra", "-Werror", "-o", program, filepath.Join("testdata", "run.c"), "-ldl").CombinedOutput()
+	out, err := exec.Command(cc, "-O2", "-Wall", "-Wextra", "-Werror", "-o", program, filepath.Join("testdata", "run.c"),
+		"-ldl").CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	cmd := exec.Command(program, tf.Path(), hex.EncodeToString(config))
 	in, err := cmd.StdinPipe()

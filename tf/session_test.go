@@ -102,10 +102,13 @@ func TestRunTargets(t *testing.T) {
 	v := add(t, g, tf.OpSpec{Type: "VarHandleOp", Name: "v", Attrs: map[string]tf.Attr{
 		"dtype": tf.Float, "shape": tf.Shape{}, "shared_name": "v"}})
 	x := placeholder(t, g, "x", tf.Float)
-	assign := add(t, g, tf.OpSpec{Type: "AssignVariableOp", Inputs: []tf.Input{v, x}, Attrs: map[string]tf.Attr{"dtype": tf.Float}})
-	read := add(t, g, tf.OpSpec{Type: "ReadVariableOp", Inputs: []tf.Input{v}, Attrs: map[string]tf.Attr{"dtype": tf.Float}})
+	assign := add(t, g, tf.OpSpec{Type: "AssignVariableOp", Inputs: []tf.Input{v, x},
+		Attrs: map[string]tf.Attr{"dtype": tf.Float}})
+	read := add(t, g, tf.OpSpec{Type: "ReadVariableOp", Inputs: []tf.Input{v},
+		Attrs: map[string]tf.Attr{"dtype": tf.Float}})
 	s := newSession(t, g)
-	out, _, err := s.Run(t.Context(), []tf.Feed{{x, tensor(t, tf.Shape{}, float32(4))}}, nil, &tf.RunOptions{Targets: []*tf.Operation{assign.Op}})
+	out, _, err := s.Run(t.Context(), []tf.Feed{{x, tensor(t, tf.Shape{}, float32(4))}}, nil,
+		&tf.RunOptions{Targets: []*tf.Operation{assign.Op}})
 	require.NoError(t, err)
 	assert.Empty(t, out)
 	assert.Equal(t, []float32{4}, run[float32](t, s, read))
@@ -116,7 +119,8 @@ func TestRunMetadata(t *testing.T) {
 	x := placeholder(t, g, "x", tf.Float)
 	y := add(t, g, tf.OpSpec{Type: "MatMul", Name: "product", Inputs: []tf.Input{x, x}})
 	s := newSession(t, g)
-	out, metadata, err := s.Run(t.Context(), []tf.Feed{{x, tensor(t, tf.Shape{2, 2}, float32(1), 0, 0, 1)}}, []tf.Output{y},
+	out, metadata, err := s.Run(t.Context(), []tf.Feed{{x, tensor(t, tf.Shape{2, 2}, float32(1), 0, 0, 1)}},
+		[]tf.Output{y},
 		&tf.RunOptions{Trace: true, PartitionGraphs: true})
 	require.NoError(t, err)
 	require.NoError(t, out[0].Close())

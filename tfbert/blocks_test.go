@@ -153,10 +153,13 @@ func TestFusedBlocks(t *testing.T) {
 }
 
 func blockInput(b *graphBuilder) tf.Output {
-	return tf.AddConst(&b.Builder, "x", tf.Shape{blockRows, int64(blockShape.HiddenSize)}, normal(1, blockRows*blockShape.HiddenSize)...)
+	return tf.AddConst(&b.Builder, "x", tf.Shape{blockRows, int64(blockShape.HiddenSize)},
+		normal(1, blockRows*blockShape.HiddenSize)...)
 }
 
-func runFusedBlock(t *testing.T, c *Config, weights weightReader, block block, dtype tf.DataType, plain bool) []float32 {
+func runFusedBlock(
+	t *testing.T, c *Config, weights weightReader, block block, dtype tf.DataType, plain bool,
+) []float32 {
 	g, err := tf.NewGraph()
 	require.NoError(t, err)
 	defer g.Close()
@@ -180,8 +183,9 @@ func runReferenceBlock(t *testing.T, c *Config, weights weightReader, block bloc
 	g, err := tf.NewGraph()
 	require.NoError(t, err)
 	defer g.Close()
-	b := &reference{graphBuilder: graphBuilder{tf.Builder{Graph: g}}, config: c, variables: map[string]*savedmodel.Variable{},
-		batch: static(blockBatch), length: static(blockLength)}
+	b := &reference{graphBuilder: graphBuilder{tf.Builder{Graph: g}}, config: c,
+		variables: map[string]*savedmodel.Variable{},
+		batch:     static(blockBatch), length: static(blockLength)}
 	var assigned []*tf.Operation
 	for _, w := range c.weights() {
 		v, err := savedmodel.AddVariable(g, w.name, tf.Float, w.shape)

@@ -55,11 +55,15 @@ func TestReadConfigErrors(t *testing.T) {
 		{"text for a number", `{"vocab_size": "100"}`, "not a bert_config.json: json: cannot unmarshal string"},
 		{"fraction", `{"vocab_size": 100.5}`, "not a bert_config.json: json: cannot unmarshal number 100.5"},
 		{"no vocabulary size", "{}", "vocab_size is 0 or missing, and must be positive"},
-		{"no layers", `{"vocab_size": 100, "num_hidden_layers": 0}`, "num_hidden_layers is 0 or missing, and must be positive"},
+		{"no layers", `{"vocab_size": 100, "num_hidden_layers": 0}`,
+			"num_hidden_layers is 0 or missing, and must be positive"},
 		{"negative", `{"vocab_size": 100, "type_vocab_size": -2}`, "type_vocab_size is -2 or missing, and must be positive"},
-		{"huge", `{"vocab_size": 100, "num_hidden_layers": 2000000000}`, "num_hidden_layers is 2000000000, which no BERT has"},
-		{"heads", `{"vocab_size": 100, "num_attention_heads": 7}`, "hidden_size 768 is not a multiple of num_attention_heads 7"},
-		{"activation", `{"vocab_size": 100, "hidden_act": "swish"}`, `hidden_act "swish" is not one of modeling.py's: gelu, relu, tanh, linear`},
+		{"huge", `{"vocab_size": 100, "num_hidden_layers": 2000000000}`,
+			"num_hidden_layers is 2000000000, which no BERT has"},
+		{"heads", `{"vocab_size": 100, "num_attention_heads": 7}`,
+			"hidden_size 768 is not a multiple of num_attention_heads 7"},
+		{"activation", `{"vocab_size": 100, "hidden_act": "swish"}`,
+			`hidden_act "swish" is not one of modeling.py's: gelu, relu, tanh, linear`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := tfbert.ReadConfig(strings.NewReader(c.text))

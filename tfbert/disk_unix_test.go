@@ -34,7 +34,8 @@ func TestExportDiskFull(t *testing.T) {
 		limit uint64
 		path  string
 		file  string
-	}{{graph, ckpt, "saved_model.pb"}, {data, ckpt, "variables.data-00000-of-00001"}, {data, zip, "model.ckpt.data-00000-of-00001"}} {
+	}{{graph, ckpt, "saved_model.pb"}, {data, ckpt, "variables.data-00000-of-00001"}, {data, zip,
+		"model.ckpt.data-00000-of-00001"}} {
 		var old syscall.Rlimit
 		require.NoError(t, syscall.Getrlimit(syscall.RLIMIT_FSIZE, &old))
 		require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: c.limit, Max: old.Max}))

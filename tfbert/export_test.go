@@ -155,7 +155,8 @@ func TestExportSettings(t *testing.T) {
 	require.NoError(t, os.Rename(filepath.Join(ckpt, "bert_config.json"), config))
 	require.NoError(t, os.Rename(filepath.Join(ckpt, "vocab.txt"), vocab))
 	dir := export(t, ckpt, &tfbert.ExportOptions{
-		Graph: tfbert.ReferenceGraph, MaxSeqLength: 32, ConfigFile: config, VocabFile: vocab, Cased: true, Profile: wordpiece.Google,
+		Graph: tfbert.ReferenceGraph, MaxSeqLength: 32, ConfigFile: config, VocabFile: vocab,
+		Cased: true, Profile: wordpiece.Google,
 	})
 	var settings map[string]any
 	text := files(t, dir)["assets.extra/tfbert.json"]

@@ -117,7 +117,8 @@ func TestExportErrors(t *testing.T) {
 			name:   "more layers",
 			damage: change("bert_config.json", replaceText(`"num_hidden_layers":2`, `"num_hidden_layers":3`)),
 			want: []string{
-				"bert/encoder/layer_2/attention/self/query/kernel is missing; bert/encoder/layer_2/attention/self/query/bias is missing; ",
+				"bert/encoder/layer_2/attention/self/query/kernel is missing; bert/encoder/layer_2/attention/self/query/bias is " +
+					"missing; ",
 				"; and 8 more",
 			},
 		},
@@ -138,17 +139,21 @@ func TestExportErrors(t *testing.T) {
 			damage: change("vocab.txt", func(b []byte) []byte { return append(b, "extra\n"...) }),
 			want:   []string{"vocab.txt has 21 entries, but the configuration's vocab_size is 20"},
 		},
-		{name: "an empty vocabulary", damage: change("vocab.txt", func([]byte) []byte { return nil }), want: []string{"no [UNK]", "vocab.txt"}},
+		{name: "an empty vocabulary", damage: change("vocab.txt", func([]byte) []byte {
+			return nil
+		}), want: []string{"no [UNK]", "vocab.txt"}},
 		{
 			name: "no vocabulary", damage: remove("vocab.txt"),
 			want: []string{"has no vocab.txt beside it"},
 		},
-		{name: "no such vocabulary", opts: tfbert.ExportOptions{VocabFile: "/none/vocab.txt"}, want: []string{"open /none/vocab.txt: no such file or directory"}},
+		{name: "no such vocabulary", opts: tfbert.ExportOptions{VocabFile: "/none/vocab.txt"},
+			want: []string{"open /none/vocab.txt: no such file or directory"}},
 		{
 			name: "no configuration", damage: remove("bert_config.json"),
 			want: []string{"has no bert_config.json beside it"},
 		},
-		{name: "no such configuration", opts: tfbert.ExportOptions{ConfigFile: "/none/config.json"}, want: []string{"open /none/config.json: no such file or directory"}},
+		{name: "no such configuration", opts: tfbert.ExportOptions{ConfigFile: "/none/config.json"},
+			want: []string{"open /none/config.json: no such file or directory"}},
 		{
 			name:   "no JSON",
 			damage: change("bert_config.json", func(b []byte) []byte { return b[:len(b)/2] }),
@@ -174,7 +179,9 @@ func TestExportErrors(t *testing.T) {
 		},
 		{name: "a missing shard", damage: remove(dataFile), want: []string{dataFile}},
 		{name: "no index", damage: remove("model.ckpt.index"), want: []string{"no checkpoint in this folder"}},
-		{name: "a damaged index", damage: change("model.ckpt.index", func(b []byte) []byte { return b[:len(b)-1] }), want: []string{"model.ckpt.index"}},
+		{name: "a damaged index", damage: change("model.ckpt.index", func(b []byte) []byte {
+			return b[:len(b)-1]
+		}), want: []string{"model.ckpt.index"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if c.late {

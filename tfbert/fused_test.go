@@ -49,7 +49,8 @@ func TestFusedAgainstFloat64(t *testing.T) {
 					for i, r := range predict(t, m, features...) {
 						start, end := k.forward(features[i])
 						for pos := range start {
-							largest = max(largest, math.Abs(start[pos]-float64(r.StartLogits[pos])), math.Abs(end[pos]-float64(r.EndLogits[pos])))
+							largest = max(largest, math.Abs(start[pos]-float64(r.StartLogits[pos])),
+								math.Abs(end[pos]-float64(r.EndLogits[pos])))
 							scale = max(scale, math.Abs(start[pos]), math.Abs(end[pos]))
 						}
 					}
@@ -122,11 +123,15 @@ func TestFusedExportErrors(t *testing.T) {
 		opts tfbert.ExportOptions
 		want string
 	}{
-		"no such graph":     {tfbert.ExportOptions{Graph: "fast"}, `unknown graph "fast": it is reference or fused`},
-		"reference in bf16": {tfbert.ExportOptions{Precision: savedmodel.BF16}, "the reference graph is written in fp32, not bf16: choose the fused graph"},
-		"fp16 for a CPU":    {tfbert.ExportOptions{Graph: tfbert.FusedGraph, Precision: savedmodel.FP16, Device: tfbert.CPU}, "fp16 is for GPUs: choose bf16 or fp32 for a CPU"},
-		"no such precision": {tfbert.ExportOptions{Graph: tfbert.FusedGraph, Precision: 7}, "unknown precision: Precision(7)"},
-		"no such device":    {tfbert.ExportOptions{Graph: tfbert.FusedGraph, Device: "tpu"}, `unknown device "tpu": it is cpu or gpu`},
+		"no such graph": {tfbert.ExportOptions{Graph: "fast"}, `unknown graph "fast": it is reference or fused`},
+		"reference in bf16": {tfbert.ExportOptions{Precision: savedmodel.BF16},
+			"the reference graph is written in fp32, not bf16: choose the fused graph"},
+		"fp16 for a CPU": {tfbert.ExportOptions{Graph: tfbert.FusedGraph, Precision: savedmodel.FP16, Device: tfbert.CPU},
+			"fp16 is for GPUs: choose bf16 or fp32 for a CPU"},
+		"no such precision": {tfbert.ExportOptions{Graph: tfbert.FusedGraph, Precision: 7},
+			"unknown precision: Precision(7)"},
+		"no such device": {tfbert.ExportOptions{Graph: tfbert.FusedGraph, Device: "tpu"},
+			`unknown device "tpu": it is cpu or gpu`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := tfbert.Export(t.Context(), ckpt, t.TempDir()+"/model", &c.opts)

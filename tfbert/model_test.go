@@ -92,11 +92,13 @@ func writeSums(t testing.TB, dir string, in, out tf.DataType, inputs ...string) 
 	s := savedmodel.Signature{Key: savedmodel.DefaultSignature}
 	var list tf.OutputList
 	for _, name := range inputs {
-		list = append(list, b.Add(tf.OpSpec{Type: "Placeholder", Name: name, Attrs: map[string]tf.Attr{"dtype": in, "shape": tf.Shape{-1, -1}}}))
+		list = append(list, b.Add(tf.OpSpec{Type: "Placeholder", Name: name,
+			Attrs: map[string]tf.Attr{"dtype": in, "shape": tf.Shape{-1, -1}}}))
 		s.Inputs = append(s.Inputs, savedmodel.TensorInfo{Key: name, Name: name})
 	}
 	sum := b.Add(tf.OpSpec{Type: "AddN", Name: "sum", Inputs: []tf.Input{list}})
-	logits := b.Add(tf.OpSpec{Type: "Cast", Name: "logits", Inputs: []tf.Input{sum}, Attrs: map[string]tf.Attr{"DstT": out}})
+	logits := b.Add(tf.OpSpec{Type: "Cast", Name: "logits", Inputs: []tf.Input{sum},
+		Attrs: map[string]tf.Attr{"DstT": out}})
 	require.NoError(t, b.Err)
 	for _, key := range []string{"start_logits", "end_logits"} {
 		s.Outputs = append(s.Outputs, savedmodel.TensorInfo{Key: key, Name: logits.String()})
@@ -136,10 +138,12 @@ func TestOpenErrors(t *testing.T) {
 			want: []string{"open /none/vocab.txt: no such file or directory"},
 		},
 		{
-			name: "a vocabulary of another size", opts: tfbert.Options{VocabFile: writeFile(t, toyVocab+"more\n", t.TempDir(), "words")},
+			name: "a vocabulary of another size", opts: tfbert.Options{VocabFile: writeFile(t, toyVocab+"more\n", t.TempDir(),
+				"words")},
 			want: []string{"words has 21 entries, but the configuration's vocab_size is 20: it belongs to another model"},
 		},
-		{name: "tags", opts: tfbert.Options{Tags: []string{"train"}}, want: []string{"no meta graph with the tags {train}, only {serve}"}},
+		{name: "tags", opts: tfbert.Options{Tags: []string{"train"}},
+			want: []string{"does not have a meta graph with the tags {train}, only {serve}"}},
 		{
 			name: "signature", opts: tfbert.Options{Signature: "predict"},
 			want: []string{"does not answer questions as NVIDIA's export does", `no signature "predict", only serving_default`},
@@ -148,7 +152,8 @@ func TestOpenErrors(t *testing.T) {
 			name: "another model's signature", dir: func(t testing.TB) string {
 				return testenv.Shared(t, "data", "savedmodels", "half_plus_two", "00000123")
 			}, opts: tfbert.Options{VocabFile: vocab},
-			want: []string{"half_plus_two/00000123 does not answer questions as NVIDIA's export does", `signature "serving_default" has no input "input_ids", only x`},
+			want: []string{"half_plus_two/00000123 does not answer questions as NVIDIA's export does",
+				`signature "serving_default" has no input "input_ids", only x`},
 		},
 		{
 			name: "int64 inputs", dir: func(t testing.TB) string {
@@ -174,7 +179,8 @@ func TestOpenErrors(t *testing.T) {
 			}, opts: tfbert.Options{VocabFile: vocab},
 			want: []string{`signature "serving_default" has no input "input_mask", only input_ids, segment_ids`},
 		},
-		{name: "configuration", opts: tfbert.Options{Config: savedmodel.Config{IntraOpThreads: -1}}, want: []string{"-1 is not a number of threads"}},
+		{name: "configuration", opts: tfbert.Options{Config: savedmodel.Config{IntraOpThreads: -1}},
+			want: []string{"-1 is not a number of threads"}},
 		{
 			name: "damaged settings", dir: func(t testing.TB) string {
 				dir := copied(t)
@@ -249,7 +255,8 @@ func TestPredictErrors(t *testing.T) {
 		want     string
 	}{
 		{"another length than the model's", static, windows(1, 16), "the model takes sequences of 32, not of 16"},
-		{"longer than the positions", dynamic, windows(1, 49), "the model has positions for sequences of up to 48, not of 49"},
+		{"longer than the positions", dynamic, windows(1, 49),
+			"the model has positions for sequences of up to 48, not of 49"},
 		{"mixed lengths", dynamic, mixed, "predict: feature 1000000000 is 12 long, the first of its batch 10"},
 		{"mask of another length", dynamic, short, "predict: feature 1000000000 "},
 		{"unknown id", dynamic, unknown, "INVALID_ARGUMENT: indices[3] = 20 is not in [0, 20)"},

@@ -80,7 +80,8 @@ func BenchmarkExportRandom(b *testing.B) {
 	testenv.TensorFlow(b)
 	dir := filepath.Join(b.TempDir(), "model")
 	for b.Loop() {
-		report, err := tfbert.ExportRandom(b.Context(), tfbert.BaseConfig(), dir, &tfbert.ExportOptions{Graph: tfbert.FusedGraph, Overwrite: true})
+		report, err := tfbert.ExportRandom(b.Context(), tfbert.BaseConfig(), dir,
+			&tfbert.ExportOptions{Graph: tfbert.FusedGraph, Overwrite: true})
 		require.NoError(b, err)
 		b.SetBytes(report.Bytes)
 	}

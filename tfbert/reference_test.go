@@ -25,7 +25,8 @@ func difference(t testing.TB, a, b []squad.RawResult) float64 {
 	for i := range a {
 		require.Len(t, b[i].StartLogits, len(a[i].StartLogits))
 		for pos := range a[i].StartLogits {
-			for _, d := range []float32{a[i].StartLogits[pos] - b[i].StartLogits[pos], a[i].EndLogits[pos] - b[i].EndLogits[pos]} {
+			for _, d := range []float32{a[i].StartLogits[pos] - b[i].StartLogits[pos],
+				a[i].EndLogits[pos] - b[i].EndLogits[pos]} {
 				require.False(t, math.IsNaN(float64(d)))
 				largest = max(largest, math.Abs(float64(d)))
 			}
@@ -45,7 +46,8 @@ func TestGraphAgainstFloat64(t *testing.T) {
 				for i, r := range predict(t, m, features...) {
 					start, end := k.forward(features[i])
 					for pos := range start {
-						largest = max(largest, math.Abs(start[pos]-float64(r.StartLogits[pos])), math.Abs(end[pos]-float64(r.EndLogits[pos])))
+						largest = max(largest, math.Abs(start[pos]-float64(r.StartLogits[pos])),
+							math.Abs(end[pos]-float64(r.EndLogits[pos])))
 					}
 				}
 				assert.Less(t, largest, tolerance, "length %d", length)
@@ -127,7 +129,8 @@ func TestSignature(t *testing.T) {
 			assert.Equal(t, "serving_default", s.Key)
 			assert.Equal(t, "tensorflow/serving/predict", s.Method)
 			assert.Equal(t, []string{
-				"input_ids int32 " + c.sequence, "input_mask int32 " + c.sequence, "segment_ids int32 " + c.sequence, "unique_ids int32 [?]",
+				"input_ids int32 " + c.sequence, "input_mask int32 " + c.sequence, "segment_ids int32 " +
+					c.sequence, "unique_ids int32 [?]",
 			}, texts(s.Inputs))
 			assert.Equal(t, []string{
 				"end_logits float32 " + c.sequence, "start_logits float32 " + c.sequence, "unique_ids int32 [?]",

@@ -22,7 +22,7 @@ type variables interface {
 	Close() error
 }
 
-// source is what an export reads: variables and the two files that stand beside them.
+// source is what an export reads: variables and the two files beside them.
 type source struct {
 	variables
 	name       string // the checkpoint, as the caller named it
@@ -115,8 +115,8 @@ func readVocabFile(path string, profile wordpiece.Profile) (*wordpiece.Vocab, er
 	return v, nil
 }
 
-// checkVocabSize refuses a vocabulary of another model. One that is shorter than the table is
-// refused too, though it would run: its ids are those of other words.
+// checkVocabSize returns an error if a vocabulary belongs to another model. A shorter vocabulary would run,
+// but its ids are those of other words.
 func checkVocabSize(path string, v *wordpiece.Vocab, c *Config) error {
 	if v.Len() == c.VocabSize {
 		return nil
@@ -126,10 +126,10 @@ func checkVocabSize(path string, v *wordpiece.Vocab, c *Config) error {
 	return &FileError{Name: vocabFile, Path: path, Err: err}
 }
 
-// checkWeights returns an error that lists the variables which the configuration asks for and which are
-// missing or of another shape or type, and the layers that it does not ask for.
+// checkWeights returns an error if the checkpoint does not fit its configuration. It lists the variables
+// that are missing or of another shape or type, and the layers that the configuration does not have.
 func (s *source) checkWeights() error {
-	// Each layer has more than one, so that what a configuration claims is not listed at length.
+	// Each layer has several variables. A configuration may claim more layers than should be listed.
 	if layers, have := s.config.NumHiddenLayers, len(s.Variables()); layers > have {
 		return s.mismatch(fmt.Sprintf("it has %d variables, too few for %d layers", have, layers))
 	}
@@ -142,15 +142,17 @@ func (s *source) checkWeights() error {
 		case !ok:
 			wrong = append(wrong, w.name+" is missing")
 		case !w.shape.Compatible(v.Shape):
-			wrong = append(wrong, fmt.Sprintf("%s has shape %v, the configuration asks for %v", w.name, v.Shape, []int64(w.shape)))
+			wrong = append(wrong, fmt.Sprintf("%s has shape %v, the configuration asks for %v",
+				w.name, v.Shape, []int64(w.shape)))
 		case !isFloat(v.DType):
 			wrong = append(wrong, fmt.Sprintf("%s is of type %v, not a floating-point one", w.name, v.DType))
 		}
 	}
-	// The scripts restore what the graph asks for and run a model that lacks its last layers.
+	// The scripts restore only what the graph asks for, and would run a model without its last layers.
 	for _, v := range s.Variables() {
 		if v.Kind == checkpoint.Weight && strings.HasPrefix(v.Name, encoderScope) && !known[v.Name] {
-			wrong = append(wrong, fmt.Sprintf("%s is not of the configuration's %d layers", v.Name, s.config.NumHiddenLayers))
+			wrong = append(wrong, fmt.Sprintf("%s is not of the configuration's %d layers",
+				v.Name, s.config.NumHiddenLayers))
 		}
 	}
 	if len(wrong) == 0 {

@@ -22,7 +22,8 @@ import (
 )
 
 // toyVocab is the vocabulary of the toy checkpoint.
-const toyVocab = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nwho\nwrote\nit\n?\nada\nlove\n##lace\nthe\nengine\n.\nby\nwas\nwritten\nin\n1843\n"
+const toyVocab = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nwho\nwrote\nit\n?\nada\n" +
+	"love\n##lace\nthe\nengine\n.\nby\nwas\nwritten\nin\n1843\n"
 
 // A toy is a small checkpoint with random weights: multiples of 1/64 between -1.25 and 1.25, which
 // every floating-point type holds exactly.
@@ -42,7 +43,8 @@ func newToy(hiddenAct string) *toy { return newToyOf(hiddenAct, 48) }
 
 func newToyOf(hiddenAct string, positions int) *toy {
 	k := &toy{Config: tfbert.Config{
-		VocabSize: strings.Count(toyVocab, "\n"), HiddenSize: 8, NumHiddenLayers: 2, NumAttentionHeads: 2, IntermediateSize: 12,
+		VocabSize: strings.Count(toyVocab,
+			"\n"), HiddenSize: 8, NumHiddenLayers: 2, NumAttentionHeads: 2, IntermediateSize: 12,
 		HiddenAct: hiddenAct, MaxPositionEmbeddings: positions, TypeVocabSize: 2,
 	}}
 	r := rand.New(rand.NewPCG(1, 2))
@@ -213,7 +215,8 @@ func windows(n, length int) []squad.Feature {
 					segment = 1
 				}
 			}
-			f.InputIDs, f.InputMask, f.SegmentIDs = append(f.InputIDs, id), append(f.InputMask, mask), append(f.SegmentIDs, segment)
+			f.InputIDs, f.InputMask, f.SegmentIDs = append(f.InputIDs, id), append(f.InputMask, mask), append(f.SegmentIDs,
+				segment)
 		}
 		features[i] = f
 	}

@@ -89,7 +89,9 @@ func (c Calls) Times(of func(Call) time.Duration) []time.Duration {
 // Run calls f as l says and returns the calls of the warm-up, which is a closed loop, and those that
 // count. done, if it is not nil, is told after each of these how many there were; it is called by one
 // goroutine at a time. The first error of f, or the end of ctx, ends the run.
-func Run(ctx context.Context, f func(context.Context, *Call) error, l Load, done func(calls int)) (warmup, calls Calls, err error) {
+func Run(
+	ctx context.Context, f func(context.Context, *Call) error, l Load, done func(calls int),
+) (warmup, calls Calls, err error) {
 	if err := l.check(); err != nil {
 		return nil, nil, err
 	}

@@ -42,8 +42,10 @@ func run(t *testing.T, f func(context.Context, *bench.Call) error, l bench.Load)
 func TestClosedLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		warmup, calls := run(t, takes(50*ms, 20*ms, 10*ms, 30*ms), bench.Load{Warmup: 2, Calls: 3})
-		assert.Equal(t, bench.Calls{{Arrival: 0, Start: 0, End: 50 * ms}, {Arrival: 50 * ms, Start: 50 * ms, End: 70 * ms}}, warmup)
-		assert.Equal(t, bench.Calls{{Arrival: 0, Start: 0, End: 10 * ms}, {Arrival: 10 * ms, Start: 10 * ms, End: 40 * ms}, {Arrival: 40 * ms, Start: 40 * ms, End: 70 * ms}}, calls)
+		assert.Equal(t, bench.Calls{{Arrival: 0, Start: 0, End: 50 * ms}, {Arrival: 50 * ms, Start: 50 * ms, End: 70 * ms}},
+			warmup)
+		assert.Equal(t, bench.Calls{{Arrival: 0, Start: 0, End: 10 * ms}, {Arrival: 10 * ms, Start: 10 * ms, End: 40 * ms},
+			{Arrival: 40 * ms, Start: 40 * ms, End: 70 * ms}}, calls)
 		assert.Equal(t, 70*ms, calls.Elapsed())
 	})
 }
@@ -104,7 +106,8 @@ func TestRateHasNoCoordinatedOmission(t *testing.T) {
 		assert.Equal(t, 5*ms, calls[2].Service())
 
 		_, calls = run(t, takes(5*ms, 35*ms, 5*ms), bench.Load{Calls: 3, Rate: 100, Concurrency: 2})
-		assert.Equal(t, bench.Call{Arrival: 20 * ms, Start: 20 * ms, End: 25 * ms}, calls[2], "a second one at once does not wait")
+		assert.Equal(t, bench.Call{Arrival: 20 * ms, Start: 20 * ms, End: 25 * ms}, calls[2],
+			"a second one at once does not wait")
 	})
 }
 
@@ -131,7 +134,9 @@ func TestPoissonArrivals(t *testing.T) {
 func TestRunTellsHowFarItIs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var told []int
-		_, _, err := bench.Run(t.Context(), takes(ms), bench.Load{Warmup: 3, Calls: 4, Concurrency: 2}, func(n int) { told = append(told, n) })
+		_, _, err := bench.Run(t.Context(), takes(ms), bench.Load{Warmup: 3, Calls: 4, Concurrency: 2}, func(n int) {
+			told = append(told, n)
+		})
 		require.NoError(t, err)
 		assert.Equal(t, []int{1, 2, 3, 4}, told)
 	})

@@ -101,7 +101,8 @@ func (r *Result) load() string {
 	case r.Rate == 0:
 		return fmt.Sprintf("closed loop, %d at once", r.Concurrency)
 	case r.Poisson:
-		return fmt.Sprintf("%g batches a second at random (Poisson), %d at once; latency from the arrival", r.Rate, r.Concurrency)
+		return fmt.Sprintf("%g batches a second at random (Poisson), %d at once; latency from the arrival",
+			r.Rate, r.Concurrency)
 	}
 	return fmt.Sprintf("%g batches a second in equal steps, %d at once; latency from the arrival", r.Rate, r.Concurrency)
 }
@@ -182,7 +183,10 @@ func WriteGo(w io.Writer, results []Result) error {
 		for _, v := range []struct {
 			ms   float64
 			unit string
-		}{{l.Average, "ns/op"}, {l.P50, "p50-ns/op"}, {l.P90, "p90-ns/op"}, {l.P95, "p95-ns/op"}, {l.P99, "p99-ns/op"}, {l.P100, "p100-ns/op"}} {
+		}{
+			{l.Average, "ns/op"}, {l.P50, "p50-ns/op"}, {l.P90, "p90-ns/op"},
+			{l.P95, "p95-ns/op"}, {l.P99, "p99-ns/op"}, {l.P100, "p100-ns/op"},
+		} {
 			fmt.Fprintf(&b, "\t%.0f %s", v.ms*1e6, v.unit)
 		}
 		fmt.Fprintf(&b, "\t%.6g sequences/s", r.Throughput)

@@ -21,7 +21,9 @@ type Stability struct {
 
 // RunStable calls f as l says, without a pause, until the figures of the last intervals agree, and returns
 // the calls that ended in these. stable is false where they still differed when the most had passed.
-func RunStable(ctx context.Context, f func(context.Context, *Call) error, l Load, s Stability, done func(interval int)) (calls Calls, stable bool, err error) {
+func RunStable(
+	ctx context.Context, f func(context.Context, *Call) error, l Load, s Stability, done func(interval int),
+) (calls Calls, stable bool, err error) {
 	if s.Interval <= 0 || s.Intervals < 1 || s.Most < s.Intervals {
 		return nil, false, fmt.Errorf("%d intervals of %v, of %d, are nothing to measure", s.Intervals, s.Interval, s.Most)
 	}
@@ -146,7 +148,8 @@ func WriteServerTable(w io.Writer, results []ServerResult) error {
 		fmt.Fprintf(w, "%s %s\n\n", results[0].URL, results[0].Model)
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "load\tat once\trequests\trefused\tanswers/s\tavg ms\t50%\t90%\t95%\t99%\t100%\tclient wait 99%\tqueue 50%\tqueue 99%\tmodel 50%\tmodel 99%\tother 50%\t")
+	fmt.Fprintln(t, "load\tat once\trequests\trefused\tanswers/s\tavg ms\t50%\t90%\t95%\t99%\t100%\t"+
+		"client wait 99%\tqueue 50%\tqueue 99%\tmodel 50%\tmodel 99%\tother 50%\t")
 	for _, r := range results {
 		load := "closed"
 		switch {
@@ -159,8 +162,14 @@ func WriteServerTable(w io.Writer, results []ServerResult) error {
 			load += " *"
 		}
 		l := &r.Latency
-		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%.1f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t\n", load, r.Concurrency, r.Requests, r.Refused,
-			r.Throughput, l.Average, l.P50, l.P90, l.P95, l.P99, l.P100, r.Wait.P99, r.Queue.P50, r.Queue.P99, r.Compute.P50, r.Compute.P99, r.Overhead.P50)
+		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%.1f\t", load, r.Concurrency, r.Requests, r.Refused, r.Throughput)
+		for _, ms := range []float64{
+			l.Average, l.P50, l.P90, l.P95, l.P99, l.P100,
+			r.Wait.P99, r.Queue.P50, r.Queue.P99, r.Compute.P50, r.Compute.P99, r.Overhead.P50,
+		} {
+			fmt.Fprintf(t, "%.2f\t", ms)
+		}
+		fmt.Fprintln(t)
 	}
 	if err := t.Flush(); err != nil {
 		return err

@@ -29,7 +29,8 @@ func TestStats(t *testing.T) {
 		{upTo(10), bench.Stats{Average: 5.5, Deviation: 3.0276503540974917, P50: 5, P90: 9, P95: 10, P99: 10, P100: 10}},
 		{upTo(100), bench.Stats{Average: 50.5, Deviation: 29.011491975882016, P50: 50, P90: 90, P95: 95, P99: 99, P100: 100}},
 		{upTo(101), bench.Stats{Average: 51, Deviation: 29.300170647967224, P50: 51, P90: 91, P95: 96, P99: 100, P100: 101}},
-		{[]time.Duration{1500 * time.Microsecond, 500 * time.Microsecond}, bench.Stats{Average: 1, Deviation: 0.7071067811865476, P50: 0.5, P90: 1.5, P95: 1.5, P99: 1.5, P100: 1.5}},
+		{[]time.Duration{1500 * time.Microsecond, 500 * time.Microsecond},
+			bench.Stats{Average: 1, Deviation: 0.7071067811865476, P50: 0.5, P90: 1.5, P95: 1.5, P99: 1.5, P100: 1.5}},
 	} {
 		before := slices.Clone(tc.times)
 		assert.Equal(t, tc.want, bench.NewStats(tc.times))
@@ -64,7 +65,8 @@ func TestNewResult(t *testing.T) {
 	assert.InDelta(t, 4.95, r.Reference.CountedSeconds, 1e-9)
 	assert.InDelta(t, 5.05, r.Reference.TotalSeconds, 1e-9)
 	assert.Equal(t, bench.Reference{
-		TotalSeconds: r.Reference.TotalSeconds, Sentences: 800, CountedSeconds: r.Reference.CountedSeconds, CountedSentences: 792,
+		TotalSeconds: r.Reference.TotalSeconds, Sentences: 800,
+		CountedSeconds: r.Reference.CountedSeconds, CountedSentences: 792,
 		Average: 50.5, Level50: 50, Level90: 90, Level95: 95, Level99: 99, Level100: 100, Throughput: r.Reference.Throughput,
 	}, *r.Reference)
 
@@ -80,7 +82,8 @@ func TestNewResult(t *testing.T) {
 }
 
 func TestNewResultOfARate(t *testing.T) {
-	calls := bench.Calls{{Arrival: 0, Start: 0, End: 5 * ms}, {Arrival: 10 * ms, Start: 10 * ms, End: 45 * ms}, {Arrival: 20 * ms, Start: 45 * ms, End: 50 * ms}}
+	calls := bench.Calls{{Arrival: 0, Start: 0, End: 5 * ms}, {Arrival: 10 * ms, Start: 10 * ms, End: 45 * ms},
+		{Arrival: 20 * ms, Start: 45 * ms, End: 50 * ms}}
 	r := bench.NewResult(bench.Row{PredictBatchSize: 1}, bench.Load{Rate: 100, Poisson: true, Concurrency: 2}, nil, calls)
 	assert.InDelta(t, 60, r.Throughput, 1e-9)
 	assert.Equal(t, 35., r.Latency.P100, "the second call's, which ran 35 ms")

@@ -136,14 +136,16 @@ func (i *installer) plan() (libtf.Installation, error) {
 	case libtf.CompareVersions(plan.Version, OldestVersion) < 0:
 		return plan, fmt.Errorf("TensorFlow %s is too old: want %s or later", plan.Version, OldestVersion)
 	case plan.GPU && plan.Arch != "x86_64":
-		return plan, fmt.Errorf("PyPI has no TensorFlow with GPU support for %s: install it without, or build one and set %s to it", plan.Arch, libtf.EnvLibrary)
+		return plan, fmt.Errorf("PyPI has no TensorFlow with GPU support for %s: "+
+			"install it without, or build one and set %s to it", plan.Arch, libtf.EnvLibrary)
 	}
 	glibc, err := machine.Glibc()
 	if err != nil {
 		return plan, err
 	}
 	if need := glibcFor(plan); libtf.CompareVersions(glibc, need) < 0 {
-		return plan, fmt.Errorf("this system's glibc is %s, TensorFlow %s needs %s: use a newer distribution or an older TensorFlow", glibc, plan.Version, need)
+		return plan, fmt.Errorf("this system's glibc is %s, and TensorFlow %s needs %s: "+
+			"use a newer distribution or an older TensorFlow", glibc, plan.Version, need)
 	}
 	plan.Dir = filepath.Join(i.Dir, plan.Name())
 	return plan, nil

@@ -2,6 +2,7 @@ package install
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -58,11 +59,12 @@ type UnknownVersionError struct {
 	Known   []string // the versions that can be installed
 }
 
-// Error implements error.
 func (e *UnknownVersionError) Error() string {
-	text := "no SHA-256 is known for the wheels of TensorFlow " + e.Version + ": take one of " + strings.Join(e.Known, ", ")
+	text := fmt.Sprintf("no SHA-256 is known for the wheels of TensorFlow %s: take one of %s",
+		e.Version, strings.Join(e.Known, ", "))
 	if e.GPU {
-		text += ", or set " + libtf.EnvLibrary + " to the tensorflow folder of a Python environment that has tensorflow[and-cuda]==" + e.Version
+		text += fmt.Sprintf(", or set %s to the tensorflow folder of a Python environment that has "+
+			"tensorflow[and-cuda]==%s", libtf.EnvLibrary, e.Version)
 	}
 	return text
 }

@@ -23,7 +23,8 @@ type pip struct {
 }
 
 // ErrNoPip is in the chain of the error if there is no Python that has pip. [Options.Wheel] needs neither.
-var ErrNoPip = errors.New("install Python 3 with pip (Debian, Ubuntu: apt install python3-pip; Fedora: dnf install python3-pip)")
+var ErrNoPip = errors.New("install Python 3 with pip " +
+	"(Debian, Ubuntu: apt install python3-pip; Fedora: dnf install python3-pip)")
 
 // platforms returns the tags of the wheels to take, best first: those of a system with glibc 2.27,
 // and of every older one. Pip takes no others, nor works out the older ones by itself.
@@ -96,7 +97,8 @@ func explain(last string, err error) error {
 	case strings.Contains(last, "No module named pip"):
 		return fmt.Errorf("this Python has no pip: %w", ErrNoPip)
 	case strings.Contains(last, "No matching distribution found"):
-		return errors.New("the package index has no such version for this machine: look up the versions at https://pypi.org/project/tensorflow-cpu/#history, and check pip's own settings (pip config list)")
+		return errors.New("the package index has no such version for this machine: look up the versions at " +
+			"https://pypi.org/project/tensorflow-cpu/#history, and check pip's own settings (pip config list)")
 	case last != "":
 		return fmt.Errorf("%w: %s", err, last)
 	}
