@@ -19,8 +19,8 @@ import (
 
 const dataFile = "model.ckpt.data-00000-of-00001"
 
-// edit changes a file in place.
-func edit(t testing.TB, path string, change func([]byte) []byte) {
+// editFile changes a file in place.
+func editFile(t testing.TB, path string, change func([]byte) []byte) {
 	t.Helper()
 	b, err := os.ReadFile(path)
 	require.NoError(t, err)
@@ -53,7 +53,7 @@ func TestExportErrors(t *testing.T) {
 		return func(t testing.TB, dir string) { require.NoError(t, os.Remove(filepath.Join(dir, name))) }
 	}
 	change := func(name string, f func([]byte) []byte) func(testing.TB, string) {
-		return func(t testing.TB, dir string) { edit(t, filepath.Join(dir, name), f) }
+		return func(t testing.TB, dir string) { editFile(t, filepath.Join(dir, name), f) }
 	}
 	const weight = "bert/encoder/layer_1/output/dense/kernel"
 	for _, c := range []struct {

@@ -198,7 +198,7 @@ func TestOpenErrors(t *testing.T) {
 		{
 			name: "damaged weights", dir: func(t testing.TB) string {
 				dir := copied(t)
-				edit(t, filepath.Join(dir, "variables", "variables.data-00000-of-00001"), func(b []byte) []byte {
+				editFile(t, filepath.Join(dir, "variables", "variables.data-00000-of-00001"), func(b []byte) []byte {
 					b[len(b)/2] ^= 1
 					return b
 				})
