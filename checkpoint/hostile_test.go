@@ -91,7 +91,7 @@ func TestClaims(t *testing.T) {
 		{"a long description", one(&tfproto.BundleEntryProto{Dtype: int32(Int8), Size: 1, Shape: dims(maxEntrySize)}),
 			`variable "w" is described in `},
 		{"variables", writeAll(t, many), "more variables than a model has"},
-		{"names", long.finish(block(pair{"y", string(handle.append(nil))})), "more variables than a model has"},
+		{"names", long.finish(blockOf(pair{"y", string(handle.append(nil))})), "more variables than a model has"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			prefix := writeBundle(t, c.index, make([]byte, 4))
@@ -109,7 +109,7 @@ func TestHoles(t *testing.T) {
 		prefix := writeBundle(t, writeAll(t, []pair{{"", marshal(t, &tfproto.BundleHeaderProto{NumShards: 1})},
 			{"w", marshal(t, &tfproto.BundleEntryProto{Dtype: int32(Float32), Shape: tfproto.NewShape([]int64{huge / 4}),
 				Size: huge})}}), nil)
-		stretch(t, shardPath(prefix, 0, 1))
+		stretchFile(t, shardPath(prefix, 0, 1))
 		r := openTest(t, prefix)
 		assert.EqualValues(t, huge, r.Variables()[0].Size)
 		bounded.Run(t, 0, 10*time.Second, func() {
@@ -121,27 +121,27 @@ func TestHoles(t *testing.T) {
 	})
 	t.Run("index", func(t *testing.T) {
 		prefix := copyFiles(t, "testdata/types")
-		stretch(t, prefix+indexSuffix)
-		refuses(t, prefix, "types.index: 8796093022208 bytes is too large for what it should be")
+		stretchFile(t, prefix+indexSuffix)
+		assertRefused(t, prefix, "types.index: 8796093022208 bytes is too large for what it should be")
 	})
 	t.Run("state", func(t *testing.T) {
 		prefix := copyFiles(t, "testdata/types")
 		state := filepath.Join(filepath.Dir(prefix), "checkpoint")
 		require.NoError(t, os.WriteFile(state, nil, 0o666))
-		stretch(t, state)
-		refuses(t, filepath.Dir(prefix), "8796093022208 bytes is too large for what it should be")
+		stretchFile(t, state)
+		assertRefused(t, filepath.Dir(prefix), "8796093022208 bytes is too large for what it should be")
 	})
 }
 
-// stretch makes a file huge by a hole.
-func stretch(t *testing.T, path string) {
+// stretchFile makes a file huge by a hole.
+func stretchFile(t *testing.T, path string) {
 	t.Helper()
 	if err := os.Truncate(path, huge); err != nil {
 		t.Skip("no file of this size can be made here: ", err)
 	}
 }
 
-func refuses(t *testing.T, path, want string) {
+func assertRefused(t *testing.T, path, want string) {
 	t.Helper()
 	bounded.Run(t, 0, 10*time.Second, func() {
 		_, err := Open(path)
@@ -158,16 +158,16 @@ func TestDevices(t *testing.T) {
 		prefix := copyFiles(t, "testdata/types")
 		require.NoError(t, os.Remove(prefix+file))
 		require.NoError(t, os.Symlink("/dev/zero", prefix+file))
-		refuses(t, prefix, "types"+file+" is not a plain file")
+		assertRefused(t, prefix, "types"+file+" is not a plain file")
 	}
 	dir := filepath.Dir(copyFiles(t, "testdata/types"))
 	require.NoError(t, os.Symlink("/dev/zero", filepath.Join(dir, "checkpoint")))
-	refuses(t, dir, "checkpoint is not a plain file")
+	assertRefused(t, dir, "checkpoint is not a plain file")
 }
 
-// traps are contents of a state file that lead out of its folder, beside which there is a checkpoint
+// pathTraps are contents of a state file that lead out of its folder, beside which there is a checkpoint
 // called outside.
-func traps(outside string) []string {
+func pathTraps(outside string) []string {
 	return []string{
 		"../outside", "./../outside", "x/../../outside", "..", ".", "", "/", "/..",
 		outside, filepath.Dir(outside), "../folder/../outside", "\x00", "../outside\x00", "//" + outside,
@@ -195,7 +195,7 @@ func TestStateStaysInFolder(t *testing.T) {
 		require.NoError(t, err)
 		return prefix
 	}
-	for _, name := range append(traps(filepath.Join(parent, "outside")), "own", "/results/own", "../own", dir+"/own",
+	for _, name := range append(pathTraps(filepath.Join(parent, "outside")), "own", "/results/own", "../own", dir+"/own",
 		"below/../own", "none") {
 		assert.Equal(t, filepath.Join(dir, "own"), find(t, name), "%q", name)
 	}
@@ -273,7 +273,7 @@ func FuzzState(f *testing.F) {
 	for _, path := range []string{"outside.index", "folder.index", "folder/own.index", "folder/other.index"} {
 		require.NoError(f, os.WriteFile(filepath.Join(parent, path), nil, 0o666))
 	}
-	for _, name := range traps("/tmp/outside") {
+	for _, name := range pathTraps("/tmp/outside") {
 		f.Add([]byte("model_checkpoint_path: " + strconv.Quote(name)))
 	}
 	f.Add([]byte("all_model_checkpoint_paths: \"own\"\nmodel_checkpoint_path: \"/results/own\"\n"))

@@ -97,10 +97,10 @@ func TestConfigInSession(t *testing.T) {
 		{"extra", savedmodel.Config{Extra: []byte{0x10, 0x01}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			m := load(t, halfPlusTwo(t), &savedmodel.Options{Config: c.config})
+			m := loadModel(t, halfPlusTwo(t), &savedmodel.Options{Config: c.config})
 			f := function(t, m, savedmodel.DefaultSignature, []string{"x"}, []string{"y"})
-			out, err := f.Run(t.Context(), tensor[float32](t, tf.Shape{2, 1}, 1, 2))
-			assert.Equal(t, []float32{2.5, 3}, values[float32](t, out, err))
+			out, err := f.Run(t.Context(), newTensor[float32](t, tf.Shape{2, 1}, 1, 2))
+			assert.Equal(t, []float32{2.5, 3}, closeToValues[float32](t, out, err))
 		})
 	}
 }

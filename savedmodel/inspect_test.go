@@ -15,8 +15,8 @@ import (
 	"github.com/tfbert/go/tf"
 )
 
-// lines writes a meta graph's signatures, one a line.
-func lines(m *savedmodel.MetaGraph) []string {
+// signatureLines writes a meta graph's signatures, one a line.
+func signatureLines(m *savedmodel.MetaGraph) []string {
 	tensors := func(infos []savedmodel.TensorInfo) string {
 		var list []string
 		for _, t := range infos {
@@ -103,14 +103,14 @@ func TestInspectForeign(t *testing.T) {
 		},
 	} {
 		t.Run(c.dir, func(t *testing.T) {
-			info, err := savedmodel.Inspect(foreign(t, c.dir))
+			info, err := savedmodel.Inspect(foreignModel(t, c.dir))
 			require.NoError(t, err)
 			assert.Equal(t, c.size, info.Size)
 			require.Len(t, info.MetaGraphs, 1)
 			m := &info.MetaGraphs[0]
 			assert.Equal(t, []string{savedmodel.ServeTag}, m.Tags)
 			assert.Equal(t, c.version, m.TensorFlowVersion)
-			assert.Equal(t, c.signatures, lines(m))
+			assert.Equal(t, c.signatures, signatureLines(m))
 			assert.Equal(t, c.ops, m.Ops)
 			assert.Equal(t, c.assets, m.Assets)
 			assert.Equal(t, c.functions, m.Functions)
@@ -127,7 +127,7 @@ func TestInspectOurs(t *testing.T) {
 	m := &info.MetaGraphs[0]
 	assert.Equal(t, []string{"serve"}, m.Tags)
 	assert.Equal(t, tf.Version(), m.TensorFlowVersion)
-	assert.Equal(t, []string{"serving_default predict: x float32 [?,2] (x:0) -> y float32 [?,2] (y:0)"}, lines(m))
+	assert.Equal(t, []string{"serving_default predict: x float32 [?,2] (x:0) -> y float32 [?,2] (y:0)"}, signatureLines(m))
 	assert.Equal(t, 2, m.Ops["VarHandleOp"])
 	assert.Equal(t, 1, m.Ops["RestoreV2"])
 	assert.Equal(t, 1, m.Ops["SaveV2"])
@@ -142,7 +142,7 @@ func TestInspectJSON(t *testing.T) {
 				"outputs": [{"key": "y", "name": "y:0", "dtype": "float32", "shape": [-1, 3, 3]}]}],
 			"ops": {"Add": 1, "Const": 2, "Mul": 1, "NoOp": 1, "Placeholder": 1}}]}`},
 	} {
-		dir := foreign(t, c.dir)
+		dir := foreignModel(t, c.dir)
 		info, err := savedmodel.Inspect(dir)
 		require.NoError(t, err)
 		info.Dir = "DIR"
@@ -152,7 +152,7 @@ func TestInspectJSON(t *testing.T) {
 	}
 
 	// An unknown rank is null, a scalar's shape and a lack of inputs are empty lists.
-	info, err := savedmodel.Inspect(foreign(t, "java_keras_model"))
+	info, err := savedmodel.Inspect(foreignModel(t, "java_keras_model"))
 	require.NoError(t, err)
 	got, err := json.Marshal(info.MetaGraphs[0].Signatures)
 	require.NoError(t, err)

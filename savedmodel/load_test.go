@@ -37,7 +37,7 @@ func TestForeignModels(t *testing.T) {
 			func(x float32) float32 { return x/2 + 2 }},
 	} {
 		t.Run(c.dir+" "+c.signature, func(t *testing.T) {
-			m := load(t, foreign(t, c.dir), nil)
+			m := loadModel(t, foreignModel(t, c.dir), nil)
 			f := function(t, m, c.signature, c.inputs, c.outputs)
 			assert.Equal(t, 1, f.NumInputs())
 			n, _ := c.shape.NumElements()
@@ -46,36 +46,36 @@ func TestForeignModels(t *testing.T) {
 				x[i] = float32(i)*1.5 - 2
 				want[i] = c.want(x[i])
 			}
-			out, err := f.Run(t.Context(), tensor(t, c.shape, x...))
+			out, err := f.Run(t.Context(), newTensor(t, c.shape, x...))
 			require.NoError(t, err)
 			assert.Equal(t, c.shape, out[0].Shape())
-			assert.Equal(t, want, values[float32](t, out, err))
+			assert.Equal(t, want, closeToValues[float32](t, out, err))
 		})
 	}
 }
 
 // A model of tf.function signatures, as TensorFlow 2 writes them.
 func TestKerasModel(t *testing.T) {
-	m := load(t, foreign(t, "java_keras_model"), nil)
+	m := loadModel(t, foreignModel(t, "java_keras_model"), nil)
 	add := function(t, m, "add", []string{"a", "b"}, []string{"output_0"})
-	a, b := tensor[float32](t, nil, 10), tensor[float32](t, tf.Shape{2}, 1, 2)
+	a, b := newTensor[float32](t, nil, 10), newTensor[float32](t, tf.Shape{2}, 1, 2)
 	out, err := add.Run(t.Context(), a, b)
-	assert.Equal(t, []float32{11, 12}, values[float32](t, out, err))
+	assert.Equal(t, []float32{11, 12}, closeToValues[float32](t, out, err))
 
 	// get_variable gives what the checkpoint holds, whatever it is fed.
 	get := function(t, m, "get_variable", []string{"dummy"}, []string{"output_0"})
-	out, err = get.Run(t.Context(), tensor[float32](t, nil, 5))
-	assert.Equal(t, []float32{2}, values[float32](t, out, err))
+	out, err = get.Run(t.Context(), newTensor[float32](t, nil, 5))
+	assert.Equal(t, []float32{2}, closeToValues[float32](t, out, err))
 }
 
 func TestSeveralSignatureOutputs(t *testing.T) {
-	m := load(t, halfPlusTwo(t), nil)
+	m := loadModel(t, halfPlusTwo(t), nil)
 	f := function(t, m, "serving_default", []string{"x"}, []string{"y", "y"})
-	out, err := f.Run(t.Context(), tensor[float32](t, tf.Shape{1, 1}, 4))
+	out, err := f.Run(t.Context(), newTensor[float32](t, tf.Shape{1, 1}, 4))
 	require.NoError(t, err)
 	require.Len(t, out, 2)
 	for _, o := range out {
-		assert.Equal(t, []float32{4}, values[float32](t, []*tf.Tensor{o}, nil))
+		assert.Equal(t, []float32{4}, closeToValues[float32](t, []*tf.Tensor{o}, nil))
 	}
 	assert.Equal(t, "1.14.0", m.MetaGraph().TensorFlowVersion)
 	devices, err := m.Session().Devices()
@@ -104,7 +104,7 @@ func TestLoadErrors(t *testing.T) {
 }
 
 func TestFuncErrors(t *testing.T) {
-	m := load(t, halfPlusTwo(t), nil)
+	m := loadModel(t, halfPlusTwo(t), nil)
 	for _, c := range []struct {
 		name, signature string
 		inputs, outputs []string
@@ -121,15 +121,15 @@ func TestFuncErrors(t *testing.T) {
 			assert.EqualError(t, err, c.want)
 		})
 	}
-	keras := load(t, foreign(t, "java_keras_model"), nil)
+	keras := loadModel(t, foreignModel(t, "java_keras_model"), nil)
 	_, err := keras.Func("__saved_model_init_op", nil, []string{"__saved_model_init_op"})
 	assert.ErrorContains(t, err, `the tensor of "__saved_model_init_op": `)
 }
 
 func TestRunErrors(t *testing.T) {
-	m := load(t, halfPlusTwo(t), nil)
+	m := loadModel(t, halfPlusTwo(t), nil)
 	f := function(t, m, "serving_default", []string{"x"}, []string{"y"})
-	closed := tensor[float32](t, tf.Shape{1, 1}, 1)
+	closed := newTensor[float32](t, tf.Shape{1, 1}, 1)
 	require.NoError(t, closed.Close())
 	for _, c := range []struct {
 		name string
@@ -139,9 +139,9 @@ func TestRunErrors(t *testing.T) {
 		{"no tensor", nil, "run: the function takes 1 inputs, got 0"},
 		{"too many", []*tf.Tensor{closed, closed}, "run: the function takes 1 inputs, got 2"},
 		{"nil", []*tf.Tensor{nil}, `run: input "x" is nil`},
-		{"type", []*tf.Tensor{tensor[int32](t, tf.Shape{1, 1}, 1)}, `run: input "x" takes float32, got int32`},
-		{"shape", []*tf.Tensor{tensor[float32](t, tf.Shape{1, 2}, 1, 2)}, `run: input "x" takes shape [?,1], got [1,2]`},
-		{"rank", []*tf.Tensor{tensor[float32](t, nil, 1)}, `run: input "x" takes shape [?,1], got []`},
+		{"type", []*tf.Tensor{newTensor[int32](t, tf.Shape{1, 1}, 1)}, `run: input "x" takes float32, got int32`},
+		{"shape", []*tf.Tensor{newTensor[float32](t, tf.Shape{1, 2}, 1, 2)}, `run: input "x" takes shape [?,1], got [1,2]`},
+		{"rank", []*tf.Tensor{newTensor[float32](t, nil, 1)}, `run: input "x" takes shape [?,1], got []`},
 		{"closed", []*tf.Tensor{closed}, "already closed"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -154,7 +154,7 @@ func TestRunErrors(t *testing.T) {
 	_, err := unfed.Run(t.Context())
 	assert.Equal(t, tf.InvalidArgument, tf.ErrCode(err), "%v", err)
 	require.NoError(t, m.Close())
-	_, err = f.Run(t.Context(), tensor[float32](t, tf.Shape{1, 1}, 1))
+	_, err = f.Run(t.Context(), newTensor[float32](t, tf.Shape{1, 1}, 1))
 	assert.ErrorIs(t, err, tf.ErrClosed)
 	require.NoError(t, m.Close())
 }
@@ -162,7 +162,7 @@ func TestRunErrors(t *testing.T) {
 func TestRunContext(t *testing.T) {
 	dir := t.TempDir()
 	writeBlocked(t, dir)
-	m := load(t, dir, nil)
+	m := loadModel(t, dir, nil)
 	f := function(t, m, savedmodel.DefaultSignature, nil, []string{"item"})
 
 	t.Run("cancelled before", func(t *testing.T) {
@@ -208,10 +208,10 @@ func writeBlocked(t testing.TB, dir string) {
 }
 
 func TestRunMetadata(t *testing.T) {
-	m := load(t, halfPlusTwo(t), nil)
+	m := loadModel(t, halfPlusTwo(t), nil)
 	f := function(t, m, "serving_default", []string{"x"}, []string{"y"})
-	out, metadata, err := f.RunWith(t.Context(), &tf.RunOptions{Trace: true}, tensor[float32](t, tf.Shape{1, 1}, 4))
-	assert.Equal(t, []float32{4}, values[float32](t, out, err))
+	out, metadata, err := f.RunWith(t.Context(), &tf.RunOptions{Trace: true}, newTensor[float32](t, tf.Shape{1, 1}, 4))
+	assert.Equal(t, []float32{4}, closeToValues[float32](t, out, err))
 	require.NotNil(t, metadata)
 	nodes, err := metadata.Nodes()
 	require.NoError(t, err)
@@ -219,7 +219,7 @@ func TestRunMetadata(t *testing.T) {
 }
 
 func TestConcurrentRuns(t *testing.T) {
-	m := load(t, halfPlusTwo(t), nil)
+	m := loadModel(t, halfPlusTwo(t), nil)
 	f := function(t, m, "serving_default", []string{"x"}, []string{"y"})
 	var wg sync.WaitGroup
 	for worker := range 8 {

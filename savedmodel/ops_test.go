@@ -93,15 +93,15 @@ func funcAttr(name string, attrs map[string]*tfproto.AttrValue) *tfproto.AttrVal
 	return &tfproto.AttrValue{Value: &tfproto.AttrValue_Func{Func: &tfproto.NameAttrList{Name: name, Attr: attrs}}}
 }
 
-// call makes a node that names a function in an attribute.
-func call(name, op, attr, f string, inputs ...string) *tfproto.NodeDef {
+// callNode makes a node that names a function in an attribute.
+func callNode(name, op, attr, f string, inputs ...string) *tfproto.NodeDef {
 	n := opNode(name, op, inputs...)
 	n.Attr = map[string]*tfproto.AttrValue{attr: funcAttr(f, nil)}
 	return n
 }
 
-// branches makes a node that names functions in a list, which our messages do not have.
-func branches(name string, functions []string, inputs ...string) *tfproto.NodeDef {
+// branchNode makes a node that names functions in a list, which our messages do not have.
+func branchNode(name string, functions []string, inputs ...string) *tfproto.NodeDef {
 	list := &tfproto.AttrValue_ListValue{}
 	var b []byte
 	for _, f := range functions {
@@ -129,7 +129,7 @@ func withAttr(f *tfproto.FunctionDef, key string) *tfproto.FunctionDef {
 	return f
 }
 
-func named(name string) *tfproto.TensorInfo {
+func namedTensor(name string) *tfproto.TensorInfo {
 	return &tfproto.TensorInfo{Encoding: &tfproto.TensorInfo_Name{Name: name}}
 }
 
@@ -141,8 +141,8 @@ func metaOf(nodes []*tfproto.NodeDef, functions ...*tfproto.FunctionDef) *tfprot
 		GraphDef:    &tfproto.GraphDef{Node: nodes, Library: &tfproto.FunctionDefLibrary{Function: functions}},
 		SaverDef:    &tfproto.SaverDef{FilenameTensorName: "file:0", RestoreOpName: "restore", SaveTensorName: "saved:0"},
 		SignatureDef: map[string]*tfproto.SignatureDef{DefaultSignature: {
-			Inputs:  map[string]*tfproto.TensorInfo{"x": named("x:0")},
-			Outputs: map[string]*tfproto.TensorInfo{"y": named("y:0")},
+			Inputs:  map[string]*tfproto.TensorInfo{"x": namedTensor("x:0")},
+			Outputs: map[string]*tfproto.TensorInfo{"y": namedTensor("y:0")},
 		}},
 	}
 }
@@ -171,8 +171,8 @@ func saverNodes() []*tfproto.NodeDef {
 	}
 }
 
-// with replaces a node of the same name, or adds it.
-func with(nodes []*tfproto.NodeDef, changed ...*tfproto.NodeDef) []*tfproto.NodeDef {
+// withNodes replaces a node of the same name, or adds it.
+func withNodes(nodes []*tfproto.NodeDef, changed ...*tfproto.NodeDef) []*tfproto.NodeDef {
 	for _, n := range changed {
 		at := slices.IndexFunc(nodes, func(o *tfproto.NodeDef) bool { return o.Name == n.Name })
 		if at < 0 {
@@ -187,9 +187,10 @@ func with(nodes []*tfproto.NodeDef, changed ...*tfproto.NodeDef) []*tfproto.Node
 // saverFunctions are the nodes of such a model as TensorFlow 2 writes them, but for its functions.
 func saverFunctions() []*tfproto.NodeDef {
 	return []*tfproto.NodeDef{
-		opNode("x", "Placeholder"), opNode("v", "VarHandleOp"), call("y", "StatefulPartitionedCall", "f", "infer", "x", "v"),
-		opNode("file", "Placeholder"), call("saved", "StatefulPartitionedCall", "f", "save", "file", "v"),
-		call("restore", "StatefulPartitionedCall", "f", "restore", "file", "v"),
+		opNode("x", "Placeholder"), opNode("v", "VarHandleOp"), callNode("y", "StatefulPartitionedCall", "f", "infer", "x",
+			"v"),
+		opNode("file", "Placeholder"), callNode("saved", "StatefulPartitionedCall", "f", "save", "file", "v"),
+		callNode("restore", "StatefulPartitionedCall", "f", "restore", "file", "v"),
 	}
 }
 
@@ -220,7 +221,7 @@ func TestOpsRefused(t *testing.T) {
 		return m
 	}
 	asset := func(m *tfproto.MetaGraphDef, tensor string) *tfproto.MetaGraphDef {
-		m.AssetFileDef = []*tfproto.AssetFileDef{{TensorInfo: named(tensor), Filename: "vocab.txt"}}
+		m.AssetFileDef = []*tfproto.AssetFileDef{{TensorInfo: namedTensor(tensor), Filename: "vocab.txt"}}
 		return m
 	}
 	const runs = "(file) at merge, as r runs for a signature or the initialization, and 2 more types"
@@ -236,12 +237,13 @@ func TestOpsRefused(t *testing.T) {
 		{"a variable of TensorFlow 2",
 			metaOf(saverFunctions(), infer(), save(), restore(opNode("r", "RestoreV2", "prefix", "n", "n"))), ""},
 		{"the file by an Identity",
-			metaOf(with(saverNodes(), opNode("i", "Identity", "file"), opNode("r", "RestoreV2", "i:0", "names", "slices"))), ""},
+			metaOf(withNodes(saverNodes(), opNode("i", "Identity", "file"),
+				opNode("r", "RestoreV2", "i:0", "names", "slices"))), ""},
 		{"the file by an Identity of a function", metaOf(saverFunctions(), infer(), save(),
 			restore(opNode("i", "Identity", "prefix"), opNode("r", "RestoreV2", "i:output:0", "n", "n"))), ""},
 		{"an asset", asset(metaOf(saverNodes()), "names:0"), ""},
 		{"a function by its name", metaOf([]*tfproto.NodeDef{opNode("y", "infer", "x", "v")}, infer()), ""},
-		{"a saver of functions by their names", metaOf(with(saverFunctions(), opNode("restore", "restore", "file", "v")),
+		{"a saver of functions by their names", metaOf(withNodes(saverFunctions(), opNode("restore", "restore", "file", "v")),
 			infer(), save(), restore(opNode("r", "RestoreV2", "prefix", "n", "n"))), ""},
 
 		{"file", metaOf(append(plain, opNode("a", "ReadFile", "x"))), "ReadFile (file) at a"},
@@ -259,55 +261,57 @@ func TestOpsRefused(t *testing.T) {
 		{"a function of an operation's name",
 			metaOf(plain, function("ReadFile", nil), function("f", nil, opNode("a", "ReadFile"))), "ReadFile (file) at a in f"},
 
-		{"restored for a signature", metaOf(with(saverNodes(), opNode("y", "Identity", "r"))), runs},
+		{"restored for a signature", metaOf(withNodes(saverNodes(), opNode("y", "Identity", "r"))), runs},
 		{"restored for a signature from its input",
-			metaOf(with(saverNodes(), opNode("r", "RestoreV2", "x", "names", "slices"), opNode("y", "Identity", "r"))), runs},
-		{"restored for a signature's control", metaOf(with(saverNodes(), opNode("y", "Mul", "x", "v", "^assign"))), runs},
-		{"restored for another output", output(metaOf(saverNodes()), named("r:0")), runs},
+			metaOf(withNodes(saverNodes(), opNode("r", "RestoreV2", "x", "names", "slices"),
+				opNode("y", "Identity", "r"))), runs},
+		{"restored for a signature's control", metaOf(withNodes(saverNodes(), opNode("y", "Mul", "x", "v", "^assign"))),
+			runs},
+		{"restored for another output", output(metaOf(saverNodes()), namedTensor("r:0")), runs},
 		{"restored for sparse indices",
 			output(metaOf(saverNodes()), &tfproto.TensorInfo{Encoding: &tfproto.TensorInfo_CooSparse_{
 				CooSparse: &tfproto.TensorInfo_CooSparse{ValuesTensorName: "x:0", IndicesTensorName: "r:0"}}}), runs},
 		{"restored for a composite",
 			output(metaOf(saverNodes()), &tfproto.TensorInfo{Encoding: &tfproto.TensorInfo_CompositeTensor_{
-				CompositeTensor: &tfproto.TensorInfo_CompositeTensor{Components: []*tfproto.TensorInfo{named("x:0"),
-					named("r:0")}}}}), runs},
+				CompositeTensor: &tfproto.TensorInfo_CompositeTensor{Components: []*tfproto.TensorInfo{namedTensor("x:0"),
+					namedTensor("r:0")}}}}), runs},
 		{"restored for the initialization", collection(metaOf(saverNodes()), "saved_model_main_op", "assign"), runs},
 		{"restored for an old initialization", collection(metaOf(saverNodes()), "legacy_init_op", "assign"), runs},
-		{"saved for a signature", metaOf(with(saverNodes(), opNode("y", "Identity", "saved"))),
+		{"saved for a signature", metaOf(withNodes(saverNodes(), opNode("y", "Identity", "saved"))),
 			"as save runs for a signature or the initialization"},
-		{"restored from a constant", metaOf(with(saverNodes(), opNode("r", "RestoreV2", "default", "names", "slices"))),
+		{"restored from a constant", metaOf(withNodes(saverNodes(), opNode("r", "RestoreV2", "default", "names", "slices"))),
 			"as r " + other},
 		{"restored from the file's other output",
-			metaOf(with(saverNodes(), opNode("r", "RestoreV2", "file:1", "names", "slices"))), "as r " + other},
+			metaOf(withNodes(saverNodes(), opNode("r", "RestoreV2", "file:1", "names", "slices"))), "as r " + other},
 		{"restored from computed text",
-			metaOf(with(saverNodes(), opNode("j", "StringJoin", "file"), opNode("r", "RestoreV2", "j", "names", "slices"))),
+			metaOf(withNodes(saverNodes(), opNode("j", "StringJoin", "file"), opNode("r", "RestoreV2", "j", "names", "slices"))),
 			"as r " + other},
 		{"restored from an asset", asset(metaOf(saverNodes()), "file:0"), "as r " + other},
-		{"restored from an asset by an Identity", asset(metaOf(with(saverNodes(), opNode("i", "Identity", "file"),
+		{"restored from an asset by an Identity", asset(metaOf(withNodes(saverNodes(), opNode("i", "Identity", "file"),
 			opNode("r", "RestoreV2", "i", "names", "slices"))), "i:0"), "as r " + other},
 		{"restored by a function that is there twice", metaOf(saverFunctions(), infer(), save(),
 			restore(opNode("r", "RestoreV2", "v", "n", "n")), restore(opNode("r", "RestoreV2", "prefix", "n", "n"))),
 			"as the function restore can take the place of another"},
-		{"restored from nothing", metaOf(with(saverNodes(), opNode("r", "RestoreV2"))), "as r " + other},
-		{"restored from a loop", metaOf(with(saverNodes(), opNode("i", "Identity", "i"), opNode("r", "RestoreV2", "i"))),
+		{"restored from nothing", metaOf(withNodes(saverNodes(), opNode("r", "RestoreV2"))), "as r " + other},
+		{"restored from a loop", metaOf(withNodes(saverNodes(), opNode("i", "Identity", "i"), opNode("r", "RestoreV2", "i"))),
 			"as r " + other},
-		{"saved when restored", metaOf(with(saverNodes(), opNode("restore", "NoOp", "^assign", "^save"))),
+		{"saved when restored", metaOf(withNodes(saverNodes(), opNode("restore", "NoOp", "^assign", "^save"))),
 			"as save " + other},
 		{"restored by a function for a signature",
-			metaOf(with(saverFunctions(), call("y", "StatefulPartitionedCall", "f", "restore", "file", "v")),
+			metaOf(withNodes(saverFunctions(), callNode("y", "StatefulPartitionedCall", "f", "restore", "file", "v")),
 				infer(), save(), restore(opNode("r", "RestoreV2", "prefix", "n", "n"))),
 			"as y runs for a signature or the initialization"},
 		{"restored by a function that a signature's calls", metaOf(saverFunctions(),
 			function("infer", []string{"x", "v"},
-				call("c", "PartitionedCall", "f", "restore", "x", "v")),
+				callNode("c", "PartitionedCall", "f", "restore", "x", "v")),
 			save(), restore(opNode("r", "RestoreV2", "prefix", "n", "n"))),
 			"as y runs for a signature or the initialization"},
 		{"restored by one of a signature's branches",
-			metaOf(with(saverFunctions(), branches("y", []string{"infer", "restore"}, "x", "v")),
+			metaOf(withNodes(saverFunctions(), branchNode("y", []string{"infer", "restore"}, "x", "v")),
 				infer(), save(), restore(opNode("r", "RestoreV2", "prefix", "n", "n"))),
 			"as y runs for a signature or the initialization"},
 		{"restored by a function of a function's attribute",
-			metaOf(with(saverFunctions(), &tfproto.NodeDef{Name: "y", Op: "PartitionedCall",
+			metaOf(withNodes(saverFunctions(), &tfproto.NodeDef{Name: "y", Op: "PartitionedCall",
 				Attr: map[string]*tfproto.AttrValue{"f": funcAttr("infer",
 					map[string]*tfproto.AttrValue{"g": funcAttr("restore", nil)})}}),
 				infer(), save(), restore(opNode("r", "RestoreV2", "prefix", "n", "n"))),
@@ -318,13 +322,13 @@ func TestOpsRefused(t *testing.T) {
 			metaOf(saverFunctions(), infer(), save(), restore(opNode("r", "RestoreV2", "n:output:0", "n", "n"))),
 			"as restore " + other},
 		{"restored by a function with another file",
-			metaOf(with(saverFunctions(), call("restore", "StatefulPartitionedCall", "f", "restore", "x", "v")),
+			metaOf(withNodes(saverFunctions(), callNode("restore", "StatefulPartitionedCall", "f", "restore", "x", "v")),
 				infer(), save(), restore(opNode("r", "RestoreV2", "prefix", "n", "n"))), "as restore " + other},
-		{"restored by a branch", metaOf(with(saverFunctions(), branches("restore", []string{"restore"}, "file", "v")),
+		{"restored by a branch", metaOf(withNodes(saverFunctions(), branchNode("restore", []string{"restore"}, "file", "v")),
 			infer(), save(), restore(opNode("r", "RestoreV2", "prefix", "n", "n"))), "as restore " + other},
 		{"saved by the function that restores",
 			metaOf(saverFunctions(), infer(), save(), restore(opNode("r", "RestoreV2", "prefix", "n", "n"),
-				call("s", "PartitionedCall", "f", "save", "prefix", "v"))), "as restore " + other},
+				callNode("s", "PartitionedCall", "f", "save", "prefix", "v"))), "as restore " + other},
 		{"restored in place of another", metaOf(saverFunctions(), withAttr(infer(), "api_implements"), save(),
 			withAttr(restore(opNode("r", "RestoreV2", "prefix", "n", "n")), "api_implements")),
 			"as the function restore can take the place of another"},
@@ -361,7 +365,7 @@ func TestOpsRefused(t *testing.T) {
 func TestOpsDeepCalls(t *testing.T) {
 	calls := func(f string) (nodes []*tfproto.NodeDef) {
 		for range 20 {
-			nodes = append(nodes, call("c", "PartitionedCall", "f", f, "prefix", "v"))
+			nodes = append(nodes, callNode("c", "PartitionedCall", "f", f, "prefix", "v"))
 		}
 		return nodes
 	}
@@ -478,9 +482,9 @@ func FuzzOps(f *testing.F) {
 	value := &tfproto.TensorProto{TensorContent: []byte("model")}
 	constant.Attr = map[string]*tfproto.AttrValue{"value": {Value: &tfproto.AttrValue_Tensor{Tensor: value}}}
 	for _, m := range []*tfproto.MetaGraphDef{
-		metaOf(with(saverNodes(), constant)),
-		metaOf(with(saverNodes(), opNode("y", "Identity", "r"))),
-		metaOf(with(saverFunctions(), branches("b", []string{"infer", "restore"}, "x")), infer(), save(),
+		metaOf(withNodes(saverNodes(), constant)),
+		metaOf(withNodes(saverNodes(), opNode("y", "Identity", "r"))),
+		metaOf(withNodes(saverFunctions(), branchNode("b", []string{"infer", "restore"}, "x")), infer(), save(),
 			restore(opNode("r", "RestoreV2", "prefix", "n", "n"))),
 		metaOf([]*tfproto.NodeDef{opNode("y", "MyOp")}, withAttr(infer(), "api_implements")),
 	} {

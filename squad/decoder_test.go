@@ -12,8 +12,8 @@ import (
 	"github.com/tfbert/go/wordpiece"
 )
 
-// steve is the vocabulary of the smallest example.
-func steve(t testing.TB) *squad.Featurizer {
+// steveFeaturizer is the vocabulary of the smallest example.
+func steveFeaturizer(t testing.TB) *squad.Featurizer {
 	v, err := wordpiece.ReadVocab(strings.NewReader("[PAD]\n[UNK]\n[CLS]\n[SEP]\nwho\nsteve\nsmith\n'\ns\ndog\n"))
 	require.NoError(t, err)
 	return &squad.Featurizer{Tokenizer: &wordpiece.Tokenizer{Vocab: v}, MaxSeqLength: 12, MaxQueryLength: 8}
@@ -29,7 +29,7 @@ func windowsOf(t testing.TB, f *squad.Featurizer, id, question, passage string) 
 // decode decodes "who" asked of "Steve Smith's dog", which is
 // [CLS] who [SEP] steve smith ' s dog [SEP] and three positions of padding.
 func decode(t testing.TB, d squad.Decoder, start, end []float32) (squad.Prediction, error) {
-	w := windowsOf(t, steve(t), "q1", "who", "Steve Smith's dog")
+	w := windowsOf(t, steveFeaturizer(t), "q1", "who", "Steve Smith's dog")
 	require.Len(t, w.Features, 1)
 	require.Equal(t, strings.Fields("[CLS] who [SEP] steve smith ' s dog [SEP]"), w.Features[0].Tokens())
 	return d.Decode(w.Example, w.Features, []squad.RawResult{{UniqueID: 1000000000, StartLogits: start, EndLogits: end}})
@@ -145,7 +145,7 @@ func TestDecodeWhereTheReferenceCrashes(t *testing.T) {
 		}, p)
 	})
 	for _, passage := range []string{"", "  \n", "\u200b \ufeff"} {
-		w := windowsOf(t, steve(t), "q1", "who", passage)
+		w := windowsOf(t, steveFeaturizer(t), "q1", "who", passage)
 		assert.Empty(t, w.Features)
 		p, err := withNegative.Decode(w.Example, w.Features, nil)
 		require.NoError(t, err)
@@ -195,7 +195,7 @@ func TestDecodeErrors(t *testing.T) {
 		})
 	}
 
-	w := windowsOf(t, steve(t), "q1", "who", "Steve")
+	w := windowsOf(t, steveFeaturizer(t), "q1", "who", "Steve")
 	_, err := new(squad.Decoder).Decode(w.Example, w.Features, nil)
 	assert.EqualError(t, err, `decode question "q1": got 0 results for 1 features`)
 	_, err = new(squad.Decoder).Decode(w.Example, w.Features,

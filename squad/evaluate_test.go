@@ -44,8 +44,8 @@ func sharedText(t testing.TB, elem ...string) string {
 	}, elem...)
 }
 
-// printed returns what a report prints to the two streams.
-func printed(t *testing.T, r *squad.Report) (stdout, stderr string) {
+// printReport returns what a report prints to the two streams.
+func printReport(t *testing.T, r *squad.Report) (stdout, stderr string) {
 	t.Helper()
 	var out, err bytes.Buffer
 	require.NoError(t, r.Print(&out, &err))
@@ -58,7 +58,7 @@ func TestEvaluateV1Golden(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r, err := squad.Evaluate(d, sharedAnswers(t, name+".json"), nil)
 			require.NoError(t, err)
-			stdout, stderr := printed(t, r)
+			stdout, stderr := printReport(t, r)
 			assert.Equal(t, sharedText(t, "golden", "eval", name+".stdout"), stdout)
 			assert.Equal(t, sharedText(t, "golden", "eval", name+".stderr"), stderr)
 			assert.Equal(t, 10570, r.Total)
@@ -77,14 +77,14 @@ func TestEvaluateV2Golden(t *testing.T) {
 	t.Run("plain", func(t *testing.T) {
 		r, err := squad.Evaluate(d, answers, nil)
 		require.NoError(t, err)
-		stdout, stderr := printed(t, r)
+		stdout, stderr := printReport(t, r)
 		assert.Equal(t, sharedText(t, "golden", "eval", name+".stdout"), stdout)
 		assert.Empty(t, stderr)
 	})
 	t.Run("na", func(t *testing.T) {
 		r, err := squad.Evaluate(d, answers, &squad.EvaluateOptions{Version: "2.0", NAProbs: probs})
 		require.NoError(t, err)
-		stdout, stderr := printed(t, r)
+		stdout, stderr := printReport(t, r)
 		assert.Equal(t, sharedText(t, "golden", "eval", name+".na.stdout"), stdout)
 		assert.Empty(t, stderr)
 	})
@@ -102,7 +102,7 @@ func TestEvaluateV2Golden(t *testing.T) {
 	t.Run("analysis", func(t *testing.T) {
 		r, err := squad.Evaluate(d, answers, &squad.EvaluateOptions{Version: "2.0", NAProbs: probs, Analyze: true})
 		require.NoError(t, err)
-		stdout, _ := printed(t, r)
+		stdout, _ := printReport(t, r)
 		want := strings.TrimSuffix(sharedText(t, "golden", "eval", name+".na.stdout"), "\n}\n") +
 			",\n  \"pr_exact_ap\": 45.5171291117719,\n  \"pr_f1_ap\": 53.24669057214187,\n  \"pr_oracle_ap\": " +
 			"71.72849077543593\n}\n"
@@ -172,7 +172,7 @@ func TestEvaluateV1Messages(t *testing.T) {
 	r, err := squad.Evaluate(d, map[string]string{"a": "x", "c": "x y", "other": "x"},
 		&squad.EvaluateOptions{Version: "1.1"})
 	require.NoError(t, err)
-	stdout, stderr := printed(t, r)
+	stdout, stderr := printReport(t, r)
 	assert.Equal(t, "{\"exact_match\": 25.0, \"f1\": 41.666666666666664}\n", stdout)
 	assert.Equal(t, "Evaluation expects v-1.1, but got dataset with v-v2.0\n"+
 		"Unanswered question b will receive score 0.\n"+
@@ -189,7 +189,7 @@ func TestEvaluateV2Missing(t *testing.T) {
 		&squad.EvaluateOptions{Version: "2.0", NAProbs: probs, Analyze: true})
 	require.NoError(t, err)
 	assert.Equal(t, []string{"b", "c"}, r.Missing)
-	stdout, stderr := printed(t, r)
+	stdout, stderr := printReport(t, r)
 	assert.Empty(t, stderr)
 	assert.Equal(t, `Missing prediction for b
 Missing prediction for c
@@ -311,7 +311,7 @@ func TestEvaluateOneClass(t *testing.T) {
 	r, err := squad.Evaluate(none, map[string]string{"a": "", "b": ""},
 		&squad.EvaluateOptions{Version: "2.0", NAProbs: probs, Analyze: true})
 	require.NoError(t, err)
-	stdout, _ := printed(t, r)
+	stdout, _ := printReport(t, r)
 	assert.Equal(t, `{
   "exact": 100.0,
   "f1": 100.0,

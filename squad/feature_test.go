@@ -76,7 +76,7 @@ func assertFeature(t *testing.T, line []byte, f *squad.Feature) {
 }
 
 func TestFeaturizerDefaults(t *testing.T) {
-	f := &squad.Featurizer{Tokenizer: steve(t).Tokenizer}
+	f := &squad.Featurizer{Tokenizer: steveFeaturizer(t).Tokenizer}
 	w := windowsOf(t, f, "q", "who", strings.Repeat("dog ", 400))
 	require.Len(t, w.Features, 2)
 	assert.Len(t, w.Features[0].InputIDs, 384)
@@ -94,7 +94,7 @@ func TestFeaturizerCheck(t *testing.T) {
 		require.NoError(t, err)
 		return &wordpiece.Tokenizer{Vocab: v}
 	}
-	good := steve(t).Tokenizer
+	good := steveFeaturizer(t).Tokenizer
 	for _, tt := range []struct {
 		name string
 		f    squad.Featurizer
@@ -126,7 +126,7 @@ func TestFeaturizerCheck(t *testing.T) {
 
 // TestWindowsAllocateLittle holds that a window costs a fixed number of allocations.
 func TestWindowsAllocateLittle(t *testing.T) {
-	f := steve(t)
+	f := steveFeaturizer(t)
 	passage := &squad.Paragraph{Context: strings.Repeat("dog ", 1000)}
 	for i := range 100 {
 		passage.QAs = append(passage.QAs, squad.Question{ID: strconv.Itoa(i), Question: "who"})

@@ -31,25 +31,25 @@ func TestHostileJSON(t *testing.T) {
 		"arrays in a member":         `{"data": ` + strings.Repeat("[", deep),
 		"arrays in what is skipped":  `{"more": ` + strings.Repeat("[", deep),
 		"objects":                    strings.Repeat(`{"a":`, deep/5),
-		"objects in what is skipped": qas(`{"more": ` + strings.Repeat(`{"a":`, deep/5)),
+		"objects in what is skipped": datasetOf(`{"more": ` + strings.Repeat(`{"a":`, deep/5)),
 		"a string":                   `{"a": "` + strings.Repeat("x", size) + `"}`,
 		"a string of escapes":        `{"a": "` + strings.Repeat(`\u0000`, size/6) + `"}`,
 		"a string without end":       `{"a": "` + strings.Repeat("x", size),
 		"a key":                      `{"` + long + long + `": []}`,
 		"a number":                   `{"a": ` + strings.Repeat("9", size) + `}`,
 		"a fraction":                 `{"a": 0.` + strings.Repeat("1", size) + `}`,
-		"an id that is no number":    qas(`{"id": 1.` + strings.Repeat("1", size) + `}`),
-		"a place": qas(`{"id": 1, "question": "", "answers": [{"answer_start": ` +
+		"an id that is no number":    datasetOf(`{"id": 1.` + strings.Repeat("1", size) + `}`),
+		"a place": datasetOf(`{"id": 1, "question": "", "answers": [{"answer_start": ` +
 			strings.Repeat("1", size) + `}]}`),
-		"an id":                    qas(`{"id": "` + long + `", "question": 1}`),
+		"an id":                    datasetOf(`{"id": "` + long + `", "question": 1}`),
 		"a title":                  `{"data": [{"title": "` + long + `", "paragraphs": 1}]}`,
 		"white space":              `{"a": ` + strings.Repeat(" ", size) + `"x"}`,
 		"empty members":            `{"a": ""` + strings.Repeat(`,"":""`, size/6) + `}`,
-		"many members":             `{"a": 1` + members(size/12) + `}`,
+		"many members":             `{"a": 1` + manyMembers(size/12) + `}`,
 		"entries under a long key": `{"` + long + `": [{}` + strings.Repeat(",{}", size/6) + `]}`,
 		"keys of entries": `{"a": [{"` + long + `": 1}` +
 			strings.Repeat(`,{"text":"x","probability":1}`, size/60) + `]}`,
-		"answers": qas(`{"id": 1, "question": "", "answers": [{"text": ""}` +
+		"answers": datasetOf(`{"id": 1, "question": "", "answers": [{"text": ""}` +
 			strings.Repeat(`,{"text":""}`, size/12) + `]}`),
 		"paragraphs": `{"data": [{"paragraphs": [{"context":"","qas":[]}` +
 			strings.Repeat(`,{"context":"","qas":[]}`, size/24) + `]}]}`,
@@ -69,7 +69,7 @@ func TestHostileJSON(t *testing.T) {
 	}
 }
 
-func members(n int) string {
+func manyMembers(n int) string {
 	var b strings.Builder
 	for i := range n {
 		fmt.Fprintf(&b, `,"%d":"x"`, i)

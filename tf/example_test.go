@@ -191,7 +191,7 @@ func ExampleGraph_Import() {
 
 // The examples need a library, and so a test runs them.
 func TestExamples(t *testing.T) {
-	load(t)
+	loadLibrary(t)
 	for _, tt := range []struct {
 		name    string
 		example func()

@@ -39,13 +39,13 @@ func newSums(t testing.TB, pairs, elements int, config []byte) *sums {
 	s := &sums{ctx: context.Background()}
 	ones := slices.Repeat([]int32{1}, elements)
 	for i := range pairs {
-		a := placeholder(t, g, fmt.Sprintf("a%d", i), tf.Int32)
-		b := placeholder(t, g, fmt.Sprintf("b%d", i), tf.Int32)
+		a := addPlaceholder(t, g, fmt.Sprintf("a%d", i), tf.Int32)
+		b := addPlaceholder(t, g, fmt.Sprintf("b%d", i), tf.Int32)
 		for _, o := range []tf.Output{a, b} {
-			s.feeds = append(s.feeds, tf.Feed{Output: o, Tensor: tensor(t, tf.Shape{int64(elements)}, ones...)})
+			s.feeds = append(s.feeds, tf.Feed{Output: o, Tensor: newTensor(t, tf.Shape{int64(elements)}, ones...)})
 		}
 		s.fetches = append(s.fetches,
-			add(t, g, tf.OpSpec{Type: "AddV2", Name: fmt.Sprintf("sum%d", i), Inputs: []tf.Input{a, b}}))
+			addOperation(t, g, tf.OpSpec{Type: "AddV2", Name: fmt.Sprintf("sum%d", i), Inputs: []tf.Input{a, b}}))
 	}
 	var err error
 	s.session, err = tf.NewSession(g, &tf.SessionOptions{Config: config})
@@ -121,9 +121,9 @@ func BenchmarkRunBesideC(b *testing.B) {
 		inC = append(inC, c.median(b, 1000))
 		inGo = append(inGo, s.median(b, 1000))
 	}
-	b.ReportMetric(float64(middle(inGo)), "go-ns/run")
-	b.ReportMetric(float64(middle(inC)), "c-ns/run")
-	b.ReportMetric(float64(middle(inGo)-middle(inC)), "more-ns/run")
+	b.ReportMetric(float64(median(inGo)), "go-ns/run")
+	b.ReportMetric(float64(median(inC)), "c-ns/run")
+	b.ReportMetric(float64(median(inGo)-median(inC)), "more-ns/run")
 }
 
 // TestRunBesideC holds the time that Go adds to a run. The bound leaves room for a machine that does
@@ -145,7 +145,7 @@ func TestRunBesideC(t *testing.T) {
 	assert.Less(t, best, 30*time.Microsecond)
 }
 
-func middle(times []time.Duration) time.Duration {
+func median(times []time.Duration) time.Duration {
 	slices.Sort(times)
 	return times[len(times)/2]
 }
@@ -158,7 +158,7 @@ type cProgram struct {
 
 func startC(t testing.TB, config []byte) *cProgram {
 	t.Helper()
-	load(t)
+	loadLibrary(t)
 	cc, err := exec.LookPath("cc")
 	if err != nil {
 		testenv.Missing(t, "cc", "no C compiler here")

@@ -26,8 +26,8 @@ func emptyCache(t *testing.T) string {
 	return filepath.Join(cache, "tfbert", "models")
 }
 
-// cached returns the folder of a model that must be in the cache or not be there.
-func cached(t *testing.T, ckpt string, opts *tfbert.ExportOptions, wantHit bool) string {
+// cachedModel returns the folder of a model that must be in the cache or not be there.
+func cachedModel(t *testing.T, ckpt string, opts *tfbert.ExportOptions, wantHit bool) string {
 	t.Helper()
 	dir, report, err := tfbert.Cached(t.Context(), ckpt, opts)
 	require.NoError(t, err)
@@ -42,30 +42,30 @@ func TestCached(t *testing.T) {
 	models := emptyCache(t)
 	k := newToy("gelu")
 	ckpt := k.write(t, "model.ckpt")
-	dir := cached(t, ckpt, nil, false)
+	dir := cachedModel(t, ckpt, nil, false)
 	assert.Equal(t, models, filepath.Dir(dir))
 	checkModel(t, k, dir)
 
-	before := files(t, dir)
-	assert.Equal(t, dir, cached(t, ckpt, nil, true))
-	assert.Equal(t, dir, cached(t, filepath.Join(ckpt, "model.ckpt"), &tfbert.ExportOptions{Overwrite: true}, true))
-	assert.Equal(t, before, files(t, dir))
-	assert.Equal(t, []string{filepath.Base(dir)}, names(t, models))
-	open(t, dir, nil)
+	before := readFiles(t, dir)
+	assert.Equal(t, dir, cachedModel(t, ckpt, nil, true))
+	assert.Equal(t, dir, cachedModel(t, filepath.Join(ckpt, "model.ckpt"), &tfbert.ExportOptions{Overwrite: true}, true))
+	assert.Equal(t, before, readFiles(t, dir))
+	assert.Equal(t, []string{filepath.Base(dir)}, fileNames(t, models))
+	openModel(t, dir, nil)
 }
 
 // Every option and every file that changes the model gets an entry of its own.
 func TestCachedOptions(t *testing.T) {
 	models := emptyCache(t)
 	ckpt := newToy("gelu").write(t, "model.ckpt")
-	dirs := map[string]bool{cached(t, ckpt, nil, false): true}
+	dirs := map[string]bool{cachedModel(t, ckpt, nil, false): true}
 	for _, opts := range []tfbert.ExportOptions{
 		{MaxSeqLength: 16}, {Cased: true}, {Profile: wordpiece.Google},
 		{Graph: tfbert.FusedGraph}, {Graph: tfbert.FusedGraph, Device: tfbert.GPU},
 		{Graph: tfbert.FusedGraph, Precision: savedmodel.BF16},
 	} {
-		dir := cached(t, ckpt, &opts, false)
-		assert.Equal(t, dir, cached(t, ckpt, &opts, true))
+		dir := cachedModel(t, ckpt, &opts, false)
+		assert.Equal(t, dir, cachedModel(t, ckpt, &opts, true))
 		settings, err := tfbert.ReadSettings(dir)
 		require.NoError(t, err)
 		assert.Equal(t, opts.MaxSeqLength, settings.MaxSeqLength)
@@ -75,9 +75,9 @@ func TestCachedOptions(t *testing.T) {
 		dirs[dir] = true
 	}
 	editFile(t, filepath.Join(ckpt, "vocab.txt"), replaceText("lace", "lacy"))
-	dirs[cached(t, ckpt, nil, false)] = true
+	dirs[cachedModel(t, ckpt, nil, false)] = true
 	assert.Len(t, dirs, 8)
-	assert.Len(t, names(t, models), len(dirs))
+	assert.Len(t, fileNames(t, models), len(dirs))
 }
 
 // An entry from which a part is missing is exported again.
@@ -85,12 +85,12 @@ func TestCachedDamagedEntry(t *testing.T) {
 	models := emptyCache(t)
 	k := newToy("gelu")
 	ckpt := k.write(t, "model.ckpt")
-	dir := cached(t, ckpt, nil, false)
-	whole := files(t, dir)
+	dir := cachedModel(t, ckpt, nil, false)
+	whole := readFiles(t, dir)
 	require.NoError(t, os.Remove(filepath.Join(dir, savedmodel.GraphFile)))
-	assert.Equal(t, dir, cached(t, ckpt, nil, false))
-	assert.Equal(t, whole, files(t, dir))
-	assert.Equal(t, []string{filepath.Base(dir)}, names(t, models))
+	assert.Equal(t, dir, cachedModel(t, ckpt, nil, false))
+	assert.Equal(t, whole, readFiles(t, dir))
+	assert.Equal(t, []string{filepath.Base(dir)}, fileNames(t, models))
 }
 
 func TestCachedAtOnce(t *testing.T) {
@@ -118,7 +118,7 @@ func TestCachedAtOnce(t *testing.T) {
 		}
 	}
 	assert.Equal(t, 1, wins, "calls whose export is the model")
-	assert.Equal(t, []string{filepath.Base(dirs[0])}, names(t, models), "nothing is left of the others")
+	assert.Equal(t, []string{filepath.Base(dirs[0])}, fileNames(t, models), "nothing is left of the others")
 	checkModel(t, k, dirs[0])
 }
 

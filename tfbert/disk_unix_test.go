@@ -28,7 +28,7 @@ func TestExportDiskFull(t *testing.T) {
 	}
 	signal.Ignore(syscall.SIGXFSZ)
 	ckpt := newToyOf("gelu", 20000).write(t, "model.ckpt")
-	zip := archive(t, ckpt, "")
+	zip := zipFolder(t, ckpt, "")
 	const graph, data = 64 << 10, 512 << 10 // too little for saved_model.pb, or only for the variables
 	for _, c := range []struct {
 		limit uint64

@@ -82,13 +82,13 @@ func TestLengthAndExistsErrors(t *testing.T) {
 	assert.Equal(t, &tfbert.ExistsError{Dir: full}, requireAs[*tfbert.ExistsError](t, err))
 
 	testenv.TensorFlow(t)
-	fixed := open(t, export(t, ckpt, &tfbert.ExportOptions{MaxSeqLength: 16}), nil)
+	fixed := openModel(t, exportModel(t, ckpt, &tfbert.ExportOptions{MaxSeqLength: 16}), nil)
 	assert.Equal(t, &tfbert.LengthError{Length: 17, Fixed: 16}, fixed.CheckLength(17))
 	assert.NoError(t, fixed.CheckLength(16))
 }
 
 func TestPrecisionMismatchError(t *testing.T) {
-	dir := export(t, newToy("gelu").write(t, "model.ckpt"), fused(savedmodel.BF16))
+	dir := exportModel(t, newToy("gelu").write(t, "model.ckpt"), fusedOptions(savedmodel.BF16))
 	want := &tfbert.PrecisionMismatchError{Dir: dir, Weights: savedmodel.BF16, Asked: tfbert.FP32}
 	_, err := tfbert.Open(dir, &tfbert.Options{Precision: tfbert.FP32})
 	assert.Equal(t, want, requireAs[*tfbert.PrecisionMismatchError](t, err))

@@ -42,7 +42,7 @@ func checkNothingLeft(t testing.TB, ctx context.Context, ckpt string, opts *tfbe
 		assert.ErrorContains(t, err, w)
 	}
 	assert.NotContains(t, err.Error(), "\n")
-	assert.Empty(t, names(t, parent))
+	assert.Empty(t, fileNames(t, parent))
 }
 
 func TestExportErrors(t *testing.T) {
@@ -205,7 +205,7 @@ func TestExportErrors(t *testing.T) {
 
 func TestExportZipErrors(t *testing.T) {
 	ckpt := newToy("gelu").write(t, "model.ckpt")
-	whole := archive(t, ckpt, "")
+	whole := zipFolder(t, ckpt, "")
 	t.Run("no zip", func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "model.zip")
 		require.NoError(t, os.WriteFile(path, []byte("<html>not found</html>"), 0o666))
@@ -224,12 +224,12 @@ func TestExportZipErrors(t *testing.T) {
 	t.Run("no checkpoint in it", func(t *testing.T) {
 		dir := t.TempDir()
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "vocab.txt"), []byte(toyVocab), 0o666))
-		checkNothingLeft(t, t.Context(), archive(t, dir, ""), nil, "no checkpoint in this zip: it has no *.index file")
+		checkNothingLeft(t, t.Context(), zipFolder(t, dir, ""), nil, "no checkpoint in this zip: it has no *.index file")
 	})
 	t.Run("no configuration in it", func(t *testing.T) {
 		dir := newToy("gelu").write(t, "model.ckpt")
 		require.NoError(t, os.Remove(filepath.Join(dir, "bert_config.json")))
-		path := archive(t, dir, "")
+		path := zipFolder(t, dir, "")
 		checkNothingLeft(t, t.Context(), path, nil, "the checkpoint "+path+" has no bert_config.json beside it")
 	})
 	t.Run("two in it", func(t *testing.T) {
@@ -263,13 +263,13 @@ func (c *countdown) Err() error {
 func TestExportCancelled(t *testing.T) {
 	testenv.TensorFlow(t)
 	ckpt := newToy("gelu").write(t, "model.ckpt")
-	for _, path := range []string{ckpt, archive(t, ckpt, "")} {
+	for _, path := range []string{ckpt, zipFolder(t, ckpt, "")} {
 		for _, asked := range []int{0, 1, 5, 30} {
 			ctx := &countdown{t.Context(), asked}
 			parent := t.TempDir()
 			_, err := tfbert.Export(ctx, path, filepath.Join(parent, "model"), nil)
 			require.ErrorIs(t, err, context.Canceled)
-			assert.Empty(t, names(t, parent))
+			assert.Empty(t, fileNames(t, parent))
 		}
 	}
 }

@@ -105,7 +105,7 @@ func TestHostileZip(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "model.zip")
 			require.NoError(t, os.WriteFile(path, c.zip, 0o666))
 			bounded.Run(t, 100*len(c.zip), 30*time.Second, func() { checkNothingLeft(t, t.Context(), path, nil, c.want) })
-			assert.Equal(t, []string{"model.zip"}, names(t, filepath.Dir(path)))
+			assert.Equal(t, []string{"model.zip"}, fileNames(t, filepath.Dir(path)))
 		})
 	}
 }
@@ -182,6 +182,6 @@ func FuzzUnpack(f *testing.F) {
 			_, err := tfbert.Export(t.Context(), path, filepath.Join(dir, "model"), nil)
 			require.Error(t, err)
 		})
-		require.Equal(t, []string{"model.zip"}, names(t, dir))
+		require.Equal(t, []string{"model.zip"}, fileNames(t, dir))
 	})
 }

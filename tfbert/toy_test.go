@@ -173,8 +173,8 @@ func (v *toyVariable) bytes() (b []byte) {
 	return b
 }
 
-// archive puts the files of a folder into a zip, below a folder of the zip.
-func archive(t testing.TB, dir, below string) string {
+// zipFolder puts the files of a folder into a zip, below a folder of the zip.
+func zipFolder(t testing.TB, dir, below string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "bert_tf_ckpt_base_qa_squad11_amp_128.zip")
 	f, err := os.Create(path)
@@ -201,8 +201,8 @@ func archive(t testing.TB, dir, below string) string {
 	return path
 }
 
-// windows makes n features of random tokens, a fifth of them padding.
-func windows(n, length int) []squad.Feature {
+// randomWindows makes n features of random tokens, a fifth of them padding.
+func randomWindows(n, length int) []squad.Feature {
 	r := rand.New(rand.NewPCG(3, uint64(length)))
 	features := make([]squad.Feature, n)
 	for i := range features {

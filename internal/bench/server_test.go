@@ -18,9 +18,10 @@ var threeSeconds = bench.Stability{Interval: time.Second, Intervals: 3, Most: 8,
 func TestRunStable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var intervals []int
-		calls, stable, err := bench.RunStable(t.Context(), takes(10*ms), bench.Load{Warmup: 5}, threeSeconds, func(n int) {
-			intervals = append(intervals, n)
-		})
+		calls, stable, err := bench.RunStable(t.Context(), callsThatTake(10*ms), bench.Load{Warmup: 5}, threeSeconds,
+			func(n int) {
+				intervals = append(intervals, n)
+			})
 		require.NoError(t, err)
 		assert.True(t, stable)
 		assert.Equal(t, []int{1, 2, 3}, intervals)
@@ -38,7 +39,7 @@ func TestRunStableWaitsForTheFiguresToSettle(t *testing.T) {
 			slow[i] = 130 * ms
 		}
 		intervals := 0
-		calls, stable, err := bench.RunStable(t.Context(), takes(append(slow, 10*ms)...), bench.Load{}, threeSeconds,
+		calls, stable, err := bench.RunStable(t.Context(), callsThatTake(append(slow, 10*ms)...), bench.Load{}, threeSeconds,
 			func(n int) { intervals = n })
 		require.NoError(t, err)
 		assert.True(t, stable)
@@ -83,7 +84,7 @@ func TestServerResult(t *testing.T) {
 	closed, err := bench.NewServerResult("http://localhost:8501", "minilm", bench.Load{}, calls[:1], true)
 	require.NoError(t, err)
 	require.NoError(t, bench.WriteServerTable(&b, []bench.ServerResult{r, closed}))
-	golden(t, "server.txt", b.String())
+	assertGolden(t, "server.txt", b.String())
 
 	_, err = bench.NewServerResult("", "", load, calls[1:2], true)
 	assert.EqualError(t, err, "the server refused all of 1 requests")

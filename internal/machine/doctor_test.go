@@ -24,10 +24,10 @@ func TestDiagnose(t *testing.T) {
 
 	inst := libtf.Installation{Version: "2.20.0", Arch: libtf.Arch()}
 	inst.Dir = filepath.Join(root, inst.Name())
-	compile(t, filepath.Join(inst.Dir, libtf.FrameworkLibrary))
+	compileC(t, filepath.Join(inst.Dir, libtf.FrameworkLibrary))
 	lost := filepath.Join(t.TempDir(), "liblost.so.3")
-	compile(t, lost)
-	compile(t, inst.Library(), lost)
+	compileC(t, lost)
+	compileC(t, inst.Library(), lost)
 	require.NoError(t, inst.Record(inst.Dir))
 	r = Diagnose(t.Context())
 	assert.Equal(t, &Library{

@@ -32,8 +32,8 @@ func bareSystem(t *testing.T) string {
 	return root
 }
 
-// compile makes a shared library with a C compiler.
-func compile(t *testing.T, path string, flags ...string) {
+// compileC makes a shared library with a C compiler.
+func compileC(t *testing.T, path string, flags ...string) {
 	t.Helper()
 	require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
 	args := append([]string{"-shared", "-nostdlib", "-x", "c", "/dev/null", "-x", "none", "-Wl,--no-as-needed",
@@ -46,11 +46,11 @@ func TestMissing(t *testing.T) {
 	dir := bareSystem(t)
 	beside := filepath.Join(dir, "libbeside.so.1")
 	below, leaf := filepath.Join(dir, "nvidia/below/lib/libbelow.so.2"), filepath.Join(dir, "nvidia/below/lib/libleaf.so")
-	compile(t, leaf)
-	compile(t, below, leaf) // finds libleaf.so by nothing but LD_LIBRARY_PATH
-	compile(t, beside)
+	compileC(t, leaf)
+	compileC(t, below, leaf) // finds libleaf.so by nothing but LD_LIBRARY_PATH
+	compileC(t, beside)
 	top := filepath.Join(dir, "tensorflow", "libtop.so")
-	compile(t, top, beside, below, "-Wl,--enable-new-dtags", "-Wl,-rpath,$ORIGIN/..:${ORIGIN}/../nvidia/below/lib",
+	compileC(t, top, beside, below, "-Wl,--enable-new-dtags", "-Wl,-rpath,$ORIGIN/..:${ORIGIN}/../nvidia/below/lib",
 		"-Wl,--allow-shlib-undefined")
 
 	lacking, err := missing(libtf.SystemLinker(), top)
@@ -101,7 +101,7 @@ func TestMissingReadsLittle(t *testing.T) {
 	}
 	require.NoError(t, os.WriteFile(source, []byte(names.String()), 0o644))
 	path := filepath.Join(dir, "libnames.so")
-	compile(t, path, source)
+	compileC(t, path, source)
 	info, err := os.Stat(path)
 	require.NoError(t, err)
 	require.Greater(t, info.Size(), int64(1<<20))

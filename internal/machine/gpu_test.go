@@ -15,19 +15,19 @@ import (
 func TestGPUBuild(t *testing.T) {
 	dir := bareSystem(t)
 	cc, framework := filepath.Join(dir, libtf.CCLibrary), filepath.Join(dir, libtf.FrameworkLibrary)
-	compile(t, cc, "-Wl,-rpath,$ORIGIN/")
-	compile(t, framework)
+	compileC(t, cc, "-Wl,-rpath,$ORIGIN/")
+	compileC(t, framework)
 	assert.False(t, isGPUBuild(cc))
 
-	compile(t, framework, "-Wl,-rpath,$ORIGIN/../nvidia/cudnn/lib:$ORIGIN/../nvidia/cublas/lib")
+	compileC(t, framework, "-Wl,-rpath,$ORIGIN/../nvidia/cudnn/lib:$ORIGIN/../nvidia/cublas/lib")
 	assert.True(t, isGPUBuild(cc))
 	assert.Len(t, missingCUDA(libtf.Linker{}, cc), len(cudaLibraries)+1)
 	for _, lib := range cudaLibraries {
-		compile(t, filepath.Join(dir, "nvidia", lib.folder, "lib", lib.name+".12"))
+		compileC(t, filepath.Join(dir, "nvidia", lib.folder, "lib", lib.name+".12"))
 	}
 	assert.Equal(t, []string{libtf.DriverLibrary}, missingCUDA(libtf.Linker{}, cc))
 	driver := filepath.Join(dir, "driver", libtf.DriverLibrary)
-	compile(t, driver)
+	compileC(t, driver)
 	assert.Empty(t, missingCUDA(libtf.Linker{Dirs: []string{filepath.Dir(driver)}}, cc))
 }
 
