@@ -55,7 +55,7 @@ func TestClaims(t *testing.T) {
 	for i := range maxVariables + 1 {
 		many = append(many, pair{fmt.Sprintf("%07d", i), float})
 	}
-	// A name that repeats the one before it but for its last byte takes no room in the index.
+	// A name that repeats the one before it except for its last byte takes no room in the index.
 	names := blockBuilder{interval: 16}
 	names.add(nil, []byte(header))
 	for i := range maxIndexSize>>20 + 1 {
@@ -214,7 +214,7 @@ func TestStateStaysInFolder(t *testing.T) {
 }
 
 // FuzzBundle makes a checkpoint of a header, of the description of one variable and of data. Its
-// checksums are right where the description gives a place that the data have.
+// checksums are right if the description names a place that the data have.
 func FuzzBundle(f *testing.F) {
 	header := marshal(f, &tfproto.BundleHeaderProto{NumShards: 1, Version: &tfproto.VersionDef{Producer: 1}})
 	for _, e := range []*tfproto.BundleEntryProto{

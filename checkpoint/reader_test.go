@@ -271,7 +271,7 @@ func TestTruncatedAfterOpen(t *testing.T) {
 	assert.ErrorContains(t, err, "cut short: the file is damaged; copy it again")
 }
 
-// Every flipped bit of an index is noticed, but for the one that spells a handle's last 0 as the
+// Every flipped bit of an index is noticed, except for the one that spells a handle's last 0 as the
 // overlong varint 80 00, at the expense of the padding behind it.
 func TestFlippedIndex(t *testing.T) {
 	for _, name := range []string{"types", "sharded"} {

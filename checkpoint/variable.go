@@ -16,11 +16,11 @@ type Variable struct {
 	Kind  Kind
 }
 
-// Kind tells what a variable is for, judged by its name.
+// Kind is the purpose of a variable, judged by its name.
 type Kind int
 
 const (
-	// Weight is a parameter of the model: whatever is neither of the others.
+	// Weight is a parameter of the model: any variable that is neither of the others.
 	Weight Kind = iota
 	// Slot is an optimizer's state for one weight, such as "w/adam_m".
 	Slot
@@ -58,7 +58,7 @@ var bookkeepingNames = map[string]bool{
 	"_CHECKPOINTABLE_OBJECT_GRAPH": true,
 }
 
-// kindOf judges by name alone: a checkpoint says nothing else about a variable's purpose.
+// kindOf judges only by the name, because a checkpoint does not say more about the purpose of a variable.
 func kindOf(name string) Kind {
 	// Keras writes w/.OPTIMIZER_SLOT/optimizer/m/.ATTRIBUTES/VARIABLE_VALUE.
 	if strings.Contains(name, "/.OPTIMIZER_SLOT/") {

@@ -100,7 +100,7 @@ func TestConfigInSession(t *testing.T) {
 			m := loadModel(t, halfPlusTwo(t), &savedmodel.Options{Config: c.config})
 			f := function(t, m, savedmodel.DefaultSignature, []string{"x"}, []string{"y"})
 			out, err := f.Run(t.Context(), newTensor[float32](t, tf.Shape{2, 1}, 1, 2))
-			assert.Equal(t, []float32{2.5, 3}, closeToValues[float32](t, out, err))
+			assert.Equal(t, []float32{2.5, 3}, valuesOf[float32](t, out, err))
 		})
 	}
 }

@@ -49,7 +49,7 @@ func TestForeignModels(t *testing.T) {
 			out, err := f.Run(t.Context(), newTensor(t, c.shape, x...))
 			require.NoError(t, err)
 			assert.Equal(t, c.shape, out[0].Shape())
-			assert.Equal(t, want, closeToValues[float32](t, out, err))
+			assert.Equal(t, want, valuesOf[float32](t, out, err))
 		})
 	}
 }
@@ -60,12 +60,12 @@ func TestKerasModel(t *testing.T) {
 	add := function(t, m, "add", []string{"a", "b"}, []string{"output_0"})
 	a, b := newTensor[float32](t, nil, 10), newTensor[float32](t, tf.Shape{2}, 1, 2)
 	out, err := add.Run(t.Context(), a, b)
-	assert.Equal(t, []float32{11, 12}, closeToValues[float32](t, out, err))
+	assert.Equal(t, []float32{11, 12}, valuesOf[float32](t, out, err))
 
-	// get_variable gives what the checkpoint holds, whatever it is fed.
+	// get_variable returns what the checkpoint holds, independent of its input.
 	get := function(t, m, "get_variable", []string{"dummy"}, []string{"output_0"})
 	out, err = get.Run(t.Context(), newTensor[float32](t, nil, 5))
-	assert.Equal(t, []float32{2}, closeToValues[float32](t, out, err))
+	assert.Equal(t, []float32{2}, valuesOf[float32](t, out, err))
 }
 
 func TestSeveralSignatureOutputs(t *testing.T) {
@@ -75,7 +75,7 @@ func TestSeveralSignatureOutputs(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, out, 2)
 	for _, o := range out {
-		assert.Equal(t, []float32{4}, closeToValues[float32](t, []*tf.Tensor{o}, nil))
+		assert.Equal(t, []float32{4}, valuesOf[float32](t, []*tf.Tensor{o}, nil))
 	}
 	assert.Equal(t, "1.14.0", m.MetaGraph().TensorFlowVersion)
 	devices, err := m.Session().Devices()
@@ -211,7 +211,7 @@ func TestRunMetadata(t *testing.T) {
 	m := loadModel(t, halfPlusTwo(t), nil)
 	f := function(t, m, "serving_default", []string{"x"}, []string{"y"})
 	out, metadata, err := f.RunWith(t.Context(), &tf.RunOptions{Trace: true}, newTensor[float32](t, tf.Shape{1, 1}, 4))
-	assert.Equal(t, []float32{4}, closeToValues[float32](t, out, err))
+	assert.Equal(t, []float32{4}, valuesOf[float32](t, out, err))
 	require.NotNil(t, metadata)
 	nodes, err := metadata.Nodes()
 	require.NoError(t, err)

@@ -14,10 +14,10 @@ import (
 	"github.com/tfbert/go/tf"
 )
 
-// TestMain fails the run where a test left a tensor, graph or session open.
+// TestMain fails the run if a test left a tensor, graph or session open.
 func TestMain(m *testing.M) { testenv.Main(m, tf.Alive) }
 
-// foreignModel gives the folder of a SavedModel that another project made.
+// foreignModel returns the folder of a SavedModel that another project made.
 func foreignModel(t testing.TB, elem ...string) string {
 	t.Helper()
 	return testenv.Shared(t, append([]string{"data", "savedmodels"}, elem...)...)
@@ -49,8 +49,8 @@ func newTensor[T tf.Element](t testing.TB, shape tf.Shape, data ...T) *tf.Tensor
 	return v
 }
 
-// closeToValues gives the elements of the only tensor of a run, and closes it.
-func closeToValues[T tf.Element](t testing.TB, out []*tf.Tensor, err error) []T {
+// valuesOf returns the elements of the only tensor of a run, and closes it.
+func valuesOf[T tf.Element](t testing.TB, out []*tf.Tensor, err error) []T {
 	t.Helper()
 	require.NoError(t, err)
 	require.Len(t, out, 1)

@@ -122,7 +122,7 @@ func function(name string, args []string, nodes ...*tfproto.NodeDef) *tfproto.Fu
 	return &tfproto.FunctionDef{Signature: def, NodeDef: nodes}
 }
 
-// withAttr gives a function an attribute, which our messages do not have.
+// withAttr adds an attribute, which our messages do not have, to a function.
 func withAttr(f *tfproto.FunctionDef, key string) *tfproto.FunctionDef {
 	entry := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), key)
 	f.ProtoReflect().SetUnknown(protowire.AppendBytes(protowire.AppendTag(nil, 5, protowire.BytesType), entry))
@@ -133,7 +133,7 @@ func namedTensor(name string) *tfproto.TensorInfo {
 	return &tfproto.TensorInfo{Encoding: &tfproto.TensorInfo_Name{Name: name}}
 }
 
-// metaOf makes a meta graph whose signature gives y:0, and whose saver restores by the node restore
+// metaOf makes a meta graph whose signature returns y:0, and whose saver restores by the node restore
 // from the file file:0.
 func metaOf(nodes []*tfproto.NodeDef, functions ...*tfproto.FunctionDef) *tfproto.MetaGraphDef {
 	return &tfproto.MetaGraphDef{
@@ -184,7 +184,7 @@ func withNodes(nodes []*tfproto.NodeDef, changed ...*tfproto.NodeDef) []*tfproto
 	return nodes
 }
 
-// saverFunctions are the nodes of such a model as TensorFlow 2 writes them, but for its functions.
+// saverFunctions are the nodes of such a model as TensorFlow 2 writes them, without its functions.
 func saverFunctions() []*tfproto.NodeDef {
 	return []*tfproto.NodeDef{
 		opNode("x", "Placeholder"), opNode("v", "VarHandleOp"), callNode("y", "StatefulPartitionedCall", "f", "infer", "x",

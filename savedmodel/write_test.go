@@ -23,7 +23,7 @@ func TestWrittenModelRuns(t *testing.T) {
 	m := loadModel(t, dir, nil)
 	f := function(t, m, savedmodel.DefaultSignature, []string{"x"}, []string{"y"})
 	out, err := f.Run(t.Context(), newTensor[float32](t, tf.Shape{2, 2}, 1, 2, 3, 4))
-	assert.Equal(t, []float32{3.5, 6.5, 9.5, 12.5}, closeToValues[float32](t, out, err))
+	assert.Equal(t, []float32{3.5, 6.5, 9.5, 12.5}, valuesOf[float32](t, out, err))
 }
 
 func TestWriteIsReproducible(t *testing.T) {
@@ -51,7 +51,7 @@ func TestWrittenSaver(t *testing.T) {
 	require.NoError(t, err)
 	out, _, err := s.Run(t.Context(), []tf.Feed{{Output: file, Tensor: newTensor(t, nil, prefix)}}, []tf.Output{saved},
 		nil)
-	assert.Equal(t, []string{prefix}, closeToValues[string](t, out, err))
+	assert.Equal(t, []string{prefix}, valuesOf[string](t, out, err))
 	checkLinear(t, prefix)
 }
 

@@ -104,7 +104,7 @@ func TestCreateFilesErrors(t *testing.T) {
 	}
 }
 
-// assertOld holds that dir has nothing but the file that was there before.
+// assertOld holds that dir has only the file that was there before.
 func assertOld(t *testing.T, dir string) {
 	t.Helper()
 	assert.Equal(t, []string{PredictionsFile}, fileNames(t, dir))

@@ -91,7 +91,7 @@ func LoadLibrary(path string) (opList []byte, err error) {
 	return capiLoadLibrary(path)
 }
 
-// Counts says how many C objects are open.
+// Counts are the numbers of open C objects.
 type Counts struct{ Tensors, Graphs, Sessions int64 }
 
 var alive struct{ tensors, graphs, sessions atomic.Int64 }

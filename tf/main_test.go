@@ -14,7 +14,7 @@ import (
 	"github.com/tfbert/go/tf"
 )
 
-// TestMain fails the run where a test left a tensor, graph or session open.
+// TestMain fails the run if a test left a tensor, graph or session open.
 func TestMain(m *testing.M) {
 	done, err := faketf.Use()
 	if err != nil {
@@ -29,7 +29,7 @@ func loadLibrary(t testing.TB) {
 	require.NoError(t, tf.Load(testenv.TensorFlow(t)))
 }
 
-// realLibrary skips a test of what the fake library has not.
+// realLibrary skips a test of what the fake library does not have.
 func realLibrary(t testing.TB, what string) {
 	t.Helper()
 	if os.Getenv(faketf.Environment) != "" {

@@ -127,7 +127,7 @@ func BenchmarkRunBesideC(b *testing.B) {
 }
 
 // TestRunBesideC holds the time that Go adds to a run. The bound leaves room for a machine that does
-// other things; BenchmarkRunBesideC gives the figure.
+// other things; BenchmarkRunBesideC measures it.
 func TestRunBesideC(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a measurement")

@@ -88,7 +88,7 @@ func LoadSession(dir string, tags []string, opts *SessionOptions) (*Session, err
 func (o *SessionOptions) check() error {
 	switch {
 	case o.MaxRuns < 0:
-		return fmt.Errorf("MaxRuns is %d: want 0 for the default, or how many", o.MaxRuns)
+		return fmt.Errorf("MaxRuns is %d: it must not be negative", o.MaxRuns)
 	case strings.ContainsRune(o.Target, 0):
 		return errors.New("the target contains NUL")
 	}
@@ -262,8 +262,8 @@ func (s *Session) exit() {
 	}
 }
 
-// run is one run of a session. It uses the session and the tensors until the end of call, whatever
-// becomes of the caller.
+// run is one run of a session. It uses the session and the tensors until the end of call, which may come after the
+// caller has returned.
 type run struct {
 	s       *Session
 	opts    RunOptions
@@ -355,7 +355,7 @@ func (r *run) call() {
 	}
 }
 
-// error is the call's error to a caller with a context.
+// error returns the error of the call for a caller with a context.
 func (r *run) error(ctx context.Context) error {
 	cause := ctx.Err()
 	if r.bounded && ErrCode(r.err) == DeadlineExceeded {
@@ -384,7 +384,7 @@ type Device struct {
 	MemoryLimit int64  // bytes
 }
 
-// Devices lists the devices the session can use.
+// Devices returns the devices that the session can use.
 func (s *Session) Devices() ([]Device, error) {
 	if err := s.users.enter(); err != nil {
 		return nil, err

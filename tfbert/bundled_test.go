@@ -33,7 +33,7 @@ func readExamples(t testing.TB, path string) iter.Seq2[*squad.Example, error] {
 	return squad.Examples(f)
 }
 
-// readFeatures gives the first n features of a data set, all of them for n = 0.
+// readFeatures returns the first n features of a data set, or all if n is 0.
 func readFeatures(t testing.TB, f *squad.Featurizer, path string, n int) []squad.Feature {
 	t.Helper()
 	var list []squad.Feature
@@ -133,7 +133,7 @@ func TestDevGolden(t *testing.T) {
 	assert.Less(t, d, tolerance)
 }
 
-// At a static length the bundled model gives the same bits.
+// At a static length the bundled model returns the same bits.
 func TestBundledStaticLength(t *testing.T) {
 	dynamic := openBundled(t)
 	static := openModel(t, exportModel(t, testenv.Model(t), &tfbert.ExportOptions{MaxSeqLength: 64}), nil)

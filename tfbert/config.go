@@ -49,7 +49,7 @@ func ReadConfig(r io.Reader) (*Config, error) {
 	return c, nil
 }
 
-// maxSize bounds every size of a configuration, so that what a damaged file says is not allocated.
+// maxSize bounds every size of a configuration, so that a damaged file does not take all memory.
 const maxSize = 1 << 20
 
 func (c *Config) validate() error {

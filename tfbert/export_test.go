@@ -110,7 +110,7 @@ func TestExportTypes(t *testing.T) {
 				Variables: 39, Parameters: parameters, Cast: c.cast, LeftOut: c.leftOut, Bytes: bytes,
 			}, report)
 
-			// Whatever the weights' type was, the model is the same, but for the name of its source.
+			// The model does not depend on the type of the weights, except for the name of its source.
 			delete(got, "assets.extra/tfbert.json")
 			if first == nil {
 				first = got

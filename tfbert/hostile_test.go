@@ -55,7 +55,7 @@ func zipOf(t testing.TB, members ...member) []byte {
 	return buf.Bytes()
 }
 
-// A zip writes nothing but its checkpoint's files, in the folder that is made for it, and no more
+// A zip writes only the files of its checkpoint, in the folder that is made for it, and no more
 // than it says at the sizes that zips have.
 func TestHostileZip(t *testing.T) {
 	index := member{name: "model.ckpt.index", body: "x"}

@@ -13,10 +13,10 @@ import (
 	"github.com/tfbert/go/tfbert"
 )
 
-// TestMain fails the run where a test left a tensor, graph or session open.
+// TestMain fails the run if a test left a tensor, graph or session open.
 func TestMain(m *testing.M) { testenv.Main(m, tf.Alive) }
 
-// exportModel exports a checkpoint and gives the model's folder.
+// exportModel exports a checkpoint and returns the folder of the model.
 func exportModel(t testing.TB, ckpt string, opts *tfbert.ExportOptions) string {
 	t.Helper()
 	testenv.TensorFlow(t)

@@ -19,7 +19,7 @@ import (
 	"github.com/tfbert/go/wordpiece"
 )
 
-// foreignModel gives an exported model without what Export puts beside it, as another exporter
+// foreignModel returns an exported model without what Export puts beside it, as another exporter
 // leaves it.
 func foreignModel(t testing.TB, opts *tfbert.ExportOptions) string {
 	t.Helper()

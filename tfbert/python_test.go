@@ -61,7 +61,7 @@ func TestToyAgainstPython(t *testing.T) {
 	assert.Equal(t, want, predictOnce(t, openModel(t, ours, nil), randomWindows(5, 32)...))
 }
 
-// pythonSignature describes a model's signature but for the names of its tensors.
+// pythonSignature describes the signature of a model, without the names of its tensors.
 func pythonSignature(t testing.TB, dir string) map[string][]string {
 	t.Helper()
 	info, err := savedmodel.Inspect(dir)

@@ -129,7 +129,7 @@ func (r *randomWeights) Float32s(name string) ([]float32, error) {
 }
 
 // truncatedNormal fills values from a normal distribution of standard deviation 0.02 without what
-// lies beyond two deviations, by quantiles: each number of the source gives four values.
+// lies beyond two deviations, by quantiles. Four values are made of each number of the source.
 func truncatedNormal(values []float32, source *rand.PCG) {
 	table := quantiles()
 	bits := uint64(0)

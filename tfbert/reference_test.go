@@ -17,7 +17,7 @@ import (
 // tolerance bounds the difference of logits, which are around 1.
 const tolerance = 1e-4
 
-// largestDifference gives the largest difference of two batches' logits.
+// largestDifference returns the largest difference of the logits of two batches.
 func largestDifference(t testing.TB, a, b []squad.RawResult) float64 {
 	t.Helper()
 	require.Len(t, b, len(a))

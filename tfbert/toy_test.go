@@ -89,7 +89,7 @@ func newToyOf(hiddenAct string, positions int) *toy {
 	return k
 }
 
-// as gives the toy with its weights in another type.
+// as returns the toy with its weights in another type.
 func (k *toy) as(dtype checkpoint.DType) *toy {
 	cast := &toy{Config: k.Config, variables: slices.Clone(k.variables)}
 	for i := range cast.variables {
@@ -98,7 +98,7 @@ func (k *toy) as(dtype checkpoint.DType) *toy {
 	return cast
 }
 
-// trained gives the toy as a training leaves it: with the unused pooler, Adam's slots and the step.
+// trained returns the toy as a training leaves it: with the unused pooler, Adam's slots and the step.
 func (k *toy) trained() *toy {
 	full := &toy{Config: k.Config}
 	for _, v := range k.variables {
@@ -114,7 +114,7 @@ func (k *toy) trained() *toy {
 	return full
 }
 
-// without gives the toy without the variables that drop finds.
+// without returns the toy without the variables that drop finds.
 func (k *toy) without(drop func(name string) bool) *toy {
 	less := &toy{Config: k.Config, variables: slices.Clone(k.variables)}
 	less.variables = slices.DeleteFunc(less.variables, func(v toyVariable) bool { return drop(v.name) })
@@ -130,7 +130,7 @@ func (k *toy) values(name string) []float32 {
 	panic("no variable " + name)
 }
 
-// write writes the checkpoint with the prefix name and the files beside it, and gives its folder.
+// write writes the checkpoint with the prefix name and the files beside it, and returns its folder.
 func (k *toy) write(t testing.TB, name string) string {
 	t.Helper()
 	dir := t.TempDir()

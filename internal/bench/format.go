@@ -49,7 +49,7 @@ func WriteTable(w io.Writer, results []Result) error {
 	return writeNotes(w, results)
 }
 
-// writeNotes says once what holds for several rows.
+// writeNotes writes once what holds for several rows.
 func writeNotes(w io.Writer, results []Result) (err error) {
 	said := map[string]bool{}
 	say := func(line string) {
@@ -95,7 +95,7 @@ func (e *Environment) write(w io.Writer) {
 	fmt.Fprintf(w, "tfbert\t%s, %s %s/%s\n", e.Version, e.Go, e.OS, e.Arch)
 }
 
-// load says how calls were made.
+// load returns how calls were made.
 func (r *Result) load() string {
 	switch {
 	case r.Rate == 0:

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// A Stability says when figures may be believed: when so many Intervals in a row differ by no more than
-// Tolerance in throughput and in latency.
+// A Stability says when figures are stable: when Intervals in a row differ by no more than Tolerance in
+// throughput and in latency.
 type Stability struct {
 	Interval  time.Duration
 	Intervals int     // in a row
@@ -20,12 +20,12 @@ type Stability struct {
 }
 
 // RunStable calls f as l says, without a pause, until the figures of the last intervals agree, and returns
-// the calls that ended in these. stable is false where they still differed when the most had passed.
+// the calls that ended in these. stable is false if they still differed after the most intervals.
 func RunStable(
 	ctx context.Context, f func(context.Context, *Call) error, l Load, s Stability, done func(interval int),
 ) (calls Calls, stable bool, err error) {
 	if s.Interval <= 0 || s.Intervals < 1 || s.Most < s.Intervals {
-		return nil, false, fmt.Errorf("%d intervals of %v, of %d, are nothing to measure", s.Intervals, s.Interval, s.Most)
+		return nil, false, fmt.Errorf("cannot measure %d intervals of %v, of at most %d", s.Intervals, s.Interval, s.Most)
 	}
 	l.Calls, l.Duration, l.stop = 0, time.Duration(s.Most+1)*s.Interval, new(atomic.Bool)
 	var mu sync.Mutex
@@ -71,7 +71,7 @@ func RunStable(
 	return calls, stable, err
 }
 
-// agree reports whether the intervals that calls ended in are alike in throughput and in mean latency.
+// agree reports whether the intervals that calls ended in agree in throughput and in mean latency.
 func (s *Stability) agree(calls Calls) bool {
 	runs := make([]Calls, s.Intervals)
 	for _, c := range calls {
@@ -106,7 +106,7 @@ type ServerResult struct {
 	Rate        float64 `json:"request_rate,omitempty"`
 	Poisson     bool    `json:"poisson,omitempty"`
 	Requests    int     `json:"requests"` // that were answered
-	Refused     int     `json:"refused"`  // for want of room in the queue
+	Refused     int     `json:"refused"`  // because the queue was full
 	Seconds     float64 `json:"seconds"`
 	Throughput  float64 `json:"throughput"` // answers a second
 	Stable      bool    `json:"stable"`

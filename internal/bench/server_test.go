@@ -60,7 +60,7 @@ func TestRunStableGivesUp(t *testing.T) {
 		assert.False(t, stable)
 
 		_, _, err = bench.RunStable(t.Context(), restless, bench.Load{}, bench.Stability{Intervals: 3, Most: 1}, nil)
-		assert.EqualError(t, err, "3 intervals of 0s, of 1, are nothing to measure")
+		assert.EqualError(t, err, "cannot measure 3 intervals of 0s, of at most 1")
 	})
 }
 

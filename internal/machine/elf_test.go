@@ -47,7 +47,7 @@ func TestMissing(t *testing.T) {
 	beside := filepath.Join(dir, "libbeside.so.1")
 	below, leaf := filepath.Join(dir, "nvidia/below/lib/libbelow.so.2"), filepath.Join(dir, "nvidia/below/lib/libleaf.so")
 	compileC(t, leaf)
-	compileC(t, below, leaf) // finds libleaf.so by nothing but LD_LIBRARY_PATH
+	compileC(t, below, leaf) // finds libleaf.so only by LD_LIBRARY_PATH
 	compileC(t, beside)
 	top := filepath.Join(dir, "tensorflow", "libtop.so")
 	compileC(t, top, beside, below, "-Wl,--enable-new-dtags", "-Wl,-rpath,$ORIGIN/..:${ORIGIN}/../nvidia/below/lib",

@@ -23,7 +23,7 @@ const (
 
 const stagePrefix = ".installing-"
 
-// build makes the planned installation, having downloaded wheels. The caller holds the lock.
+// build downloads wheels and makes the planned installation. The caller holds the lock.
 func (i *installer) build(ctx context.Context, plan libtf.Installation, wheels []pin) (libtf.Installation, error) {
 	stale, err := filepath.Glob(filepath.Join(i.Dir, stagePrefix+"*"))
 	if err != nil {
@@ -97,7 +97,7 @@ func (i *installer) fill(
 	return wheels, nil
 }
 
-// download has pip fetch a wheel into dir.
+// download lets pip download a wheel into dir.
 func (i *installer) download(ctx context.Context, dir string, plan libtf.Installation, p pin) (string, error) {
 	i.Log.Info("downloading by pip", "wheel", p.Wheel)
 	pip := pip{
@@ -159,7 +159,7 @@ func (i *installer) unpack(ctx context.Context, path, tree string) (libtf.Wheel,
 	return wheel, w.extract(ctx, root, i.meter("extract", wheel.Name, size))
 }
 
-// verify compares a wheel with its pin, where there is one.
+// verify compares a wheel with its pin, if there is one.
 func (i *installer) verify(ctx context.Context, path string) (libtf.Wheel, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -191,7 +191,7 @@ func (i *installer) verify(ctx context.Context, path string) (libtf.Wheel, error
 	return wheel, nil
 }
 
-// checkSpace refuses to begin what would end in a full disk.
+// checkSpace returns an error if the disk does not have enough space.
 func (i *installer) checkSpace(need int64) error {
 	free, err := i.freeSpace(i.Dir)
 	if err != nil {

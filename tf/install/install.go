@@ -1,5 +1,5 @@
-// Package install installs TensorFlow's C library, as the command `tfbert lib install` does. A service
-// that wants no step by hand calls it before it loads the library:
+// Package install installs TensorFlow's C library, as the command `tfbert lib install` does. A service can call it
+// before it loads the library, so that its users need not install anything:
 //
 //	path, err := install.Library(ctx, install.Options{})
 //	if err != nil {
@@ -29,7 +29,7 @@ import (
 )
 
 const (
-	// DefaultVersion is the TensorFlow version that [Library] installs unless another one is asked for.
+	// DefaultVersion is the TensorFlow version that [Library] installs by default.
 	DefaultVersion = libtf.DefaultVersion
 	// OldestVersion is the oldest TensorFlow version that package tf runs with.
 	OldestVersion = libtf.OldestVersion
@@ -53,12 +53,12 @@ type Progress struct {
 	Stage string // "download", "verify" or "extract"
 	Wheel string // the wheel's file name
 	Done  int64  // bytes
-	Total int64  // bytes; 0 where it is not known
+	Total int64  // bytes; 0 if it is not known
 }
 
-// Library installs TensorFlow's library and returns its path. If it is installed already, Library
-// returns at once. An installation appears whole or not at all, and what an interrupted one left is
-// removed by the next. Concurrent calls, from other processes too, do the work once.
+// Library installs TensorFlow's library and returns its path. If it is installed already, Library returns at once.
+// An installation appears whole or not at all. The next one removes what an interrupted one left. Concurrent calls,
+// also from other processes, do the work once.
 func Library(ctx context.Context, opts Options) (path string, err error) {
 	i := installer{Options: opts, pins: pinned, freeSpace: freeSpace}
 	inst, err := i.install(ctx)
@@ -163,7 +163,7 @@ func glibcFor(plan libtf.Installation) string {
 	return "2.27"
 }
 
-// wheelVersion returns the version of the user's wheel, having checked that it suits.
+// wheelVersion returns the version of the user's wheel, or an error if the wheel cannot be used.
 func (i *installer) wheelVersion(arch string) (string, error) {
 	w, err := openWheel(i.Wheel)
 	if err != nil {

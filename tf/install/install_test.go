@@ -95,7 +95,7 @@ func cpuIndex(t *testing.T) *index {
 	return x
 }
 
-// assertNothing asserts that a cache holds nothing but its lock.
+// assertNothing asserts that a cache holds only its lock.
 func assertNothing(t *testing.T, dir string) {
 	t.Helper()
 	entries, _ := os.ReadDir(dir) // it need not be there

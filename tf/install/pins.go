@@ -18,13 +18,13 @@ type pin struct {
 	Size   int64 // bytes, for the progress of its download
 }
 
-// requirement returns what pip downloads the wheel by.
+// requirement returns the requirement by which pip finds the wheel.
 func (p pin) requirement() string {
 	parts := strings.SplitN(p.Wheel, "-", 3)
 	return strings.ReplaceAll(parts[0], "_", "-") + "==" + parts[1]
 }
 
-// findPin returns the pin of a wheel, whichever installation it is of.
+// findPin returns the pin of a wheel of any installation.
 func findPin(pins map[string][]pin, wheel string) (pin, bool) {
 	for _, installation := range pins {
 		for _, p := range installation {
