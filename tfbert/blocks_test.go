@@ -33,10 +33,10 @@ func (w blockWeights) Float32s(name string) ([]float32, error) {
 	n, _ := tf.Shape(w.shapes[name]).NumElements()
 	hash := fnv.New64a()
 	hash.Write([]byte(name))
-	return normal(hash.Sum64(), int(n)), nil
+	return normalValues(hash.Sum64(), int(n)), nil
 }
 
-func normal(seed uint64, n int) []float32 {
+func normalValues(seed uint64, n int) []float32 {
 	r := rand.New(rand.NewPCG(seed, 0))
 	v := make([]float32, n)
 	for i := range v {
@@ -153,10 +153,13 @@ func TestFusedBlocks(t *testing.T) {
 }
 
 func blockInput(b *graphBuilder) tf.Output {
-	return tf.AddConst(&b.Builder, "x", tf.Shape{blockRows, int64(blockShape.HiddenSize)}, normal(1, blockRows*blockShape.HiddenSize)...)
+	return tf.AddConst(&b.Builder, "x", tf.Shape{blockRows, int64(blockShape.HiddenSize)},
+		normalValues(1, blockRows*blockShape.HiddenSize)...)
 }
 
-func runFusedBlock(t *testing.T, c *Config, weights weightReader, block block, dtype tf.DataType, plain bool) []float32 {
+func runFusedBlock(
+	t *testing.T, c *Config, weights weightReader, block block, dtype tf.DataType, plain bool,
+) []float32 {
 	g, err := tf.NewGraph()
 	require.NoError(t, err)
 	defer g.Close()

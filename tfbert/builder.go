@@ -24,7 +24,7 @@ type graphBuilder struct {
 	config *Config
 }
 
-// dim is the size of a dimension: a number, or a tensor where it is known only at run time.
+// dim is the size of a dimension: a number, or a tensor if it is known only at run time.
 type dim struct {
 	size   int64
 	tensor tf.Output
@@ -57,7 +57,7 @@ func (b *graphBuilder) ints(name string, v ...int32) tf.Output {
 	return tf.AddConst(&b.Builder, name, tf.Shape{int64(len(v))}, v...)
 }
 
-// shape returns a shape as a tensor: a constant where all of it is known.
+// shape returns a shape as a tensor: a constant if all of it is known.
 func (b *graphBuilder) shape(name string, dims ...dim) tf.Output {
 	sizes := make([]int32, len(dims))
 	known := true
@@ -111,7 +111,7 @@ func (b *graphBuilder) inputs(length int) (ids, mask, segments tf.Output, batch,
 	return ids, mask, segments, batch, seq
 }
 
-// signature returns the outputs' names to what was computed.
+// signature returns the signature, whose outputs are the computed logits.
 func (b *graphBuilder) signature(start, end tf.Output) savedmodel.Signature {
 	unique, ok := b.Graph.Operation(uniqueIDs)
 	if !ok {
@@ -166,8 +166,10 @@ func (b *graphBuilder) activation(scope, name string, x tf.Output) tf.Output {
 }
 
 // layerNorm is tf.contrib.layers.layer_norm over the last axis: tf.nn.moments and
-// tf.nn.batch_normalization. read gives the value of a variable to its user.
-func (b *graphBuilder) layerNorm(scope string, x tf.Output, axis int32, read func(user, variable string) tf.Output) tf.Output {
+// tf.nn.batch_normalization. read returns the value of a variable for its user.
+func (b *graphBuilder) layerNorm(
+	scope string, x tf.Output, axis int32, read func(user, variable string) tf.Output,
+) tf.Output {
 	mean := func(name string, x tf.Output) tf.Output {
 		return b.op("Mean", name, attrs{"keep_dims": true}, x, b.ints(name+"/reduction_indices", axis))
 	}

@@ -24,7 +24,7 @@ func TestEndToEnd(t *testing.T) {
 	every := cmp.Or(map[string]int{"slice": 6, "all": 1}[os.Getenv("TFBERT_E2E")], 100)
 	data := readDataset(t, testenv.Shared(t, "data", "dev-v1.1.json"), every)
 	reference := readAnswers(t, gunzip(t, testenv.Shared(t, "golden", "dev", "e2e.predictions.json.gz")))
-	m := bundled(t)
+	m := openBundled(t)
 
 	began := time.Now()
 	answers := map[string]string{}

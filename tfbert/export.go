@@ -42,7 +42,7 @@ type ExportOptions struct {
 	Overwrite bool // replace a model that is there
 }
 
-// ExportReport says what an export did.
+// ExportReport describes what an export did.
 type ExportReport struct {
 	Dir        string   `json:"dir"`
 	Checkpoint string   `json:"checkpoint"`

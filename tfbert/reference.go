@@ -38,7 +38,7 @@ type reference struct {
 	batch, length dim
 }
 
-// read returns a variable's value, as conversion of a variable to a tensor does in Python.
+// read returns the value of a variable, as its conversion to a tensor does in Python.
 func (b *reference) read(user, variable string) tf.Output {
 	v := b.variables[variable]
 	return b.op("ReadVariableOp", user+"/ReadVariableOp", attrs{"dtype": v.DType}, v.Handle)
@@ -75,8 +75,7 @@ func (b *reference) embeddings(ids, segments tf.Output) tf.Output {
 	return b.layerNorm(scope+"/LayerNorm", x, 2, b.read)
 }
 
-// attentionMask is create_attention_mask_from_input_mask and the first half of the addition to the
-// scores: 0 where a position may be attended to, -10000 where it may not.
+// attentionMask is create_attention_mask_from_input_mask: 1 for a position that may be attended to, else 0.
 func (b *reference) attentionMask(mask tf.Output) tf.Output {
 	const scope = "bert/encoder"
 	to := b.op("Cast", scope+"/Cast", attrs{"DstT": tf.Float},

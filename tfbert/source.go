@@ -22,7 +22,7 @@ type variables interface {
 	Close() error
 }
 
-// source is what an export reads: variables and the two files that stand beside them.
+// source is what an export reads: variables and the two files beside them.
 type source struct {
 	variables
 	name       string // the checkpoint, as the caller named it
