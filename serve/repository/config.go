@@ -131,9 +131,9 @@ func textConfig(name string, of *pb.ModelConfig) *pb.ModelConfig {
 	return c
 }
 
-// completeConfig returns the configuration of a model as Triton completes it: what the file leaves out is
-// the model's own, and where there is no file, which is nil, everything is. It sets the options that the
-// configuration has for batching.
+// completeConfig returns a model's configuration, completed as Triton does: the model supplies what the file
+// leaves out, and everything if there is no file, which is nil. It also sets the options for batching that
+// the file has.
 func completeConfig(from *pb.ModelConfig, name string, b *Backend, o *batch.Options) (*pb.ModelConfig, error) {
 	c := &pb.ModelConfig{MaxBatchSize: int32(cmp.Or(o.MaxSize, batch.DefaultSize))}
 	if from != nil {
