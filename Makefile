@@ -1,4 +1,4 @@
-# The library is installed into the user's cache, once; TFBERT_LIBTENSORFLOW names another one.
+# TensorFlow's library is installed into the user's cache once. TFBERT_LIBTENSORFLOW names another one.
 
 GO ?= go
 BIN := bin/tfbert
@@ -8,23 +8,23 @@ BIN := bin/tfbert
 build:
 	$(GO) build -o $(BIN) ./cmd/tfbert
 
-# lib makes sure that there is a TensorFlow library.
+# lib installs TensorFlow's library if it is missing.
 lib: build
 	@$(BIN) lib path >/dev/null 2>&1 || $(BIN) lib install
 
-# demo runs the whole way from a TF1 checkpoint to answers and scores.
+# demo runs all steps from a TF1 checkpoint to answers and scores.
 demo: lib
 	$(BIN) demo
 
-# grpcurl builds the tool into Go's build cache, from where tests take it: in an empty cache that takes
-# minutes, which no test's time limit should hold.
+# grpcurl builds the tool into Go's build cache, where tests find it. With an empty cache this takes
+# minutes, which should not count against a test's time limit.
 grpcurl:
 	@$(GO) tool -modfile=tools/go.mod -n grpcurl >/dev/null
 
-# test runs every test; TESTFLAGS=-short leaves out those that take long. With TFBERT_SHARED set to the
-# folder of the SQuAD sets, the tests that need them run too; TFBERT_REQUIRE names what must not be
-# missing (see internal/testenv). A package takes less than 90 s on two cores, and the time limit is for
-# a machine that has other work.
+# test runs every test; TESTFLAGS=-short leaves out those that take long. TFBERT_SHARED names the folder
+# of the SQuAD sets; without it, the tests that need them are skipped. TFBERT_REQUIRE names what must not
+# be missing (see internal/testenv). A package takes less than 90 s on two cores; the time limit is
+# longer, for a machine that is busy.
 TESTFLAGS ?=
 test: lib grpcurl
 	$(GO) test -timeout 5m $(TESTFLAGS) ./...
@@ -45,16 +45,17 @@ lint:
 vuln:
 	$(GO) tool -modfile=tools/go.mod govulncheck ./...
 
-# check-native tries all that goes wrong at a native boundary (docs/native.md); with
-# NATIVE_FLAGS=--short the form that CI takes.
+# check-native tests the native boundary (docs/native.md). NATIVE_FLAGS=--short selects the shorter form
+# that CI runs.
 check-native: lib
 	scripts/check_native.sh $(NATIVE_FLAGS)
 
-# leaks holds memory flat over 100,000 runs, 200 loads and 1,000 failed loads.
+# leaks checks that memory does not grow over 100,000 runs, 200 loads and 1,000 failed loads.
 leaks: lib
 	TFBERT_LEAKS=full $(GO) test -count 1 -run 'TestLeaks$$' -v ./tf
 
-# check-versions runs the library's tests on other versions of TensorFlow, each installed into the cache.
+# check-versions runs the library's tests with other versions of TensorFlow, and installs each into the
+# cache.
 VERSIONS ?= 2.15.1 2.18.1 2.21.0
 check-versions: build
 	@set -e; for v in $(VERSIONS); do \
@@ -62,22 +63,22 @@ check-versions: build
 	  TFBERT_PYTHON= TFBERT_REQUIRE=tensorflow,model TFBERT_LIBTENSORFLOW=$$lib $(GO) test ./tf ./savedmodel ./tfbert; \
 	done
 
-# locks settles the Python packages of the requirement lists anew (pip install uv==0.13.9).
+# locks resolves the Python packages of the requirement lists again (pip install uv==0.13.9).
 UV_COMPILE = UV_CUSTOM_COMPILE_COMMAND="make locks" uv pip compile --quiet --generate-hashes --no-annotate --python-version 3.11 --python-platform x86_64-manylinux_2_28
 locks:
 	$(UV_COMPILE) --no-emit-package tensorflow -o cmd/tfbert/clienttest/testdata/requirements.txt cmd/tfbert/clienttest/testdata/requirements.in
 	$(UV_COMPILE) -o scripts/peers.txt scripts/peers.in
 
-# release builds the command as a release has it: with its commit in it, and the same bytes wherever it is
-# built with the same Go and C compiler (scripts/reproducible.sh).
+# release builds the command for a release. The program contains its commit, and every build with the same
+# Go and C compiler has the same bytes (scripts/reproducible.sh).
 release:
 	GOFLAGS=-mod=readonly CGO_ENABLED=1 $(GO) build -trimpath -buildvcs=true -o $(BIN) ./cmd/tfbert
 
-# sbom lists what is in a release, in CycloneDX's form, as read from the program itself.
+# sbom lists the contents of a release in CycloneDX format, read from the program itself.
 sbom: release
 	$(GO) tool -modfile=tools/go.mod cyclonedx-gomod bin -json -std -noserial -notimestamp -output $(BIN).cdx.json $(BIN)
 
-# licences lists the licences of what is in a release, and refuses those that are not allowed.
+# licences lists the licences of the modules in a release, and fails if one is not allowed.
 licences:
 	$(GO) -C tools test ./licences
 	$(GO) -C tools run ./licences
@@ -87,13 +88,13 @@ verify:
 	$(GO) mod verify
 	$(GO) mod verify -modfile=tools/go.mod
 
-# e2e runs the bundled model over the whole of SQuAD 1.1's dev set (about ten minutes), or with E2E=slice
-# over every sixth question.
+# e2e runs the bundled model over the whole of SQuAD 1.1's dev set (about ten minutes), or over every
+# sixth question with E2E=slice.
 E2E ?= all
 e2e: lib
 	TFBERT_E2E=$(E2E) TFBERT_REQUIRE=shared,tensorflow $(GO) test ./tfbert -run 'TestEndToEnd|TestDevGolden' -v -timeout 2h
 
-# fuzz gives every fuzz target a fixed number of inputs.
+# fuzz runs every fuzz target over a fixed number of inputs.
 FUZZTIME ?= 20000x
 fuzz: build
 	@set -e; for pkg in $$($(GO) list ./...); do \
@@ -102,20 +103,20 @@ fuzz: build
 	    $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$pkg >bin/fuzz.log 2>&1 || { cat bin/fuzz.log; exit 1; }; \
 	  done; done
 
-# soak serves mixed traffic with faults for a while and looks for leaks and mixed answers.
+# soak serves mixed traffic with faults for a while, and looks for leaks and mixed-up answers.
 SOAK ?= 5m
 soak:
 	TFBERT_SOAK=$(SOAK) $(GO) test -run TestSoak -count 1 -v -timeout 1h ./serve
 
-# bench-serve measures the server against the model offline, with the SQuAD set of TFBERT_SHARED.
+# bench-serve compares the server with the model offline, over the SQuAD set of TFBERT_SHARED.
 bench-serve: lib
 	python3 scripts/bench_serve.py --data $(TFBERT_SHARED)/data/dev-v1.1.json $(BENCH_SERVE_FLAGS)
 
 bench:
 	$(GO) test -run '^$$' -bench . -cpu 1 ./...
 
-# peers runs tfbert, PyTorch, ONNX Runtime and TensorFlow's Python on the same work, in turn (an hour on
-# two cores, and 8 GB for an environment of their own). PEERS_FLAGS are those of scripts/bench_peers.py.
+# peers runs tfbert, PyTorch, ONNX Runtime and TensorFlow's Python in turn on the same work. It takes an
+# hour on two cores, and 8 GB for a Python environment. PEERS_FLAGS are those of scripts/bench_peers.py.
 PEERS_ENV ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tfbert/peers
 peers: lib $(PEERS_ENV)/peers.txt
 	$(PEERS_ENV)/bin/python scripts/bench_peers.py $(PEERS_FLAGS)
@@ -125,11 +126,11 @@ $(PEERS_ENV)/peers.txt: scripts/peers.txt
 	$(PEERS_ENV)/bin/pip install --quiet --require-hashes -r $<
 	cp $< $@
 
-# quality gives the scores of every graph and precision over SQuAD 1.1's dev set (about 40 minutes).
+# quality scores every graph and precision over SQuAD 1.1's dev set (about 40 minutes).
 quality: lib
 	python3 scripts/quality.py $(QUALITY_FLAGS)
 
-# pictures draws the pictures of the README from real runs, with a Chromium.
+# pictures draws the pictures of the README from real runs. It needs Chromium.
 pictures: lib
 	$(GO) run ./scripts/pictures
 

@@ -10,9 +10,9 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/sys/cpu"
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"github.com/tfbert/go/internal/cpu"
 	"github.com/tfbert/go/tf"
 )
 
@@ -308,7 +308,7 @@ func (r *PrecisionReport) reason(p Precision) string {
 			return "TF_ENABLE_ONEDNN_OPTS=0 turns oneDNN off, which the rewrite to bf16 needs"
 		case runtime.GOARCH != "amd64":
 			return "the rewrite to bf16 needs a library with oneDNN, which those for " + runtime.GOARCH + " are built without"
-		case !cpu.X86.HasAVX512F:
+		case !cpu.This().Has("avx512f"):
 			return "the rewrite to bf16 needs a CPU with AVX-512, AMX or AVX-NE-CONVERT, and this one has none of them"
 		}
 	}

@@ -1,27 +1,28 @@
 #!/usr/bin/env python3
-"""Run tfbert and other runtimes on the same work, in turn, and print throughputs and ratios.
+"""Run tfbert and other runtimes in turn on the same work, and print throughputs and ratios.
 
-    make peers                                   # sets up what this needs, then runs it
+    make peers                                   # prepares the environment, then runs this script
     python bench_peers.py --data dev-v1.1.json   # in an environment with peers.txt installed
 
-Everybody runs one set of weights: random ones of BERT-Base's shape, or those of --checkpoint. The
+All contestants run the same weights: random ones of BERT-Base's shape, or those of --checkpoint. The
 kinds of work are
 
     batch of B    full windows of 128 tokens, B at a time, for some seconds
-    dev set       windows of 384 with a stride of 128 over questions taken evenly from --data, in
-                  batches of 8: as the reference pads and orders them for the reference graph, by
-                  length for all others
+    dev set       windows of 384 with a stride of 128, over questions taken evenly from --data, in
+                  batches of 8. The reference graph takes them in the reference's order and with its
+                  padding; all others take them by length
     tokenizing    all of --data on one core: bare word pieces, and encoding of the pairs
 
-tfbert's time over the dev set is that of its whole predict path, from the file to the answers, once its
-model is open; it meets each shape for the first time in every round. The others are given the features,
-are warm after the first round, and need not decode. Each
-round runs every contestant once, so that what else the machine does meets all; a ratio is the median
-of those of the rounds. The logits of all are compared with the reference graph's, which shows that
-the work is the same; with --checkpoint the answers' EM and F1 stand beside it.
+tfbert's time over the dev set is that of its whole predict path, from the file to the answers, with its
+model open; in every round, tfbert meets each shape for the first time. The others receive the features,
+are warm after the first round, and do not decode.
+
+Each round runs every contestant once, so that other load on the machine affects all of them; a ratio is
+the median of the ratios of the rounds. The script compares everyone's logits with those of the reference
+graph, to show that the work is the same. With --checkpoint it also prints EM and F1 of the answers.
 
 With --device cuda, tfbert and PyTorch run on the GPU: the reference graph in float32 and the fused
-graph in float16 under XLA, against PyTorch in both types.
+graph in float16 under XLA, compared with PyTorch in both types.
 """
 
 import argparse
@@ -47,7 +48,7 @@ BASE = {
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
-# ---- what every contestant runs ----
+# ---- the models ----
 
 
 def make_checkpoint(folder, vocab):
@@ -74,7 +75,8 @@ def make_checkpoint(folder, vocab):
         }.items():
             shapes[f"{layer}/{scope}/kernel"], shapes[f"{layer}/{scope}/bias"] = shape, shape[1:]
         norms += [f"{layer}/attention/output/LayerNorm", f"{layer}/output/LayerNorm"]
-    weights = {name: (0.02 * np.clip(random.standard_normal(shape), -2, 2)).astype(np.float32) for name, shape in shapes.items()}
+    weights = {name: (0.02 * np.clip(random.standard_normal(shape), -2, 2)).astype(np.float32)
+               for name, shape in shapes.items()}
     for scope in norms:
         weights[scope + "/gamma"], weights[scope + "/beta"] = np.ones(hidden, np.float32), np.zeros(hidden, np.float32)
     os.makedirs(folder)
@@ -87,7 +89,7 @@ def make_checkpoint(folder, vocab):
 
 
 def save_weights(model, path):
-    """Save the weights of a reference SavedModel under the names that Hugging Face's model has."""
+    """Save the weights of a reference SavedModel under the names of Hugging Face's model."""
     import numpy as np
     import tensorflow as tf
 
@@ -99,7 +101,8 @@ def save_weights(model, path):
             value = value.T
         name = name.replace("cls/squad/output_", "qa_outputs/").replace("qa_outputs/weights", "qa_outputs/weight")
         name = re.sub(r"layer_(\d+)", r"layer/\1", name)
-        name = re.sub(r"(kernel|gamma)$", "weight", re.sub(r"beta$", "bias", re.sub(r"(_embeddings)$", r"\1/weight", name)))
+        name = re.sub(r"(_embeddings)$", r"\1/weight", name)
+        name = re.sub(r"(kernel|gamma)$", "weight", re.sub(r"beta$", "bias", name))
         weights[name.replace("/", ".")] = value
     np.savez(path, **weights)
 
@@ -112,7 +115,7 @@ def torch_model(work, **options):
     with open(os.path.join(work, "checkpoint", "bert_config.json"), encoding="utf-8") as f:
         config = json.load(f)
     if config["hidden_act"] == "gelu":
-        config["hidden_act"] = "gelu_pytorch_tanh"  # which modeling.py calls gelu
+        config["hidden_act"] = "gelu_pytorch_tanh"  # modeling.py calls this gelu
     model = BertForQuestionAnswering(BertConfig(**config, layer_norm_eps=1e-12, **options)).eval()
     weights = np.load(os.path.join(work, "weights.npz"))
     model.load_state_dict({name: torch.from_numpy(weights[name]) for name in weights})
@@ -120,7 +123,7 @@ def torch_model(work, **options):
 
 
 def make_onnx(work):
-    """Export for ONNX Runtime: fused by its own optimizer for BERT, in float32 and as dynamic int8."""
+    """Export for ONNX Runtime in float32 and as dynamic int8, fused by its own optimizer for BERT."""
     import onnx
     import torch
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -133,11 +136,13 @@ def make_onnx(work):
     names = list(SIDES) + ["start_logits", "end_logits"]
     torch.onnx.export(
         model, kwargs={"input_ids": example, "attention_mask": example, "token_type_ids": example}, f=raw, dynamo=False,
-        opset_version=17, input_names=names[:3], output_names=names[3:], dynamic_axes={n: {0: "batch", 1: "length"} for n in names},
+        opset_version=17, input_names=names[:3], output_names=names[3:],
+        dynamic_axes={n: {0: "batch", 1: "length"} for n in names},
     )
     fused = optimize_model(raw, model_type="bert", num_heads=model.config.num_attention_heads,
                            hidden_size=model.config.hidden_size, opt_level=0)
-    print("ONNX Runtime's fusions:", {k: v for k, v in fused.get_fused_operator_statistics().items() if v}, file=sys.stderr)
+    fusions = {k: v for k, v in fused.get_fused_operator_statistics().items() if v}
+    print("ONNX Runtime's fusions:", fusions, file=sys.stderr)
     fused.save_model_to_file(fp32)
     quantize_dynamic(fp32, os.path.join(work, "int8.onnx"), weight_type=QuantType.QInt8,
                      extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT})
@@ -147,13 +152,14 @@ def make_onnx(work):
 
 
 def tensorflow_peer(work, threads, device):
-    """The reference graph by TensorFlow's Python, as the reference scripts run it."""
+    """Run the reference graph in TensorFlow's Python, as the reference scripts do."""
     import tensorflow.compat.v1 as tf
 
     tf.disable_eager_execution()
     session = tf.Session(graph=tf.Graph())
     with session.graph.as_default():
-        signature = tf.saved_model.load(session, ["serve"], os.path.join(work, "reference-fp32")).signature_def["serving_default"]
+        model = tf.saved_model.load(session, ["serve"], os.path.join(work, "reference-fp32"))
+    signature = model.signature_def["serving_default"]
     fetches = [signature.outputs[key].name for key in ("start_logits", "end_logits")]
 
     def predict(unique, *sides):
@@ -188,7 +194,8 @@ def onnx_peer(name):
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        session = onnxruntime.InferenceSession(os.path.join(work, name + ".onnx"), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(os.path.join(work, name + ".onnx"), options,
+                                               providers=["CPUExecutionProvider"])
 
         def predict(unique, *sides):
             return session.run(["start_logits", "end_logits"], {k: v.astype(np.int64) for k, v in zip(SIDES, sides)})
@@ -199,7 +206,7 @@ def onnx_peer(name):
 
 
 def limit_peer(dtype):
-    """The matrix products of the layers alone, with their biases, each with weights of its own."""
+    """Run only the matrix products of the layers, with their biases, each with weights of its own."""
 
     def peer(work, threads, device):
         import torch
@@ -236,13 +243,14 @@ PEERS = {
 }
 REFERENCE = "TensorFlow reference graph fp32"
 CONTESTANTS = {
-    "cpu": ["tfbert reference fp32", "tfbert fused fp32", "tfbert fused bf16"] + [name for name in PEERS if not name.endswith("fp16")],
+    "cpu": ["tfbert reference fp32", "tfbert fused fp32", "tfbert fused bf16",
+            *(name for name in PEERS if not name.endswith("fp16"))],
     "cuda": ["tfbert reference fp32", "tfbert fused fp16", "PyTorch fp32", "PyTorch fp16"],
 }
 
 
 def serve(name, work, threads, device):
-    """Answer each line of standard input, the work to do, by one with the seconds that it took."""
+    """Do the work that each line of standard input describes, and answer each with a line that has the throughput."""
     import numpy as np
 
     stdout, sys.stdout = sys.stdout, sys.stderr
@@ -312,18 +320,20 @@ class Tfbert:
 
     def do(self, work, batch=0, seconds=0, logits=""):
         if work == "full":
-            out = run([self.args.tfbert, "bench", "--model", self.model, "--max_seq_length", FULL_LENGTH, "--predict_batch_size", batch,
-                       "--num_iterations", 3, "--duration", f"{seconds}s", "--format", "json"] + self.flags)
+            out = run([self.args.tfbert, "bench", "--model", self.model, "--max_seq_length", FULL_LENGTH,
+                       "--predict_batch_size", batch, "--num_iterations", 3, "--duration", f"{seconds}s",
+                       "--format", "json"] + self.flags)
             return json.loads(out)[0]["throughput"]
-        out = run([self.args.tfbert, "predict", "--model", self.model, "--predict_file", os.path.join(self.args.work_dir, "data.json"),
-                   "--doc_stride", STRIDE, "--predict_batch_size", DEV_BATCH, "--output_dir", os.path.join(self.args.work_dir, "out"),
+        data, answers = (os.path.join(self.args.work_dir, name) for name in ("data.json", "out"))
+        out = run([self.args.tfbert, "predict", "--model", self.model, "--predict_file", data,
+                   "--doc_stride", STRIDE, "--predict_batch_size", DEV_BATCH, "--output_dir", answers,
                    "--save_logits", logits, "--json"] + self.flags)
         report = json.loads(out)
         return report["windows"] / report["seconds"]
 
 
 def model_folder(name):
-    """The folder of a model of tfbert's: fused-bf16 for "tfbert fused bf16"."""
+    """Return the folder of one of tfbert's models: fused-bf16 for "tfbert fused bf16"."""
     return "-".join(name.split()[1:])
 
 
@@ -343,7 +353,7 @@ def bf16_units():
 
 
 def prepare(args):
-    """Make the models and the data that the contestants share."""
+    """Create the models and the data that the contestants share."""
     work = args.work_dir
     step = [sys.executable, __file__, "--work_dir", work, "--step"]
     checkpoint = os.path.join(work, "checkpoint")
@@ -354,7 +364,8 @@ def prepare(args):
     for name in CONTESTANTS[args.device]:
         if name.startswith("tfbert"):
             _, graph, precision = name.split()
-            run([args.tfbert, "export", checkpoint, os.path.join(work, model_folder(name)), "--graph", graph, "--precision", precision])
+            run([args.tfbert, "export", checkpoint, os.path.join(work, model_folder(name)),
+                 "--graph", graph, "--precision", precision])
     run(step + ["weights"])
     if args.device == "cpu":
         run(step + ["onnx"])
@@ -375,7 +386,10 @@ def prepare(args):
 
 
 def tokenizing(args):
-    """Compare with Hugging Face's tokenizers on one core: (what, ours, theirs) of each round, in a second."""
+    """Compare with Hugging Face's tokenizers on one core.
+
+    Returns for each kind of work a pair of each round: how much tfbert does per second, and how much they do.
+    """
     from tokenizers import BertWordPieceTokenizer
 
     tokenizer = BertWordPieceTokenizer(os.path.join(args.work_dir, "checkpoint", "vocab.txt"), lowercase=True)
@@ -390,20 +404,21 @@ def tokenizing(args):
     os.environ["TFBERT_SHARED"] = args.shared
 
     def ours(package, benchmark):
-        out = subprocess.run([binary[package], "-test.run", "^$", "-test.bench", benchmark, "-test.benchtime", "3x", "-test.cpu", "1"],
-                             cwd=os.path.join(ROOT, package), stdout=subprocess.PIPE, text=True, check=True).stdout
+        out = subprocess.run(
+            [binary[package], "-test.run", "^$", "-test.bench", benchmark, "-test.benchtime", "3x", "-test.cpu", "1"],
+            cwd=os.path.join(ROOT, package), stdout=subprocess.PIPE, text=True, check=True).stdout
         return re.search(r"\s([\d.e+]+) ns/op", out), re.search(r"\s([\d.e+]+) tokens/s", out)
 
-    rounds = {"word pieces a second": [], "pairs a second": []}
+    rounds = {"word pieces per second": [], "pairs per second": []}
     for _ in range(args.rounds):
         start = time.perf_counter()
         pieces = sum(len(e.ids) for e in tokenizer.encode_batch(contexts, add_special_tokens=False))
         theirs = pieces / (time.perf_counter() - start)
-        rounds["word pieces a second"].append((float(ours("wordpiece", "AppendIDs")[1][1]), theirs))
+        rounds["word pieces per second"].append((float(ours("wordpiece", "AppendIDs")[1][1]), theirs))
         start = time.perf_counter()
         tokenizer.encode_batch(pairs)
         theirs = len(pairs) / (time.perf_counter() - start)
-        rounds["pairs a second"].append((len(pairs) / (float(ours("squad", "DevSet/features")[0][1]) / 1e9), theirs))
+        rounds["pairs per second"].append((len(pairs) / (float(ours("squad", "DevSet/features")[0][1]) / 1e9), theirs))
     return rounds
 
 
@@ -416,7 +431,9 @@ def compare(args):
     everybody = [name for name in everybody if name not in skipped]
     contestants = {name: (Tfbert if name.startswith("tfbert") else Peer)(name, args) for name in everybody}
     works = {f"batch of {b}": (dict(work="full", batch=b, seconds=args.seconds), everybody) for b in (8, 1)}
-    works["dev set"] = (dict(work="dev"), [n for n in everybody if (n != "tfbert reference fp32" or args.device != "cpu") and "alone" not in n])
+    # On a CPU, TensorFlow's Python runs the reference graph already.
+    dev = [n for n in everybody if (n != "tfbert reference fp32" or args.device != "cpu") and "alone" not in n]
+    works["dev set"] = (dict(work="dev"), dev)
     results = {}
     for work, (task, names) in works.items():
         if not re.search(args.work, work):
@@ -442,19 +459,22 @@ def compare(args):
             by = np.abs(load(name).transpose(0, 2, 1)[mask] - reference)
             moved[name] = float(by.max())
             if not by.mean() < 0.25 * reference.std():
-                sys.exit(f"bench_peers: the logits of {name} are {by.mean()} off those of the reference graph on average: it runs something else")
+                sys.exit(f"bench_peers: {name} runs another model: its logits differ from those of the reference graph "
+                         f"by {by.mean()} on average")
     for contestant in contestants.values():
         if isinstance(contestant, Peer):
             contestant.process.stdin.close()
             contestant.process.wait()
-    return {"machine": machine(units), "skipped": skipped, "results": results, "moved": moved, "scores": scores, "tokenizing": tokenizing(args) if re.search(args.work, "tokenizing") else {}}
+    return {"machine": machine(units), "skipped": skipped, "results": results, "moved": moved, "scores": scores,
+            "tokenizing": tokenizing(args) if re.search(args.work, "tokenizing") else {}}
 
 
 def score(args, name):
-    """EM and F1 of the answers that a contestant's logits give."""
+    """Return EM and F1 of the answers that a contestant's logits lead to."""
     data, out = os.path.join(args.work_dir, "data.json"), os.path.join(args.work_dir, "decoded")
-    run([args.tfbert, "decode", "--vocab_file", os.path.join(args.work_dir, "checkpoint", "vocab.txt"), "--predict_file", data, "--max_seq_length", LENGTH,
-         "--doc_stride", STRIDE, "--logits", os.path.join(args.work_dir, f"logits {name}.npy"), "--output_dir", out])
+    run([args.tfbert, "decode", "--vocab_file", os.path.join(args.work_dir, "checkpoint", "vocab.txt"),
+         "--predict_file", data, "--max_seq_length", LENGTH, "--doc_stride", STRIDE,
+         "--logits", os.path.join(args.work_dir, f"logits {name}.npy"), "--output_dir", out])
     return json.loads(run([args.tfbert, "evaluate", data, os.path.join(out, "predictions.json")]))
 
 
@@ -464,15 +484,15 @@ def machine(units):
     with open("/proc/cpuinfo", encoding="utf-8") as f:
         model = re.search(r"model name\s*: (.*)", f.read())
     packages = ("tensorflow-cpu", "torch", "transformers", "onnxruntime", "tokenizers")
-    return {"cpu": model[1] if model else platform.machine(), "cpus": len(os.sched_getaffinity(0)), "bfloat16_units": units,
-            "packages": {p: version(p) for p in packages}}
+    return {"cpu": model[1] if model else platform.machine(), "cpus": len(os.sched_getaffinity(0)),
+            "bfloat16_units": units, "packages": {p: version(p) for p in packages}}
 
 
 def ratio(a, b):
     return statistics.median(x / y for x, y in zip(a, b))
 
 
-# What docs/performance.md sets out to reach: work, ours, theirs, at least.
+# The goals of docs/performance.md: the work, tfbert's contestant, the other contestant, and the least ratio.
 GOALS = [
     ("dev set", "tfbert fused bf16", REFERENCE, 10),
     ("dev set", "tfbert fused fp32", REFERENCE, 2.3),
@@ -491,27 +511,36 @@ def report(r):
     lines = [f"{m['cpu']}, {m['cpus']} CPUs, units for bfloat16: {', '.join(m['bfloat16_units']) or 'none'}; "
              + ", ".join(f"{k} {v}" for k, v in m["packages"].items()), ""]
     if r["skipped"]:
-        lines += ["Not run, for want of units for bfloat16: " + ", ".join(r["skipped"]), ""]
+        lines += ["Not run, because this CPU lacks units for bfloat16: " + ", ".join(r["skipped"]), ""]
     for work, results in r["results"].items():
         base = REFERENCE if REFERENCE in results else next(iter(results))
         dev = work == "dev set"
+        scored = dev and r["scores"]
         lines += [f"**{work}**, medians of {len(results[base])} rounds", "",
-                  f"| | {'windows' if dev else 'sequences'}/s | least to most | times {base} |" + (" logits moved by |" if dev else "") + (" EM | F1 |" if dev and r["scores"] else ""),
-                  "| --- | --- | --- | --- |" + (" --- |" if dev else "") + (" --- | --- |" if dev and r["scores"] else "")]
+                  f"| | {'windows' if dev else 'sequences'}/s | range | relative to {base} |"
+                  + (" largest logit change |" if dev else "") + (" EM | F1 |" if scored else ""),
+                  "| --- | --- | --- | --- |" + (" --- |" if dev else "") + (" --- | --- |" if scored else "")]
         for name in sorted(results, key=lambda name: -statistics.median(results[name])):
             v = results[name]
-            lines.append(f"| {name} | {statistics.median(v):.2f} | {min(v):.2f} to {max(v):.2f} | {ratio(v, results[base]):.2f} |"
-                         + (f" {r['moved'].get(name, float('nan')):.1g} |" if dev else "")
-                         + ("".join(f" {r['scores'][name][k]:.2f} |" for k in ("exact_match", "f1")) if dev and r["scores"] else ""))
+            line = f"| {name} | {statistics.median(v):.2f} | {min(v):.2f} to {max(v):.2f} "
+            line += f"| {ratio(v, results[base]):.2f} |"
+            if dev:
+                line += f" {r['moved'].get(name, float('nan')):.1g} |"
+            if scored:
+                line += "".join(f" {r['scores'][name][k]:.2f} |" for k in ("exact_match", "f1"))
+            lines.append(line)
         lines.append("")
     if r["tokenizing"]:
-        lines += ["**tokenizing**, one core", "", "| | tfbert | Hugging Face's tokenizers | ratio |", "| --- | --- | --- | --- |"]
+        lines += ["**tokenizing**, one core", "", "| | tfbert | Hugging Face's tokenizers | ratio |",
+                  "| --- | --- | --- | --- |"]
     for what, rounds in r["tokenizing"].items():
         ours, theirs = zip(*rounds)
-        lines.append(f"| {what} | {statistics.median(ours):,.0f} | {statistics.median(theirs):,.0f} | {ratio(ours, theirs):.1f} |")
+        lines.append(f"| {what} | {statistics.median(ours):,.0f} | {statistics.median(theirs):,.0f} "
+                     f"| {ratio(ours, theirs):.1f} |")
     if r["tokenizing"]:
         lines.append("")
-    lines += ["**goals**", "", "| work | | against | at least | measured |", "| --- | --- | --- | --- | --- |"]
+    lines += ["**goals**", "", "| work | contestant | compared with | goal, at least | measured |",
+              "| --- | --- | --- | --- | --- |"]
     goals = list(GOALS)
     dev = r["results"].get("dev set", {})
     ours = [name for name in dev if name.startswith("tfbert")]
@@ -529,32 +558,38 @@ def report(r):
 def main():
     shared = os.environ.get("TFBERT_SHARED", "")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default=os.path.join(shared, "data", "dev-v1.1.json"), help="SQuAD 1.1's dev set (default: in $TFBERT_SHARED/data)")
+    parser.add_argument("--data", default=os.path.join(shared, "data", "dev-v1.1.json"),
+                        help="SQuAD 1.1's dev set (default: in $TFBERT_SHARED/data)")
     parser.add_argument("--checkpoint", help="checkpoint to run in place of BERT-Base with random weights")
-    parser.add_argument("--tfbert", default=os.path.join(ROOT, "bin", "tfbert"), help="the command (default: bin/tfbert)")
+    parser.add_argument("--tfbert", default=os.path.join(ROOT, "bin", "tfbert"),
+                        help="the command (default: bin/tfbert)")
     parser.add_argument("--vocab", default=os.path.join(ROOT, "testdata", "models", "minilm-squad", "vocab.txt"))
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=4, help="of a contestant's turn with full windows")
-    parser.add_argument("--questions", type=int, default=256, help="of --data, for the dev set's work")
-    parser.add_argument("--only", default="", help="regular expression of the contestants to run")
-    parser.add_argument("--work", default="", help="regular expression of the kinds of work to do")
+    parser.add_argument("--seconds", type=float, default=4, help="duration of a contestant's turn with full windows")
+    parser.add_argument("--questions", type=int, default=256, help="number of questions for the dev set's work")
+    parser.add_argument("--only", default="", help="regular expression that selects the contestants to run")
+    parser.add_argument("--work", default="", help="regular expression that selects the kinds of work to do")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--device", choices=CONTESTANTS, default="cpu")
-    parser.add_argument("--json", help="file for every figure of every round")
+    parser.add_argument("--json", help="file to which every figure of every round is written")
     parser.add_argument("--work_dir", help=argparse.SUPPRESS)
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     parser.add_argument("--step", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    os.environ.update(TF_CPP_MIN_LOG_LEVEL="2", TOKENIZERS_PARALLELISM="false", RAYON_NUM_THREADS="1", HF_HUB_OFFLINE="1")
+    os.environ.update(TF_CPP_MIN_LOG_LEVEL="2", TOKENIZERS_PARALLELISM="false", RAYON_NUM_THREADS="1",
+                      HF_HUB_OFFLINE="1")
     if args.serve:
         return serve(args.serve, args.work_dir, args.threads, args.device)
     if args.step:
         work = args.work_dir
-        steps = {"checkpoint": lambda: make_checkpoint(os.path.join(work, "checkpoint"), args.vocab), "onnx": lambda: make_onnx(work),
-                 "weights": lambda: save_weights(os.path.join(work, "reference-fp32"), os.path.join(work, "weights.npz"))}
+        steps = {
+            "checkpoint": lambda: make_checkpoint(os.path.join(work, "checkpoint"), args.vocab),
+            "onnx": lambda: make_onnx(work),
+            "weights": lambda: save_weights(os.path.join(work, "reference-fp32"), os.path.join(work, "weights.npz")),
+        }
         return steps[args.step]()
     if not os.path.isfile(args.data):
-        parser.error(f"no data set at {args.data}: give --data dev-v1.1.json, or set TFBERT_SHARED")
+        parser.error(f"{args.data} does not exist: name SQuAD 1.1's dev set with --data, or set TFBERT_SHARED")
     args.shared = os.path.abspath(os.path.dirname(os.path.dirname(args.data)))
     with tempfile.TemporaryDirectory(prefix="tfbert-peers-") as args.work_dir:
         prepare(args)

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Measures 'tfbert serve' against the same model offline, by 'tfbert predict' and 'tfbert bench --url'.
+"""Compare 'tfbert serve' with the same model offline, using 'tfbert predict' and 'tfbert bench --url'.
 
-  python3 scripts/bench_serve.py --data dev-v1.1.json
+    python3 scripts/bench_serve.py --data dev-v1.1.json
 
-In every round it takes, one after the other: the offline throughput over a sample of the questions, the
-server's at saturation, its latency with one client, and its latency at half of that round's saturation. It prints each
-round and the medians, the memory of idle connections, and the commands it ran.
+Every round measures, one after the other: the offline throughput over a sample of the questions, the
+server's throughput at saturation, its latency with one client, and its latency at half of that round's
+saturation. The script prints each round, the medians, the memory of idle connections, and the commands
+that it ran.
 """
 import argparse
 import json
@@ -39,7 +40,7 @@ class Server:
             if "ask questions at" in line:
                 break
         else:
-            sys.exit("the server ended")
+            sys.exit("bench_serve: the server ended before it was ready")
         threading.Thread(target=self.process.stderr.read, daemon=True).start()
 
     def resident(self):
@@ -57,7 +58,7 @@ def bench(server, data, *flags):
 
 
 def idle(server, count):
-    """Opens connections, asks once over each, and gives the memory that the server takes more."""
+    """Open connections, send a request over each, and return by how much the server's memory grows."""
     host, port = server.address.rsplit(":", 1)
     before, connections = server.resident(), []
     for _ in range(count):
@@ -66,7 +67,7 @@ def idle(server, count):
         c.recv(4096)
         connections.append(c)
     more = server.resident() - before
-    for c in connections[:: count // 10]:  # they are still alive
+    for c in connections[:: count // 10]:  # the server must not have closed them
         c.sendall(b"GET /healthz HTTP/1.1\r\nHost: idle\r\n\r\n")
         assert c.recv(4096).startswith(b"HTTP/1.1 200")
     for c in connections:
@@ -80,9 +81,9 @@ def main():
     parser.add_argument("--model", help="SavedModel (default: the bundled checkpoint's fused graph)")
     parser.add_argument("--every", type=int, default=12, help="take every n-th paragraph")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--clients", type=int, default=64, help="at saturation")
-    parser.add_argument("--interval", default="5s")
-    parser.add_argument("--connections", type=int, default=10000)
+    parser.add_argument("--clients", type=int, default=64, help="number of clients at saturation")
+    parser.add_argument("--interval", default="5s", help="duration of a measurement (default: 5s)")
+    parser.add_argument("--connections", type=int, default=10000, help="number of idle connections")
     parser.add_argument("--serve_flags", default="", help="flags for the server")
     args = parser.parse_args()
     os.chdir(ROOT)
@@ -101,10 +102,12 @@ def main():
         server, rounds = Server(model, args.serve_flags.split()), []
         flags = ["--measurement_interval", args.interval, "--num_warmup_iterations"]
         for _ in range(args.rounds):
-            predicted = json.loads(run(TFBERT, "predict", "--model", model, "--predict_file", data, "--output_dir", temp, "--json"))
+            predicted = json.loads(run(TFBERT, "predict", "--model", model, "--predict_file", data,
+                                       "--output_dir", temp, "--json"))
             full = bench(server, data, *flags, "256", "--concurrency", str(args.clients))
             alone = bench(server, data, *flags, "20")
-            half = [bench(server, data, *flags, "20", "--concurrency", "1024", "--request_rate", f"{full['throughput'] / 2:.1f}",
+            rate = f"{full['throughput'] / 2:.1f}"
+            half = [bench(server, data, *flags, "20", "--concurrency", "1024", "--request_rate", rate,
                           "--request_distribution", how) for how in ("constant", "poisson")]
             offline = predicted["questions"] / predicted["seconds"]
             rounds.append({
@@ -115,14 +118,16 @@ def main():
                 "one client, p99 ms": alone["latency_ms"]["p99"],
                 "overhead over the model, median ms": alone["overhead_ms"]["p50"],
                 "half load in equal steps, p99 ms": half[0]["latency_ms"]["p99"],
-                "half load in equal steps, p99 / one client's": half[0]["latency_ms"]["p99"] / alone["latency_ms"]["p99"],
+                "half load in equal steps, p99 / one client's":
+                    half[0]["latency_ms"]["p99"] / alone["latency_ms"]["p99"],
                 "half load at random, p99 ms": half[1]["latency_ms"]["p99"],
-                "half load at random, p99 / one client's": half[1]["latency_ms"]["p99"] / alone["latency_ms"]["p99"],
+                "half load at random, p99 / one client's":
+                    half[1]["latency_ms"]["p99"] / alone["latency_ms"]["p99"],
             })
             print(json.dumps(rounds[-1]), file=sys.stderr)
         memory = idle(server, args.connections)
         server.stop()
-    print("| | median | least to most |\n| --- | --- | --- |")
+    print("| | median | range |\n| --- | --- | --- |")
     for name in rounds[0]:
         values = [r[name] for r in rounds]
         print(f"| {name} | {statistics.median(values):.2f} | {min(values):.2f} to {max(values):.2f} |")

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Everything that is known to go wrong at a native boundary, tried: `make check-native` takes all of it,
-# with --short the form that .ci/run takes. docs/native.md says what each step shows.
+# Tests everything that is known to go wrong at a native boundary. `make check-native` runs it in full;
+# .ci/run runs the shorter form, with --short. docs/native.md describes what each step shows.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -13,10 +13,10 @@ esac
 GO="${GO:-go}"
 pick() { if [ "$short" ]; then echo "$1"; else echo "$2"; fi; } # SHORT LONG
 
-exec 3>&2 # past the log
+exec 3>&2 # for messages that bypass the log
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-# step NAME COMMAND... shows a step's output only where it fails.
+# step NAME COMMAND... runs a command, and shows its output only if it fails.
 step() {
   local name=$1 start=$SECONDS
   shift
@@ -31,9 +31,9 @@ step() {
 
 vulnerabilities() {
   make -s vuln && return
-  # A database that cannot be reached says nothing about the program; the caller is told.
+  # If the database cannot be reached, the program is neither good nor bad: warn the caller instead of failing.
   grep -q "fetching vulnerabilities" "$log" || return 1
-  echo "known vulnerabilities: NOT CHECKED, the database cannot be reached" >&3
+  echo "known vulnerabilities: NOT CHECKED, because the database cannot be reached" >&3
 }
 licences() {
   make -s licences &&
@@ -41,18 +41,18 @@ licences() {
 }
 
 fake=(env TFBERT_FAKETF=1 "$GO" test -short -count 1 -timeout 10m)
-step "the fake library, race detector" "${fake[@]}" -race ./tf
-step "the fake library, address sanitizer on both sides, leaks" "${fake[@]}" -asan ./tf
-step "the fake library, a collection at every chance" env GOGC=1 "${fake[@]}" ./tf
-step "the fake library, GODEBUG=checkfinalizers=1" env GODEBUG=checkfinalizers=1 "${fake[@]}" ./tf
-step "the fake library, GOEXPERIMENT=cgocheck2" env GOEXPERIMENT=cgocheck2 "${fake[@]}" ./tf
+step "fake library, race detector" "${fake[@]}" -race ./tf
+step "fake library, address sanitizer on both sides, leaks" "${fake[@]}" -asan ./tf
+step "fake library, frequent garbage collection" env GOGC=1 "${fake[@]}" ./tf
+step "fake library, GODEBUG=checkfinalizers=1" env GODEBUG=checkfinalizers=1 "${fake[@]}" ./tf
+step "fake library, GOEXPERIMENT=cgocheck2" env GOEXPERIMENT=cgocheck2 "${fake[@]}" ./tf
 step "TensorFlow, the same tests" "$GO" test -count 1 ./tf
 step "TensorFlow, leaks" env TFBERT_LEAKS="$(pick short full)" "$GO" test -count 1 -run 'TestLeaks$' ./tf
-step "older versions of TensorFlow, the library's tests" make -s check-versions VERSIONS="$(pick 2.15.1 "2.15.1 2.18.1")"
+step "older versions of TensorFlow" make -s check-versions VERSIONS="$(pick 2.15.1 "2.15.1 2.18.1")"
 step "hostile files: every fuzz target" make -s fuzz FUZZTIME="$(pick 2000x 10s)"
-step "go.sum against the modules" make -s verify
+step "modules match go.sum" make -s verify
 step "known vulnerabilities" vulnerabilities
-step "licences, and the list of them" licences
-step "the bill of materials" make -s sbom
-step "the same bytes from two builds" scripts/reproducible.sh $(pick --short "")
-echo "all of it in ${SECONDS}s"
+step "licences are allowed and listed" licences
+step "bill of materials" make -s sbom
+step "two builds have the same bytes" scripts/reproducible.sh $(pick --short "")
+echo "all steps passed in ${SECONDS}s"

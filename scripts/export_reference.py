@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""Export a BERT SQuAD checkpoint by TensorFlow's own Python API.
+"""Export a BERT SQuAD checkpoint with TensorFlow's own Python API.
 
-An independent check of `tfbert export --graph reference`: the inference graph of modeling.py and
-run_squad.py (19.03) written once more, in Python, with tf.compat.v1. The two SavedModels have the
-same signature, and their logits agree bit for bit for the same batch on the same machine.
+This is an independent check of `tfbert export --graph reference`. It builds the inference graph of
+modeling.py and run_squad.py (19.03) in Python with tf.compat.v1. The two SavedModels have the same
+signature, and their logits agree bit for bit for the same batch on the same machine.
 
     python export_reference.py CHECKPOINT_DIR MODEL_DIR [--max_seq_length N]
     python export_reference.py --run MODEL_DIR FEATURES.npz LOGITS.npy [--batch_size 8]
 
-The second form runs a SavedModel over the arrays that `tfbert features --out FEATURES.npz` writes
+The second form runs a SavedModel over the arrays that `tfbert features --out FEATURES.npz` writes,
 and saves float32 logits [features, 2, length], as `tfbert predict --save_logits` does.
 
-Needs tensorflow-cpu 2.15 or later; written for and checked with 2.21.0.
+The script needs tensorflow-cpu 2.15 or later, and was tested with 2.21.0.
 """
 
 import argparse
@@ -29,7 +29,7 @@ INPUTS = ("unique_ids", "input_ids", "input_mask", "segment_ids")
 
 
 class Bert:
-    """The graph of a BERT with a SQuAD head; variables are named as in the checkpoint."""
+    """The graph of a BERT with a SQuAD head. Its variables have the names of those in the checkpoint."""
 
     def __init__(self, config, length):
         self.config = config
@@ -44,7 +44,7 @@ class Bert:
         return v
 
     def dims(self, ids):
-        """Batch size and sequence length: numbers where the graph knows them."""
+        """Return the batch size and the sequence length, as numbers if the graph knows them."""
         dynamic = tf.shape(ids)
         return [d if d is not None else dynamic[i] for i, d in enumerate(ids.shape.as_list())]
 
@@ -183,11 +183,11 @@ def main():
     tf.disable_eager_execution()
     if args.run:
         if len(args.paths) != 3:
-            parser.error("--run takes MODEL_DIR FEATURES.npz LOGITS.npy")
+            parser.error("the arguments of --run are MODEL_DIR FEATURES.npz LOGITS.npy")
         run(*args.paths, args.batch_size)
     else:
         if len(args.paths) != 2:
-            parser.error("give CHECKPOINT_DIR MODEL_DIR")
+            parser.error("the arguments are CHECKPOINT_DIR MODEL_DIR")
         export(*args.paths, args.max_seq_length)
 
 

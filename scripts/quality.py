@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Predict SQuAD 1.1's dev set by every graph and precision and print the scores and what differs.
+"""Predict SQuAD 1.1's dev set with every graph and precision, and print the scores and the differences.
 
     make quality                        # the bundled model; about 40 minutes on two cores
     python quality.py --checkpoint C --precision bf16,fp16
 
-The first row runs the reference graph in the reference scripts' own batches; all others are compared
-with it by `tfbert compare`. The rows after it batch by length, as `tfbert predict` does by default.
-Prints a table in Markdown.
+The script prints a table in Markdown. Its first row is the reference graph in the reference scripts' own
+batches; `tfbert compare` compares all other rows with it. These batch by length, as `tfbert predict`
+does by default.
 """
 
 import argparse
@@ -22,13 +22,16 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 def main():
     shared = os.environ.get("TFBERT_SHARED", "")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default=os.path.join(shared, "data", "dev-v1.1.json"), help="SQuAD 1.1's dev set (default: in $TFBERT_SHARED/data)")
+    parser.add_argument("--data", default=os.path.join(shared, "data", "dev-v1.1.json"),
+                        help="SQuAD 1.1's dev set (default: in $TFBERT_SHARED/data)")
     parser.add_argument("--checkpoint", default=os.path.join(ROOT, "testdata", "models", "minilm-squad"))
-    parser.add_argument("--tfbert", default=os.path.join(ROOT, "bin", "tfbert"), help="the command (default: bin/tfbert)")
-    parser.add_argument("--precision", default="bf16", help="besides fp32, as in bf16,fp16 or '' (default: bf16)")
+    parser.add_argument("--tfbert", default=os.path.join(ROOT, "bin", "tfbert"),
+                        help="the command (default: bin/tfbert)")
+    parser.add_argument("--precision", default="bf16",
+                        help="the precisions to run in addition to fp32, such as bf16,fp16 or '' (default: bf16)")
     args = parser.parse_args()
     if not os.path.isfile(args.data):
-        parser.error(f"no data set at {args.data}: give --data dev-v1.1.json, or set TFBERT_SHARED")
+        parser.error(f"{args.data} does not exist: name SQuAD 1.1's dev set with --data, or set TFBERT_SHARED")
     args.data, args.checkpoint, args.tfbert = map(os.path.abspath, (args.data, args.checkpoint, args.tfbert))
     with tempfile.TemporaryDirectory(prefix="tfbert-quality-") as work:
         os.chdir(work)
@@ -43,7 +46,8 @@ def main():
             tfbert("export", args.checkpoint, name, *flags)
 
         def predict(model, *flags):
-            tfbert("predict", "--model", model, "--predict_file", args.data, "--output_dir", "out", "--save_logits", "logits.npy", *flags)
+            tfbert("predict", "--model", model, "--predict_file", args.data, "--output_dir", "out",
+                   "--save_logits", "logits.npy", *flags)
             os.rename("logits.npy", "out/logits.npy")
 
         export("reference")
@@ -62,11 +66,13 @@ def main():
             c = json.loads(tfbert("compare", "scripts", "out", "--predict_file", args.data, "--json"))
             if not table:
                 score = c["scores"]["a"]
-                table.append(f"| reference graph, float32, `--pad_to_max` | {score['exact_match']:.2f} | {score['f1']:.2f} | – | – | – | – |")
+                table.append(f"| reference graph, float32, `--pad_to_max` | {score['exact_match']:.2f} "
+                             f"| {score['f1']:.2f} | – | – | – | – |")
             score = c["scores"]["b"]
-            table.append(f"| {name} | {score['exact_match']:.2f} | {score['f1']:.2f} | {c['answers']} | {c['top_five']} | {c['nbest']} "
-                         f"| {c['logits']['largest']:.1e} |")
-    print(f"{c['questions']} questions\n\n| | EM | F1 | other answers | other top fives | other n-best lists | logits moved by |")
+            table.append(f"| {name} | {score['exact_match']:.2f} | {score['f1']:.2f} | {c['answers']} "
+                         f"| {c['top_five']} | {c['nbest']} | {c['logits']['largest']:.1e} |")
+    print(f"{c['questions']} questions\n")
+    print("| | EM | F1 | answers changed | top fives changed | n-best lists changed | largest logit change |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     print("\n".join(table))
 

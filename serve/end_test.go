@@ -8,7 +8,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"io"
 	"math/big"
 	"net"
 	"net/http"
@@ -19,7 +18,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
@@ -28,9 +26,10 @@ import (
 	pb "github.com/tfbert/go/internal/serveproto"
 )
 
-// A server that ends answers what it has accepted, takes no more, and then releases its models.
+// A server that shuts down answers the requests that it has accepted, takes no more, and then releases its
+// models.
 func TestDrain(t *testing.T) {
-	f := start(t, &setup{models: fakemodel.Models{Delay: 500 * time.Millisecond}})
+	f := startServer(t, &setup{models: fakemodel.Models{Delay: 500 * time.Millisecond}})
 	c, web := pb.NewInferenceClient(f.dial(t)), client(t)
 	idle, err := c.ModelStreamInfer(t.Context())
 	require.NoError(t, err)
@@ -49,7 +48,8 @@ func TestDrain(t *testing.T) {
 	var group sync.WaitGroup
 	for range 10 {
 		group.Go(func() {
-			r, err := web.Post(f.url+"/v1/answer", "application/json", strings.NewReader(`{"question":"find w1","context":"slow w1"}`))
+			body := strings.NewReader(`{"question":"find w1","context":"slow w1"}`)
+			r, err := web.Post(f.url+"/v1/answer", "application/json", body)
 			if assert.NoError(t, err) {
 				assert.Contains(t, readAll(t, r), `{"answer":"w1"`)
 			}
@@ -62,7 +62,7 @@ func TestDrain(t *testing.T) {
 		})
 	}
 	eventually(t, "all are accepted", func() bool {
-		waiting := m.Batcher().Waiting() // first: one may only be missed
+		waiting := m.Batcher().Waiting() // first, so that a window may be missed but not counted twice
 		return int64(waiting)+f.models.Windows.Load() >= before+25
 	})
 	m.Release()
@@ -89,17 +89,20 @@ func TestDrain(t *testing.T) {
 	assert.Equal(t, codes.Unavailable, status.Code(err))
 }
 
-// Requests that do not end in time are ended, and Serve says so.
+// Requests that do not end in time are cut off, and Serve returns an error.
 func TestDrainTimeout(t *testing.T) {
 	for _, protocol := range []string{"HTTP", "gRPC"} {
 		t.Run(protocol, func(t *testing.T) {
-			f := start(t, &setup{serve: Options{DrainTimeout: 100 * time.Millisecond}, models: fakemodel.Models{Delay: time.Minute}})
+			f := startServer(t, &setup{
+				serve: Options{DrainTimeout: 100 * time.Millisecond}, models: fakemodel.Models{Delay: time.Minute},
+			})
 			c := pb.NewInferenceClient(f.dial(t))
 			ended := make(chan error)
 			go func() {
 				var err error
 				if protocol == "HTTP" {
-					_, err = client(t).Post(f.url+"/v1/answer", "", strings.NewReader(`{"question":"find w1","context":"slow w1"}`))
+					body := strings.NewReader(`{"question":"find w1","context":"slow w1"}`)
+					_, err = client(t).Post(f.url+"/v1/answer", "", body)
 				} else {
 					_, err = c.ModelInfer(context.Background(), askRequest("", "find w2", "slow w2"))
 				}
@@ -140,7 +143,7 @@ func TestListenerFails(t *testing.T) {
 	}
 }
 
-// authority signs certificates.
+// An authority signs certificates.
 type authority struct {
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
@@ -150,7 +153,10 @@ func newAuthority(t *testing.T) *authority {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	require.NoError(t, err)
 	cert, err := x509.ParseCertificate(der)
@@ -185,19 +191,19 @@ func TestTLS(t *testing.T) {
 			if mutual {
 				config.ClientCAs, config.ClientAuth = ours.pool(), tls.RequireAndVerifyClientCert
 			}
-			f := start(t, &setup{serve: Options{TLS: config}})
-			// ask asks by both protocols as a client with these roots and certificates.
+			f := startServer(t, &setup{serve: Options{TLS: config}})
+			// ask sends a question by both protocols, as a client with these roots and certificates.
 			ask := func(roots *x509.CertPool, certs ...tls.Certificate) (overHTTP, overGRPC error) {
 				config := &tls.Config{RootCAs: roots, Certificates: certs}
 				transport := &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: true}
 				defer transport.CloseIdleConnections()
-				r, err := (&http.Client{Transport: transport}).Post(f.url+"/v1/answer", "", strings.NewReader(question(1)))
+				client := &http.Client{Transport: transport}
+				r, err := client.Post(f.url+"/v1/answer", "", strings.NewReader(question(1)))
 				if err == nil {
 					assert.Equal(t, 2, r.ProtoMajor)
 					assert.Contains(t, readAll(t, r), `{"answer":"w1"`)
 				}
-				conn, dialErr := grpc.NewClient("passthrough:///"+f.rpc.String(), grpc.WithTransportCredentials(credentials.NewTLS(config.Clone())))
-				require.NoError(t, dialErr)
+				conn := newClient(t, f.rpc, credentials.NewTLS(config.Clone()))
 				defer conn.Close()
 				_, overGRPC = pb.NewInferenceClient(conn).ModelInfer(t.Context(), textRequest(1))
 				return err, overGRPC
@@ -207,7 +213,7 @@ func TestTLS(t *testing.T) {
 			require.NoError(t, overGRPC)
 			overHTTP, overGRPC = ask(others.pool(), ours.sign(t))
 			require.ErrorContains(t, overHTTP, "certificate")
-			require.Error(t, overGRPC, "a server that nobody vouches for")
+			require.Error(t, overGRPC, "a server of an unknown authority")
 			for _, certs := range [][]tls.Certificate{nil, {others.sign(t)}} {
 				overHTTP, overGRPC = ask(ours.pool(), certs...)
 				assert.Equal(t, mutual, overHTTP != nil, "%v", overHTTP)
@@ -218,29 +224,29 @@ func TestTLS(t *testing.T) {
 				assert.Equal(t, http.StatusBadRequest, plain.StatusCode)
 				plain.Body.Close()
 			}
-			_, err = tls.Dial("tcp", f.url[8:], &tls.Config{RootCAs: ours.pool(), MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10})
+			_, err = tls.Dial("tcp", f.url[8:], &tls.Config{
+				RootCAs: ours.pool(), MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10,
+			})
 			require.Error(t, err)
 		})
 	}
 }
 
-// The profiles have a port of their own, and want the token.
+// The profiles have a port of their own and need the admin token.
 func TestAdmin(t *testing.T) {
 	f := newFixture(t, &setup{serve: Options{AdminToken: "secret"}})
 	l := listen(t)
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error)
 	go func() { ended <- f.ServeAdmin(ctx, l) }()
+	url := "http://" + l.Addr().String() + "/debug/pprof/cmdline"
 	get := func(token string) (int, string) {
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+l.Addr().String()+"/debug/pprof/cmdline", http.NoBody)
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
 		require.NoError(t, err)
 		r.Header.Set("Authorization", token)
 		response, err := client(t).Do(r)
 		require.NoError(t, err)
-		defer response.Body.Close()
-		b, err := io.ReadAll(response.Body)
-		require.NoError(t, err)
-		return response.StatusCode, string(b)
+		return response.StatusCode, readAll(t, response)
 	}
 	code, body := get("Bearer wrong")
 	assert.Equal(t, 401, code)

@@ -49,7 +49,9 @@ func (s *Server) newRPC(options ...grpc.ServerOption) *grpc.Server {
 }
 
 // unary runs a call within the limit on its time, counts and logs it.
-func (s *Server) unary(ctx context.Context, request any, info *grpc.UnaryServerInfo, h grpc.UnaryHandler) (response any, err error) {
+func (s *Server) unary(
+	ctx context.Context, request any, info *grpc.UnaryServerInfo, h grpc.UnaryHandler,
+) (response any, err error) {
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, s.opts.RequestTimeout)
 	defer cancel()
@@ -132,7 +134,9 @@ func (h *health) state(service string) (state healthpb.HealthCheckResponse_Servi
 }
 
 // Watch looks at the state once a second: it is one of several parts, none of which tells of a change.
-func (h *health) Watch(r *healthpb.HealthCheckRequest, stream grpc.ServerStreamingServer[healthpb.HealthCheckResponse]) error {
+func (h *health) Watch(
+	r *healthpb.HealthCheckRequest, stream grpc.ServerStreamingServer[healthpb.HealthCheckResponse],
+) error {
 	last := healthpb.HealthCheckResponse_ServingStatus(-1)
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()

@@ -27,15 +27,17 @@ import (
 	"github.com/tfbert/go/serve/repository"
 )
 
-// textRequest asks n's question of the text-in model.
+// textRequest returns the question for the nth key, to the text model.
 func textRequest(n int) *pb.ModelInferRequest {
 	return askRequest(fmt.Sprint(n), "find "+fakemodel.Key(n), "a b "+fakemodel.Key(n))
 }
 
+// askRequest returns a question to the text model.
 func askRequest(id, question, document string) *pb.ModelInferRequest {
 	input := func(name, text string) *pb.ModelInferRequest_InferInputTensor {
 		return &pb.ModelInferRequest_InferInputTensor{
-			Name: name, Datatype: "BYTES", Shape: []int64{1, 1}, Contents: &pb.InferTensorContents{BytesContents: [][]byte{[]byte(text)}},
+			Name: name, Datatype: "BYTES", Shape: []int64{1, 1},
+			Contents: &pb.InferTensorContents{BytesContents: [][]byte{[]byte(text)}},
 		}
 	}
 	return &pb.ModelInferRequest{
@@ -45,17 +47,17 @@ func askRequest(id, question, document string) *pb.ModelInferRequest {
 	}
 }
 
-// textAnswer is the answer in a response to such a request.
+// textAnswer returns the answer in a response to such a request.
 func textAnswer(t testing.TB, r *pb.ModelInferResponse) string {
 	t.Helper()
 	require.Len(t, r.GetRawOutputContents(), 1)
 	return string(r.GetRawOutputContents()[0][4:])
 }
 
-// tensorRequest has a row of tokens, as contents or raw.
+// tensorRequest returns a request with a row of tokens, as contents or raw.
 func tensorRequest(raw bool, ids ...int32) *pb.ModelInferRequest {
 	r := &pb.ModelInferRequest{ModelName: "bert", ModelVersion: "1", Id: "x"}
-	add := func(name string, shape []int64, values ...int32) {
+	addInput := func(name string, shape []int64, values ...int32) {
 		in := &pb.ModelInferRequest_InferInputTensor{Name: name, Datatype: "INT32", Shape: shape}
 		if raw {
 			t := repository.Tensor{Int32s: values}
@@ -66,13 +68,14 @@ func tensorRequest(raw bool, ids ...int32) *pb.ModelInferRequest {
 		r.Inputs = append(r.Inputs, in)
 	}
 	shape := []int64{1, int64(len(ids))}
-	add("input_ids", shape, ids...)
-	add("input_mask", shape, make([]int32, len(ids))...)
-	add("segment_ids", shape, make([]int32, len(ids))...)
-	add("unique_ids", []int64{1, 1}, 5)
+	addInput("input_ids", shape, ids...)
+	addInput("input_mask", shape, make([]int32, len(ids))...)
+	addInput("segment_ids", shape, make([]int32, len(ids))...)
+	addInput("unique_ids", []int64{1, 1}, 5)
 	return r
 }
 
+// requireCode fails a test unless an error has a code and a message.
 func requireCode(t testing.TB, code codes.Code, message string, err error) {
 	t.Helper()
 	require.Equal(t, code, status.Code(err), "%v", err)
@@ -81,7 +84,7 @@ func requireCode(t testing.TB, code codes.Code, message string, err error) {
 }
 
 func TestInferenceService(t *testing.T) {
-	f := start(t, &setup{repo: repository.Options{Control: repository.ControlExplicit}})
+	f := startServer(t, &setup{repo: repository.Options{Control: repository.ControlExplicit}})
 	c, ctx := pb.NewInferenceClient(f.dial(t)), t.Context()
 
 	live, err := c.ServerLive(ctx, &pb.ServerLiveRequest{})
@@ -99,7 +102,7 @@ func TestInferenceService(t *testing.T) {
 		assert.Equal(t, want, m.GetReady(), name)
 	}
 	_, err = c.ModelReady(ctx, &pb.ModelReadyRequest{Name: "bert", Version: "x"})
-	requireCode(t, codes.InvalidArgument, "the version is", err)
+	requireCode(t, codes.InvalidArgument, "is not a valid version", err)
 	about, err := c.ModelMetadata(ctx, &pb.ModelMetadataRequest{Name: "bert"})
 	require.NoError(t, err)
 	assert.Equal(t, []string{"1"}, about.GetVersions())
@@ -145,7 +148,9 @@ func TestInferenceService(t *testing.T) {
 	assert.Len(t, index.GetModels(), 2)
 	_, err = c.RepositoryModelLoad(ctx, &pb.RepositoryModelLoadRequest{ModelName: "bert"})
 	require.NoError(t, err)
-	_, err = c.RepositoryModelLoad(ctx, &pb.RepositoryModelLoadRequest{ModelName: "bert", Parameters: map[string]*pb.ModelRepositoryParameter{"config": {}}})
+	_, err = c.RepositoryModelLoad(ctx, &pb.RepositoryModelLoadRequest{
+		ModelName: "bert", Parameters: map[string]*pb.ModelRepositoryParameter{"config": {}},
+	})
 	requireCode(t, codes.Unimplemented, "not supported", err)
 	_, err = c.RepositoryModelUnload(ctx, &pb.RepositoryModelUnloadRequest{ModelName: "bert"})
 	require.NoError(t, err)
@@ -157,7 +162,7 @@ func TestInferenceService(t *testing.T) {
 }
 
 func TestModelInfer(t *testing.T) {
-	f := start(t, &setup{repo: repository.Options{Batching: batch.Options{MaxSize: 1}}})
+	f := startServer(t, &setup{repo: repository.Options{Batching: batch.Options{MaxSize: 1}}})
 	c := pb.NewInferenceClient(f.dial(t))
 	ids := []int32{2, fakemodel.ID("w1"), 3, fakemodel.ID("w1"), fakemodel.ID("w2")}
 	starts, _ := fakemodel.Logits(ids, 1)
@@ -168,7 +173,7 @@ func TestModelInfer(t *testing.T) {
 		assert.Equal(t, []int64{1, 5}, r.GetOutputs()[0].GetShape())
 		assert.Equal(t, []int64{1, 1}, r.GetOutputs()[2].GetShape())
 		assert.Equal(t, tensor.AppendBinary(nil, &repository.Tensor{Float32s: starts}), r.GetRawOutputContents()[0])
-		assert.Equal(t, le(5), r.GetRawOutputContents()[2])
+		assert.Equal(t, littleEndian(5), r.GetRawOutputContents()[2])
 		assert.Contains(t, r.GetParameters(), "compute_us")
 	}
 	for _, tt := range []struct {
@@ -176,10 +181,18 @@ func TestModelInfer(t *testing.T) {
 		raw    bool
 		change func(*pb.ModelInferRequest)
 	}{
-		{"3 raw_input_contents for 4 inputs", true, func(r *pb.ModelInferRequest) { r.RawInputContents = r.RawInputContents[:3] }},
-		{"5 raw_input_contents for 4 inputs", true, func(r *pb.ModelInferRequest) { r.RawInputContents = append(r.RawInputContents, nil) }},
-		{"contents beside the request's raw_input_contents", true, func(r *pb.ModelInferRequest) { r.Inputs[1].Contents = &pb.InferTensorContents{} }},
-		{"has 19 bytes: an element of INT32 has 4", true, func(r *pb.ModelInferRequest) { r.RawInputContents[0] = r.RawInputContents[0][:19] }},
+		{"3 raw_input_contents for 4 inputs", true, func(r *pb.ModelInferRequest) {
+			r.RawInputContents = r.RawInputContents[:3]
+		}},
+		{"5 raw_input_contents for 4 inputs", true, func(r *pb.ModelInferRequest) {
+			r.RawInputContents = append(r.RawInputContents, nil)
+		}},
+		{"contents beside the request's raw_input_contents", true, func(r *pb.ModelInferRequest) {
+			r.Inputs[1].Contents = &pb.InferTensorContents{}
+		}},
+		{"has 19 bytes: an element of INT32 has 4", true, func(r *pb.ModelInferRequest) {
+			r.RawInputContents[0] = r.RawInputContents[0][:19]
+		}},
 		{"but 4 elements", true, func(r *pb.ModelInferRequest) { r.RawInputContents[0] = r.RawInputContents[0][:16] }},
 		{"but 0 elements", false, func(r *pb.ModelInferRequest) { r.Inputs[0].Contents = nil }},
 		{"but 0 elements", false, func(r *pb.ModelInferRequest) {
@@ -199,7 +212,9 @@ func TestModelInfer(t *testing.T) {
 			r.Inputs[3].Shape, r.Inputs[3].Contents.IntContents = []int64{5}, make([]int32, 5)
 		}},
 		{"unknown priority", false, func(r *pb.ModelInferRequest) {
-			r.Parameters = map[string]*pb.InferParameter{"priority": {ParameterChoice: &pb.InferParameter_Uint64Param{Uint64Param: 1 << 63}}}
+			r.Parameters = map[string]*pb.InferParameter{
+				"priority": {ParameterChoice: &pb.InferParameter_Uint64Param{Uint64Param: 1 << 63}},
+			}
 		}},
 	} {
 		r := tensorRequest(tt.raw, ids...)
@@ -212,9 +227,11 @@ func TestModelInfer(t *testing.T) {
 	r.Inputs[0].Parameters = shared
 	_, err := c.ModelInfer(t.Context(), r)
 	requireCode(t, codes.Unimplemented, "shared memory", err)
-	for name := range map[string]bool{"shared_memory_region": true, "classification": true} {
+	for _, name := range []string{"shared_memory_region", "classification"} {
 		r := tensorRequest(false, ids...)
-		r.Outputs = []*pb.ModelInferRequest_InferRequestedOutputTensor{{Name: "start_logits", Parameters: map[string]*pb.InferParameter{name: {}}}}
+		r.Outputs = []*pb.ModelInferRequest_InferRequestedOutputTensor{
+			{Name: "start_logits", Parameters: map[string]*pb.InferParameter{name: {}}},
+		}
 		_, err := c.ModelInfer(t.Context(), r)
 		requireCode(t, codes.Unimplemented, "not supported", err)
 	}
@@ -228,10 +245,12 @@ func TestModelInfer(t *testing.T) {
 	assert.Equal(t, "w3", textAnswer(t, answer))
 }
 
-// A full queue says when to try again.
+// The error of a request that finds a full queue tells when to try again.
 func TestRetryInfo(t *testing.T) {
-	s := &setup{models: fakemodel.Models{Delay: time.Minute}, repo: repository.Options{Batching: batch.Options{MaxSize: 1, MaxQueue: 1}}}
-	f := start(t, s)
+	f := startServer(t, &setup{
+		models: fakemodel.Models{Delay: time.Minute},
+		repo:   repository.Options{Batching: batch.Options{MaxSize: 1, MaxQueue: 1}},
+	})
 	c := pb.NewInferenceClient(f.dial(t))
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 2)
@@ -268,9 +287,9 @@ func TestRetryInfo(t *testing.T) {
 	}
 }
 
-// A stream is answered in its order, whatever takes longer, and goes on after errors.
+// A stream is answered in its order, however long each request takes, and goes on after errors.
 func TestModelStreamInfer(t *testing.T) {
-	f := start(t, &setup{models: fakemodel.Models{Delay: 100 * time.Millisecond}})
+	f := startServer(t, &setup{models: fakemodel.Models{Delay: 100 * time.Millisecond}})
 	stream, err := pb.NewInferenceClient(f.dial(t)).ModelStreamInfer(t.Context())
 	require.NoError(t, err)
 	requests := []*pb.ModelInferRequest{askRequest("slow", "find w0", "slow w0")}
@@ -315,14 +334,14 @@ func TestModelStreamInfer(t *testing.T) {
 }
 
 func TestCancelledStream(t *testing.T) {
-	f := start(t, &setup{models: fakemodel.Models{Delay: time.Minute}})
+	f := startServer(t, &setup{models: fakemodel.Models{Delay: time.Minute}})
 	m, err := f.host.Models.Acquire("bert", 0)
 	require.NoError(t, err)
 	defer m.Release()
 	conn := f.dial(t)
 	_, err = pb.NewInferenceClient(conn).ServerLive(t.Context(), &pb.ServerLiveRequest{})
 	require.NoError(t, err)
-	check := noLeaks(t)
+	requireNoLeaks := watchGoroutines(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	stream, err := pb.NewInferenceClient(conn).ModelStreamInfer(ctx)
 	require.NoError(t, err)
@@ -334,11 +353,11 @@ func TestCancelledStream(t *testing.T) {
 	_, err = stream.Recv()
 	requireCode(t, codes.Canceled, "", err)
 	eventually(t, "none waits", func() bool { return m.Batcher().Waiting()+m.Batcher().Running() == 0 })
-	check()
+	requireNoLeaks()
 }
 
 func TestMessageTooLarge(t *testing.T) {
-	f := start(t, &setup{serve: Options{MaxRequestBytes: 1 << 16}})
+	f := startServer(t, &setup{serve: Options{MaxRequestBytes: 1 << 16}})
 	c := pb.NewInferenceClient(f.dial(t))
 	_, err := c.ModelInfer(t.Context(), askRequest("", "find w1", string(bytes.Repeat([]byte("a "), 1<<16))))
 	requireCode(t, codes.ResourceExhausted, "larger than max", err)
@@ -347,7 +366,7 @@ func TestMessageTooLarge(t *testing.T) {
 }
 
 func TestPredictionService(t *testing.T) {
-	f := start(t, &setup{})
+	f := startServer(t, &setup{})
 	conn := f.dial(t)
 	c, models := pb.NewPredictionClient(conn), pb.NewModelClient(conn)
 	spec := &pb.ModelSpec{Name: "bert"}
@@ -356,28 +375,36 @@ func TestPredictionService(t *testing.T) {
 	}
 	request := func() *pb.PredictRequest {
 		return &pb.PredictRequest{ModelSpec: spec, Inputs: map[string]*tfproto.TensorProto{
-			"input_ids": ints([]int32{2, 7, 3, 9}, 1, 4), "input_mask": ints([]int32{1}, 1, 4), "segment_ids": ints([]int32{0}, 1, 4), "unique_ids": ints([]int32{5}, 1),
+			"input_ids":   ints([]int32{2, 7, 3, 9}, 1, 4),
+			"input_mask":  ints([]int32{1}, 1, 4),
+			"segment_ids": ints([]int32{0}, 1, 4),
+			"unique_ids":  ints([]int32{5}, 1),
 		}}
 	}
 	r, err := c.Predict(t.Context(), request())
 	require.NoError(t, err)
 	starts, _ := fakemodel.Logits([]int32{2, 7, 3, 9}, 1)
-	assert.Equal(t, tensor.AppendBinary(nil, &repository.Tensor{Float32s: starts}), r.GetOutputs()["start_logits"].GetTensorContent())
+	logits := r.GetOutputs()["start_logits"]
+	assert.Equal(t, tensor.AppendBinary(nil, &repository.Tensor{Float32s: starts}), logits.GetTensorContent())
 	assert.EqualValues(t, 1, r.GetModelSpec().GetVersion().GetValue())
 	content := request()
-	content.Inputs["input_ids"] = &tfproto.TensorProto{Dtype: 3, TensorShape: tensor.ShapeProto([]int64{1, 4}), TensorContent: le(2, 7, 3, 9)}
+	content.Inputs["input_ids"] = &tfproto.TensorProto{
+		Dtype: 3, TensorShape: tensor.ShapeProto([]int64{1, 4}), TensorContent: littleEndian(2, 7, 3, 9),
+	}
 	content.OutputFilter = []string{"start_logits"}
-	again, err := c.Predict(t.Context(), content)
+	filtered, err := c.Predict(t.Context(), content)
 	require.NoError(t, err)
-	assert.Len(t, again.GetOutputs(), 1)
-	assert.True(t, proto.Equal(r.GetOutputs()["start_logits"], again.GetOutputs()["start_logits"]))
+	assert.Len(t, filtered.GetOutputs(), 1)
+	assert.True(t, proto.Equal(logits, filtered.GetOutputs()["start_logits"]))
 
 	for _, tt := range []struct {
 		code   codes.Code
 		want   string
 		change func(*pb.PredictRequest)
 	}{
-		{codes.NotFound, "Servable not found for request: Latest(x)", func(r *pb.PredictRequest) { r.ModelSpec = &pb.ModelSpec{Name: "x"} }},
+		{codes.NotFound, "Servable not found for request: Latest(x)", func(r *pb.PredictRequest) {
+			r.ModelSpec = &pb.ModelSpec{Name: "x"}
+		}},
 		{codes.NotFound, "Servable not found", func(r *pb.PredictRequest) { r.ModelSpec = nil }},
 		{codes.NotFound, "label", func(r *pb.PredictRequest) {
 			r.ModelSpec = &pb.ModelSpec{Name: "bert", VersionChoice: &pb.ModelSpec_VersionLabel{VersionLabel: "stable"}}
@@ -385,15 +412,29 @@ func TestPredictionService(t *testing.T) {
 		{codes.NotFound, "Specific(bert, 3)", func(r *pb.PredictRequest) {
 			r.ModelSpec = &pb.ModelSpec{Name: "bert", VersionChoice: &pb.ModelSpec_Version{Version: wrapperspb.Int64(3)}}
 		}},
-		{codes.InvalidArgument, "does not have a signature", func(r *pb.PredictRequest) { r.ModelSpec = &pb.ModelSpec{Name: "bert", SignatureName: "x"} }},
-		{codes.InvalidArgument, "5 inputs: model bert takes 4", func(r *pb.PredictRequest) { r.Inputs["x"] = ints([]int32{1}, 1<<20) }},
-		{codes.InvalidArgument, "which no tensor can have", func(r *pb.PredictRequest) { r.Inputs["input_ids"] = ints([]int32{1}, 1<<30, 1<<30) }},
-		{codes.InvalidArgument, "but 1 elements", func(r *pb.PredictRequest) { r.Inputs["input_ids"] = ints([]int32{1}, 1, 1<<21) }},
-		{codes.InvalidArgument, "which no tensor can have", func(r *pb.PredictRequest) { r.Inputs["input_ids"] = ints([]int32{1}, -1) }},
-		{codes.InvalidArgument, "which no tensor can have", func(r *pb.PredictRequest) { r.Inputs["input_ids"].TensorShape.UnknownRank = true }},
+		{codes.InvalidArgument, "does not have a signature", func(r *pb.PredictRequest) {
+			r.ModelSpec = &pb.ModelSpec{Name: "bert", SignatureName: "x"}
+		}},
+		{codes.InvalidArgument, "5 inputs: model bert takes 4", func(r *pb.PredictRequest) {
+			r.Inputs["x"] = ints([]int32{1}, 1<<20)
+		}},
+		{codes.InvalidArgument, "which no tensor can have", func(r *pb.PredictRequest) {
+			r.Inputs["input_ids"] = ints([]int32{1}, 1<<30, 1<<30)
+		}},
+		{codes.InvalidArgument, "but 1 elements", func(r *pb.PredictRequest) {
+			r.Inputs["input_ids"] = ints([]int32{1}, 1, 1<<21)
+		}},
+		{codes.InvalidArgument, "which no tensor can have", func(r *pb.PredictRequest) {
+			r.Inputs["input_ids"] = ints([]int32{1}, -1)
+		}},
+		{codes.InvalidArgument, "which no tensor can have", func(r *pb.PredictRequest) {
+			r.Inputs["input_ids"].TensorShape.UnknownRank = true
+		}},
 		{codes.InvalidArgument, "has the type 9", func(r *pb.PredictRequest) { r.Inputs["input_ids"].Dtype = 9 }},
 		{codes.InvalidArgument, "is BYTES: it must be INT32", func(r *pb.PredictRequest) { r.Inputs["input_ids"].Dtype = 7 }},
-		{codes.InvalidArgument, "but 3 elements", func(r *pb.PredictRequest) { r.Inputs["input_ids"].IntVal = []int32{1, 2, 3} }},
+		{codes.InvalidArgument, "but 3 elements", func(r *pb.PredictRequest) {
+			r.Inputs["input_ids"].IntVal = []int32{1, 2, 3}
+		}},
 		{codes.InvalidArgument, "is missing", func(r *pb.PredictRequest) { r.Inputs = nil }},
 		{codes.InvalidArgument, "has the type 0", func(r *pb.PredictRequest) { r.Inputs["input_ids"] = nil }},
 		{codes.InvalidArgument, `does not have an output "x"`, func(r *pb.PredictRequest) { r.OutputFilter = []string{"x"} }},
@@ -407,11 +448,16 @@ func TestPredictionService(t *testing.T) {
 	text := func(s string) *tfproto.TensorProto {
 		return &tfproto.TensorProto{Dtype: 7, TensorShape: tensor.ShapeProto([]int64{1}), StringVal: [][]byte{[]byte(s)}}
 	}
-	r, err = c.Predict(t.Context(), &pb.PredictRequest{ModelSpec: &pb.ModelSpec{Name: "bert_qa"}, Inputs: map[string]*tfproto.TensorProto{"QUESTION": text("find w1"), "CONTEXT": text("w1")}})
+	r, err = c.Predict(t.Context(), &pb.PredictRequest{
+		ModelSpec: &pb.ModelSpec{Name: "bert_qa"},
+		Inputs:    map[string]*tfproto.TensorProto{"QUESTION": text("find w1"), "CONTEXT": text("w1")},
+	})
 	require.NoError(t, err)
 	assert.Equal(t, [][]byte{[]byte("w1")}, r.GetOutputs()["ANSWER"].GetStringVal())
 
-	about, err := c.GetModelMetadata(t.Context(), &pb.GetModelMetadataRequest{ModelSpec: spec, MetadataField: []string{"signature_def"}})
+	about, err := c.GetModelMetadata(t.Context(), &pb.GetModelMetadataRequest{
+		ModelSpec: spec, MetadataField: []string{"signature_def"},
+	})
 	require.NoError(t, err)
 	var signatures pb.SignatureDefMap
 	require.NoError(t, proto.Unmarshal(about.GetMetadata()["signature_def"].GetValue(), &signatures))
@@ -427,25 +473,33 @@ func TestPredictionService(t *testing.T) {
 	requireCode(t, codes.NotFound, "", err)
 }
 
-// A small message is no way to make the server use much memory.
+// A small message does not make the server use much memory.
 func TestPredictAmplification(t *testing.T) {
-	f := start(t, &setup{})
+	f := startServer(t, &setup{})
 	inputs := map[string]*tfproto.TensorProto{}
 	for n := range 20000 { // one element each, which stands for a million
-		inputs[fmt.Sprint(n)] = &tfproto.TensorProto{Dtype: 3, TensorShape: tensor.ShapeProto([]int64{1 << 20}), IntVal: []int32{1}}
+		inputs[fmt.Sprint(n)] = &tfproto.TensorProto{
+			Dtype: 3, TensorShape: tensor.ShapeProto([]int64{1 << 20}), IntVal: []int32{1},
+		}
 	}
 	began := time.Now()
-	_, err := pb.NewPredictionClient(f.dial(t)).Predict(t.Context(), &pb.PredictRequest{ModelSpec: &pb.ModelSpec{Name: "bert"}, Inputs: inputs})
+	_, err := pb.NewPredictionClient(f.dial(t)).Predict(t.Context(), &pb.PredictRequest{
+		ModelSpec: &pb.ModelSpec{Name: "bert"}, Inputs: inputs,
+	})
 	requireCode(t, codes.InvalidArgument, "20000 inputs", err)
 	assert.Less(t, time.Since(began), 5*time.Second)
 }
 
 func TestUnimplemented(t *testing.T) {
-	f := start(t, &setup{})
+	f := startServer(t, &setup{})
 	conn := f.dial(t)
 	for _, method := range []string{
-		"/inference.GRPCInferenceService/SystemSharedMemoryStatus", "/inference.GRPCInferenceService/TraceSetting", "/inference.GRPCInferenceService/",
-		"/tensorflow.serving.PredictionService/Classify", "/tensorflow.serving.ModelService/HandleReloadConfigRequest", "/no.Service/Method",
+		"/inference.GRPCInferenceService/SystemSharedMemoryStatus",
+		"/inference.GRPCInferenceService/TraceSetting",
+		"/inference.GRPCInferenceService/",
+		"/tensorflow.serving.PredictionService/Classify",
+		"/tensorflow.serving.ModelService/HandleReloadConfigRequest",
+		"/no.Service/Method",
 	} {
 		err := conn.Invoke(t.Context(), method, &pb.ServerLiveRequest{}, &pb.ServerLiveResponse{})
 		assert.Equal(t, codes.Unimplemented, status.Code(err), "%s: %v", method, err)
@@ -453,9 +507,11 @@ func TestUnimplemented(t *testing.T) {
 }
 
 func TestHealth(t *testing.T) {
-	f := start(t, &setup{repo: repository.Options{Control: repository.ControlExplicit}})
+	f := startServer(t, &setup{repo: repository.Options{Control: repository.ControlExplicit}})
 	c := healthpb.NewHealthClient(f.dial(t))
-	for _, service := range []string{"", "inference.GRPCInferenceService", "tensorflow.serving.PredictionService", "bert", "bert_qa"} {
+	for _, service := range []string{
+		"", "inference.GRPCInferenceService", "tensorflow.serving.PredictionService", "bert", "bert_qa",
+	} {
 		r, err := c.Check(t.Context(), &healthpb.HealthCheckRequest{Service: service})
 		require.NoError(t, err, service)
 		assert.Equal(t, healthpb.HealthCheckResponse_SERVING, r.GetStatus(), service)
@@ -468,36 +524,36 @@ func TestHealth(t *testing.T) {
 		require.NoError(t, err)
 		return w
 	}
-	next := func(w healthpb.Health_WatchClient, want healthpb.HealthCheckResponse_ServingStatus) {
+	requireNext := func(w healthpb.Health_WatchClient, want healthpb.HealthCheckResponse_ServingStatus) {
 		t.Helper()
 		r, err := w.Recv()
 		require.NoError(t, err)
 		assert.Equal(t, want, r.GetStatus())
 	}
 	server, bert, other := watch(""), watch("bert"), watch("other")
-	next(server, healthpb.HealthCheckResponse_SERVING)
-	next(bert, healthpb.HealthCheckResponse_SERVING)
-	next(other, healthpb.HealthCheckResponse_SERVICE_UNKNOWN)
+	requireNext(server, healthpb.HealthCheckResponse_SERVING)
+	requireNext(bert, healthpb.HealthCheckResponse_SERVING)
+	requireNext(other, healthpb.HealthCheckResponse_SERVICE_UNKNOWN)
 	require.NoError(t, f.host.Models.Unload("bert"))
-	next(bert, healthpb.HealthCheckResponse_NOT_SERVING)
+	requireNext(bert, healthpb.HealthCheckResponse_NOT_SERVING)
 	r, err := c.Check(t.Context(), &healthpb.HealthCheckRequest{Service: "bert"})
 	require.NoError(t, err)
 	assert.Equal(t, healthpb.HealthCheckResponse_NOT_SERVING, r.GetStatus())
 
 	began := time.Now()
 	f.stop()
-	next(server, healthpb.HealthCheckResponse_NOT_SERVING)
+	requireNext(server, healthpb.HealthCheckResponse_NOT_SERVING)
 	for _, w := range []healthpb.Health_WatchClient{server, bert, other} {
 		_, err := w.Recv()
 		requireCode(t, codes.Unavailable, "shutting down", err)
 	}
 	require.NoError(t, <-f.ended)
 	f.ended <- nil
-	assert.Less(t, time.Since(began), 5*time.Second, "who watches does not keep the server from ending")
+	assert.Less(t, time.Since(began), 5*time.Second, "a client that watches does not delay the shutdown")
 }
 
 func TestReflection(t *testing.T) {
-	f := start(t, &setup{})
+	f := startServer(t, &setup{})
 	stream, err := reflectionpb.NewServerReflectionClient(f.dial(t)).ServerReflectionInfo(t.Context())
 	require.NoError(t, err)
 	ask := func(r *reflectionpb.ServerReflectionRequest) *reflectionpb.ServerReflectionResponse {
@@ -506,22 +562,34 @@ func TestReflection(t *testing.T) {
 		require.NoError(t, err)
 		return answer
 	}
+	askFile := func(symbol string) *reflectionpb.ServerReflectionResponse {
+		return ask(&reflectionpb.ServerReflectionRequest{
+			MessageRequest: &reflectionpb.ServerReflectionRequest_FileContainingSymbol{FileContainingSymbol: symbol},
+		})
+	}
+	list := ask(&reflectionpb.ServerReflectionRequest{
+		MessageRequest: &reflectionpb.ServerReflectionRequest_ListServices{},
+	})
 	var services []string
-	for _, s := range ask(&reflectionpb.ServerReflectionRequest{MessageRequest: &reflectionpb.ServerReflectionRequest_ListServices{}}).GetListServicesResponse().GetService() {
+	for _, s := range list.GetListServicesResponse().GetService() {
 		services = append(services, s.GetName())
 	}
-	for _, want := range []string{"inference.GRPCInferenceService", "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService", "grpc.health.v1.Health"} {
+	for _, want := range []string{
+		"inference.GRPCInferenceService", "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService",
+		"grpc.health.v1.Health",
+	} {
 		assert.Contains(t, services, want)
-		r := ask(&reflectionpb.ServerReflectionRequest{MessageRequest: &reflectionpb.ServerReflectionRequest_FileContainingSymbol{FileContainingSymbol: want}})
-		assert.NotEmpty(t, r.GetFileDescriptorResponse().GetFileDescriptorProto(), want)
+		assert.NotEmpty(t, askFile(want).GetFileDescriptorResponse().GetFileDescriptorProto(), want)
 	}
-	r := ask(&reflectionpb.ServerReflectionRequest{MessageRequest: &reflectionpb.ServerReflectionRequest_FileContainingSymbol{FileContainingSymbol: "no.Such"}})
+	r := askFile("no.Such")
 	assert.NotNil(t, r.GetErrorResponse())
 	require.NoError(t, stream.CloseSend())
 }
 
 func TestAdminTokenOverGRPC(t *testing.T) {
-	f := start(t, &setup{serve: Options{AdminToken: "secret"}, repo: repository.Options{Control: repository.ControlExplicit}})
+	f := startServer(t, &setup{
+		serve: Options{AdminToken: "secret"}, repo: repository.Options{Control: repository.ControlExplicit},
+	})
 	c := pb.NewInferenceClient(f.dial(t))
 	calls := func(ctx context.Context) []error {
 		_, a := c.RepositoryIndex(ctx, &pb.RepositoryIndexRequest{})
@@ -541,9 +609,11 @@ func TestAdminTokenOverGRPC(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// The limit on a request's time holds over gRPC too, for each request of a stream.
+// The limit on a request's time holds over gRPC too, and for each request of a stream.
 func TestRequestTimeout(t *testing.T) {
-	f := start(t, &setup{serve: Options{RequestTimeout: 50 * time.Millisecond}, models: fakemodel.Models{Delay: time.Minute}})
+	f := startServer(t, &setup{
+		serve: Options{RequestTimeout: 50 * time.Millisecond}, models: fakemodel.Models{Delay: time.Minute},
+	})
 	c := pb.NewInferenceClient(f.dial(t))
 	_, err := c.ModelInfer(t.Context(), askRequest("", "find slow", "slow"))
 	requireCode(t, codes.DeadlineExceeded, "took longer than it may", err)
@@ -557,15 +627,15 @@ func TestRequestTimeout(t *testing.T) {
 	assert.Contains(t, r.GetErrorMessage(), "took longer than it may")
 	r, err = stream.Recv()
 	require.NoError(t, err)
-	if r.GetErrorMessage() == "" { // else it waited behind the slow one for too long
+	if r.GetErrorMessage() == "" { // otherwise it waited too long behind the slow one
 		assert.Equal(t, "w1", textAnswer(t, r.GetInferResponse()))
 	}
 	require.NoError(t, stream.CloseSend())
 }
 
-// A panic of the server's own in a call is an error of that call.
+// A panic of the server's own is an error of the call in which it happens.
 func TestPanicInCall(t *testing.T) {
-	f := start(t, &setup{})
+	f := startServer(t, &setup{})
 	m, err := f.host.Models.Acquire("bert", 0)
 	require.NoError(t, err)
 	check := m.Backend().CheckLength

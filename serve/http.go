@@ -11,6 +11,8 @@ import (
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
 	"google.golang.org/grpc/codes"
 
+	"github.com/tfbert/go/serve/internal/huggingface"
+	"github.com/tfbert/go/serve/internal/native"
 	"github.com/tfbert/go/serve/internal/page"
 	"github.com/tfbert/go/serve/internal/transport"
 	"github.com/tfbert/go/serve/repository"
@@ -39,8 +41,8 @@ func (s *Server) Handler() http.Handler {
 	for _, path := range []string{"/{$}", "/page.css", "/page.js", "/favicon.svg"} {
 		mux.Handle("GET "+path, page.Handler())
 	}
-	s.native.Handle(handle)
-	s.huggingFace.Handle(handle)
+	native.Handle(s.host, handle)
+	huggingface.Handle(s.host, handle)
 	s.oip.Handle(handle)
 	s.tfServing.Handle(handle)
 	handle("/", func(w http.ResponseWriter, r *http.Request) error {

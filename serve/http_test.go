@@ -11,10 +11,12 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -33,7 +35,27 @@ const tensorBody = `{"inputs":[
 	{"name":"segment_ids","datatype":"INT32","shape":[1,4],"data":[0,0,0,1]},
 	{"name":"unique_ids","datatype":"INT32","shape":[1,1],"data":[5]}]}`
 
-const predictRows = `{"instances":[{"input_ids":[2,7,3,9],"input_mask":[1,1,1,1],"segment_ids":[0,0,0,1],"unique_ids":5}]}`
+const predictRows = `{"instances":[
+	{"input_ids":[2,7,3,9],"input_mask":[1,1,1,1],"segment_ids":[0,0,0,1],"unique_ids":5}]}`
+
+// bytesInput returns the JSON of an input with one row of text; rest is its data or its parameters.
+func bytesInput(name, rest string) string {
+	return `{"name":"` + name + `","datatype":"BYTES","shape":[1],` + rest + `}`
+}
+
+// textBody returns the JSON of an inference request to the text model.
+func textBody(question, document string) string {
+	return `{"id":"x","inputs":[` + bytesInput("QUESTION", `"data":["`+question+`"]`) + `,` +
+		bytesInput("CONTEXT", `"data":["`+document+`"]`) + `],"outputs":[{"name":"ANSWER"}]}`
+}
+
+// bodies are requests that each protocol answers.
+var bodies = map[string]string{
+	"/v1/answer":              question(9),
+	"/":                       `{"inputs":` + question(9) + `}`,
+	"/v2/models/bert/infer":   tensorBody,
+	"/v1/models/bert:predict": predictRows,
+}
 
 // Every route answers as its protocol has it.
 func TestRoutes(t *testing.T) {
@@ -52,46 +74,59 @@ func TestRoutes(t *testing.T) {
 		{"GET", "/metrics", "", 200, `tfbert_ready 1`},
 		{"GET", "/monitoring/prometheus/metrics", "", 200, `nv_inference_count`},
 
-		{"POST", "/v1/answer", question(1), 200, `{"answer":"w1","probability":1,"start":4,"end":6,"document":0,"model":"bert","version":"1","n_best":[{`},
-		{"POST", "/v1/answer", `{"question":"find w1","documents":["x","🦉 w1"],"version_2_with_negative":true,"n_best_size":1}`, 200, `"start":2,"end":4,"document":1,"null_odds":`},
-		{"POST", "/v1/answer", `{"requests":[` + question(1) + `,{"question":""},` + question(2) + `]}`, 200, `{"error":"the question is empty"}`},
+		{"POST", "/v1/answer", question(1), 200,
+			`{"answer":"w1","probability":1,"start":4,"end":6,"document":0,"model":"bert","version":"1","n_best":[{`},
+		{"POST", "/v1/answer",
+			`{"question":"find w1","documents":["x","🦉 w1"],"version_2_with_negative":true,"n_best_size":1}`,
+			200, `"start":2,"end":4,"document":1,"null_odds":`},
+		{"POST", "/v1/answer", `{"requests":[` + question(1) + `,{"question":""},` + question(2) + `]}`, 200,
+			`{"error":"the question is empty"}`},
 		{"POST", "/v1/answer", `{"requests":[{"question":""}]}`, 400, `the question is empty`},
 		{"POST", "/v1/answer", `{"question":"find w1","context":"w1","stream":true}`, 200, `"windows_done":1`},
 		{"POST", "/v1/answer", `{"question":"find w1","context":"w1","model":"other"}`, 404, `there is no model`},
 		{"POST", "/v1/answer", `{"question":"find w1","context":"w1","model":"../bert"}`, 404, `there is no model`},
 		{"POST", "/v1/answer", `{"question":"find w1","context":"w1","version":"7"}`, 404, `no version 7`},
-		{"POST", "/v1/answer", `{"question":"find w1","context":"w1","version":"-7"}`, 400, `the version is`},
-		{"GET", "/v1/models", "", 200, `{"models":[{"name":"bert","version":"1","state":"AVAILABLE","max_seq_length":96,"version_2_with_negative":false}]}`},
+		{"POST", "/v1/answer", `{"question":"find w1","context":"w1","version":"-7"}`, 400, `is not a valid version`},
+		{"GET", "/v1/models", "", 200, `{"models":[{"name":"bert","version":"1","state":"AVAILABLE",` +
+			`"max_seq_length":96,"version_2_with_negative":false}]}`},
 
 		{"POST", "/", `{"inputs":{"question":"find w1","context":"🦉 w1"}}`, 200, `"start":2,"end":4,"answer":"w1"}`},
-		{"POST", "/models/bert", `{"inputs":[{"question":"find w1","context":"w1"}],"parameters":{"top_k":2}}`, 200, `[[{"score":`},
-		{"POST", "/pipeline/question-answering/bert", `{"inputs":[{"question":"find w1","context":"w1"}]}`, 200, `[{"score":`},
+		{"POST", "/models/bert", `{"inputs":[{"question":"find w1","context":"w1"}],"parameters":{"top_k":2}}`, 200,
+			`[[{"score":`},
+		{"POST", "/pipeline/question-answering/bert", `{"inputs":[{"question":"find w1","context":"w1"}]}`, 200,
+			`[{"score":`},
 		{"POST", "/models/bert", `{"inputs":[]}`, 200, `[]`},
 		{"POST", "/models/bert", `{}`, 400, `inputs are missing`},
 		{"POST", "/models/bert", `{"inputs":null}`, 400, `the question is empty`},
 		{"POST", "/models/bert", `{"inputs":"x"}`, 400, `must be an object`},
-		{"POST", "/models/bert", `{"inputs":{"question":"find w1","context":"w1"},"parameters":{"top_k":0}}`, 400, `top_k is 0`},
-		{"POST", "/models/bert", `{"inputs":{"question":"find w1","context":"w1"},"parameters":{"top_k":1000000000}}`, 400, `n_best_size is`},
+		{"POST", "/models/bert", `{"inputs":{"question":"find w1","context":"w1"},"parameters":{"top_k":0}}`, 400,
+			`top_k is 0`},
+		{"POST", "/models/bert", `{"inputs":{"question":"find w1","context":"w1"},"parameters":{"top_k":1000000000}}`, 400,
+			`n_best_size is`},
 		{"POST", "/models/other", `{"inputs":{"question":"find w1","context":"w1"}}`, 404, `there is no model`},
 
 		{"GET", "/v2", "", 200, `{"name":"tfbert","version":"1.2.3","extensions":["model_repository",`},
 		{"GET", "/v2/health/live", "", 200, `{"live":true}`},
 		{"GET", "/v2/health/ready", "", 200, `{"ready":true}`},
-		{"GET", "/v2/models/bert", "", 200, `{"name":"bert","versions":["1"],"platform":"tensorflow_savedmodel","inputs":[{"name":"input_ids","datatype":"INT32","shape":[-1,-1]}`},
+		{"GET", "/v2/models/bert", "", 200, `{"name":"bert","versions":["1"],"platform":"tensorflow_savedmodel",` +
+			`"inputs":[{"name":"input_ids","datatype":"INT32","shape":[-1,-1]}`},
 		{"GET", "/v2/models/bert_qa/versions/1", "", 200, `"inputs":[{"name":"QUESTION","datatype":"BYTES","shape":[-1,1]}`},
 		{"GET", "/v2/models/bert/ready", "", 200, `{"name":"bert","ready":true}`},
 		{"GET", "/v2/models/bert/versions/2/ready", "", 404, `no version 2`},
-		{"GET", "/v2/models/bert/versions/x/ready", "", 400, `the version is`},
+		{"GET", "/v2/models/bert/versions/x/ready", "", 400, `is not a valid version`},
 		{"GET", "/v2/models/bert/config", "", 200, `"max_batch_size":8`},
 		{"GET", "/v2/models/bert_qa/config", "", 200, `"platform":"ensemble"`},
 		{"GET", "/v2/models/bert/stats", "", 200, `{"model_stats":[{"name":"bert","version":"1",`},
 		{"GET", "/v2/models/stats", "", 200, `{"name":"bert_qa","version":"1",`},
 		{"GET", "/v2/models/other/stats", "", 404, `there is no model`},
 		{"GET", "/v2/models/other", "", 404, `there is no model`},
-		{"POST", "/v2/models/bert/infer", tensorBody, 200, `{"model_name":"bert","model_version":"1","outputs":[{"name":"start_logits","datatype":"FP32","shape":[1,4],"data":[`},
-		{"POST", "/v2/models/bert_qa/infer", `{"id":"x","inputs":[{"name":"QUESTION","datatype":"BYTES","shape":[1],"data":["find w1"]},{"name":"CONTEXT","datatype":"BYTES","shape":[1],"data":["w1"]}],"outputs":[{"name":"ANSWER"}]}`,
-			200, `{"model_name":"bert_qa","model_version":"1","id":"x","outputs":[{"name":"ANSWER","datatype":"BYTES","shape":[1,1],"data":["w1"]}]}`},
-		{"POST", "/v2/repository/index", "", 200, `[{"name":"bert","version":"1","state":"READY"},{"name":"bert_qa","version":"1","state":"READY"}]`},
+		{"POST", "/v2/models/bert/infer", tensorBody, 200, `{"model_name":"bert","model_version":"1","outputs":[` +
+			`{"name":"start_logits","datatype":"FP32","shape":[1,4],"data":[`},
+		{"POST", "/v2/models/bert_qa/infer", textBody("find w1", "w1"), 200,
+			`{"model_name":"bert_qa","model_version":"1","id":"x","outputs":[` +
+				`{"name":"ANSWER","datatype":"BYTES","shape":[1,1],"data":["w1"]}]}`},
+		{"POST", "/v2/repository/index", "", 200,
+			`[{"name":"bert","version":"1","state":"READY"},{"name":"bert_qa","version":"1","state":"READY"}]`},
 		{"POST", "/v2/repository/index", `{"ready":true}`, 200, `[{"name":"bert"`},
 		{"POST", "/v2/repository/models/bert/load", "", 200, `{}`},
 		{"POST", "/v2/repository/models/bert/load", `{"parameters":{"config":"{}"}}`, 501, `not supported`},
@@ -102,11 +137,12 @@ func TestRoutes(t *testing.T) {
 		{"GET", "/v2/models/..%2fbert", "", 404, `there is no model`},
 		{"GET", "/v2/models/bert%2fversions%2f1", "", 404, `there is no model`},
 
-		{"GET", "/v1/models/bert", "", 200, `{"model_version_status":[{"version":"1","state":"AVAILABLE","status":{"error_code":"OK","error_message":""}}]}`},
+		{"GET", "/v1/models/bert", "", 200,
+			`{"model_version_status":[{"version":"1","state":"AVAILABLE","status":{"error_code":"OK","error_message":""}}]}`},
 		{"GET", "/v1/models/bert/versions/1", "", 200, `AVAILABLE`},
 		{"GET", "/v1/models/bert/versions/2", "", 404, `Could not find any versions of model bert`},
 		{"GET", "/v1/models/bert/versions/-2", "", 404, `Could not find any`},
-		{"GET", "/v1/models/bert/versions/z", "", 400, `the version is`},
+		{"GET", "/v1/models/bert/versions/z", "", 400, `is not a valid version`},
 		{"GET", "/v1/models/bert/labels/stable", "", 404, `does not have a version with the label`},
 		{"GET", "/v1/models/bert/metadata", "", 200, `"method_name":"tensorflow/serving/predict"`},
 		{"GET", "/v1/models/bert/versions/1/metadata", "", 200, `"dtype":"DT_INT32"`},
@@ -114,8 +150,10 @@ func TestRoutes(t *testing.T) {
 		{"POST", "/v1/models/bert:predict", predictRows, 200, `{"predictions":[{"start_logits":[`},
 		{"POST", "/v1/models/bert/versions/1:predict", predictRows, 200, `"unique_ids":5}]}`},
 		{"POST", "/v1/models/bert/labels/stable:predict", predictRows, 404, `label`},
-		{"POST", "/v1/models/bert_qa:predict", `{"inputs":{"QUESTION":["find w1"],"CONTEXT":["w1"]}}`, 200, `{"outputs":{"ANSWER":["w1"],"SCORE":[1],"START":[0],"END":[2]}}`},
-		{"POST", "/v1/models/bert_qa:predict", `{"instances":[{"QUESTION":{"b64":"ZmluZCB3MQ=="},"CONTEXT":"w1"}]}`, 200, `{"predictions":[{"ANSWER":"w1",`},
+		{"POST", "/v1/models/bert_qa:predict", `{"inputs":{"QUESTION":["find w1"],"CONTEXT":["w1"]}}`, 200,
+			`{"outputs":{"ANSWER":["w1"],"SCORE":[1],"START":[0],"END":[2]}}`},
+		{"POST", "/v1/models/bert_qa:predict", `{"instances":[{"QUESTION":{"b64":"ZmluZCB3MQ=="},"CONTEXT":"w1"}]}`, 200,
+			`{"predictions":[{"ANSWER":"w1",`},
 		{"POST", "/v1/models/bert:classify", `{}`, 501, `takes tf.Example`},
 		{"POST", "/v1/models/bert:zap", `{}`, 404, `use predict`},
 		{"POST", "/v1/models/bert", `{}`, 404, `a verb such as :predict is missing`},
@@ -132,10 +170,6 @@ func TestRoutes(t *testing.T) {
 		{"GET", "/debug/pprof/", "", 404, `no such endpoint: GET`},
 		{"POST", "/v3", "", 404, `no such endpoint: POST /v3`},
 		{"GET", "/v2/models/bert/versions/1/other", "", 404, `no such endpoint: GET`},
-
-		{"POST", "/v2/repository/models/bert_qa/unload", "", 200, `{}`},
-		{"GET", "/v2/models/bert/ready", "", 503, `is not available: unloaded`},
-		{"GET", "/v1/models/bert", "", 200, `"state":"END","status":{"error_code":"UNKNOWN","error_message":"unloaded"}`},
 	} {
 		t.Run(tt.method+" "+tt.path, func(t *testing.T) {
 			w := f.ask(tt.method, tt.path, []byte(tt.body))
@@ -143,7 +177,8 @@ func TestRoutes(t *testing.T) {
 			if tt.status >= 400 {
 				requireError(t, tt.status, tt.want, w)
 			}
-			if assert.Contains(t, w.Body.String(), tt.want); w.Header().Get("Content-Type") == "application/json" && tt.method != "HEAD" {
+			assert.Contains(t, w.Body.String(), tt.want)
+			if w.Header().Get("Content-Type") == "application/json" && tt.method != "HEAD" {
 				assert.True(t, json.Valid(w.Body.Bytes()))
 			}
 		})
@@ -153,13 +188,33 @@ func TestRoutes(t *testing.T) {
 	assert.Contains(t, f.ask("POST", "/v1/answer", nil).Body.String(), "error")
 }
 
-// What is no request is refused, with what is wrong with it.
+// A model that was unloaded by the name of its text model is not available by either.
+func TestUnloadedModel(t *testing.T) {
+	f := newFixture(t, &setup{repo: repository.Options{Control: repository.ControlExplicit}})
+	w := f.ask("POST", "/v2/repository/models/bert_qa/unload", nil)
+	require.Equal(t, 200, w.Code)
+	require.Contains(t, w.Body.String(), `{}`)
+	for _, path := range []string{"/v2/models/bert/ready", "/v2/models/bert_qa/ready"} {
+		requireError(t, 503, "is not available: unloaded", f.ask("GET", path, nil))
+	}
+	w = f.ask("GET", "/v1/models/bert", nil)
+	require.Equal(t, 200, w.Code)
+	assert.Contains(t, w.Body.String(),
+		`"state":"END","status":{"error_code":"UNKNOWN","error_message":"unloaded"}`)
+}
+
+// A malformed request is refused, with the reason.
 func TestMalformed(t *testing.T) {
 	f := newFixture(t, &setup{})
 	input := func(s string) string { return strings.Replace(tensorBody, `"data":[2,7,3,9]`, s, 1) }
 	shape := func(s string) string { return strings.Replace(tensorBody, `[1,4],"data":[2`, s+`,"data":[2`, 1) }
 	instance := func(s string) string { return strings.Replace(predictRows, "[2,7,3,9]", s, 1) }
-	answer, infer, predict, qa := "/v1/answer", "/v2/models/bert/infer", "/v1/models/bert:predict", "/v1/models/bert_qa:predict"
+	const (
+		answer  = "/v1/answer"
+		infer   = "/v2/models/bert/infer"
+		predict = "/v1/models/bert:predict"
+		qa      = "/v1/models/bert_qa:predict"
+	)
 	deep := strings.Repeat("[", 9000) + strings.Repeat("]", 9000)
 	for _, tt := range []struct{ path, body, want string }{
 		{answer, ``, "is not JSON"},
@@ -186,7 +241,8 @@ func TestMalformed(t *testing.T) {
 		{answer, `{"question":"find","context":"a","n_best_size":1e30}`, "n_best_size must be a whole number"},
 		{answer, `{"question":"find","context":"a","stream":1}`, "stream must be true or false"},
 		{answer, `{"question":"find","context":"a","null_score_diff_threshold":NaN}`, "is not JSON"},
-		{answer, `{"question":"find","context":"a","null_score_diff_threshold":1e999}`, "null_score_diff_threshold must be a number"},
+		{answer, `{"question":"find","context":"a","null_score_diff_threshold":1e999}`,
+			"null_score_diff_threshold must be a number"},
 		{answer, `{"question":"find","contxt":"a"}`, "an unknown key: contxt"},
 		{answer, `{"question":"find","Context":"a"}`, "an unknown key: Context"},
 		{answer, `{"question":"find","context":"a","documents":["b"]}`, "a context or documents, not both"},
@@ -204,7 +260,7 @@ func TestMalformed(t *testing.T) {
 		{infer, `{}`, `input "input_ids" is missing`},
 		{infer, `{"inputs":{}}`, "inputs must be an array"},
 		{infer, `{"inputs":[` + strings.Repeat("{},", 1024) + `{}]}`, "inputs has more than 1024 elements"},
-		{infer, `{"inputs":[{"name":"x"}]}`, `input "x" has no data`},
+		{infer, `{"inputs":[{"name":"x"}]}`, `input "x" does not have data`},
 		{infer, shape(`[1,5]`), "[1 5] but 4 elements"},
 		{infer, shape(`[1,-4]`), "which no tensor can have"},
 		{infer, shape(`[1048576,1048576,1048576]`), "which no tensor can have"},
@@ -228,8 +284,10 @@ func TestMalformed(t *testing.T) {
 		{infer, input(`"parameters":{"shared_memory_region":"x"},"data":[1]`), "shared memory is not supported"},
 		{infer, input(`"parameters":7,"data":[1]`), "parameters must be an object"},
 		{infer, strings.Replace(tensorBody, `INT32`, `FP64`, 1), `is FP64: it must be INT32`},
-		{infer, strings.Replace(tensorBody, `]}`, `]}`, 1)[:len(tensorBody)-1] + `,"outputs":[{"name":"x"}]}`, `does not have an output "x"`},
-		{infer, tensorBody[:len(tensorBody)-1] + `,"outputs":[{"name":"start_logits","parameters":{"classification":2}}]}`, "classification is not supported"},
+		{infer, strings.Replace(tensorBody, `]}`, `]}`, 1)[:len(tensorBody)-1] + `,"outputs":[{"name":"x"}]}`,
+			`does not have an output "x"`},
+		{infer, tensorBody[:len(tensorBody)-1] + `,"outputs":[{"name":"start_logits","parameters":{"classification":2}}]}`,
+			"classification is not supported"},
 
 		{predict, `{}`, "send either instances"},
 		{predict, `{"instances":[{}],"inputs":{}}`, "send either instances"},
@@ -240,7 +298,8 @@ func TestMalformed(t *testing.T) {
 		{predict, `{"instances":[{"x":1}]}`, `does not have an input "x"`},
 		{predict, `{"instances":[{"input_ids":[1]},{}]}`, "instance 1 has 0 inputs, the first 1"},
 		{predict, `{"instances":[{"input_ids":[1]},{"input_mask":[1]}]}`, `instance 1 does not have "input_ids"`},
-		{predict, `{"instances":[{"input_ids":[1]},{"input_ids":[1,2]}]}`, `has the shape [2] in instance 1 and [1] in the first`},
+		{predict, `{"instances":[{"input_ids":[1]},{"input_ids":[1,2]}]}`,
+			`has the shape [2] in instance 1 and [1] in the first`},
 		{predict, `{"inputs":{"input_ids":[[1],[1,2]]}}`, "is ragged"},
 		{predict, `{"inputs":{"input_ids":[[1],2]}}`, "is ragged"},
 		{predict, `{"inputs":[1]}`, "inputs must be an object"},
@@ -274,28 +333,29 @@ func TestMalformed(t *testing.T) {
 	assert.NotContains(t, f.log.String(), "level=ERROR")
 }
 
-// le is a number of 32 bits as the binary extension has it.
-func le(n ...uint32) (b []byte) {
+// littleEndian returns numbers of 32 bits as the binary extension has them.
+func littleEndian(n ...uint32) (b []byte) {
 	for _, x := range n {
 		b = append(b, byte(x), byte(x>>8), byte(x>>16), byte(x>>24))
 	}
 	return b
 }
 
-// binaryRequest is a request with a header and the tensors behind it.
+// binaryRequest returns a request whose binary tensors have these sizes, and the header that it needs.
 func binaryRequest(sizes [4]int, data []byte) (body []byte, header string) {
 	text := fmt.Sprintf(`{"parameters":{"binary_data_output":true},"inputs":[
 		{"name":"input_ids","datatype":"INT32","shape":[1,4],"parameters":{"binary_data_size":%d}},
 		{"name":"input_mask","datatype":"INT32","shape":[1,4],"parameters":{"binary_data_size":%d}},
 		{"name":"segment_ids","datatype":"INT32","shape":[1,4],"parameters":{"binary_data_size":%d}},
-		{"name":"unique_ids","datatype":"INT32","shape":[1],"parameters":{"binary_data_size":%d}}]}`, sizes[0], sizes[1], sizes[2], sizes[3])
+		{"name":"unique_ids","datatype":"INT32","shape":[1],"parameters":{"binary_data_size":%d}}]}`,
+		sizes[0], sizes[1], sizes[2], sizes[3])
 	return append([]byte(text), data...), headerLength + ": " + strconv.Itoa(len(text))
 }
 
 func TestBinaryTensors(t *testing.T) {
 	f := newFixture(t, &setup{})
 	const path = "/v2/models/bert/infer"
-	data := le(2, 7, 3, 9, 1, 1, 1, 1, 0, 0, 0, 1, 5)
+	data := littleEndian(2, 7, 3, 9, 1, 1, 1, 1, 0, 0, 0, 1, 5)
 	body, header := binaryRequest([4]int{16, 16, 16, 4}, data)
 	w := f.ask("POST", path, body, header)
 	require.Equal(t, 200, w.Code, w.Body.String())
@@ -312,7 +372,7 @@ func TestBinaryTensors(t *testing.T) {
 	require.NoError(t, json.Unmarshal(w.Body.Bytes()[:n], &response))
 	require.Len(t, response.Outputs, 3)
 	assert.Equal(t, []int{1, 1}, response.Outputs[2].Shape)
-	assert.Equal(t, le(5), w.Body.Bytes()[n+32:])
+	assert.Equal(t, littleEndian(5), w.Body.Bytes()[n+32:])
 
 	for _, tt := range []struct {
 		sizes [4]int
@@ -340,44 +400,52 @@ func TestBinaryTensors(t *testing.T) {
 	}
 	requireError(t, 501, "raw bytes alone", f.ask("POST", path, body, headerLength+": 0"))
 
-	text := func(data []byte) ([]byte, string) {
-		header := fmt.Sprintf(`{"inputs":[{"name":"QUESTION","datatype":"BYTES","shape":[1],"parameters":{"binary_data_size":%d}},{"name":"CONTEXT","datatype":"BYTES","shape":[1],"data":["w1"]}],"outputs":[{"name":"ANSWER","parameters":{"binary_data":true}}]}`, len(data))
-		return append([]byte(header), data...), headerLength + ": " + strconv.Itoa(len(header))
+	// questionRequest returns a request with a binary question.
+	questionRequest := func(data []byte) (body []byte, header string) {
+		text := `{"inputs":[` + bytesInput("QUESTION", fmt.Sprintf(`"parameters":{"binary_data_size":%d}`, len(data))) +
+			`,` + bytesInput("CONTEXT", `"data":["w1"]`) +
+			`],"outputs":[{"name":"ANSWER","parameters":{"binary_data":true}}]}`
+		return append([]byte(text), data...), headerLength + ": " + strconv.Itoa(len(text))
 	}
-	body, header = text(append(le(7), "find w1"...))
+	body, header = questionRequest(append(littleEndian(7), "find w1"...))
 	w = f.ask("POST", "/v2/models/bert_qa/infer", body, header)
 	require.Equal(t, 200, w.Code, w.Body.String())
-	assert.True(t, bytes.HasSuffix(w.Body.Bytes(), append(le(2), "w1"...)))
-	for want, data := range map[string][]byte{
-		"ends within an element":     append(le(8), "find w1"...),
-		"ends within an element:":    append(le(0xffffffff), "find w1"...),
-		"ends within an element: ":   le(7)[:3],
-		"ends within an element: e":  append(append(le(4), "find"...), 0, 0),
-		"[1] but 0 elements":         nil,
-		"[1] but 2 elements":         append(append(le(4), "find"...), le(0)...),
-		"the question is empty":      le(0),
-		"not valid UTF-8":            append(le(1), 0xff),
-		"ends within an element: ea": append(le(0x80000000), "find w1"...),
+	assert.True(t, bytes.HasSuffix(w.Body.Bytes(), append(littleEndian(2), "w1"...)))
+	for _, tt := range []struct {
+		want string
+		data []byte
+	}{
+		{"ends within an element", append(littleEndian(8), "find w1"...)},
+		{"ends within an element", append(littleEndian(0x80000000), "find w1"...)},
+		{"ends within an element", append(littleEndian(0xffffffff), "find w1"...)},
+		{"ends within an element", littleEndian(7)[:3]},
+		{"ends within an element", append(append(littleEndian(4), "find"...), 0, 0)},
+		{"[1] but 0 elements", nil},
+		{"[1] but 2 elements", append(append(littleEndian(4), "find"...), littleEndian(0)...)},
+		{"the question is empty", littleEndian(0)},
+		{"not valid UTF-8", append(littleEndian(1), 0xff)},
 	} {
-		body, header := text(data)
-		requireError(t, 400, want, f.ask("POST", "/v2/models/bert_qa/infer", body, header))
+		body, header := questionRequest(tt.data)
+		requireError(t, 400, tt.want, f.ask("POST", "/v2/models/bert_qa/infer", body, header))
 	}
 }
 
-// Logits that are no numbers are told as each protocol can.
+// Logits that are not numbers are reported as each protocol can.
 func TestNaN(t *testing.T) {
 	f := newFixture(t, &setup{})
 	nan := fmt.Sprint(fakemodel.ID(fakemodel.NaN))
 	w := f.ask("POST", "/v1/models/bert:predict", []byte(strings.Replace(predictRows, "[2,7", "[2,"+nan, 1)))
 	require.Equal(t, 200, w.Code)
 	assert.Contains(t, w.Body.String(), `{"start_logits":[NaN,`)
-	requireError(t, 500, "doubt the model's weights", f.ask("POST", "/v2/models/bert/infer", []byte(strings.Replace(tensorBody, "[2,7", "[2,"+nan, 1))))
-	binary := strings.Replace(tensorBody[:len(tensorBody)-1], "[2,7", "[2,"+nan, 1) + `,"parameters":{"binary_data_output":true}}`
+	body := strings.Replace(tensorBody, "[2,7", "[2,"+nan, 1)
+	requireError(t, 500, "doubt the model's weights", f.ask("POST", "/v2/models/bert/infer", []byte(body)))
+	binary := body[:len(body)-1] + `,"parameters":{"binary_data_output":true}}`
 	assert.Equal(t, 200, f.ask("POST", "/v2/models/bert/infer", []byte(binary)).Code)
 	requireError(t, 500, "its log says why", f.ask("POST", "/v1/answer", []byte(`{"question":"find nan","context":"a"}`)))
 }
 
-func pack(t testing.TB, encoding string, body []byte) []byte {
+// compress returns a body in an encoding, gzip or deflate.
+func compress(t testing.TB, encoding string, body []byte) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	var w io.WriteCloser = gzip.NewWriter(&b)
@@ -394,11 +462,12 @@ func TestEncodings(t *testing.T) {
 	f := newFixture(t, &setup{serve: Options{MaxRequestBytes: 1 << 20}})
 	body := []byte(question(1))
 	for _, encoding := range []string{"gzip", "deflate", "GZIP", " gzip "} {
-		w := f.ask("POST", "/v1/answer", pack(t, strings.ToLower(strings.TrimSpace(encoding)), body), "Content-Encoding: "+encoding)
+		packed := compress(t, strings.ToLower(strings.TrimSpace(encoding)), body)
+		w := f.ask("POST", "/v1/answer", packed, "Content-Encoding: "+encoding)
 		assert.Equal(t, 200, w.Code, w.Body.String())
 	}
 	assert.Equal(t, 200, f.ask("POST", "/v1/answer", body, "Content-Encoding: identity").Code)
-	packed := pack(t, "gzip", body)
+	packed := compress(t, "gzip", body)
 	for _, tt := range []struct {
 		encoding string
 		body     []byte
@@ -411,7 +480,7 @@ func TestEncodings(t *testing.T) {
 		{"gzip", packed[:len(packed)-4], "the body cannot be read"},
 		{"gzip", packed[:12], "the body cannot be read"},
 		{"deflate", packed, "the body cannot be read"},
-		{"deflate", pack(t, "deflate", body)[:10], "the body cannot be read"},
+		{"deflate", compress(t, "deflate", body)[:10], "the body cannot be read"},
 	} {
 		requireError(t, 400, tt.want, f.ask("POST", "/v1/answer", tt.body, "Content-Encoding: "+tt.encoding))
 	}
@@ -420,7 +489,7 @@ func TestEncodings(t *testing.T) {
 	requireError(t, 413, "more than 1048576 bytes", f.ask("POST", "/v1/answer", make([]byte, limit+1)))
 	requireError(t, 400, "is not JSON", f.ask("POST", "/v1/answer", make([]byte, limit)))
 	for _, encoding := range []string{"gzip", "deflate"} {
-		bomb := pack(t, encoding, make([]byte, 32<<20))
+		bomb := compress(t, encoding, make([]byte, 32<<20))
 		assert.Less(t, len(bomb), limit)
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
@@ -431,10 +500,13 @@ func TestEncodings(t *testing.T) {
 	}
 }
 
-// A small body is no way to make the server use much memory or time.
+// A small body does not make the server use much memory or time.
 func TestAmplification(t *testing.T) {
 	f := newFixture(t, &setup{})
 	const size = 1 << 20
+	infer := func(name, kind string) string {
+		return `{"inputs":[{"name":"` + name + `","datatype":"` + kind + `","data":[`
+	}
 	fill := func(before, element, after string) []byte {
 		return []byte(before + strings.Repeat(element+",", size/(len(element)+1)) + element + after)
 	}
@@ -448,13 +520,13 @@ func TestAmplification(t *testing.T) {
 		"inputs":        {"/v2/models/bert/infer", fill(`{"inputs":[`, "{}", "]}")},
 		"outputs":       {"/v2/models/bert/infer", fill(`{"outputs":[`, "{}", "]}")},
 		"shape":         {"/v2/models/bert/infer", fill(`{"inputs":[{"shape":[`, "1", "]}]}")},
-		"data":          {"/v2/models/bert/infer", fill(`{"inputs":[{"name":"input_ids","datatype":"INT32","data":[`, "1", "]}]}")},
-		"strings":       {"/v2/models/bert_qa/infer", fill(`{"inputs":[{"name":"QUESTION","datatype":"BYTES","data":[`, `""`, "]}]}")},
+		"data":          {"/v2/models/bert/infer", fill(infer("input_ids", "INT32"), "1", "]}]}")},
+		"strings":       {"/v2/models/bert_qa/infer", fill(infer("QUESTION", "BYTES"), `""`, "]}]}")},
 		"questions":     {"/models/bert", fill(`{"inputs":[`, "{}", "]}")},
 		"instances":     {"/v1/models/bert:predict", fill(`{"instances":[`, "{}", "]}")},
 		"instance":      {"/v1/models/bert:predict", fill(`{"instances":[{"input_ids":[`, "1", "]}]}")},
 		"column":        {"/v1/models/bert:predict", fill(`{"inputs":{"input_ids":[`, "1", "]}}")},
-		"deep column":   {"/v1/models/bert:predict", fill(`{"inputs":{"input_ids":`+strings.Repeat("[", 7)+"[", "1", strings.Repeat("]", 8)+"}}")},
+		"deep column":   {"/v1/models/bert:predict", fill(`{"inputs":{"input_ids":[[[[[[[[`, "1", "]]]]]]]]}}")},
 		"many deep":     {"/v1/models/bert:predict", fill(`{"inputs":{"input_ids":[`, "[[[[[[[1]]]]]]]", "]}}")},
 		"unknown":       {"/v1/models/bert:predict", fill(`{"x":[`, "{}", "]}")},
 		"empty strings": {"/v2/models/bert_qa/infer", nil},
@@ -462,7 +534,7 @@ func TestAmplification(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var headers []string
 			if tt.body == nil {
-				text := fmt.Sprintf(`{"inputs":[{"name":"QUESTION","datatype":"BYTES","shape":[1],"parameters":{"binary_data_size":%d}}]}`, size)
+				text := `{"inputs":[` + bytesInput("QUESTION", fmt.Sprintf(`"parameters":{"binary_data_size":%d}`, size)) + `]}`
 				tt.body = append([]byte(text), make([]byte, size)...)
 				headers = []string{headerLength + ": " + strconv.Itoa(len(text))}
 			}
@@ -481,8 +553,8 @@ func TestAmplification(t *testing.T) {
 	}
 }
 
-// slowServer is a server with short times, of which a test has the address.
-func slowServer(t *testing.T, f *fixture) string {
+// startImpatient serves HTTP with short times until the test ends, and returns the address.
+func startImpatient(t *testing.T, f *fixture) string {
 	t.Helper()
 	web := f.webServer()
 	web.ReadHeaderTimeout = 300 * time.Millisecond
@@ -493,9 +565,11 @@ func slowServer(t *testing.T, f *fixture) string {
 }
 
 func TestSlowClients(t *testing.T) {
-	f := newFixture(t, &setup{serve: Options{RequestTimeout: 600 * time.Millisecond}, models: fakemodel.Models{Delay: time.Minute}})
-	address := slowServer(t, f)
-	// drip sends text byte by byte until the server hangs up and gives what it said.
+	f := newFixture(t, &setup{
+		serve: Options{RequestTimeout: 600 * time.Millisecond}, models: fakemodel.Models{Delay: time.Minute},
+	})
+	address := startImpatient(t, f)
+	// drip sends first at once and rest byte by byte until the server hangs up, and returns its response.
 	drip := func(first, rest string) string {
 		conn, err := net.Dial("tcp", address)
 		require.NoError(t, err)
@@ -515,7 +589,7 @@ func TestSlowClients(t *testing.T) {
 		said, err := io.ReadAll(conn)
 		if err != nil {
 			assert.NotErrorIs(t, err, context.DeadlineExceeded)
-			assert.NotContains(t, err.Error(), "i/o timeout", "the server has not hung up")
+			assert.NotContains(t, err.Error(), "i/o timeout", "the server did not hang up")
 		}
 		assert.Less(t, time.Since(began), 5*time.Second)
 		return string(said)
@@ -529,7 +603,7 @@ func TestSlowClients(t *testing.T) {
 		said := drip("POST /v1/answer HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n", strings.Repeat(" ", 5000))
 		assert.Contains(t, said, "504")
 		assert.Contains(t, said, "took longer than it may")
-		assert.NotContains(t, said, "127.0.0.1", "the addresses are nobody's business")
+		assert.NotContains(t, said, "127.0.0.1", "addresses are not for clients")
 	})
 	t.Run("chunks", func(t *testing.T) {
 		t.Parallel()
@@ -548,22 +622,24 @@ func TestSlowClients(t *testing.T) {
 		conn, err := net.Dial("tcp", address)
 		require.NoError(t, err)
 		defer conn.Close()
-		fmt.Fprintf(conn, "POST /v1/answer HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(question(1)), question(1)[:10])
+		body := question(1)
+		fmt.Fprintf(conn, "POST /v1/answer HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(body), body[:10])
 		require.NoError(t, conn.(*net.TCPConn).CloseWrite())
 		said, _ := io.ReadAll(conn)
-		assert.Contains(t, string(said), "499", "as one that has gone")
+		assert.Contains(t, string(said), "499", "as for a client that has gone")
 	})
 	t.Run("slow model", func(t *testing.T) {
 		t.Parallel()
 		body := `{"question":"find slow","context":"slow"}`
-		said := drip(fmt.Sprintf("POST /v1/answer HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", len(body), body), "")
+		header := "POST /v1/answer HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s"
+		said := drip(fmt.Sprintf(header, len(body), body), "")
 		assert.Contains(t, said, "504 Gateway Timeout")
 	})
 }
 
 func TestHugeHeader(t *testing.T) {
 	f := newFixture(t, &setup{})
-	address := slowServer(t, f)
+	address := startImpatient(t, f)
 	conn, err := net.Dial("tcp", address)
 	require.NoError(t, err)
 	defer conn.Close()
@@ -575,13 +651,13 @@ func TestHugeHeader(t *testing.T) {
 	assert.Contains(t, line, "431")
 }
 
-// A client that goes frees its place in the queue, and its goroutines.
+// A client that disconnects frees its place in the queue, and its goroutines.
 func TestDisconnects(t *testing.T) {
-	f := start(t, &setup{models: fakemodel.Models{Delay: time.Minute}})
+	f := startServer(t, &setup{models: fakemodel.Models{Delay: time.Minute}})
 	m, err := f.host.Models.Acquire("bert", 0)
 	require.NoError(t, err)
 	defer m.Release()
-	check := noLeaks(t)
+	requireNoLeaks := watchGoroutines(t)
 	slow := `{"question":"find slow","context":"slow","stream":%v}`
 	var conns []net.Conn
 	for i := range 20 {
@@ -598,47 +674,57 @@ func TestDisconnects(t *testing.T) {
 		conn.Close()
 	}
 	eventually(t, "none waits", func() bool { return m.Batcher().Waiting() == 0 && m.Batcher().Running() == 0 })
-	check()
+	requireNoLeaks()
 }
 
-// A full queue says when to come back.
-func TestQueueFull(t *testing.T) {
-	release := make(chan struct{})
-	running := make(chan struct{}, 100)
-	s := &setup{repo: repository.Options{Batching: batch.Options{MaxSize: 1, MaxQueue: 2}}}
-	hold := false
-	s.models.OnBatch = func(context.Context, repository.Source, []squad.Feature) error {
-		if hold {
-			running <- struct{}{}
-			<-release
+// A gate can stop the batches of models.
+type gate struct {
+	shut    atomic.Bool
+	stopped chan struct{} // receives from each batch that the gate stops
+	opened  chan struct{} // to be closed for them to go on
+}
+
+func newGate(models *fakemodel.Models) *gate {
+	g := &gate{stopped: make(chan struct{}, 100), opened: make(chan struct{})}
+	models.OnBatch = func(context.Context, repository.Source, []squad.Feature) error {
+		if g.shut.Load() {
+			g.stopped <- struct{}{}
+			<-g.opened
 		}
 		return nil
 	}
+	return g
+}
+
+// The response to a request that finds a full queue tells when to try again.
+func TestQueueFull(t *testing.T) {
+	s := &setup{repo: repository.Options{Batching: batch.Options{MaxSize: 1, MaxQueue: 2}}}
+	gate := newGate(&s.models)
 	f := newFixture(t, s)
-	hold = true
+	gate.shut.Store(true)
 	var group sync.WaitGroup
 	for i := range 3 {
 		group.Go(func() { assert.Equal(t, 200, f.ask("POST", "/v1/answer", []byte(question(i))).Code) })
 		if i == 0 {
-			<-running
+			<-gate.stopped
 		}
 	}
 	m, err := f.host.Models.Acquire("bert", 0)
 	require.NoError(t, err)
 	eventually(t, "two wait", func() bool { return m.Batcher().Waiting() == 2 })
 	m.Release()
-	for path, body := range map[string]string{"/v1/answer": question(9), "/v2/models/bert/infer": tensorBody, "/v1/models/bert:predict": predictRows, "/": `{"inputs":` + question(9) + `}`} {
+	for path, body := range bodies {
 		w := f.ask("POST", path, []byte(body))
 		requireError(t, 429, "the queue is full", w)
 		seconds, err := strconv.Atoi(w.Header().Get("Retry-After"))
 		require.NoError(t, err)
 		assert.Positive(t, seconds)
 	}
-	close(release)
+	close(gate.opened)
 	group.Wait()
 }
 
-// While the server loads, and while it ends, it is alive and not ready.
+// While the server loads models, and while it shuts down, it is alive and not ready.
 func TestReadiness(t *testing.T) {
 	loading, finish := make(chan struct{}), make(chan struct{})
 	models := &fakemodel.Models{OnLoad: func(context.Context, repository.Source) error {
@@ -647,7 +733,7 @@ func TestReadiness(t *testing.T) {
 		return nil
 	}}
 	f := &fixture{root: t.TempDir()}
-	f.put(t, "bert", 1)
+	f.addVersion(t, "bert", 1)
 	opened, err := repository.OpenDir(f.root, repository.Options{Load: models.Load})
 	require.NoError(t, err)
 	f.Server, err = New(opened, Options{})
@@ -673,7 +759,7 @@ func TestReadiness(t *testing.T) {
 	f.drain()
 	assert.Equal(t, 200, f.ask("GET", "/healthz", nil).Code)
 	requireError(t, 503, "shutting down", f.ask("GET", "/readyz", nil))
-	assert.Equal(t, 200, f.ask("POST", "/v1/answer", []byte(question(1))).Code, "what still comes is answered")
+	assert.Equal(t, 200, f.ask("POST", "/v1/answer", []byte(question(1))).Code, "late requests are answered")
 	f.host.Models.Close()
 	requireError(t, 503, "shutting down", f.ask("POST", "/v1/answer", []byte(question(1))))
 	models.Check(t)
@@ -681,11 +767,15 @@ func TestReadiness(t *testing.T) {
 
 func TestCrossOrigin(t *testing.T) {
 	f := newFixture(t, &setup{})
-	for _, headers := range [][]string{{"Sec-Fetch-Site: cross-site"}, {"Origin: https://evil.example"}, {"Origin: null"}, {"Sec-Fetch-Site: same-site"}} {
-		requireError(t, 403, "another site", f.ask("POST", "/v1/answer", []byte(question(1)), headers...))
-		requireError(t, 403, "another site", f.ask("POST", "/v2/repository/models/bert/unload", nil, headers...))
+	for _, header := range []string{
+		"Sec-Fetch-Site: cross-site", "Origin: https://evil.example", "Origin: null", "Sec-Fetch-Site: same-site",
+	} {
+		requireError(t, 403, "another site", f.ask("POST", "/v1/answer", []byte(question(1)), header))
+		requireError(t, 403, "another site", f.ask("POST", "/v2/repository/models/bert/unload", nil, header))
 	}
-	for _, headers := range [][]string{{"Sec-Fetch-Site: same-origin"}, {"Origin: http://example.com"}, {"Sec-Fetch-Site: none"}, {}} {
+	for _, headers := range [][]string{
+		{"Sec-Fetch-Site: same-origin"}, {"Origin: http://example.com"}, {"Sec-Fetch-Site: none"}, {},
+	} {
 		assert.Equal(t, 200, f.ask("POST", "/v1/answer", []byte(question(1)), headers...).Code)
 	}
 	assert.Equal(t, 200, f.ask("GET", "/v1/models", nil, "Sec-Fetch-Site: cross-site").Code)
@@ -693,9 +783,16 @@ func TestCrossOrigin(t *testing.T) {
 }
 
 func TestAdminToken(t *testing.T) {
-	f := newFixture(t, &setup{serve: Options{AdminToken: "secret"}, repo: repository.Options{Control: repository.ControlExplicit}})
-	for _, path := range []string{"/v2/repository/index", "/v2/repository/models/bert/load", "/v2/repository/models/bert/unload"} {
-		for _, header := range []string{"X: y", "Authorization: Bearer", "Authorization: Bearer wrong", "Authorization: Bearer secret2", "Authorization: secret", "Authorization: Basic secret", "Authorization: Bearer  secret"} {
+	f := newFixture(t, &setup{
+		serve: Options{AdminToken: "secret"}, repo: repository.Options{Control: repository.ControlExplicit},
+	})
+	for _, path := range []string{
+		"/v2/repository/index", "/v2/repository/models/bert/load", "/v2/repository/models/bert/unload",
+	} {
+		for _, header := range []string{
+			"X: y", "Authorization: Bearer", "Authorization: Bearer wrong", "Authorization: Bearer secret2",
+			"Authorization: secret", "Authorization: Basic secret", "Authorization: Bearer  secret",
+		} {
 			w := f.ask("POST", path, nil, header)
 			requireError(t, 401, "admin token", w)
 			assert.Equal(t, "Bearer", w.Header().Get("WWW-Authenticate"))
@@ -704,10 +801,10 @@ func TestAdminToken(t *testing.T) {
 	}
 	require.NotContains(t, f.log.String(), "secret")
 	assert.Equal(t, 200, f.ask("POST", "/v2/repository/models/bert/load", nil, "Authorization: Bearer secret").Code)
-	assert.Equal(t, 200, f.ask("POST", "/v1/answer", []byte(question(1))).Code, "questions are everybody's")
+	assert.Equal(t, 200, f.ask("POST", "/v1/answer", []byte(question(1))).Code, "questions need no token")
 }
 
-// A model that panics fails the request; the log has the stack and the client has not.
+// A panic of a model fails the request. Its stack is in the log, and not in the response.
 func TestPanics(t *testing.T) {
 	f := newFixture(t, &setup{})
 	crash := `{"question":"find crash","context":"a"}`
@@ -715,7 +812,8 @@ func TestPanics(t *testing.T) {
 		{"/v1/answer", crash},
 		{"/", `{"inputs":` + crash + `}`},
 		{"/", `{"inputs":[` + crash + `,` + crash + `]}`},
-		{"/v1/models/bert_qa:predict", `{"instances":[{"QUESTION":"find crash","CONTEXT":"a"},{"QUESTION":"find w1","CONTEXT":"a"}]}`},
+		{"/v1/models/bert_qa:predict",
+			`{"instances":[{"QUESTION":"find crash","CONTEXT":"a"},{"QUESTION":"find w1","CONTEXT":"a"}]}`},
 		{"/v1/models/bert:predict", strings.Replace(predictRows, "[2,7", fmt.Sprintf("[2,%d", fakemodel.ID("crash")), 1)},
 		{"/v2/models/bert/infer", strings.Replace(tensorBody, "[2,7", fmt.Sprintf("[2,%d", fakemodel.ID("crash")), 1)},
 	} {
@@ -739,20 +837,25 @@ func TestPanics(t *testing.T) {
 	check := m.Backend().CheckLength
 	m.Backend().CheckLength = nil
 	bug := strings.Replace(question(1), "}", `,"max_seq_length":90}`, 1)
-	requireError(t, 500, "the server failed to answer: its log says why", f.ask("POST", "/v1/answer", []byte(bug)))
-	requireError(t, 500, "the server failed to answer: its log says why", f.ask("POST", "/v1/answer", []byte(`{"requests":[`+bug+`]}`)))
+	for _, body := range []string{bug, `{"requests":[` + bug + `]}`} {
+		w := f.ask("POST", "/v1/answer", []byte(body))
+		requireError(t, 500, "the server failed to answer: its log says why", w)
+	}
 	assert.Contains(t, f.log.String(), "answer.go")
 	m.Backend().CheckLength = check
 	m.Release()
-	assert.Equal(t, 200, f.ask("POST", "/v1/answer", []byte(question(1))).Code, "the server lives on")
+	assert.Equal(t, 200, f.ask("POST", "/v1/answer", []byte(question(1))).Code, "the server goes on")
 }
 
-// A stream is lines of JSON, of which the last has all windows; what fails on its way is its last line.
+// A stream has a line of JSON after each batch of windows. The last one has the answer from all windows, or
+// the error that ended the stream.
 func TestAnswerStream(t *testing.T) {
-	f := start(t, &setup{})
+	f := startServer(t, &setup{})
 	long := strings.Repeat("x ", 2000)
 	ask := func(document string) (lines []map[string]any) {
-		body, err := json.Marshal(map[string]any{"question": "find w1", "context": document, "stream": true, "doc_stride": 40, "max_query_length": 8})
+		body, err := json.Marshal(map[string]any{
+			"question": "find w1", "context": document, "stream": true, "doc_stride": 40, "max_query_length": 8,
+		})
 		require.NoError(t, err)
 		r, err := client(t).Post(f.url+"/v1/answer", "application/json", bytes.NewReader(body))
 		require.NoError(t, err)
@@ -780,14 +883,16 @@ func TestAnswerStream(t *testing.T) {
 
 func TestServerTiming(t *testing.T) {
 	f := newFixture(t, &setup{})
-	for path, body := range map[string]string{"/v1/answer": question(1), "/v2/models/bert/infer": tensorBody, "/v1/models/bert:predict": predictRows, "/": `{"inputs":` + question(9) + `}`} {
-		assert.Regexp(t, `^tokenize;dur=\d+\.\d{3}, queue;dur=\d+\.\d{3}, compute;dur=\d+\.\d{3}, decode;dur=\d+\.\d{3}$`, f.ask("POST", path, []byte(body)).Header().Get("Server-Timing"))
+	for path, body := range bodies {
+		timing := f.ask("POST", path, []byte(body)).Header().Get("Server-Timing")
+		assert.Equal(t, "tokenize;dur=N, queue;dur=N, compute;dur=N, decode;dur=N",
+			regexp.MustCompile(`\d+\.\d{3}`).ReplaceAllString(timing, "N"), path)
 	}
 }
 
-// HTTP/2 is spoken without TLS to a client that begins with it.
+// A client that begins with HTTP/2 gets it, also without TLS.
 func TestHTTP2(t *testing.T) {
-	f := start(t, &setup{})
+	f := startServer(t, &setup{})
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
 	c := &http.Client{Transport: &http.Transport{Protocols: protocols}}
@@ -805,9 +910,11 @@ func TestHTTP2(t *testing.T) {
 	group.Wait()
 }
 
-// Many clients with a question each never have another's answer.
+// Of many clients none gets the answer of another.
 func TestManyClients(t *testing.T) {
-	f := start(t, &setup{repo: repository.Options{Batching: batch.Options{MaxDelay: time.Millisecond, MaxQueue: 1 << 20}}})
+	f := startServer(t, &setup{repo: repository.Options{
+		Batching: batch.Options{MaxDelay: time.Millisecond, MaxQueue: 1 << 20},
+	}})
 	c := client(t)
 	var group sync.WaitGroup
 	for i := range 40 {
@@ -825,28 +932,20 @@ func TestManyClients(t *testing.T) {
 	assert.Less(t, f.models.Batches.Load(), f.models.Windows.Load(), "they shared batches")
 }
 
-// More requests than the server takes are refused at once; those under way are answered.
+// Requests beyond the server's limit are refused at once; those under way are answered.
 func TestMaxRequests(t *testing.T) {
-	running, release := make(chan struct{}, 2), make(chan struct{})
 	s := &setup{serve: Options{MaxRequests: 1}}
-	hold := false
-	s.models.OnBatch = func(context.Context, repository.Source, []squad.Feature) error {
-		if hold {
-			running <- struct{}{}
-			<-release
-		}
-		return nil
-	}
+	gate := newGate(&s.models)
 	f := newFixture(t, s)
-	hold = true
+	gate.shut.Store(true)
 	var group sync.WaitGroup
 	group.Go(func() { assert.Equal(t, 200, f.ask("POST", "/v1/answer", []byte(question(0))).Code) })
-	<-running
+	<-gate.stopped
 	w := f.ask("POST", "/v1/answer", []byte(question(1)))
 	requireError(t, 429, "the server has 1 requests under way and takes no more", w)
 	assert.Equal(t, "1", w.Header().Get("Retry-After"))
 	assert.Equal(t, 200, f.ask("GET", "/readyz", nil).Code, "a busy server is ready")
-	close(release)
+	close(gate.opened)
 	group.Wait()
 	assert.Equal(t, 200, f.ask("POST", "/v1/answer", []byte(question(2))).Code)
 }

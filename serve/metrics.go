@@ -33,16 +33,24 @@ type metrics struct {
 func newMetrics(host *transport.Host) *metrics {
 	latency := prometheus.ExponentialBuckets(0.0005, 2, 17) // to 33 s
 	model := []string{"model", "version"}
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+	}
+	histogram := func(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
+		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}, labels)
+	}
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
-		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tfbert_requests_total", Help: "Requests by verb and by status, of HTTP or gRPC."}, []string{"verb", "status"}),
-		seconds:  prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "tfbert_request_duration_seconds", Help: "Time from a request's header to the end of its answer.", Buckets: latency}, []string{"verb"}),
-		windows:  prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "tfbert_batch_windows", Help: "Windows of a batch.", Buckets: []float64{1, 2, 4, 8, 16, 32, 64}}, model),
-		tokens:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tfbert_tokens_total", Help: "Word pieces that were run, without padding."}, model),
-		padded:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tfbert_padded_tokens_total", Help: "Word pieces that were run, with padding."}, model),
-		waited:   prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "tfbert_batch_queue_seconds", Help: "Time that the longest waiting window of a batch waited.", Buckets: latency}, model),
-		ran:      prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "tfbert_batch_compute_seconds", Help: "Time of a batch in the model.", Buckets: latency}, model),
-		failed:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tfbert_batch_failures_total", Help: "Batches at which the model failed."}, model),
+		requests: counter("tfbert_requests_total", "Requests by verb and by status, of HTTP or gRPC.", "verb", "status"),
+		seconds: histogram("tfbert_request_duration_seconds",
+			"Time from a request's header to the end of its answer.", latency, "verb"),
+		windows: histogram("tfbert_batch_windows", "Windows of a batch.", []float64{1, 2, 4, 8, 16, 32, 64}, model...),
+		tokens:  counter("tfbert_tokens_total", "Word pieces that were run, without padding.", model...),
+		padded:  counter("tfbert_padded_tokens_total", "Word pieces that were run, with padding.", model...),
+		waited: histogram("tfbert_batch_queue_seconds",
+			"Time that the longest waiting window of a batch waited.", latency, model...),
+		ran:    histogram("tfbert_batch_compute_seconds", "Time of a batch in the model.", latency, model...),
+		failed: counter("tfbert_batch_failures_total", "Batches at which the model failed.", model...),
 	}
 	m.registry.MustRegister(m.requests, m.seconds, m.windows, m.tokens, m.padded, m.waited, m.ran, m.failed,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), modelCollector{host})

@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
@@ -28,7 +29,7 @@ import (
 	"github.com/tfbert/go/serve/repository"
 )
 
-// logBuffer keeps a log that is written by many.
+// A logBuffer keeps a log that many goroutines write.
 type logBuffer struct {
 	mu   sync.Mutex
 	b    bytes.Buffer
@@ -56,10 +57,10 @@ func (l *logBuffer) String() string {
 	return l.b.String()
 }
 
-// headerLength is the length of the JSON in front of binary tensors.
+// headerLength is the header with the length of the JSON in front of binary tensors.
 const headerLength = "Inference-Header-Content-Length"
 
-// setup says what a test's server is to be; what is not set has a default.
+// A setup has the options of a test's server; those that are not set have defaults.
 type setup struct {
 	models fakemodel.Models
 	serve  Options
@@ -67,7 +68,7 @@ type setup struct {
 	names  []string // of the models; "bert"
 }
 
-// fixture is a server of fake models and its log.
+// A fixture is a server of fake models with its log.
 type fixture struct {
 	*Server
 	models *fakemodel.Models
@@ -81,7 +82,7 @@ type fixture struct {
 	handler func() http.Handler
 }
 
-// newFixture makes a server that has loaded its models and does not listen.
+// newFixture returns a server that has loaded its models and does not listen.
 func newFixture(t testing.TB, s *setup) *fixture {
 	t.Helper()
 	f := &fixture{models: &s.models, log: &logBuffer{}, root: t.TempDir()}
@@ -89,7 +90,7 @@ func newFixture(t testing.TB, s *setup) *fixture {
 		s.names = []string{"bert"}
 	}
 	for _, name := range s.names {
-		f.put(t, name, 1)
+		f.addVersion(t, name, 1)
 	}
 	s.serve.Logger = slog.New(slog.NewTextHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	s.serve.Version = "1.2.3"
@@ -107,7 +108,8 @@ func newFixture(t testing.TB, s *setup) *fixture {
 	return f
 }
 
-func (f *fixture) put(t testing.TB, name string, version int) {
+// addVersion makes the folder of a version of a model.
+func (f *fixture) addVersion(t testing.TB, name string, version int) {
 	t.Helper()
 	dir := filepath.Join(f.root, name, fmt.Sprint(version), "model.savedmodel")
 	require.NoError(t, os.MkdirAll(dir, 0o755))
@@ -120,8 +122,8 @@ func listen(t testing.TB) net.Listener {
 	return l
 }
 
-// start makes a server that listens until the test ends, and then ends as it should.
-func start(t testing.TB, s *setup) *fixture {
+// startServer starts a server that listens until the test ends, and checks that it shuts down then.
+func startServer(t testing.TB, s *setup) *fixture {
 	t.Helper()
 	f := newFixture(t, s)
 	web, rpc := listen(t), listen(t)
@@ -136,8 +138,7 @@ func start(t testing.TB, s *setup) *fixture {
 		r, err := client(t).Get(f.url + "/healthz")
 		require.NoError(t, err)
 		readAll(t, r)
-		conn, err := grpc.NewClient("passthrough:///"+f.rpc.String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
-		require.NoError(t, err)
+		conn := newClient(t, f.rpc, insecure.NewCredentials())
 		_, err = healthpb.NewHealthClient(conn).Check(t.Context(), &healthpb.HealthCheckRequest{})
 		require.NoError(t, err)
 		require.NoError(t, conn.Close())
@@ -148,21 +149,29 @@ func start(t testing.TB, s *setup) *fixture {
 		case err := <-f.ended:
 			assert.NoError(t, err)
 		case <-time.After(20 * time.Second):
-			t.Error("the server does not end")
+			t.Error("the server does not shut down")
 		}
 	})
 	return f
 }
 
-func (f *fixture) dial(t testing.TB, options ...grpc.DialOption) *grpc.ClientConn {
+// newClient returns a gRPC client of an address, which the caller closes.
+func newClient(t testing.TB, address net.Addr, c credentials.TransportCredentials) *grpc.ClientConn {
 	t.Helper()
-	conn, err := grpc.NewClient("passthrough:///"+f.rpc.String(), append([]grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}, options...)...)
+	conn, err := grpc.NewClient("passthrough:///"+address.String(), grpc.WithTransportCredentials(c))
 	require.NoError(t, err)
+	return conn
+}
+
+// dial returns a gRPC client of the server, which is closed at the test's end.
+func (f *fixture) dial(t testing.TB) *grpc.ClientConn {
+	t.Helper()
+	conn := newClient(t, f.rpc, insecure.NewCredentials())
 	t.Cleanup(func() { conn.Close() })
 	return conn
 }
 
-// client is one whose connections end with the test.
+// client returns an HTTP client whose connections are closed at the test's end.
 func client(t testing.TB) *http.Client {
 	transport := &http.Transport{MaxIdleConnsPerHost: 100}
 	t.Cleanup(transport.CloseIdleConnections)
@@ -181,7 +190,7 @@ func (f *fixture) ask(method, path string, body []byte, headers ...string) *http
 	return w
 }
 
-// requireError makes sure that a response is an error as all protocols have it over HTTP.
+// requireError fails a test unless a response is an error as all protocols have it over HTTP.
 func requireError(t testing.TB, status int, message string, w *httptest.ResponseRecorder) {
 	t.Helper()
 	require.Equal(t, status, w.Code, w.Body.String())
@@ -194,6 +203,7 @@ func requireError(t testing.TB, status int, message string, w *httptest.Response
 	require.NotContains(t, body["error"], ".go:", "no stack")
 }
 
+// question returns the body of a question for the nth key.
 func question(n int) string {
 	return fmt.Sprintf(`{"question":"find %s","context":"a b %[1]s. c d"}`, fakemodel.Key(n))
 }
@@ -206,7 +216,7 @@ func readAll(t testing.TB, r *http.Response) string {
 	return string(b)
 }
 
-// eventually waits for what other goroutines are about to do.
+// eventually waits until other goroutines have done what the test waits for.
 func eventually(t testing.TB, what string, done func() bool) {
 	t.Helper()
 	for end := time.Now().Add(10 * time.Second); !done(); time.Sleep(time.Millisecond) {
@@ -216,15 +226,16 @@ func eventually(t testing.TB, what string, done func() bool) {
 	}
 }
 
-// noLeaks returns a check that there are no more goroutines than before.
-func noLeaks(t testing.TB) func() {
+// watchGoroutines returns a check that there are no more goroutines than at the call.
+func watchGoroutines(t testing.TB) func() {
 	before := runtime.NumGoroutine()
 	return func() {
 		t.Helper()
 		for end := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > before; time.Sleep(time.Millisecond) {
 			if time.Now().After(end) {
 				stacks := make([]byte, 1<<20)
-				t.Fatalf("%d goroutines, of %d before:\n%s", runtime.NumGoroutine(), before, stacks[:runtime.Stack(stacks, true)])
+				t.Fatalf("%d goroutines, of %d before:\n%s",
+					runtime.NumGoroutine(), before, stacks[:runtime.Stack(stacks, true)])
 			}
 		}
 	}

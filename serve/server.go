@@ -17,15 +17,13 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"github.com/tfbert/go/internal/serveproto"
-	"github.com/tfbert/go/serve/internal/huggingface"
-	"github.com/tfbert/go/serve/internal/native"
 	"github.com/tfbert/go/serve/internal/oip"
 	"github.com/tfbert/go/serve/internal/tfserving"
 	"github.com/tfbert/go/serve/internal/transport"
 	"github.com/tfbert/go/serve/repository"
 )
 
-// Options are how a server serves; what is 0 has a default.
+// Options say how a server serves. The zero value of a field stands for its default.
 type Options struct {
 	Version string // of the server, as clients see it
 
@@ -48,17 +46,15 @@ type Server struct {
 	host    *transport.Host
 	metrics *metrics
 
-	native      *native.Service
-	huggingFace *huggingface.Service
-	oip         *oip.Service
-	tfServing   *tfserving.Service
+	oip       *oip.Service
+	tfServing *tfserving.Service
 
 	resolver *serveproto.Resolver // of gRPC's reflection
 	requests atomic.Int64         // that are under way
 	drain    context.CancelFunc
 }
 
-// New makes a server of a repository that has not been started.
+// New returns a server of the models of a repository that has not been started.
 func New(models *repository.Repository, opts Options) (*Server, error) {
 	opts.MaxRequestBytes = cmp.Or(opts.MaxRequestBytes, 8<<20)
 	opts.MaxRequests = cmp.Or(opts.MaxRequests, 1024)
@@ -78,7 +74,7 @@ func New(models *repository.Repository, opts Options) (*Server, error) {
 	}
 	s := &Server{
 		opts: opts, host: host, metrics: newMetrics(host), resolver: resolver, drain: drain,
-		native: native.New(host), huggingFace: huggingface.New(host), oip: oip.New(host), tfServing: tfserving.New(host),
+		oip: oip.New(host), tfServing: tfserving.New(host),
 	}
 	models.Observe(s.metrics.batch)
 	return s, nil

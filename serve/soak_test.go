@@ -30,14 +30,13 @@ import (
 	"github.com/tfbert/go/serve/repository"
 )
 
-// Bounds of what a soak may leave behind.
 const (
 	soakClients    = 16
 	soakGoroutines = 60 * soakClients // at most, under load
 	soakHeap       = 4 << 20          // bytes by which the heap may grow from the first quarter to the end
 )
 
-// soak is a server under mixed traffic.
+// A soak is a server under mixed traffic.
 type soak struct {
 	*fixture
 	web       *http.Client
@@ -49,8 +48,8 @@ type soak struct {
 	goroutines                                   atomic.Int64
 }
 
-// TestSoak serves traffic of all protocols with all kinds of faults for 3 s, or as long as TFBERT_SOAK
-// says, such as 5m. No request may be lost or have another's answer, and nothing may pile up.
+// TestSoak serves traffic of all protocols with all kinds of faults for 3 s, or for the time in TFBERT_SOAK,
+// such as 5m. No request may be lost or get the answer of another, and nothing may pile up.
 func TestSoak(t *testing.T) {
 	duration := 3 * time.Second
 	if text := os.Getenv("TFBERT_SOAK"); text != "" {
@@ -60,7 +59,10 @@ func TestSoak(t *testing.T) {
 	}
 	setup := &setup{
 		models: fakemodel.Models{Delay: 5 * time.Millisecond},
-		repo:   repository.Options{Control: repository.ControlExplicit, Batching: batch.Options{MaxDelay: 200 * time.Microsecond, Concurrency: 2}},
+		repo: repository.Options{
+			Control:  repository.ControlExplicit,
+			Batching: batch.Options{MaxDelay: 200 * time.Microsecond, Concurrency: 2},
+		},
 	}
 	loads := atomic.Int64{}
 	setup.models.OnLoad = func(context.Context, repository.Source) error {
@@ -69,26 +71,28 @@ func TestSoak(t *testing.T) {
 		}
 		return nil
 	}
-	f := start(t, setup)
+	f := startServer(t, setup)
 	f.log.drop = true
 	conn := f.dial(t)
-	s := &soak{fixture: f, web: client(t), inference: pb.NewInferenceClient(conn), predict: pb.NewPredictionClient(conn)}
+	s := &soak{
+		fixture: f, web: client(t), inference: pb.NewInferenceClient(conn), predict: pb.NewPredictionClient(conn),
+	}
 	_, err := s.inference.ServerLive(t.Context(), &pb.ServerLiveRequest{})
 	require.NoError(t, err)
-	check := noLeaks(t)
+	requireNoLeaks := watchGoroutines(t)
 	began := time.Now()
 	heap := func() uint64 {
 		s.web.CloseIdleConnections()
-		for range 3 { // also what finalizers and pools let go of
+		for range 3 { // also for memory that finalizers and pools release
 			runtime.GC()
 		}
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
 		return m.HeapAlloc
 	}
-	s.run(t, duration/4)
+	s.sendTraffic(t, duration/4)
 	quarter := heap()
-	s.run(t, duration-duration/4)
+	s.sendTraffic(t, duration-duration/4)
 	end := heap()
 
 	if p := s.wrong.Load(); p != nil {
@@ -99,25 +103,28 @@ func TestSoak(t *testing.T) {
 	assert.Positive(t, s.failedLoads.Load())
 	assert.Less(t, s.goroutines.Load(), int64(soakGoroutines))
 	assert.Less(t, int64(end)-int64(quarter), int64(soakHeap), "bytes of heap")
-	check()
+	requireNoLeaks()
 	eventually(t, "nothing is in the queue, and one model in memory", func() bool {
 		m, err := f.host.Models.Acquire("bert", 0)
 		require.NoError(t, err)
 		defer m.Release()
 		return m.Batcher().Waiting()+m.Batcher().Running() == 0 && f.models.Loaded() == 1
 	})
-	t.Logf("soak: %v, %d requests, %d answered, %d as faulty as they were meant to be, %d reloads and %d that failed, at most %d goroutines, heap %.1f MiB after a quarter and %.1f MiB at the end",
-		time.Since(began).Round(time.Second/10), s.sent.Load(), s.answered.Load(), s.faults.Load(), s.reloads.Load(), s.failedLoads.Load(), s.goroutines.Load(), float64(quarter)/(1<<20), float64(end)/(1<<20))
+	t.Logf("soak: %v, %d requests, %d answered, %d with the fault that was meant", time.Since(began).Round(time.Second/10),
+		s.sent.Load(), s.answered.Load(), s.faults.Load())
+	t.Logf("%d reloads and %d that failed, at most %d goroutines, heap %.1f MiB after a quarter and %.1f MiB at the end",
+		s.reloads.Load(), s.failedLoads.Load(), s.goroutines.Load(), float64(quarter)/(1<<20), float64(end)/(1<<20))
 }
 
-func (s *soak) run(t *testing.T, d time.Duration) {
+// sendTraffic sends requests from several clients for a time, and reloads the model meanwhile.
+func (s *soak) sendTraffic(t *testing.T, d time.Duration) {
 	end := time.Now().Add(d)
 	var group sync.WaitGroup
 	for range soakClients {
 		group.Go(func() {
 			for time.Now().Before(end) && s.wrong.Load() == nil {
 				s.sent.Add(1)
-				fault, err := s.one(t.Context(), rand.IntN(fakemodel.Keys))
+				fault, err := s.sendRequest(t.Context(), rand.IntN(fakemodel.Keys))
 				switch {
 				case err != nil:
 					text := err.Error()
@@ -132,7 +139,8 @@ func (s *soak) run(t *testing.T, d time.Duration) {
 	}
 	group.Go(func() {
 		for time.Now().Before(end) {
-			if _, err := s.inference.RepositoryModelLoad(t.Context(), &pb.RepositoryModelLoadRequest{ModelName: "bert"}); err != nil {
+			request := &pb.RepositoryModelLoadRequest{ModelName: "bert"}
+			if _, err := s.inference.RepositoryModelLoad(t.Context(), request); err != nil {
 				s.failedLoads.Add(1)
 			} else {
 				s.reloads.Add(1)
@@ -146,7 +154,7 @@ func (s *soak) run(t *testing.T, d time.Duration) {
 	group.Wait()
 }
 
-// post sends a body and checks the status and that the answer has what it must.
+// post sends a body and returns an error unless the response has a status and a text.
 func (s *soak) post(ctx context.Context, path, body string, code int, want string) error {
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url+path, strings.NewReader(body))
 	if err != nil {
@@ -167,21 +175,30 @@ func (s *soak) post(ctx context.Context, path, body string, code int, want strin
 	return nil
 }
 
-// one sends a request of some kind, which may be one that is to fail.
-func (s *soak) one(ctx context.Context, n int) (fault bool, err error) {
+// sendRequest sends a random kind of request for the nth key. A fault is one that is meant to fail.
+func (s *soak) sendRequest(ctx context.Context, n int) (fault bool, err error) {
 	key := fakemodel.Key(n)
 	ask := func(word string) string {
 		return fmt.Sprintf(`{"question":"find %s","context":"%sx %[2]s a %[1]s"}`, key, word)
 	}
-	ids := []int32{fakemodel.ID("[CLS]"), fakemodel.ID(key), fakemodel.ID("[SEP]"), fakemodel.ID("find"), fakemodel.ID(key)}
-	starts, _ := fakemodel.Logits(ids, 1)
-	answered := func(r *pb.ModelInferResponse, err error) error {
+	var ids []int32
+	for _, word := range []string{"[CLS]", key, "[SEP]", "find", key} {
+		ids = append(ids, fakemodel.ID(word))
+	}
+	checkLogits := func(got []byte) error {
+		starts, _ := fakemodel.Logits(ids, 1)
+		if !bytes.Equal(got, tensor.AppendBinary(nil, &repository.Tensor{Float32s: starts})) {
+			return errors.New("the logits of another request")
+		}
+		return nil
+	}
+	checkAnswer := func(r *pb.ModelInferResponse, err error) error {
 		if err == nil && string(r.GetRawOutputContents()[0][4:]) != key {
 			err = fmt.Errorf("%q instead of %q", r.GetRawOutputContents()[0][4:], key)
 		}
 		return err
 	}
-	wanted := func(err error, code codes.Code) error {
+	checkCode := func(err error, code codes.Code) error {
 		if status.Code(err) == code {
 			return nil
 		}
@@ -195,34 +212,41 @@ func (s *soak) one(ctx context.Context, n int) (fault bool, err error) {
 	case 4:
 		return false, s.post(ctx, "/", `{"inputs":[`+ask("")+`]}`, 200, `"answer":"`+key+`"`)
 	case 5:
-		return false, s.post(ctx, "/v2/models/bert_qa/infer", `{"inputs":[{"name":"QUESTION","datatype":"BYTES","shape":[1],"data":["find `+key+`"]},{"name":"CONTEXT","datatype":"BYTES","shape":[1],"data":["a `+key+`"]}],"outputs":[{"name":"ANSWER"}]}`, 200, `"data":["`+key+`"]`)
+		body := textBody("find "+key, "a "+key)
+		return false, s.post(ctx, "/v2/models/bert_qa/infer", body, 200, `"data":["`+key+`"]`)
 	case 6:
-		return false, s.post(ctx, "/v1/models/bert_qa:predict", `{"instances":[{"QUESTION":"find `+key+`","CONTEXT":"`+key+`"}]}`, 200, `{"ANSWER":"`+key+`"`)
+		body := `{"instances":[{"QUESTION":"find ` + key + `","CONTEXT":"` + key + `"}]}`
+		return false, s.post(ctx, "/v1/models/bert_qa:predict", body, 200, `{"ANSWER":"`+key+`"`)
 	case 7:
-		document := strings.Repeat("x ", 600) + key
-		return false, s.post(ctx, "/v1/answer", `{"question":"find `+key+`","context":"`+document+`","stream":true,"max_query_length":8,"doc_stride":60}`, 200, "\n{\"answer\":\""+key+`"`)
+		body := `{"question":"find ` + key + `","context":"` + strings.Repeat("x ", 600) + key +
+			`","stream":true,"max_query_length":8,"doc_stride":60}`
+		return false, s.post(ctx, "/v1/answer", body, 200, "\n{\"answer\":\""+key+`"`)
 	case 8, 9, 10:
-		return false, answered(s.inference.ModelInfer(ctx, textRequest(n)))
+		return false, checkAnswer(s.inference.ModelInfer(ctx, textRequest(n)))
 	case 11:
 		r, err := s.inference.ModelInfer(ctx, tensorRequest(n%2 == 0, ids...))
-		if err == nil && !bytes.Equal(r.GetRawOutputContents()[0], tensor.AppendBinary(nil, &repository.Tensor{Float32s: starts})) {
-			err = errors.New("another's logits")
+		if err != nil {
+			return false, err
 		}
-		return false, err
+		return false, checkLogits(r.GetRawOutputContents()[0])
 	case 12:
 		ints := func(shape []int64, values ...int32) *tfproto.TensorProto {
 			return &tfproto.TensorProto{Dtype: 3, TensorShape: tensor.ShapeProto(shape), IntVal: values}
 		}
 		shape := []int64{1, int64(len(ids))}
-		r, err := s.predict.Predict(ctx, &pb.PredictRequest{ModelSpec: &pb.ModelSpec{Name: "bert"}, Inputs: map[string]*tfproto.TensorProto{
-			"input_ids": ints(shape, ids...), "input_mask": ints(shape, 1), "segment_ids": ints(shape, 0), "unique_ids": ints([]int64{1}, 1),
-		}})
-		if err == nil && !bytes.Equal(r.GetOutputs()["start_logits"].GetTensorContent(), tensor.AppendBinary(nil, &repository.Tensor{Float32s: starts})) {
-			err = errors.New("another's logits")
+		r, err := s.predict.Predict(ctx, &pb.PredictRequest{
+			ModelSpec: &pb.ModelSpec{Name: "bert"},
+			Inputs: map[string]*tfproto.TensorProto{
+				"input_ids": ints(shape, ids...), "input_mask": ints(shape, 1), "segment_ids": ints(shape, 0),
+				"unique_ids": ints([]int64{1}, 1),
+			},
+		})
+		if err != nil {
+			return false, err
 		}
-		return false, err
+		return false, checkLogits(r.GetOutputs()["start_logits"].GetTensorContent())
 	case 13:
-		return false, s.streamed(ctx, n)
+		return false, s.sendStream(ctx, n)
 	case 14:
 		return true, s.post(ctx, "/v1/answer", ask("fail"), 500, "its log says why")
 	case 15:
@@ -233,21 +257,22 @@ func (s *soak) one(ctx context.Context, n int) (fault bool, err error) {
 		return true, s.post(ctx, "/v1/answer", `{"question":`, 400, "is not JSON")
 	case 18:
 		_, err := s.inference.ModelInfer(ctx, askRequest("", "find "+key, "crash"))
-		return true, wanted(err, codes.Internal)
+		return true, checkCode(err, codes.Internal)
 	case 19:
 		ctx, cancel := context.WithTimeout(ctx, time.Duration(rand.IntN(3000))*time.Microsecond)
 		defer cancel()
 		if _, err := s.inference.ModelInfer(ctx, askRequest("", "find "+key, "slow")); err != nil {
-			return true, wanted(err, codes.DeadlineExceeded)
+			return true, checkCode(err, codes.DeadlineExceeded)
 		}
 		return true, nil
 	case 20:
 		ctx, cancel := context.WithTimeout(ctx, time.Duration(rand.IntN(3000))*time.Microsecond)
 		defer cancel()
-		if err := s.post(ctx, "/v1/answer", ask("slow"), 200, `{"answer":"`+key+`"`); !errors.Is(err, context.DeadlineExceeded) {
-			return true, err
+		err := s.post(ctx, "/v1/answer", ask("slow"), 200, `{"answer":"`+key+`"`)
+		if errors.Is(err, context.DeadlineExceeded) {
+			return true, nil
 		}
-		return true, nil
+		return true, err
 	case 21:
 		return true, s.hangUp(ask("slow"))
 	case 22:
@@ -264,8 +289,8 @@ func (s *soak) one(ctx context.Context, n int) (fault bool, err error) {
 	return true, s.post(ctx, "/v2/models/other/infer", tensorBody, 404, "there is no model")
 }
 
-// streamed sends some requests over a stream, one of which fails.
-func (s *soak) streamed(ctx context.Context, n int) error {
+// sendStream sends some requests over a stream, one of which fails.
+func (s *soak) sendStream(ctx context.Context, n int) error {
 	stream, err := s.inference.ModelStreamInfer(ctx)
 	if err != nil {
 		return err
@@ -293,8 +318,9 @@ func (s *soak) streamed(ctx context.Context, n int) error {
 			}
 			continue
 		}
-		if got := string(r.GetInferResponse().GetRawOutputContents()[0][4:]); r.GetErrorMessage() != "" || got != fakemodel.Key(n+i) {
-			return fmt.Errorf("%q %q instead of %q", got, r.GetErrorMessage(), fakemodel.Key(n+i))
+		got, want := string(r.GetInferResponse().GetRawOutputContents()[0][4:]), fakemodel.Key(n+i)
+		if r.GetErrorMessage() != "" || got != want {
+			return fmt.Errorf("%q %q instead of %q", got, r.GetErrorMessage(), want)
 		}
 	}
 	if _, err = stream.Recv(); !errors.Is(err, io.EOF) {

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/tfbert/go/internal/machine"
+	"github.com/tfbert/go/internal/probe"
 	"github.com/tfbert/go/internal/testenv"
 	"github.com/tfbert/go/savedmodel"
 	"github.com/tfbert/go/tf"
@@ -205,7 +205,7 @@ func runReferenceBlock(t *testing.T, c *Config, weights weightReader, block bloc
 
 // blockSession runs the operations of a block as they are.
 func blockSession(t *testing.T, g *tf.Graph) *tf.Session {
-	session, err := newPlainSession(g)
+	session, err := probe.NewSession(g)
 	require.NoError(t, err)
 	return session
 }
@@ -219,27 +219,15 @@ func runBlock(t *testing.T, session *tf.Session, feeds []tf.Feed, y tf.Output) [
 	return values
 }
 
-func TestBFloat16Cost(t *testing.T) {
-	testenv.TensorFlow(t)
-	require.NoError(t, tf.Load(""))
-	cost, err := BFloat16Cost()
-	require.NoError(t, err)
-	t.Logf("a product in bfloat16 takes %.2f times as long as in float32", cost)
-	assert.Greater(t, cost, 0.01)
-	if machine.Diagnose(t.Context()).CPU.Has("amx_bf16") {
-		assert.Less(t, cost, 0.75)
-	}
-}
-
 func TestProbeOneDNN(t *testing.T) {
 	testenv.TensorFlow(t)
 	require.NoError(t, tf.Load(""))
-	assert.Equal(t, PlainOps, chooseOps(GPU, savedmodel.FP32))
-	assert.Equal(t, PlainOps, chooseOps("", savedmodel.FP16))
+	assert.Equal(t, plainOps, chooseOps(GPU, savedmodel.FP32))
+	assert.Equal(t, plainOps, chooseOps("", savedmodel.FP16))
 	if err := probeOneDNN(tf.Float); err == nil {
-		assert.Equal(t, OneDNNOps, chooseOps("", savedmodel.FP32))
+		assert.Equal(t, oneDNNOps, chooseOps("", savedmodel.FP32))
 	} else {
 		t.Logf("plain operations are written here: %v", err)
-		assert.Equal(t, PlainOps, chooseOps("", savedmodel.FP32))
+		assert.Equal(t, plainOps, chooseOps("", savedmodel.FP32))
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/tfbert/go/tf"
 )
 
-// Config is a bert_config.json: the shape of a BERT.
+// Config is the shape of a BERT, as a bert_config.json describes it.
 type Config struct {
 	VocabSize             int    `json:"vocab_size"`
 	HiddenSize            int    `json:"hidden_size"`
@@ -22,23 +22,29 @@ type Config struct {
 	TypeVocabSize         int    `json:"type_vocab_size"`
 }
 
-// ReadConfig reads a bert_config.json. What it leaves out has modeling.py's defaults; keys of
-// training alone (dropout, initializer_range) are not looked at.
+// maxConfigFile is the size in bytes that no bert_config.json has.
+const maxConfigFile = 1 << 20
+
+// ReadConfig reads a bert_config.json. A key that is missing has the default of modeling.py. Keys that
+// only training needs (dropout, initializer_range) are ignored.
 func ReadConfig(r io.Reader) (*Config, error) {
 	c := &Config{
 		HiddenSize: 768, NumHiddenLayers: 12, NumAttentionHeads: 12, IntermediateSize: 3072,
 		HiddenAct: "gelu", MaxPositionEmbeddings: 512, TypeVocabSize: 16,
 	}
-	b, err := io.ReadAll(r)
+	b, err := io.ReadAll(io.LimitReader(r, maxConfigFile+1))
+	if err == nil && len(b) > maxConfigFile {
+		err = fmt.Errorf("it is longer than %d bytes", maxConfigFile)
+	}
 	if err == nil {
 		err = json.Unmarshal(b, c)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("config: not a bert_config.json: %w", err)
+		return nil, fmt.Errorf("not a bert_config.json: %w", err)
 	}
 	c.HiddenAct = strings.ToLower(c.HiddenAct)
 	if err := c.validate(); err != nil {
-		return nil, fmt.Errorf("config: %w", err)
+		return nil, err
 	}
 	return c, nil
 }

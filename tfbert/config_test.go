@@ -63,7 +63,7 @@ func TestReadConfigErrors(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := tfbert.ReadConfig(strings.NewReader(c.text))
-			assert.ErrorContains(t, err, "config: "+c.want)
+			assert.ErrorContains(t, err, c.want)
 		})
 	}
 	broken := errors.New("broken")

@@ -1,29 +1,28 @@
 package tfbert
 
-import "fmt"
+import (
+	"fmt"
 
-// MissingFileError reports that one of the files that a model needs beside it is missing or cannot be
-// used.
-type MissingFileError struct {
+	"github.com/tfbert/go/savedmodel"
+)
+
+// FileError reports that the vocabulary or the configuration of a model is missing, cannot be read or
+// belongs to another model.
+type FileError struct {
 	Name string // "vocab.txt" or "bert_config.json"
-	Of   string // the model or checkpoint
-	Err  error  // why the file cannot be read; nil if there is none
+	Path string // "" if there is no such file
+	Err  error
 }
 
-func (e *MissingFileError) Error() string {
-	if e.Err != nil {
-		return e.Err.Error()
-	}
-	return fmt.Sprintf("%s has no %s beside it", e.Of, e.Name)
-}
+func (e *FileError) Error() string { return e.Err.Error() }
 
-func (e *MissingFileError) Unwrap() error { return e.Err }
+func (e *FileError) Unwrap() error { return e.Err }
 
 // LengthError reports that a model does not take sequences of a length.
 type LengthError struct {
 	Length int
 	Fixed  int // the one length that the model takes, or 0
-	Most   int // the number of its positions, where Fixed is 0
+	Most   int // the number of its positions, if Fixed is 0
 }
 
 func (e *LengthError) Error() string {
@@ -38,31 +37,13 @@ type ExistsError struct{ Dir string }
 
 func (e *ExistsError) Error() string { return e.Dir + " exists" }
 
-// VocabSizeError reports that a vocabulary belongs to another model.
-type VocabSizeError struct {
-	File            string
-	Entries         int // of the file
-	ConfigVocabSize int // the configuration's vocab_size
+// PrecisionMismatchError reports that the weights of a fused graph are not of the type that was asked for.
+type PrecisionMismatchError struct {
+	Dir     string // of the model
+	Weights savedmodel.Precision
+	Asked   Precision
 }
 
-func (e *VocabSizeError) Error() string {
-	return fmt.Sprintf("%s has %d entries, but the configuration's vocab_size is %d: it belongs to another model",
-		e.File, e.Entries, e.ConfigVocabSize)
-}
-
-// ConfigMismatchError reports that a configuration does not describe a checkpoint.
-type ConfigMismatchError struct {
-	Checkpoint, ConfigFile string
-	Detail                 string
-	// NoHead says that all that is missing is the head which answers questions: the checkpoint was not
-	// fine-tuned on SQuAD.
-	NoHead bool
-}
-
-func (e *ConfigMismatchError) Error() string {
-	text := fmt.Sprintf("the checkpoint %s does not fit %s", e.Checkpoint, e.ConfigFile)
-	if e.NoHead {
-		text += " (it has no question-answering head: it was not fine-tuned on SQuAD)"
-	}
-	return text + ": " + e.Detail
+func (e *PrecisionMismatchError) Error() string {
+	return fmt.Sprintf("the weights of %s are of %v, not of %s", e.Dir, e.Weights, e.Asked)
 }

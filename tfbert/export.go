@@ -15,33 +15,27 @@ import (
 	"github.com/tfbert/go/wordpiece"
 )
 
-// The graphs that Export writes.
+// The graphs that Export writes, and the devices that it writes a fused graph for.
 const (
-	// ReferenceGraph is the graph of modeling.py and run_squad.py, operation for operation, with its
-	// weights as float32 variables.
-	ReferenceGraph = "reference"
-	// FusedGraph computes the same in few large operations, with its weights as constants: the fast
-	// path.
-	FusedGraph = "fused"
+	ReferenceGraph = "reference" // that of run_squad.py, operation for operation, with float32 variables
+	FusedGraph     = "fused"     // the same in few large operations, with constant weights: the fast one
+
+	CPU = "cpu"
+	GPU = "gpu"
 )
 
-// ExportOptions are the choices of an export; nil is the reference's own.
+// ExportOptions are the choices of an export. nil stands for those of the reference scripts.
 type ExportOptions struct {
-	Graph string // "" for ReferenceGraph
-	// Precision is the type that FusedGraph computes in. The reference graph is FP32; a session's
-	// configuration may rewrite it.
-	Precision savedmodel.Precision
-	// Device is what FusedGraph is written for: CPU or GPU; "" is a GPU for FP16, else a CPU.
-	Device       string
-	MaxSeqLength int // a static sequence length; 0 leaves it dynamic
+	Graph        string               // "": ReferenceGraph
+	Precision    savedmodel.Precision // that FusedGraph computes in; ReferenceGraph is written in FP32
+	Device       string               // that FusedGraph is written for; "": GPU for FP16, else CPU
+	MaxSeqLength int                  // a static sequence length; 0: dynamic
 
-	// ConfigFile and VocabFile are looked for beside the checkpoint where they are "".
-	ConfigFile, VocabFile string
+	ConfigFile, VocabFile string            // "": those beside the checkpoint
+	Cased                 bool              // the model was trained with do_lower_case=False
+	Profile               wordpiece.Profile // of the tokenizer
 
-	Cased   bool              // the model was trained with do_lower_case=False
-	Profile wordpiece.Profile // of the tokenizer
-
-	Overwrite bool // replace a directory that is there
+	Overwrite bool // replace a model that is there
 }
 
 // ExportReport says what an export did.
@@ -52,25 +46,27 @@ type ExportReport struct {
 	Settings   Settings `json:"settings"`
 	Variables  int      `json:"variables"`
 	Parameters int64    `json:"parameters"`
-	Cast       int      `json:"cast"`     // variables widened to float32
+	Cast       int      `json:"cast"`     // variables that were widened to float32
 	LeftOut    int      `json:"left_out"` // optimizer slots, bookkeeping and unused weights
 	Bytes      int64    `json:"bytes"`
 }
 
-// Export writes a TF1 BERT checkpoint as a SavedModel with the signature of NVIDIA's own export. The
-// checkpoint is a folder, a prefix such as "model.ckpt", or the zip that NGC serves; dir becomes the
-// SavedModel, with the vocabulary, the configuration and the settings among its extra assets.
-//
-// The model is written beside dir and renamed when it is complete: an export that fails, or whose
-// context ends, leaves nothing behind.
+// Export writes a TF1 BERT checkpoint as a SavedModel with the signature of NVIDIA's own export, and its
+// vocabulary, configuration and settings among the extra assets. ckpt is a folder, a prefix such as
+// "model.ckpt", or the zip that NGC serves. An export that fails, or whose context ends, leaves nothing
+// behind.
 func Export(ctx context.Context, ckpt, dir string, opts *ExportOptions) (*ExportReport, error) {
 	return exportFrom(ctx, ckpt, dir, opts, func(temp string, opts *ExportOptions) (*source, error) {
 		return openSource(ctx, ckpt, temp, opts)
 	})
 }
 
-// exportFrom exports what open opens, which may use the folder temp and has to make it.
-func exportFrom(ctx context.Context, name, dir string, opts *ExportOptions, open func(temp string, opts *ExportOptions) (*source, error)) (*ExportReport, error) {
+// exportFrom exports what open opens, which may make the folder temp and use it. The model is written
+// beside dir and renamed when it is complete.
+func exportFrom(
+	ctx context.Context, name, dir string, opts *ExportOptions,
+	open func(temp string, opts *ExportOptions) (*source, error),
+) (*ExportReport, error) {
 	if opts == nil {
 		opts = &ExportOptions{}
 	}
@@ -101,8 +97,8 @@ func exportFrom(ctx context.Context, name, dir string, opts *ExportOptions, open
 		return nil, err
 	}
 	report := &ExportReport{Dir: dir, Checkpoint: name, Config: src.config, Settings: Settings{
-		Graph: graph, Precision: opts.Precision, MaxSeqLength: opts.MaxSeqLength, DoLowerCase: !opts.Cased, Profile: opts.Profile,
-		TensorFlow: tf.Version(), Source: filepath.Base(name),
+		Graph: graph, Precision: opts.Precision, MaxSeqLength: opts.MaxSeqLength,
+		DoLowerCase: !opts.Cased, Profile: opts.Profile, TensorFlow: tf.Version(), Source: filepath.Base(name),
 	}}
 	if graph == FusedGraph {
 		report.Settings.Ops = chooseOps(opts.Device, opts.Precision)
@@ -114,6 +110,23 @@ func exportFrom(ctx context.Context, name, dir string, opts *ExportOptions, open
 		return nil, fmt.Errorf("export: %w", err)
 	}
 	return report, nil
+}
+
+// checkPrecision returns an error if a graph cannot be written in a precision for a device.
+func checkPrecision(graph, device string, p savedmodel.Precision) error {
+	switch {
+	case graph != ReferenceGraph && graph != FusedGraph:
+		return fmt.Errorf("unknown graph %q: it is %s or %s", graph, ReferenceGraph, FusedGraph)
+	case device != "" && device != CPU && device != GPU:
+		return fmt.Errorf("unknown device %q: it is %s or %s", device, CPU, GPU)
+	case graph == ReferenceGraph && p != savedmodel.FP32:
+		return fmt.Errorf("the reference graph is written in fp32, not %v: choose the fused graph", p)
+	case dtypes[p] == 0:
+		return fmt.Errorf("unknown precision: %v", p)
+	case p == savedmodel.FP16 && device == CPU:
+		return errors.New("fp16 is for GPUs: choose bf16 or fp32 for a CPU")
+	}
+	return nil
 }
 
 func exportTo(ctx context.Context, dir string, src *source, report *ExportReport) error {
@@ -145,7 +158,7 @@ func exportTo(ctx context.Context, dir string, src *source, report *ExportReport
 	return nil
 }
 
-// countingReader reads weights for an export, which its context may end.
+// countingReader reads and counts the weights of an export until its context ends.
 type countingReader struct {
 	*source
 	ctx    context.Context

@@ -90,7 +90,7 @@ func TestExportErrors(t *testing.T) {
 			name: "no question-answering head",
 			toy:  func(k *toy) *toy { return k.without(is("cls/squad/output_weights", "cls/squad/output_bias")) },
 			want: []string{
-				"(it has no question-answering head: it was not fine-tuned on SQuAD)",
+				"has no question-answering head: it was not fine-tuned on SQuAD: ",
 				"cls/squad/output_weights is missing; cls/squad/output_bias is missing",
 			},
 		},
@@ -143,16 +143,16 @@ func TestExportErrors(t *testing.T) {
 			name: "no vocabulary", damage: remove("vocab.txt"),
 			want: []string{"has no vocab.txt beside it"},
 		},
-		{name: "no such vocabulary", opts: tfbert.ExportOptions{VocabFile: "/none/vocab.txt"}, want: []string{"no vocabulary: open /none/vocab.txt: no such file or directory"}},
+		{name: "no such vocabulary", opts: tfbert.ExportOptions{VocabFile: "/none/vocab.txt"}, want: []string{"open /none/vocab.txt: no such file or directory"}},
 		{
 			name: "no configuration", damage: remove("bert_config.json"),
 			want: []string{"has no bert_config.json beside it"},
 		},
-		{name: "no such configuration", opts: tfbert.ExportOptions{ConfigFile: "/none/config.json"}, want: []string{"no BERT configuration: open /none/config.json: no such file or directory"}},
+		{name: "no such configuration", opts: tfbert.ExportOptions{ConfigFile: "/none/config.json"}, want: []string{"open /none/config.json: no such file or directory"}},
 		{
 			name:   "no JSON",
 			damage: change("bert_config.json", func(b []byte) []byte { return b[:len(b)/2] }),
-			want:   []string{"bert_config.json: config: not a bert_config.json: "},
+			want:   []string{"bert_config.json: not a bert_config.json: "},
 		},
 		{
 			name:   "a configuration that cannot be",

@@ -21,7 +21,10 @@ type weightReader interface {
 // variable is cast and reordered at every run. It computes what the reference graph computes, to the
 // precision of the type.
 func fusedGraph(g *tf.Graph, c *Config, s Settings, weights weightReader) (savedmodel.Content, error) {
-	b := &fused{graphBuilder: graphBuilder{tf.Builder{Graph: g}}, config: c, dtype: dtypes[s.Precision], plain: s.Ops == PlainOps, weights: weights}
+	b := &fused{
+		graphBuilder: graphBuilder{tf.Builder{Graph: g}}, config: c, weights: weights,
+		dtype: dtypes[s.Precision], plain: s.Ops == plainOps,
+	}
 	length := s.MaxSeqLength
 	ids, mask, segments, batch, seq := b.inputs(length)
 	b.batch, b.length = batch, seq
@@ -44,7 +47,7 @@ type fused struct {
 	graphBuilder
 	config    *Config
 	dtype     tf.DataType
-	plain     bool // PlainOps in place of oneDNN's
+	plain     bool // plainOps in place of oneDNN's
 	weights   weightReader
 	constants []savedmodel.Constant
 

@@ -12,49 +12,44 @@ import (
 	"github.com/tfbert/go/wordpiece"
 )
 
-// Options say how a model is opened; nil takes everything from the model's own files.
+// Options say how a model is opened. nil takes everything from the files of the model.
 type Options struct {
-	Tags      []string            // nil for {"serve"}
-	Signature string              // "" for "serving_default"
+	Tags      []string            // nil: {"serve"}
+	Signature string              // "": "serving_default"
 	AllowOps  savedmodel.OpPolicy // the operations that the model may hold
 
-	// Precision is the type to compute in. Config is the session's configuration; where Precision is
-	// set, it replaces Config.MixedPrecision.
-	Precision Precision
-	Config    savedmodel.Config
+	Precision Precision         // the type to compute in
+	Config    savedmodel.Config // of the session; Precision, if set, replaces its MixedPrecision
 
-	// VocabFile replaces the vocabulary beside the model. Cased and Profile replace the model's
-	// settings where they are not nil.
-	VocabFile string
-	Cased     *bool
-	Profile   *wordpiece.Profile
+	VocabFile string             // "": the one beside the model
+	Cased     *bool              // nil: as in the settings of the model
+	Profile   *wordpiece.Profile // nil: as in the settings of the model
 
-	// TrimPadding cuts each batch at the end of its longest window, where the model's sequence
-	// length is dynamic, and each window's logits at its own end. It saves time, most where windows
-	// are batched by length, as those of Answerer then are, and a short passage gets an answer: the
-	// scripts also rank positions of padding, which can leave no place to those of the passage. The
-	// n-best lists are then not always the scripts'.
+	// TrimPadding cuts each batch at the end of its longest window, if the model's sequence length is
+	// dynamic, and the logits of each window at its end. It saves time, above all when windows are
+	// batched by length, as Answerer then does. The n-best lists are not always those of the scripts,
+	// which also rank positions of padding: these can leave no place to those of a short passage.
 	TrimPadding bool
 }
 
-// Model is a SavedModel of a BERT that answers questions, with its tokenizer. It is a
-// squad.Predictor and may be used from many goroutines at once.
+// Model is a SavedModel of a BERT that answers questions, with its tokenizer. It is a squad.Predictor
+// and may be used from many goroutines at once.
 type Model struct {
 	settings  Settings
 	choice    Choice
 	tokenizer wordpiece.Tokenizer
 	model     *savedmodel.Model
 	predict   *savedmodel.Func
-	length    int64 // -1 where it is dynamic
-	positions int   // 0 where they are not known
-	segments  int   // rows of the segment embedding, 0 where they are not known
+	length    int64 // -1 if it is dynamic
+	positions int   // 0 if they are not known
+	segments  int   // rows of the segment embedding, 0 if they are not known
 	trim      bool
 }
 
 var _ squad.Predictor = (*Model)(nil)
 
-// Open loads a SavedModel with the signature of NVIDIA's export: one that Export wrote, or any other
-// that has a vocab.txt beside it or in Options.
+// Open loads a SavedModel with the signature of NVIDIA's export: one that Export wrote, or any other with
+// a vocab.txt beside it or in Options.
 func Open(dir string, opts *Options) (*Model, error) {
 	if opts == nil {
 		opts = &Options{}
@@ -90,11 +85,13 @@ func Open(dir string, opts *Options) (*Model, error) {
 	if m.settings.Graph == FusedGraph && config.MixedPrecision == savedmodel.FP32 {
 		config.NoGrappler = true // nothing is left to fuse, and its weights are constants
 	}
-	if m.model, err = savedmodel.Load(dir, &savedmodel.Options{Tags: opts.Tags, Config: config, AllowOps: opts.AllowOps}); err != nil {
+	load := &savedmodel.Options{Tags: opts.Tags, Config: config, AllowOps: opts.AllowOps}
+	if m.model, err = savedmodel.Load(dir, load); err != nil {
 		return nil, err
 	}
 	if err := m.bind(cmp.Or(opts.Signature, savedmodel.DefaultSignature)); err != nil {
-		return nil, errors.Join(fmt.Errorf("%s does not answer questions as NVIDIA's export does: %w", dir, err), m.Close())
+		err = fmt.Errorf("%s does not answer questions as NVIDIA's export does: %w", dir, err)
+		return nil, errors.Join(err, m.Close())
 	}
 	return m, nil
 }
@@ -106,7 +103,7 @@ func (m *Model) openTokenizer(dir, vocabPath string) error {
 			if _, err := savedmodel.Inspect(dir); err != nil {
 				return err // nothing is missing beside a folder that is not a model
 			}
-			return &MissingFileError{Name: vocabFile, Of: dir}
+			return noFileBeside(dir, vocabFile)
 		}
 		vocabPath = found
 	}
@@ -126,7 +123,7 @@ func (m *Model) openTokenizer(dir, vocabPath string) error {
 	return nil
 }
 
-// bind finds the signature's inputs and outputs. unique_ids is fed where the signature has it, and
+// bind finds the inputs and outputs of the signature. unique_ids is fed if the signature has it, and
 // never fetched: results are in the order of the features.
 func (m *Model) bind(signature string) error {
 	meta := m.model.MetaGraph()
@@ -171,13 +168,12 @@ func (m *Model) Settings() Settings { return m.settings }
 // Choice returns the type that the model computes in, and why it was chosen.
 func (m *Model) Choice() Choice { return m.choice }
 
-// Precision reports in which types the operations of the model really run; see
-// [savedmodel.Func.Precision].
+// Precision reports in which types the model really computes, as [savedmodel.Func.Precision] does.
 func (m *Model) Precision(ctx context.Context) (*savedmodel.PrecisionReport, error) {
 	return m.predict.Precision(ctx)
 }
 
-// TypeVocabSize returns the number of segments that the model tells apart, 0 where it is not known.
+// TypeVocabSize returns the number of segments that the model tells apart, or 0 if it is not known.
 func (m *Model) TypeVocabSize() int { return m.segments }
 
 // SavedModel returns the model underneath.
@@ -186,23 +182,20 @@ func (m *Model) SavedModel() *savedmodel.Model { return m.model }
 // Tokenizer returns the model's tokenizer.
 func (m *Model) Tokenizer() *wordpiece.Tokenizer { return &m.tokenizer }
 
-// SeqLength returns the sequence length to use where none is asked for: the model's one length, or
-// where it takes any the 384 of run_squad.py or its number of positions, whichever is less.
+// SeqLength returns the sequence length to use by default: the one length that the model takes, or else
+// squad.DefaultMaxSeqLength, or the number of the model's positions if that is less.
 func (m *Model) SeqLength() int {
 	switch {
 	case m.length > 0:
 		return int(m.length)
 	case m.positions > 0:
-		return min(defaultSeqLength, m.positions)
+		return min(squad.DefaultMaxSeqLength, m.positions)
 	}
-	return defaultSeqLength
+	return squad.DefaultMaxSeqLength
 }
 
-// defaultSeqLength is run_squad.py's --max_seq_length.
-const defaultSeqLength = 384
-
-// Answerer returns an Answerer that answers questions with this model as run_squad.py does by default,
-// except for what TrimPadding changes. Its fields may be changed before use.
+// Answerer returns an Answerer with this model, whose fields may be changed before use. It answers as
+// run_squad.py does by default, except for what TrimPadding changes.
 func (m *Model) Answerer() *squad.Answerer {
 	a := &squad.Answerer{
 		Featurizer: squad.Featurizer{Tokenizer: &m.tokenizer, MaxSeqLength: m.SeqLength()},
@@ -267,10 +260,12 @@ func (m *Model) Predict(ctx context.Context, features []squad.Feature) ([]squad.
 	results := make([]squad.RawResult, len(features))
 	for i := range results {
 		from, to := i*length, (i+1)*length
-		if m.trim { // so that it is of no consequence what else is in the batch
+		if m.trim { // so that the other windows of the batch do not matter
 			to = from + features[i].Len
 		}
-		results[i] = squad.RawResult{UniqueID: features[i].UniqueID, StartLogits: start[from:to:to], EndLogits: end[from:to:to]}
+		results[i] = squad.RawResult{
+			UniqueID: features[i].UniqueID, StartLogits: start[from:to:to], EndLogits: end[from:to:to],
+		}
 	}
 	return results, nil
 }
@@ -280,10 +275,11 @@ func feeds(features []squad.Feature, length int) ([]*tf.Tensor, error) {
 	n := len(features)
 	unique := make([]int32, 0, n)
 	ids, mask, segments := make([]int32, 0, n*length), make([]int32, 0, n*length), make([]int32, 0, n*length)
+	first := len(features[0].InputIDs)
 	for i := range features {
 		f := &features[i]
-		if n := len(f.InputIDs); n != len(features[0].InputIDs) || len(f.InputMask) != n || len(f.SegmentIDs) != n {
-			return nil, fmt.Errorf("predict: feature %d is %d long, the first of its batch %d", f.UniqueID, n, len(features[0].InputIDs))
+		if n := len(f.InputIDs); n != first || len(f.InputMask) != n || len(f.SegmentIDs) != n {
+			return nil, fmt.Errorf("predict: feature %d is %d long, the first of its batch %d", f.UniqueID, n, first)
 		}
 		unique = append(unique, f.UniqueID)
 		ids = append(ids, f.InputIDs[:length]...)

@@ -133,7 +133,7 @@ func TestOpenErrors(t *testing.T) {
 		},
 		{
 			name: "no such vocabulary", opts: tfbert.Options{VocabFile: "/none/vocab.txt"},
-			want: []string{"no vocabulary: open /none/vocab.txt: no such file or directory"},
+			want: []string{"open /none/vocab.txt: no such file or directory"},
 		},
 		{
 			name: "a vocabulary of another size", opts: tfbert.Options{VocabFile: writeFile(t, toyVocab+"more\n", t.TempDir(), "words")},
@@ -180,14 +180,14 @@ func TestOpenErrors(t *testing.T) {
 				dir := copied(t)
 				writeFile(t, `{"profile": "nvidia-99"}`, dir, "assets.extra", "tfbert.json")
 				return dir
-			}, want: []string{"settings ", "tfbert.json: ", "nvidia-99"},
+			}, want: []string{"tfbert.json: not what an export writes: ", "nvidia-99"},
 		},
 		{
 			name: "damaged configuration file", dir: func(t testing.TB) string {
 				dir := copied(t)
 				writeFile(t, `{`, dir, "assets.extra", "bert_config.json")
 				return dir
-			}, want: []string{"assets.extra/bert_config.json: config: not a bert_config.json"},
+			}, want: []string{"assets.extra/bert_config.json: not a bert_config.json"},
 		},
 		{
 			name: "damaged weights", dir: func(t testing.TB) string {

@@ -9,18 +9,18 @@ import (
 	"strings"
 
 	"github.com/tfbert/go/internal/machine"
+	"github.com/tfbert/go/internal/probe"
 	"github.com/tfbert/go/savedmodel"
 	"github.com/tfbert/go/tf"
 )
 
-// Precision asks for the type that a model computes in.
+// Precision asks for the type that a model computes in. A fused graph computes in the type of its
+// weights. For any other graph, FP16 and BF16 are TensorFlow's mixed-precision rewrites.
 type Precision string
 
-// The precisions to ask for. The weights of a fused graph have a type, in which it computes; for any
-// other graph, FP16 and BF16 are TensorFlow's mixed-precision rewrites.
 const (
 	DefaultPrecision Precision = ""     // that of a fused graph's weights, else fp32
-	AutoPrecision    Precision = "auto" // what this machine is fastest in; of a fused graph, that of its weights
+	AutoPrecision    Precision = "auto" // that of a fused graph's weights, else the fastest on this machine
 	FP32             Precision = "fp32"
 	FP16             Precision = "fp16" // for GPUs
 	BF16             Precision = "bf16" // for CPUs
@@ -38,14 +38,37 @@ func ParsePrecision(name string) (Precision, error) {
 // Choice is the type that a model computes in.
 type Choice struct {
 	Precision savedmodel.Precision
-	// Because says what AutoPrecision decided by; it is "" where nothing was to be decided.
-	Because string
+	Because   string // what AutoPrecision decided by; "" if there was nothing to decide
 }
 
-// Choose decides what to compute in. AutoPrecision chooses fp16 if this machine can run it (see
-// [FP16Support]), else bf16 if it is clearly faster on this CPU than fp32. To find that out it may
+// Choose decides what the model in dir computes in if it is opened with the precision p, or a model
+// that is not a fused graph if dir is "". It returns a [*PrecisionMismatchError] if the weights of a
+// fused graph are of another type. AutoPrecision chooses fp16 if this machine can run it (see
+// [FP16Support]), else bf16 if it is clearly faster on this CPU than fp32. To find that out, Choose may
 // load TensorFlow and run a few matrix products.
-func (p Precision) Choose() (Choice, error) {
+func (p Precision) Choose(dir string) (Choice, error) {
+	if dir == "" {
+		return p.choose()
+	}
+	s, err := ReadSettings(dir)
+	if err != nil {
+		return Choice{}, err
+	}
+	return p.chooseFor(dir, s)
+}
+
+func (p Precision) chooseFor(dir string, s Settings) (Choice, error) {
+	if s.Graph != FusedGraph {
+		return p.choose()
+	}
+	if p != DefaultPrecision && p != AutoPrecision && string(p) != s.Precision.String() {
+		return Choice{}, &PrecisionMismatchError{Dir: dir, Weights: s.Precision, Asked: p}
+	}
+	return Choice{Precision: s.Precision}, nil
+}
+
+// choose decides for a model that is not a fused graph.
+func (p Precision) choose() (Choice, error) {
 	if p == DefaultPrecision {
 		return Choice{Precision: savedmodel.FP32}, nil
 	}
@@ -58,14 +81,15 @@ func (p Precision) Choose() (Choice, error) {
 		because := fmt.Sprintf("%s has compute capability %s", gpu.Name, gpu.ComputeCapability)
 		return Choice{savedmodel.FP16, because}, nil
 	}
-	units := slices.DeleteFunc([]string{"amx_bf16", "avx512_bf16"}, func(unit string) bool { return !host.CPU.Has(unit) })
+	missing := func(unit string) bool { return !host.CPU.Has(unit) }
+	units := slices.DeleteFunc([]string{"amx_bf16", "avx512_bf16"}, missing)
 	if len(units) == 0 {
 		return Choice{savedmodel.FP32, "this CPU has no units for bfloat16 (amx_bf16, avx512_bf16)"}, nil
 	}
 	if err := tf.Load(""); err != nil {
 		return Choice{}, err
 	}
-	cost, err := BFloat16Cost()
+	cost, err := probe.BFloat16Cost()
 	if err != nil {
 		return Choice{}, err
 	}
@@ -81,9 +105,8 @@ func (p Precision) Choose() (Choice, error) {
 // rewrite take what the products gain.
 const worthwhile = 0.75
 
-// FP16Support returns nil if TensorFlow's rewrite to fp16 can run on this machine, else an error that
-// says what is missing: a GPU of compute capability 7.0 or later, a library that is built for CUDA, or
-// CUDA's own libraries. It loads no library.
+// FP16Support returns an error if fp16 cannot run on this machine. It needs a GPU of compute capability
+// 7.0 or later, a TensorFlow library that is built for CUDA, and CUDA's own libraries.
 func FP16Support() error {
 	host := machine.Diagnose(context.Background())
 	_, err := fp16GPU(&host)
@@ -111,41 +134,11 @@ func fp16GPU(host *machine.Report) (machine.GPU, error) {
 	case lib == nil:
 		return machine.GPU{}, errors.New("fp16 needs a TensorFlow library that is built for CUDA, and none is installed")
 	case !lib.GPU:
-		return machine.GPU{}, fmt.Errorf("fp16 needs a TensorFlow library that is built for CUDA, and %s is built for the CPU", lib.Path)
+		return machine.GPU{}, fmt.Errorf("fp16 needs a TensorFlow library that is built for CUDA, "+
+			"and %s is built for the CPU", lib.Path)
 	case len(lib.MissingForGPU) > 0:
-		return machine.GPU{}, fmt.Errorf("fp16 needs CUDA's libraries, and %s is missing", strings.Join(lib.MissingForGPU, ", "))
+		missing := strings.Join(lib.MissingForGPU, ", ")
+		return machine.GPU{}, fmt.Errorf("fp16 needs CUDA's libraries, and %s is missing", missing)
 	}
 	return devices[i], nil
-}
-
-// PrecisionMismatchError reports that the weights of a fused graph are of another type than the one
-// that was asked for.
-type PrecisionMismatchError struct {
-	Dir     string               // of the model
-	Weights savedmodel.Precision // the type of its weights
-	Asked   Precision
-}
-
-func (e *PrecisionMismatchError) Error() string {
-	return fmt.Sprintf("the weights of %s are of %v, not of %s", e.Dir, e.Weights, e.Asked)
-}
-
-// ChooseFor decides what the model in dir computes in if it is opened with the precision p. It returns
-// a [*PrecisionMismatchError] if the model is a fused graph with weights of another type.
-func (p Precision) ChooseFor(dir string) (Choice, error) {
-	s, err := ReadSettings(dir)
-	if err != nil {
-		return Choice{}, err
-	}
-	return p.chooseFor(dir, s)
-}
-
-func (p Precision) chooseFor(dir string, s Settings) (Choice, error) {
-	if s.Graph != FusedGraph {
-		return p.Choose()
-	}
-	if p != DefaultPrecision && p != AutoPrecision && string(p) != s.Precision.String() {
-		return Choice{}, &PrecisionMismatchError{Dir: dir, Weights: s.Precision, Asked: p}
-	}
-	return Choice{Precision: s.Precision}, nil
 }

@@ -25,11 +25,11 @@ func TestChooseByName(t *testing.T) {
 	for p, want := range map[Precision]savedmodel.Precision{
 		DefaultPrecision: savedmodel.FP32, FP32: savedmodel.FP32, FP16: savedmodel.FP16, BF16: savedmodel.BF16,
 	} {
-		choice, err := p.Choose()
+		choice, err := p.Choose("")
 		require.NoError(t, err)
 		assert.Equal(t, Choice{Precision: want}, choice)
 	}
-	_, err := Precision("fp8").Choose()
+	_, err := Precision("fp8").Choose("")
 	require.Error(t, err)
 }
 

@@ -30,9 +30,9 @@ func LargeConfig() *Config {
 	return c
 }
 
-// ExportRandom writes a model of the given shape as Export does, with weights as modeling.py
-// initializes them and a vocabulary of made-up words: it is as fast as a trained one, and knows
-// nothing. The same shape has the same weights every time. Options that name files are not looked at.
+// ExportRandom writes a model of the given shape as Export does, to measure speed: its weights are as
+// modeling.py initializes them, always the same for one shape, and its vocabulary is of made-up words.
+// Options that name files are ignored.
 func ExportRandom(ctx context.Context, config *Config, dir string, opts *ExportOptions) (*ExportReport, error) {
 	return exportFrom(ctx, "random weights", dir, opts, func(temp string, _ *ExportOptions) (*source, error) {
 		return randomSource(config, temp)
@@ -42,7 +42,7 @@ func ExportRandom(ctx context.Context, config *Config, dir string, opts *ExportO
 // randomSource makes a source of random weights, with its files in a new folder.
 func randomSource(c *Config, dir string) (*source, error) {
 	if err := c.validate(); err != nil {
-		return nil, fmt.Errorf("config: %w", err)
+		return nil, fmt.Errorf("export: %w", err)
 	}
 	s := &source{variables: newRandomWeights(c), name: "random weights", prefix: dir + string(os.PathSeparator), config: c}
 	if err := os.Mkdir(dir, 0o777); err != nil {

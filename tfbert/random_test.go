@@ -72,7 +72,7 @@ func TestExportRandomRefusesABadShape(t *testing.T) {
 	config := tfbert.BaseConfig()
 	config.NumAttentionHeads = 7
 	_, err := tfbert.ExportRandom(t.Context(), config, filepath.Join(t.TempDir(), "model"), nil)
-	assert.EqualError(t, err, "config: hidden_size 768 is not a multiple of num_attention_heads 7")
+	assert.EqualError(t, err, "export: hidden_size 768 is not a multiple of num_attention_heads 7")
 }
 
 // BenchmarkExportRandom writes BERT-Base.

@@ -8,12 +8,13 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/tfbert/go/internal/file"
 	"github.com/tfbert/go/savedmodel"
 	"github.com/tfbert/go/wordpiece"
 )
 
-// The files that an exported model carries in savedmodel.ExtraAssetsDir, so that nothing of the
-// export needs to be said again at run time.
+// The files that an exported model carries in savedmodel.ExtraAssetsDir, so that the choices of the
+// export need not be repeated when the model is opened.
 const (
 	configFile   = "bert_config.json"
 	vocabFile    = "vocab.txt"
@@ -23,8 +24,8 @@ const (
 // Settings are the choices of an export.
 type Settings struct {
 	Graph        string               `json:"graph"`
-	Precision    savedmodel.Precision `json:"precision"`      // that the weights are written in
-	Ops          string               `json:"ops,omitempty"`  // of the fused graph: OneDNNOps or PlainOps
+	Precision    savedmodel.Precision `json:"precision"`      // of the weights
+	Ops          string               `json:"ops,omitempty"`  // of a fused graph: "onednn" or "plain"
 	MaxSeqLength int                  `json:"max_seq_length"` // 0: dynamic
 	DoLowerCase  bool                 `json:"do_lower_case"`
 	Profile      wordpiece.Profile    `json:"profile"`
@@ -40,33 +41,26 @@ func writeSettings(path string, s Settings) error {
 	return os.WriteFile(path, append(b, '\n'), 0o666)
 }
 
-// ReadSettings reads what an export left beside a model; a model that tfbert did not export has the
-// zero of everything but lower-casing, which is the reference's default.
+// ReadSettings reads the settings of the model in dir. A model that Export did not write has zero
+// settings, except that DoLowerCase is true, the default of the reference scripts.
 func ReadSettings(dir string) (Settings, error) {
 	path := filepath.Join(dir, savedmodel.ExtraAssetsDir, settingsFile)
 	s := Settings{DoLowerCase: true}
-	info, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	b, err := file.Read(path, maxConfigFile)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return s, nil
+	case err != nil:
+		return s, err
 	}
-	if err == nil && (!info.Mode().IsRegular() || info.Size() > maxConfigFile) {
-		err = errors.New("not what an export writes")
-	}
-	var b []byte
-	if err == nil {
-		b, err = os.ReadFile(path)
-	}
-	if err == nil {
-		err = json.Unmarshal(b, &s)
-	}
-	if err != nil {
-		return s, fmt.Errorf("settings %s: %w", path, err)
+	if err := json.Unmarshal(b, &s); err != nil {
+		return s, fmt.Errorf("%s: not what an export writes: %w", path, err)
 	}
 	return s, nil
 }
 
-// beside finds one of a model's files: among the extra assets of an export, else in the model's
-// folder itself or, as in NVIDIA's model repositories, in the one above.
+// beside finds one of a model's files: among the extra assets of an export, in the model's folder or, as
+// in NVIDIA's model repositories, in the folder above.
 func beside(dir, name string) (string, bool) {
 	for _, folder := range []string{savedmodel.ExtraAssetsDir, ".", ".."} {
 		path := filepath.Join(dir, folder, name)

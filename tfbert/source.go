@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/tfbert/go/checkpoint"
+	"github.com/tfbert/go/internal/file"
 	"github.com/tfbert/go/wordpiece"
 )
 
@@ -87,42 +87,30 @@ func (s *source) beside(name, named string) (string, error) {
 	path := filepath.Join(filepath.Dir(s.prefix), name)
 	switch info, err := os.Stat(path); {
 	case errors.Is(err, fs.ErrNotExist):
-		return "", &MissingFileError{Name: name, Of: "the checkpoint " + s.name}
+		return "", noFileBeside("the checkpoint "+s.name, name)
 	case err == nil && !info.Mode().IsRegular():
-		return "", &MissingFileError{Name: name, Of: s.name, Err: fmt.Errorf("%s is not a plain file", path)}
+		return "", &FileError{Name: name, Path: path, Err: &file.IrregularError{Path: path}}
 	}
 	return path, nil
 }
 
-// maxConfigFile is more than a bert_config.json has.
-const maxConfigFile = 1 << 20
+// noFileBeside returns the error of a model or checkpoint without one of its files.
+func noFileBeside(model, name string) error {
+	return &FileError{Name: name, Err: fmt.Errorf("%s has no %s beside it", model, name)}
+}
 
 func readConfigFile(path string) (*Config, error) {
-	f, err := os.Open(path)
+	c, err := file.Parse(path, ReadConfig)
 	if err != nil {
-		return nil, &MissingFileError{Name: configFile, Err: fmt.Errorf("no BERT configuration: %w", err)}
-	}
-	defer f.Close()
-	head := &io.LimitedReader{R: f, N: maxConfigFile}
-	c, err := ReadConfig(head)
-	if err != nil && head.N == 0 {
-		err = fmt.Errorf("config: not a bert_config.json: it is longer than %d bytes", maxConfigFile)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, &FileError{Name: configFile, Path: path, Err: err}
 	}
 	return c, nil
 }
 
 func readVocabFile(path string, profile wordpiece.Profile) (*wordpiece.Vocab, error) {
-	f, err := os.Open(path)
+	v, err := file.Parse(path, profile.ReadVocab)
 	if err != nil {
-		return nil, &MissingFileError{Name: vocabFile, Err: fmt.Errorf("no vocabulary: %w", err)}
-	}
-	defer f.Close()
-	v, err := profile.ReadVocab(f)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, &FileError{Name: vocabFile, Path: path, Err: err}
 	}
 	return v, nil
 }
@@ -130,10 +118,12 @@ func readVocabFile(path string, profile wordpiece.Profile) (*wordpiece.Vocab, er
 // checkVocabSize refuses a vocabulary of another model. One that is shorter than the table is
 // refused too, though it would run: its ids are those of other words.
 func checkVocabSize(path string, v *wordpiece.Vocab, c *Config) error {
-	if v.Len() != c.VocabSize {
-		return &VocabSizeError{File: path, Entries: v.Len(), ConfigVocabSize: c.VocabSize}
+	if v.Len() == c.VocabSize {
+		return nil
 	}
-	return nil
+	err := fmt.Errorf("%s has %d entries, but the configuration's vocab_size is %d: it belongs to another model",
+		path, v.Len(), c.VocabSize)
+	return &FileError{Name: vocabFile, Path: path, Err: err}
 }
 
 // checkWeights returns an error that lists the variables which the configuration asks for and which are
@@ -141,10 +131,7 @@ func checkVocabSize(path string, v *wordpiece.Vocab, c *Config) error {
 func (s *source) checkWeights() error {
 	// Each layer has more than one, so that what a configuration claims is not listed at length.
 	if layers, have := s.config.NumHiddenLayers, len(s.Variables()); layers > have {
-		return &ConfigMismatchError{
-			Checkpoint: s.name, ConfigFile: s.configPath,
-			Detail: fmt.Sprintf("it has %d variables, too few for %d layers", have, layers),
-		}
+		return s.mismatch(fmt.Sprintf("it has %d variables, too few for %d layers", have, layers))
 	}
 	var wrong []string
 	known := map[string]bool{}
@@ -171,14 +158,21 @@ func (s *source) checkWeights() error {
 	}
 	_, hasWeights := s.Variable("cls/squad/output_weights")
 	_, hasBias := s.Variable("cls/squad/output_bias")
-	noHead := !hasWeights && !hasBias && len(wrong) == 2
+	if !hasWeights && !hasBias && len(wrong) == 2 { // the configuration is right
+		return fmt.Errorf("the checkpoint %s has no question-answering head: it was not fine-tuned on SQuAD: %s",
+			s.name, strings.Join(wrong, "; "))
+	}
 	const most = 8 // on one line
 	if n := len(wrong); n > most {
 		wrong = append(wrong[:most], fmt.Sprintf("and %d more", n-most))
 	}
-	return &ConfigMismatchError{
-		Checkpoint: s.name, ConfigFile: s.configPath, Detail: strings.Join(wrong, "; "), NoHead: noHead,
-	}
+	return s.mismatch(strings.Join(wrong, "; "))
+}
+
+// mismatch returns the error of a configuration that does not describe the checkpoint.
+func (s *source) mismatch(detail string) error {
+	err := fmt.Errorf("the checkpoint %s does not fit %s: %s", s.name, s.configPath, detail)
+	return &FileError{Name: configFile, Path: s.configPath, Err: err}
 }
 
 func isFloat(d checkpoint.DType) bool {

@@ -41,10 +41,11 @@ func ExampleTokenizer_Basic() {
 	// ["Beyoncé" "'" "s" "“" "Halo" "”"]
 }
 
-func ExampleParseProfile() {
-	profile, err := wordpiece.ParseProfile("google")
+func ExampleProfile_UnmarshalText() {
+	var profile wordpiece.Profile
+	err := profile.UnmarshalText([]byte("google"))
 	fmt.Println(profile, err)
-	_, err = wordpiece.ParseProfile("bert")
+	err = profile.UnmarshalText([]byte("bert"))
 	fmt.Println(err)
 	// Output:
 	// google <nil>

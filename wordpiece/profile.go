@@ -7,9 +7,9 @@ import (
 	"github.com/tfbert/go/internal/pytext"
 )
 
-// A Profile names the version of the reference scripts whose tokenizer is followed. The versions
-// differ in three things only: which control characters are dropped, how long a word may be, and
-// what ends a line of the vocabulary.
+// A Profile names a version of the reference scripts, whose tokenizer is followed. The versions differ
+// in three things: which control characters they drop, how long a word may be, and what ends a line of
+// the vocabulary.
 type Profile int
 
 const (
@@ -30,19 +30,7 @@ var profiles = [...]struct {
 	NVIDIA2006: {"nvidia-20.06", pytext.Control | pytext.Other, 100, true},
 }
 
-// ParseProfile returns the profile of the given name: "nvidia-19.03", "google" or "nvidia-20.06".
-func ParseProfile(name string) (Profile, error) {
-	var names []string
-	for p, profile := range profiles {
-		if profile.name == name {
-			return Profile(p), nil
-		}
-		names = append(names, profile.name)
-	}
-	return 0, fmt.Errorf("unknown profile %q: want one of %s", name, strings.Join(names, ", "))
-}
-
-// String returns the name that ParseProfile knows.
+// String returns the name of the profile: "nvidia-19.03", "google" or "nvidia-20.06".
 func (p Profile) String() string {
 	if !p.valid() {
 		return fmt.Sprintf("Profile(%d)", int(p))
@@ -50,22 +38,25 @@ func (p Profile) String() string {
 	return profiles[p].name
 }
 
-// MarshalText implements [encoding.TextMarshaler].
+// MarshalText returns the name of the profile.
 func (p Profile) MarshalText() ([]byte, error) {
 	if !p.valid() {
-		return nil, fmt.Errorf("no such profile: %d", int(p))
+		return nil, fmt.Errorf("unknown profile: %d", int(p))
 	}
 	return []byte(profiles[p].name), nil
 }
 
-// UnmarshalText implements [encoding.TextUnmarshaler].
-func (p *Profile) UnmarshalText(text []byte) error {
-	parsed, err := ParseProfile(string(text))
-	if err != nil {
-		return err
+// UnmarshalText sets p to the profile of the given name.
+func (p *Profile) UnmarshalText(name []byte) error {
+	var names []string
+	for i, profile := range profiles {
+		if profile.name == string(name) {
+			*p = Profile(i)
+			return nil
+		}
+		names = append(names, profile.name)
 	}
-	*p = parsed
-	return nil
+	return fmt.Errorf("unknown profile %q: want one of %s", name, strings.Join(names, ", "))
 }
 
 func (p Profile) valid() bool { return 0 <= p && int(p) < len(profiles) }

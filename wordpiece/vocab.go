@@ -17,8 +17,7 @@ const unknown = "[UNK]"
 // What is made of a byte takes 40 bytes at most, most often 12.
 const maxVocab = 1 << 24
 
-// A Vocab maps pieces to ids and back. It is read by [ReadVocab] or [Profile.ReadVocab] and safe
-// for concurrent use.
+// A Vocab maps pieces to ids and back. It is safe for concurrent use.
 type Vocab struct {
 	tokens []string
 	trie   trie
@@ -26,20 +25,20 @@ type Vocab struct {
 	unk    int32
 }
 
-// ReadVocab reads a vocab.txt: a piece a line, its id the number of the line from 0. White space
-// around a piece is not part of it, and of a piece that stands twice the later id counts. It is an
-// error if the file is not UTF-8 or has no [UNK], which every text may need.
+// ReadVocab reads a vocab.txt. Each line holds a piece, whose id is the number of the line, counted
+// from 0. White space around a piece is not part of it. If a piece is repeated, its last id counts.
+// ReadVocab returns an error if the file is not UTF-8 or does not have [UNK], which any text may need.
 func ReadVocab(r io.Reader) (*Vocab, error) { return NVIDIA1903.ReadVocab(r) }
 
-// ReadVocab reads a vocabulary as the profile's script does: as [ReadVocab] does, except that for NVIDIA2006
-// a lone carriage return ends a line too.
+// ReadVocab reads a vocab.txt as the function ReadVocab does, except that for NVIDIA2006 a lone carriage
+// return ends a line, too.
 func (p Profile) ReadVocab(r io.Reader) (*Vocab, error) {
 	data, err := io.ReadAll(io.LimitReader(r, maxVocab+1))
 	if err != nil {
 		return nil, fmt.Errorf("read vocabulary: %w", err)
 	}
 	if len(data) > maxVocab {
-		return nil, fmt.Errorf("read vocabulary: more than %d MiB: give the vocab.txt of the checkpoint", maxVocab>>20)
+		return nil, fmt.Errorf("read vocabulary: more than %d MiB: it is not a vocab.txt", maxVocab>>20)
 	}
 	if p.valid() && profiles[p].anyLine {
 		data = bytes.ReplaceAll(data, []byte("\r\n"), []byte("\n"))
@@ -48,31 +47,31 @@ func (p Profile) ReadVocab(r io.Reader) (*Vocab, error) {
 	v := new(Vocab)
 	for line := range strings.Lines(string(data)) {
 		if !utf8.ValidString(line) {
-			return nil, fmt.Errorf("read vocabulary: line %d is not UTF-8: give the vocab.txt of the checkpoint", len(v.tokens)+1)
+			return nil, fmt.Errorf("read vocabulary: line %d is not UTF-8", len(v.tokens)+1)
 		}
 		v.tokens = append(v.tokens, pytext.Strip(line))
 	}
 	v.trie = newTrie(v.tokens)
 	unk, ok := v.ID(unknown)
 	if !ok {
-		return nil, fmt.Errorf("read vocabulary: no %s among %d lines: give the vocab.txt of the checkpoint", unknown, v.Len())
+		return nil, fmt.Errorf("read vocabulary: no %s among %d lines: it is not a vocab.txt", unknown, v.Len())
 	}
 	v.unk = unk
 	v.suffix = v.trie.walk(0, "##")
 	return v, nil
 }
 
-// ID returns the id of a piece and whether the vocabulary has it.
-func (v *Vocab) ID(token string) (int32, bool) {
-	node := v.trie.walk(0, token)
+// ID returns the id of a piece. ok reports whether the vocabulary has the piece.
+func (v *Vocab) ID(piece string) (id int32, ok bool) {
+	node := v.trie.walk(0, piece)
 	if node == noNode {
 		return 0, false
 	}
-	id := v.trie[node].id
+	id = v.trie[node].id
 	return id, id >= 0
 }
 
-// Token returns the piece with the given id, or "" where there is none.
+// Token returns the piece with the given id, or "" if there is none.
 func (v *Vocab) Token(id int32) string {
 	if id < 0 || int(id) >= len(v.tokens) {
 		return ""

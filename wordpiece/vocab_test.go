@@ -29,7 +29,7 @@ func TestReadVocab(t *testing.T) {
 		{"Python's white space is stripped", NVIDIA1903, "\x1c[UNK]\u00a0\r\n \ta b\v\n", []string{"[UNK]", "a b"}},
 		{"a lone return is no line end", NVIDIA1903, "[UNK]\na\rb\r\nc", []string{"[UNK]", "a\rb", "c"}},
 		{"nor for Google", Google, "[UNK]\na\rb\r\nc", []string{"[UNK]", "a\rb", "c"}},
-		{"but for NVIDIA 20.06 it is", NVIDIA2006, "[UNK]\na\rb\r\nc\r\r\n", []string{"[UNK]", "a", "b", "c", ""}},
+		{"for NVIDIA 20.06 it is one", NVIDIA2006, "[UNK]\na\rb\r\nc\r\r\n", []string{"[UNK]", "a", "b", "c", ""}},
 		{"a byte order mark stays", NVIDIA1903, "\ufeff[PAD]\n[UNK]", []string{"\ufeff[PAD]", "[UNK]"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -72,7 +72,7 @@ func TestModelVocab(t *testing.T) {
 func TestReadVocabErrors(t *testing.T) {
 	broken := errors.New("input/output error")
 	for _, tt := range []struct{ name, text, want string }{
-		{"empty", "", "no [UNK] among 0 lines: give the vocab.txt"},
+		{"empty", "", "no [UNK] among 0 lines: it is not a vocab.txt"},
 		{"another file", `{"vocab_size": 30522}`, "no [UNK] among 1 lines"},
 		{"one long line", strings.Repeat("ab", 1<<20), "no [UNK] among 1 lines"},
 		{"not UTF-8", "[UNK]\nna\xefve\n", "line 2 is not UTF-8"},

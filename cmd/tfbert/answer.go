@@ -60,7 +60,8 @@ bundled one, exported once into the user's cache.`,
 				return err
 			}
 			defer closing(&err, m.Close)
-			seconds := answerSeconds{Library: libraryLoad.Seconds(), Model: (time.Since(start) - (libraryLoad - before)).Seconds()}
+			opening := time.Since(start) - (libraryLoad - before)
+			seconds := answerSeconds{Library: libraryLoad.Seconds(), Model: opening.Seconds()}
 			for {
 				if many {
 					if question, err = in.line("question"); errors.Is(err, io.EOF) {
@@ -100,8 +101,9 @@ bundled one, exported once into the user's cache.`,
 	model.add(f)
 	windows.addWindow(f)
 	decoder.add(f)
-	f.BoolVar(&padToMax, "pad_to_max", false, "pad windows to --max_seq_length and rank the padding too, as the scripts do: a short passage may then give \"empty\"")
-	f.BoolVar(&asJSON, "json", false, "the answer and its n-best list as JSON")
+	f.BoolVar(&padToMax, "pad_to_max", false, "pad windows to --max_seq_length and rank the padding too, "+
+		"as the scripts do: the answer from a short passage may then be \"empty\"")
+	f.BoolVar(&asJSON, "json", false, "print the answer and its n-best list as JSON")
 	return cmd
 }
 
@@ -114,7 +116,7 @@ type answerJSON struct {
 	Seconds     answerSeconds   `json:"seconds"`
 }
 
-// answerSeconds says what the time went into: loading TensorFlow, loading the model, answering.
+// answerSeconds is the time of loading TensorFlow, loading the model and answering.
 type answerSeconds struct {
 	Library float64 `json:"library"`
 	Model   float64 `json:"model"`
@@ -186,7 +188,7 @@ func (a *asker) file(what, file string) (string, error) {
 	return string(b), nil
 }
 
-// line asks until it gets a line with something in it.
+// line asks until it gets a line that is not blank.
 func (a *asker) line(what string) (string, error) {
 	for {
 		fmt.Fprintf(os.Stderr, "%s: ", what)

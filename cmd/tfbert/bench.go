@@ -17,6 +17,7 @@ import (
 
 	"github.com/tfbert/go/internal/bench"
 	"github.com/tfbert/go/internal/machine"
+	"github.com/tfbert/go/internal/probe"
 	"github.com/tfbert/go/savedmodel"
 	"github.com/tfbert/go/squad"
 	"github.com/tfbert/go/tf"
@@ -94,7 +95,9 @@ until three in a row agree.`,
 	}
 	f := cmd.Flags()
 	b.add(f)
-	f.StringVar(&format, "format", "table", "`form` of the results: table, json, go (as Go's benchmarks, for benchstat) or nvidia (run_squad.py's lines, by its formula)")
+	f.StringVar(&format, "format", "table",
+		"`form` of the results: table, json, go (Go's benchmark lines, for benchstat) "+
+			"or nvidia (run_squad.py's lines, by its formula)")
 	f.StringVar(&plot, "plot", "", "`file` (.png, .svg) to draw throughput against latency in")
 	return cmd
 }
@@ -135,28 +138,33 @@ type benchmark struct {
 func (b *benchmark) add(f *pflag.FlagSet) {
 	f.StringVar(&b.config, "config", "", "`shape` of a model with random weights: base, large or a bert_config.json")
 	f.StringVar(&b.checkpoint, "init_checkpoint", "", "`checkpoint` to export and measure")
-	f.StringVar(&b.bertConfigFile, "bert_config_file", "", "configuration `file` of --init_checkpoint (default: bert_config.json beside it)")
+	f.StringVar(&b.bertConfigFile, "bert_config_file", "",
+		"configuration `file` of --init_checkpoint (default: bert_config.json beside it)")
 	f.StringVar(&b.model, "model", "", "SavedModel `directory` to measure as it is")
-	f.StringVar(&b.vocabFile, "vocab_file", "", "vocabulary `file`, where none is beside the model or checkpoint")
+	f.StringVar(&b.vocabFile, "vocab_file", "", "vocabulary `file`, if there is none beside the model or checkpoint")
 	f.StringSliceVar(&b.graphs, "graph", []string{tfbert.ReferenceGraph}, "`graphs` to measure: reference, fused")
-	f.StringSliceVar(&b.precisionNames, "precision", nil, "`precisions` to measure: fp32, fp16, bf16, or auto for what this machine is fastest in (default: fp32, or that of a fused --model)")
+	f.StringSliceVar(&b.precisionNames, "precision", nil, "`precisions` to measure: fp32, fp16, bf16, "+
+		"or auto for the fastest on this machine (default: fp32, or that of a fused --model)")
 	f.BoolVar(&b.require, "require_precision", false, "fail if nothing runs in a precision that was asked for")
 	f.IntSliceVar(&b.lengths, "max_seq_length", []int{128}, "`lengths` of the sequences in word pieces")
 	f.IntSliceVar(&b.batches, "predict_batch_size", []int{1, 8}, "`sizes` of the batches in sequences")
-	f.IntVar(&b.count, "count", 1, "measure each row so many times")
+	f.IntVar(&b.count, "count", 1, "times to measure each row")
 	f.IntVar(&b.load.Calls, "num_iterations", 10, "batches to measure for a row, at least")
-	f.DurationVar(&b.load.Duration, "duration", 5*time.Second, "`time` to measure a row for, at least; 0 if only --num_iterations is given")
-	f.IntVar(&b.load.Warmup, "num_warmup_iterations", 3, "batches to run before")
-	f.IntSliceVar(&b.concurrency, "concurrency", []int{1}, "`numbers` of batches, or of a server's questions, to run at once")
-	f.Float64Var(&b.load.Rate, "request_rate", 0, "batches that arrive in a second (0: the next one when one is done)")
-	f.StringVar(&b.distribution, "request_distribution", "constant", "`how` they arrive: constant (in equal steps) or poisson (at random)")
+	f.DurationVar(&b.load.Duration, "duration", 5*time.Second,
+		"`time` to measure a row for, at least; 0 if only --num_iterations is given")
+	f.IntVar(&b.load.Warmup, "num_warmup_iterations", 3, "batches to run before measuring")
+	f.IntSliceVar(&b.concurrency, "concurrency", []int{1},
+		"`numbers` of batches, or of a server's questions, to run at once")
+	f.Float64Var(&b.load.Rate, "request_rate", 0, "batches that arrive in a second (0: each when the one before is done)")
+	f.StringVar(&b.distribution, "request_distribution", "constant",
+		"`how` batches arrive: constant (in equal steps) or poisson (at random)")
 	b.session.add(f)
 	b.allowOps.add(f)
 	b.lists.add(f)
 	b.server.add(f)
 }
 
-// ofServers are the flags that go with --url.
+// ofServers are the flags that --url allows.
 var ofServers = []string{
 	"url", "predict_file", "model_name", "tls_ca_file", "measurement_interval", "stability_percentage", "max_trials",
 	"concurrency", "request_rate", "request_distribution", "num_warmup_iterations", "format", "verbose",
@@ -167,7 +175,7 @@ func (b *benchmark) runServer(cmd *cobra.Command, format, plot string) error {
 	var wrong error
 	cmd.Flags().Visit(func(f *pflag.Flag) {
 		if !slices.Contains(ofServers, f.Name) {
-			wrong = usagef("--%s does not go with --url", f.Name)
+			wrong = usagef("--%s and --url exclude each other", f.Name)
 		}
 	})
 	if wrong != nil {
@@ -221,15 +229,15 @@ func (b *benchmark) check(f *pflag.FlagSet) error {
 	case sources != 1:
 		return usagef("one of --config, --init_checkpoint, --model and --url is required")
 	case b.bertConfigFile != "" && b.checkpoint == "":
-		return usagef("--bert_config_file goes with --init_checkpoint; as a shape alone, give it to --config")
+		return usagef("--bert_config_file is for --init_checkpoint; for a shape alone, name it with --config")
 	case b.vocabFile != "" && b.config != "":
-		return usagef("--vocab_file goes with --model and --init_checkpoint: --config has random weights")
+		return usagef("--vocab_file is for --model and --init_checkpoint: --config has random weights")
 	case b.model != "" && f.Changed("graph"):
-		return usagef("--graph goes with --config and --init_checkpoint: a SavedModel has its own")
+		return usagef("--graph is for --config and --init_checkpoint: a SavedModel has its own")
 	case b.load.Calls < 1 || b.count < 1:
 		return usagef("--num_iterations and --count must be positive")
 	case len(b.graphs) == 0:
-		return usagef("--graph must name one at least")
+		return usagef("--graph must name at least one graph")
 	}
 	for flag, list := range map[string][]int{"max_seq_length": b.lengths, "predict_batch_size": b.batches} {
 		if len(list) == 0 || slices.Min(list) <= 0 {
@@ -314,11 +322,12 @@ func (b *benchmark) run(cmd *cobra.Command) (_ []bench.Result, err error) {
 	b.environment = newEnvironment(&host)
 	b.onGPU = len(host.GPUs.Devices) > 0 && host.Library != nil && host.Library.GPU && len(host.Library.MissingForGPU) == 0
 	if slices.Contains(b.precisions, savedmodel.BF16) && !b.onGPU {
-		if b.environment.BFloat16Cost, err = tfbert.BFloat16Cost(); err != nil {
+		if b.environment.BFloat16Cost, err = probe.BFloat16Cost(); err != nil {
 			return nil, err
 		}
 	}
-	b.bar = newProgress("bench", "rows", int64(len(b.graphs)*len(b.precisions)*len(b.lengths)*len(b.batches)*len(b.concurrency)*b.count))
+	rows := len(b.graphs) * len(b.precisions) * len(b.lengths) * len(b.batches) * len(b.concurrency) * b.count
+	b.bar = newProgress("bench", "rows", int64(rows))
 	defer b.bar.Done()
 	for _, graph := range b.graphs {
 		for _, precision := range b.precisions {
@@ -380,14 +389,15 @@ func (b *benchmark) measureModel(ctx context.Context, graph string, precision sa
 	return nil
 }
 
-// open exports the model, but for one that is taken as it is, and opens it.
+// open opens the model, which it exports unless --model names one.
 func (b *benchmark) open(ctx context.Context, graph string, precision savedmodel.Precision) (*tfbert.Model, error) {
 	config, err := b.session.read()
 	if err != nil {
 		return nil, err
 	}
 	opts := &tfbert.Options{
-		VocabFile: b.vocabFile, Precision: tfbert.Precision(precision.String()), Config: config, AllowOps: b.allowOps.OpPolicy,
+		VocabFile: b.vocabFile, Precision: tfbert.Precision(precision.String()),
+		Config: config, AllowOps: b.allowOps.OpPolicy,
 	}
 	if b.model != "" {
 		return tfbert.Open(b.model, opts)
@@ -416,7 +426,7 @@ func (b *benchmark) open(ctx context.Context, graph string, precision savedmodel
 // measure measures one row.
 func (b *benchmark) measure(ctx context.Context, m *tfbert.Model, row bench.Row) (bench.Result, error) {
 	features := fullWindows(row.PredictBatchSize, row.MaxSeqLength, m.Tokenizer().Vocab.Len())
-	anew := bench.ResetPeak()
+	ofRow := bench.ResetPeak()
 	warmup, calls, err := bench.Run(ctx, func(ctx context.Context, _ *bench.Call) error {
 		_, err := m.Predict(ctx, features)
 		return err
@@ -426,7 +436,7 @@ func (b *benchmark) measure(ctx context.Context, m *tfbert.Model, row bench.Row)
 	}
 	r := bench.NewResult(row, b.load, warmup, calls)
 	r.PeakMemory, r.PeakOf = bench.PeakMemory(), "process"
-	if anew {
+	if ofRow {
 		r.PeakOf = "row"
 	}
 	if e := b.environment; row.Precision == savedmodel.BF16.String() && !b.onGPU {
@@ -434,7 +444,8 @@ func (b *benchmark) measure(ctx context.Context, m *tfbert.Model, row bench.Row)
 		case len(e.BFloat16) == 0:
 			r.Note = "this CPU has no units for bfloat16: the fp32 rows count"
 		case e.BFloat16Cost > 1:
-			r.Note = fmt.Sprintf("a matrix product in bfloat16 takes %.2f times as long as in float32 on this CPU: the fp32 rows count", e.BFloat16Cost)
+			r.Note = fmt.Sprintf("a matrix product in bfloat16 takes %.2f times as long as in float32 on this CPU: "+
+				"the fp32 rows count", e.BFloat16Cost)
 		}
 	}
 	r.Environment = b.environment
@@ -461,7 +472,7 @@ func fullWindows(n, length, vocab int) []squad.Feature {
 	return features
 }
 
-// newEnvironment says what is measured on.
+// newEnvironment describes the machine and the software.
 func newEnvironment(host *machine.Report) *bench.Environment {
 	v := readVersion()
 	e := &bench.Environment{

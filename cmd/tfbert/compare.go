@@ -68,10 +68,10 @@ folders have a logits.npy, it compares the logits that both hold.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&predictFile, "predict_file", "", "SQuAD `file` to score both by")
+	f.StringVar(&predictFile, "predict_file", "", "SQuAD `file` to score both folders against")
 	f.StringSliceVar(&logits, "logits", nil,
 		"two `files` of --save_logits to compare (default: logits.npy of both folders)")
-	f.BoolVar(&asJSON, "json", false, "the comparison as JSON")
+	f.BoolVar(&asJSON, "json", false, "print the comparison as JSON")
 	return cmd
 }
 

@@ -2,9 +2,7 @@ package main
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -86,17 +84,13 @@ data set's version asks for.`,
 }
 
 func writeReport(path string, report *squad.Report) (err error) {
-	t, err := newTemporary(path)
+	f, err := createOutput(path)
 	if err != nil {
 		return err
 	}
-	defer closing(&err, t.abort)
-	f, err := os.Create(t.name)
-	if err != nil {
+	defer closing(&err, f.Abort) // does nothing once it is committed
+	if err := report.WriteJSON(f); err != nil {
 		return writing(path, err)
 	}
-	if err := errors.Join(report.WriteJSON(f), f.Close()); err != nil {
-		return writing(path, err)
-	}
-	return writing(path, t.commit())
+	return writing(path, f.Commit())
 }

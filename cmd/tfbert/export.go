@@ -17,12 +17,12 @@ func newExport() *cobra.Command {
 		Long: `Export writes the inference graph and the weights of a BERT checkpoint fine-tuned
 on SQuAD as a SavedModel, with the vocabulary and the other files that predicting
 needs beside it. CHECKPOINT is a folder, a prefix such as model.ckpt, or the zip that
-NGC serves. Optimizer slots are left out. An export that fails leaves nothing.
+NGC serves. Optimizer slots are left out. A failed export leaves nothing behind.
 
 The reference graph is that of the scripts, operation for operation. The fused
-graph computes the same in few large operations: for a CPU in those of oneDNN, in
-float32 or, for CPUs with units for it, in bfloat16; for a GPU in plain ones that
-XLA fuses (--use_xla), in float32 or float16.`,
+graph computes the same in a few large operations. On a CPU these are oneDNN's,
+in float32 or, if the CPU has units for it, in bfloat16. On a GPU they are plain
+ones that XLA fuses (--use_xla), in float32 or float16.`,
 		Args: args("CHECKPOINT", "MODEL_DIR"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			asked, err := parsePrecision(precision)
@@ -37,16 +37,18 @@ XLA fuses (--use_xla), in float32 or float16.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&opts.Graph, "graph", tfbert.ReferenceGraph, "graph to write: reference, or fused for speed")
+	f.StringVar(&opts.Graph, "graph", tfbert.ReferenceGraph, "`graph` to write: reference, or fused for speed")
 	f.StringVar(&precision, "precision", "fp32",
-		"`type` of the fused graph: fp32, bf16, fp16 for a GPU, or auto for what this CPU is fastest in")
-	f.StringVar(&opts.Device, "device", "", "what the fused graph is for: cpu or gpu (default: gpu for fp16, else cpu)")
-	f.IntVar(&opts.MaxSeqLength, "max_seq_length", 0, "make the sequence length static (0: dynamic)")
-	f.StringVar(&opts.ConfigFile, "bert_config_file", "", "configuration `file` (default: bert_config.json beside the checkpoint)")
+		"`type` of the fused graph: fp32, bf16, fp16 for a GPU, or auto for the fastest on this machine")
+	f.StringVar(&opts.Device, "device", "",
+		"`device` that the fused graph is for: cpu or gpu (default: gpu for fp16, else cpu)")
+	f.IntVar(&opts.MaxSeqLength, "max_seq_length", 0, "static sequence length of the graph (0: dynamic)")
+	f.StringVar(&opts.ConfigFile, "bert_config_file", "",
+		"configuration `file` (default: bert_config.json beside the checkpoint)")
 	f.StringVar(&opts.VocabFile, "vocab_file", "", "vocabulary `file` (default: vocab.txt beside the checkpoint)")
 	f.BoolVar(&lower, "do_lower_case", true, "the model is uncased")
 	f.Var(&profile, "profile", "`version` of the scripts to tokenize as: nvidia-19.03, google or nvidia-20.06")
-	f.BoolVar(&opts.Overwrite, "overwrite", false, "replace a SavedModel that is there")
+	f.BoolVar(&opts.Overwrite, "overwrite", false, "replace a SavedModel that exists")
 	f.BoolVar(&asJSON, "json", false, "report as JSON")
 	return cmd
 }
@@ -67,8 +69,10 @@ func export(cmd *cobra.Command, checkpoint, dir string, opts *tfbert.ExportOptio
 }
 
 func sayExported(r *tfbert.ExportReport) {
-	say("exported %s to %s: %s graph in %v, %d variables, %d parameters, %.1f MB; %d variables widened to float32, %d left out",
-		r.Checkpoint, r.Dir, r.Settings.Graph, r.Settings.Precision, r.Variables, r.Parameters, float64(r.Bytes)/1e6, r.Cast, r.LeftOut)
+	say("exported %s to %s: %s graph in %v, %d variables, %d parameters, %.1f MB; "+
+		"%d variables widened to float32, %d left out",
+		r.Checkpoint, r.Dir, r.Settings.Graph, r.Settings.Precision, r.Variables, r.Parameters, float64(r.Bytes)/1e6,
+		r.Cast, r.LeftOut)
 }
 
 // cachedModel returns the folder of a checkpoint's SavedModel in the user's cache.

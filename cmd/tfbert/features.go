@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tfbert/go/internal/file"
 	"github.com/tfbert/go/internal/npy"
 	"github.com/tfbert/go/internal/pyjson"
 	"github.com/tfbert/go/squad"
@@ -89,17 +90,17 @@ func writeFeatures(
 // npzWriter spools each array to a file of its own, because an archive takes them one after
 // another.
 type npzWriter struct {
-	temporary
+	out    *file.Pending
 	names  []string
 	arrays []*npy.Writer
 }
 
 func createNPZ(path string, length int) (featureWriter, error) {
-	t, err := newTemporary(path)
+	out, err := createOutput(path)
 	if err != nil {
 		return nil, err
 	}
-	w := &npzWriter{temporary: t, names: []string{"input_ids", "input_mask", "segment_ids", "unique_ids"}}
+	w := &npzWriter{out: out, names: []string{"input_ids", "input_mask", "segment_ids", "unique_ids"}}
 	for _, name := range w.names {
 		row := []int{length}
 		if name == "unique_ids" {
@@ -114,7 +115,7 @@ func createNPZ(path string, length int) (featureWriter, error) {
 	return w, nil
 }
 
-func (w *npzWriter) spool(name string) string { return w.name + "." + name }
+func (w *npzWriter) spool(name string) string { return w.out.Name() + "." + name }
 
 func (w *npzWriter) write(f *squad.Feature) error {
 	for i, values := range [][]int32{f.InputIDs, f.InputMask, f.SegmentIDs, {f.UniqueID}} {
@@ -133,15 +134,15 @@ func (w *npzWriter) commit() error {
 			return err
 		}
 	}
-	if err := npy.Zip(w.name, w.names, files); err != nil {
+	if err := npy.Zip(w.out.Name(), w.names, files); err != nil {
 		return err
 	}
-	for _, file := range files {
-		if err := os.Remove(file); err != nil {
+	for _, spool := range files {
+		if err := os.Remove(spool); err != nil {
 			return err
 		}
 	}
-	return w.temporary.commit()
+	return w.out.Commit()
 }
 
 func (w *npzWriter) abort() error {
@@ -151,26 +152,21 @@ func (w *npzWriter) abort() error {
 		}
 		_ = os.Remove(w.spool(name)) // not there yet where creating failed
 	}
-	return w.temporary.abort()
+	return w.out.Abort()
 }
 
 // jsonlWriter writes a line of JSON a window, in the form of Python's json.dumps.
 type jsonlWriter struct {
-	temporary
-	f   *os.File
+	out *file.Pending
 	buf *bufio.Writer
 }
 
 func createJSONL(path string, _ int) (featureWriter, error) {
-	t, err := newTemporary(path)
+	out, err := createOutput(path)
 	if err != nil {
 		return nil, err
 	}
-	f, err := os.Create(t.name)
-	if err != nil {
-		return nil, errors.Join(err, t.abort())
-	}
-	return &jsonlWriter{t, f, bufio.NewWriterSize(f, 1<<16)}, nil
+	return &jsonlWriter{out, bufio.NewWriterSize(out, 1<<16)}, nil
 }
 
 func (w *jsonlWriter) write(f *squad.Feature) error {
@@ -223,13 +219,10 @@ func (w *jsonlWriter) write(f *squad.Feature) error {
 }
 
 func (w *jsonlWriter) commit() error {
-	if err := errors.Join(w.buf.Flush(), w.f.Close()); err != nil {
+	if err := w.buf.Flush(); err != nil {
 		return err
 	}
-	return w.temporary.commit()
+	return w.out.Commit()
 }
 
-func (w *jsonlWriter) abort() error {
-	_ = w.f.Close() // closed already where commit failed
-	return w.temporary.abort()
-}
+func (w *jsonlWriter) abort() error { return w.out.Abort() }

@@ -74,16 +74,20 @@ func (f *featureFlags) add(flags *pflag.FlagSet) {
 }
 
 func (f *featureFlags) addWindow(flags *pflag.FlagSet) {
-	flags.IntVar(&f.maxSeqLength, "max_seq_length", squad.DefaultMaxSeqLength, "word pieces of a window, with question and markers")
-	flags.IntVar(&f.docStride, "doc_stride", squad.DefaultDocStride, "word pieces from a window to the next")
-	flags.IntVar(&f.maxQueryLength, "max_query_length", squad.DefaultMaxQueryLength, "word pieces of a question that are kept")
+	flags.IntVar(&f.maxSeqLength, "max_seq_length", squad.DefaultMaxSeqLength,
+		"word pieces of a window, with question and markers")
+	flags.IntVar(&f.docStride, "doc_stride", squad.DefaultDocStride, "word pieces from one window to the next")
+	flags.IntVar(&f.maxQueryLength, "max_query_length", squad.DefaultMaxQueryLength,
+		"word pieces of a question that are kept")
 }
 
 func (f *featureFlags) featurizer(t *wordpiece.Tokenizer) (squad.Featurizer, error) {
 	if f.maxSeqLength <= 0 || f.docStride <= 0 || f.maxQueryLength <= 0 {
 		return squad.Featurizer{}, usagef("--max_seq_length, --doc_stride and --max_query_length must be positive")
 	}
-	s := squad.Featurizer{Tokenizer: t, MaxSeqLength: f.maxSeqLength, DocStride: f.docStride, MaxQueryLength: f.maxQueryLength}
+	s := squad.Featurizer{
+		Tokenizer: t, MaxSeqLength: f.maxSeqLength, DocStride: f.docStride, MaxQueryLength: f.maxQueryLength,
+	}
 	return s, s.Check()
 }
 
@@ -104,7 +108,8 @@ type decoderFlags struct{ squad.Decoder }
 
 func (f *decoderFlags) add(flags *pflag.FlagSet) {
 	flags.IntVar(&f.NBestSize, "n_best_size", squad.DefaultNBestSize, "answers in the n-best list")
-	flags.IntVar(&f.MaxAnswerLength, "max_answer_length", squad.DefaultMaxAnswerLength, "word pieces of an answer, at most")
+	flags.IntVar(&f.MaxAnswerLength, "max_answer_length", squad.DefaultMaxAnswerLength,
+		"word pieces of an answer, at most")
 	flags.BoolVar(&f.WithNegative, "version_2_with_negative", false, "questions may have no answer (SQuAD 2.0)")
 	flags.Float64Var(&f.NullScoreDiffThreshold, "null_score_diff_threshold", 0,
 		"answer nothing if that scores more than this above the best text")
@@ -190,7 +195,7 @@ func (f *modelFlags) check() error {
 	case f.model != "" && f.initCheckpoint != "":
 		return usagef("--model and --init_checkpoint exclude each other")
 	case f.bertConfigFile != "" && f.initCheckpoint == "":
-		return usagef("--bert_config_file goes with --init_checkpoint: a model has its own")
+		return usagef("--bert_config_file is for --init_checkpoint: a model has its own")
 	}
 	return nil
 }
@@ -254,9 +259,10 @@ func (f *modelFlags) open(cmd *cobra.Command) (*tfbert.Model, error) {
 	return m, nil
 }
 
-// answerer opens the model and makes what answers questions with it as all the flags say. The caller
-// closes the model.
-func (f *modelFlags) answerer(cmd *cobra.Command, windows *featureFlags, decoder *decoderFlags) (_ *tfbert.Model, _ *squad.Answerer, err error) {
+// answerer opens the model and returns an Answerer of it that follows all the flags. The caller closes the model.
+func (f *modelFlags) answerer(
+	cmd *cobra.Command, windows *featureFlags, decoder *decoderFlags,
+) (_ *tfbert.Model, _ *squad.Answerer, err error) {
 	m, err := f.open(cmd)
 	if err != nil {
 		return nil, nil, err

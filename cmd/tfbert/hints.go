@@ -10,20 +10,18 @@ import (
 	"github.com/tfbert/go/tfbert"
 )
 
-// advice returns what to do about an error, in terms of the command line, or "". Libraries state facts
-// in typed errors; what their user can do about them depends on the program, so it stands here.
+// advice returns what a person at the command line can do about an error, or "". Libraries state facts in typed
+// errors; what follows from them depends on the program, so it stands here.
 func advice(err error) string {
 	var (
-		weights    *tfbert.PrecisionMismatchError
-		precision  *savedmodel.PrecisionError
-		refused    *savedmodel.RefusedOpsError
-		missing    *tfbert.MissingFileError
-		length     *tfbert.LengthError
-		exists     *tfbert.ExistsError
-		vocabulary *tfbert.VocabSizeError
-		config     *tfbert.ConfigMismatchError
-		logit      *squad.LogitError
-		count      *logits.CountError
+		weights   *tfbert.PrecisionMismatchError
+		precision *savedmodel.PrecisionError
+		refused   *savedmodel.RefusedOpsError
+		file      *tfbert.FileError
+		length    *tfbert.LengthError
+		exists    *tfbert.ExistsError
+		logit     *squad.LogitError
+		count     *logits.CountError
 	)
 	switch {
 	case errors.As(err, &weights):
@@ -32,13 +30,13 @@ func advice(err error) string {
 		return "leave --use_xla out"
 	case errors.As(err, &refused):
 		return "'tfbert inspect --ops' lists them all"
-	case errors.As(err, &missing):
-		flag, which := "bert_config_file", "one"
-		if missing.Name == "vocab.txt" {
+	case errors.As(err, &file):
+		flag, which := "bert_config_file", "another"
+		if file.Name == "vocab.txt" {
 			flag = "vocab_file"
 		}
-		if missing.Err != nil {
-			which = "another"
+		if file.Path == "" {
+			which = "one"
 		}
 		return fmt.Sprintf("name %s with --%s", which, flag)
 	case errors.As(err, &length) && length.Fixed > 0:
@@ -47,10 +45,6 @@ func advice(err error) string {
 		return "lower --max_seq_length"
 	case errors.As(err, &exists):
 		return "name another directory or pass --overwrite"
-	case errors.As(err, &vocabulary):
-		return "name the right one with --vocab_file"
-	case errors.As(err, &config) && !config.NoHead:
-		return "name the right configuration with --bert_config_file"
 	case errors.As(err, &logit):
 		return "the model's weights are broken or overflow in its precision; try it in float32"
 	case errors.As(err, &count):

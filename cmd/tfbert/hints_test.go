@@ -34,19 +34,19 @@ func TestAdvice(t *testing.T) {
 			"'tfbert inspect --ops' lists them all",
 		},
 		"no vocabulary": {
-			&tfbert.MissingFileError{Name: "vocab.txt", Of: "m"},
+			&tfbert.FileError{Name: "vocab.txt", Err: fs.ErrNotExist},
 			"name one with --vocab_file",
 		},
-		"unreadable vocabulary": {
-			&tfbert.MissingFileError{Name: "vocab.txt", Err: fs.ErrPermission},
+		"another model's vocabulary": {
+			&tfbert.FileError{Name: "vocab.txt", Path: "m/vocab.txt", Err: io.ErrUnexpectedEOF},
 			"name another with --vocab_file",
 		},
 		"no configuration": {
-			&tfbert.MissingFileError{Name: "bert_config.json", Of: "m"},
+			&tfbert.FileError{Name: "bert_config.json", Err: fs.ErrNotExist},
 			"name one with --bert_config_file",
 		},
-		"unreadable configuration": {
-			&tfbert.MissingFileError{Name: "bert_config.json", Err: fs.ErrPermission},
+		"another model's configuration": {
+			&tfbert.FileError{Name: "bert_config.json", Path: "c/bert_config.json", Err: io.ErrUnexpectedEOF},
 			"name another with --bert_config_file",
 		},
 		"length of a fixed model": {
@@ -55,15 +55,6 @@ func TestAdvice(t *testing.T) {
 		},
 		"length beyond positions": {&tfbert.LengthError{Length: 513, Most: 512}, "lower --max_seq_length"},
 		"existing directory":      {&tfbert.ExistsError{Dir: "m"}, "name another directory or pass --overwrite"},
-		"size of the vocabulary": {
-			&tfbert.VocabSizeError{File: "vocab.txt", Entries: 3, ConfigVocabSize: 30522},
-			"name the right one with --vocab_file",
-		},
-		"configuration of another model": {
-			&tfbert.ConfigMismatchError{Checkpoint: "c", ConfigFile: "f", Detail: "shape"},
-			"name the right configuration with --bert_config_file",
-		},
-		"checkpoint without a head": {&tfbert.ConfigMismatchError{Checkpoint: "c", ConfigFile: "f", NoHead: true}, ""},
 		"logit": {
 			&squad.LogitError{Row: "start", Position: 3},
 			"the model's weights are broken or overflow in its precision; try it in float32",

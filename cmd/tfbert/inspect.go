@@ -33,9 +33,10 @@ With --precision it loads a model that answers questions, runs it once and shows
 in which types its operations really ran, after every rewrite of the graph.
 
 With --ops it lists what a SavedModel can make TensorFlow execute, functions
-included, by what that can reach: files, the network, Python, or nothing but its
-tensors ("compute"). Look at it before you load a model from someone you do not
-trust; --allow_ops standard, here and where models are loaded, refuses the rest.`,
+included, by what that can reach: files, the network, Python, or only its own
+tensors ("compute"). Read the list before you load a model from someone you do
+not trust. With --allow_ops standard, here and in the commands that load models,
+operations that reach further are refused.`,
 		Args: args("PATH"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			out := cmd.OutOrStdout()
@@ -75,13 +76,16 @@ trust; --allow_ops standard, here and where models are loaded, refuses the rest.
 	precision.add(cmd.Flags())
 	cmd.Flags().Lookup("precision").NoOptDefVal = string(tfbert.AutoPrecision)
 	allowOps.add(cmd.Flags())
-	cmd.Flags().BoolVar(&ops, "ops", false, "every operation type by what it can reach, without loading the model")
+	cmd.Flags().BoolVar(&ops, "ops", false, "list every operation type by what it can reach, without loading the model")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "as JSON")
-	cmd.Flags().BoolVar(&all, "all", false, "every operation type, with --ops every node, or the optimizer's slots too")
+	cmd.Flags().BoolVar(&all, "all", false,
+		"list every operation type, with --ops every node, or the optimizer's slots too")
 	return cmd
 }
 
-func inspectPrecision(cmd *cobra.Command, dir string, precision precisionFlags, allowOps opsValue, asJSON bool) (err error) {
+func inspectPrecision(
+	cmd *cobra.Command, dir string, precision precisionFlags, allowOps opsValue, asJSON bool,
+) (err error) {
 	m, err := (&modelFlags{model: dir, precision: precision, allowOps: allowOps}).open(cmd)
 	if err != nil {
 		return err
@@ -101,7 +105,8 @@ func printSavedModel(out io.Writer, info *savedmodel.Info, all bool) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "SavedModel %s, %d bytes\n", info.Dir, info.Size)
 	for _, m := range info.MetaGraphs {
-		fmt.Fprintf(w, "\nmeta graph {%s}, written by TensorFlow %s\n", strings.Join(m.Tags, ","), cmp.Or(m.TensorFlowVersion, "of unknown version"))
+		fmt.Fprintf(w, "\nmeta graph {%s}, written by TensorFlow %s\n",
+			strings.Join(m.Tags, ","), cmp.Or(m.TensorFlowVersion, "of unknown version"))
 		for _, s := range m.Signatures {
 			fmt.Fprintf(w, "  signature %s\t%s\n", s.Key, s.Method)
 			for _, t := range s.Inputs {

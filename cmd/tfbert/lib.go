@@ -35,7 +35,8 @@ func newLibInstall() *cobra.Command {
 		Short: "Install libtensorflow into the user's cache",
 		Long: `Install takes libtensorflow out of a TensorFlow wheel, which pip downloads, and
 puts it into the user's cache, where every tfbert program finds it. It downloads
-nothing but wheels whose SHA-256 it knows: those of TensorFlow ` + install.OldestVersion + ` to ` + install.DefaultVersion + `.`,
+only wheels whose SHA-256 it knows, those of
+TensorFlow ` + install.OldestVersion + ` to ` + install.DefaultVersion + `.`,
 		Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			level := slog.LevelWarn
@@ -55,9 +56,9 @@ nothing but wheels whose SHA-256 it knows: those of TensorFlow ` + install.Oldes
 		},
 	}
 	cmd.Flags().StringVar(&opts.Version, "tf_version", "", "TensorFlow `version` (default "+install.DefaultVersion+")")
-	cmd.Flags().BoolVar(&opts.GPU, "gpu", false, "the build for NVIDIA GPUs, with CUDA's libraries (3 GB)")
+	cmd.Flags().BoolVar(&opts.GPU, "gpu", false, "install the build for NVIDIA GPUs, with CUDA's libraries (3 GB)")
 	cmd.Flags().StringVar(&opts.Wheel, "wheel", "", "TensorFlow wheel `file` to use instead of downloading one")
-	cmd.Flags().StringVar(&opts.Python, "python", "", "Python whose pip downloads (default python3)")
+	cmd.Flags().StringVar(&opts.Python, "python", "", "`Python` whose pip downloads (default python3)")
 	return cmd
 }
 
@@ -115,7 +116,7 @@ func newLibPath() *cobra.Command {
 			return err
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "every place that is looked at, as JSON")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print every place that is looked at, as JSON")
 	return cmd
 }
 
@@ -130,9 +131,9 @@ func newLibDoctor() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "doctor",
-		Short: "Say which library, devices and CPU features there are, and what is missing",
-		Long: `Doctor looks at this machine, loads the library and says what it found. It exits
-with status 1 if tfbert cannot run here.`,
+		Short: "Show the library, devices and CPU features of this machine, and what is missing",
+		Long: `Doctor looks at this machine, loads the library and reports what it found. It
+exits with status 1 if tfbert cannot run here.`,
 		Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			report := doctor{Report: machine.Diagnose(cmd.Context())}
@@ -153,7 +154,7 @@ with status 1 if tfbert cannot run here.`,
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "the report as JSON")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the report as JSON")
 	return cmd
 }
 

@@ -13,8 +13,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/tfbert/go/internal/cpu"
 	"github.com/tfbert/go/internal/libtf"
-	"github.com/tfbert/go/internal/machine"
 	"github.com/tfbert/go/internal/testenv"
 )
 
@@ -72,7 +72,7 @@ func TestScripts(t *testing.T) {
 					return c.Source == "dynamic linker" && c.Err == nil
 				}), nil
 			case name == "avx512": // the mixed-precision rewrite to bf16
-				return machine.ThisCPU().Has("avx512f"), nil
+				return cpu.This().Has("avx512f"), nil
 			case !known:
 				return false, &unknownCondition{name}
 			case !have && slices.Contains(strings.Split(os.Getenv("TFBERT_REQUIRE"), ","), name):

@@ -25,12 +25,12 @@ func (v *opsValue) Set(s string) (err error) {
 func (v *opsValue) Type() string { return "operations" }
 
 func (v *opsValue) add(flags *pflag.FlagSet) {
-	flags.Var(v, "allow_ops", "`operations` that a model may hold to be loaded: all, or standard, which refuses those that "+
-		"reach files, the network or Python and any that TensorFlow does not have; standard,NAME,... allows more")
+	flags.Var(v, "allow_ops", "`operations` that a model may hold: all, or standard, which refuses those that reach "+
+		"files, the network or Python and any that TensorFlow does not have; standard,NAME,... allows more")
 }
 
-// inspectOps lists the operations of a SavedModel, and says whether a policy, by default the
-// standard one, lets it be loaded.
+// inspectOps lists the operations of a SavedModel, and tells whether a policy allows them, which is by default
+// the standard one.
 func inspectOps(out io.Writer, dir string, policy savedmodel.OpPolicy, asJSON, all bool) error {
 	if found, err := filepath.Glob(filepath.Join(dir, "*.index")); err == nil && len(found) > 0 {
 		if _, err := os.Stat(filepath.Join(dir, savedmodel.GraphFile)); err != nil {

@@ -21,7 +21,8 @@ type precisionFlags struct {
 }
 
 func (f *precisionFlags) add(flags *pflag.FlagSet) {
-	flags.StringVar(&f.precision, "precision", "", "`type` to compute in: fp32, fp16 (rewrite for GPUs), bf16 (rewrite for CPUs) or auto (default: fp32, or that of a fused graph)")
+	flags.StringVar(&f.precision, "precision", "", "`type` to compute in: fp32, fp16 (rewrite for GPUs), "+
+		"bf16 (rewrite for CPUs) or auto (default: fp32, or that of a fused graph)")
 	flags.BoolVar(&f.amp, "amp", false, "automatic mixed precision, as --precision auto; --noamp is --precision fp32")
 	flags.BoolVar(&f.useFP16, "use_fp16", false, "")
 	flags.Lookup("use_fp16").Hidden = true // the name of --amp in the scripts of 19.03
@@ -57,19 +58,15 @@ func parsePrecision(name string) (tfbert.Precision, error) {
 	return p, nil
 }
 
-// choosePrecision decides what to compute in, for the model in a folder if one is named, and says what
-// auto has chosen. It may load TensorFlow: the rewrite's lists are changed before.
+// choosePrecision returns the type to compute in, for the model in a folder if one is named, and tells the user what
+// auto has chosen. It may load TensorFlow, so changes of the rewrite's lists come before.
 func choosePrecision(p tfbert.Precision, model string) (savedmodel.Precision, error) {
 	if p == tfbert.AutoPrecision {
 		if err := loadTensorFlow(); err != nil { // with its log where it belongs
 			return 0, err
 		}
 	}
-	choose := p.Choose
-	if model != "" {
-		choose = func() (tfbert.Choice, error) { return p.ChooseFor(model) }
-	}
-	choice, err := choose()
+	choice, err := p.Choose(model)
 	if err != nil {
 		return 0, err
 	}
@@ -88,7 +85,8 @@ type rewriteLists struct{ allow, infer, deny, clear []string }
 
 func (l *rewriteLists) add(flags *pflag.FlagSet) {
 	for _, list := range l.all() {
-		flags.StringSliceVar(list.ops, list.flag, nil, "`changes` of the rewrite's "+strings.TrimPrefix(list.flag, "amp_")+" list, as in +Softmax,-Add")
+		name := strings.TrimPrefix(list.flag, "amp_")
+		flags.StringSliceVar(list.ops, list.flag, nil, "`changes` of the rewrite's "+name+" list, as in +Softmax,-Add")
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tfbert/go/internal/file"
 	"github.com/tfbert/go/savedmodel"
 	"github.com/tfbert/go/squad"
 	"github.com/tfbert/go/squad/logits"
@@ -67,7 +68,7 @@ too.`,
 				return err
 			}
 			defer closing(&err, m.Close)
-			// First, for it is a run: TensorFlow makes a session ready in its first one.
+			// This comes before the clock starts, since it is a run and TensorFlow prepares a session in its first one.
 			precision, err := m.Precision(ctx)
 			if err != nil {
 				return err
@@ -99,9 +100,11 @@ too.`,
 	windows.add(f)
 	decoder.add(f)
 	f.StringVar(&outputDir, "output_dir", "", "`directory` for the prediction files")
-	f.IntVar(&maxBatchTokens, "max_batch_tokens", 0, "tokens of a batch, at most: its windows times the longest (0: no limit)")
+	f.IntVar(&maxBatchTokens, "max_batch_tokens", 0,
+		"tokens of a batch, at most: its windows times the longest (0: no limit)")
 	f.BoolVar(&padToMax, "pad_to_max", false, "batches, padding and files exactly as run_squad.py has them; slower")
-	f.StringVar(&saveLogits, "save_logits", "", "`file` (.npy) to write the logits to: float32 [windows, 2, length], start and end; NaN where padding was cut off")
+	f.StringVar(&saveLogits, "save_logits", "",
+		"`file` (.npy) to write the logits to: float32 [windows, 2, length], start and end; NaN where padding was cut off")
 	f.BoolVar(&asJSON, "json", false, "report as JSON")
 	addRunSquadFlags(f)
 	f.StringVar(&evalScript, "eval_script", "", "")
@@ -118,7 +121,7 @@ type prediction struct {
 	complete   func() error // nil, or a last check before the files appear
 }
 
-// predictionReport says what a pass did.
+// predictionReport describes a finished pass.
 type predictionReport struct {
 	Questions int     `json:"questions"`
 	Windows   int     `json:"windows"`
@@ -126,7 +129,7 @@ type predictionReport struct {
 	Warnings  int     `json:"warnings"` // questions without any text to choose
 	Seconds   float64 `json:"seconds"`
 
-	// Of a model: the time until it was ready to predict, and the types that it ran in.
+	// The time until a model was ready to predict, and the types that it ran in.
 	OpenSeconds float64                     `json:"open_seconds,omitempty"`
 	Precision   *savedmodel.PrecisionReport `json:"precision,omitempty"`
 }
@@ -186,8 +189,8 @@ func (p *prediction) run(ctx context.Context, windows featureFlags) (report pred
 	return report, files.Commit()
 }
 
-// observed is a Predictor that shows its progress by the questions whose first window it has run:
-// batched by length, their answers come many at a time.
+// observed is a Predictor that shows progress. It counts the questions whose first window has run, because answers
+// come many at a time where windows are batched by length.
 type observed struct {
 	squad.Predictor
 	bar progress
@@ -211,30 +214,30 @@ func (o *observed) Predict(ctx context.Context, features []squad.Feature) ([]squ
 
 // logitsFile is the file of --save_logits, under a temporary name until it is complete.
 type logitsFile struct {
-	temporary
 	*logits.Writer
+	out *file.Pending
 }
 
 func createLogits(path string, length int) (*logitsFile, error) {
-	t, err := newTemporary(path)
+	out, err := createOutput(path)
 	if err != nil {
 		return nil, err
 	}
-	w, err := logits.Create(t.name, length)
+	w, err := logits.Create(out.Name(), length)
 	if err != nil {
-		return nil, errors.Join(err, t.abort())
+		return nil, errors.Join(err, out.Abort())
 	}
-	return &logitsFile{t, w}, nil
+	return &logitsFile{w, out}, nil
 }
 
 func (l *logitsFile) commit() error {
 	if err := l.Close(); err != nil {
 		return err
 	}
-	return l.temporary.commit()
+	return l.out.Commit()
 }
 
 func (l *logitsFile) abort() error {
 	_ = l.Close() // closed already where it was committed
-	return l.temporary.abort()
+	return l.out.Abort()
 }

@@ -8,9 +8,8 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// addRunSquadFlags takes the flags of run_squad.py that predicting has no use for, so that its
-// command lines can be pasted. They are not shown. Those that ask for something else than
-// predicting are refused rather than ignored.
+// addRunSquadFlags accepts the flags of run_squad.py that prediction does not use, so that its command lines can be
+// pasted. The help does not show them. A flag that asks for something other than prediction is refused, not ignored.
 func addRunSquadFlags(flags *pflag.FlagSet) {
 	for _, name := range []string{
 		"dllog_path", "display_loss_steps", "gcp_project", "iterations_per_loop",
@@ -36,14 +35,14 @@ func addRunSquadFlags(flags *pflag.FlagSet) {
 	}
 }
 
-// unused is the value of a flag that changes nothing, by the name of its type.
+// unused is the value of a flag that changes nothing. Its text is the name of the type.
 type unused string
 
 func (unused) Set(string) error { return nil }
 func (unused) String() string   { return "" }
 func (u unused) Type() string   { return string(u) }
 
-// settled is the value of a boolean flag that has but one.
+// settled is the value of a boolean flag that allows only one.
 type settled struct {
 	value  bool
 	reason string

@@ -195,7 +195,8 @@ func startTracing(ctx context.Context) (stop func() error, err error) {
 		return nil, fmt.Errorf("tracing, which the OTEL_ variables ask for: %w", err)
 	}
 	service := []attribute.KeyValue{semconv.ServiceName("tfbert"), semconv.ServiceVersion(readVersion().Version)}
-	about, err := resource.New(ctx, resource.WithAttributes(service...), resource.WithFromEnv(), resource.WithTelemetrySDK())
+	about, err := resource.New(ctx,
+		resource.WithAttributes(service...), resource.WithFromEnv(), resource.WithTelemetrySDK())
 	if err != nil {
 		return nil, err
 	}

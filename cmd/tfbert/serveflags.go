@@ -68,7 +68,8 @@ func (m *modelsFlags) add(f *pflag.FlagSet) {
 		"`when` models are loaded after the start: none (never), explicit (when a client asks) or poll (when files change)")
 	f.StringSliceVar(&m.load, "load_model", nil,
 		"`names` of the models to load at the start with --model_control_mode explicit")
-	f.Float64Var(&m.pollSecs, "repository_poll_secs", 15, "`seconds` between two looks at the files with --model_control_mode poll")
+	f.Float64Var(&m.pollSecs, "repository_poll_secs", 15,
+		"`seconds` between two looks at the files with --model_control_mode poll")
 }
 
 func (m *modelsFlags) check() error {
@@ -91,7 +92,9 @@ func (m *modelsFlags) check() error {
 }
 
 // open returns the repository that the flags name, and the models to load at the start.
-func (m *modelsFlags) open(cmd *cobra.Command, opts repository.Options) (_ *repository.Repository, load []string, err error) {
+func (m *modelsFlags) open(
+	cmd *cobra.Command, opts repository.Options,
+) (_ *repository.Repository, load []string, err error) {
 	if opts.Control, err = repository.ParseControl(m.control); err != nil {
 		return nil, nil, err
 	}
@@ -272,7 +275,8 @@ func (b *batchingFlags) add(f *pflag.FlagSet) {
 	f.IntVar(&b.MaxSize, "max_batch_size", 8, "windows of a batch, at most")
 	f.IntVar(&b.MaxTokens, "max_batch_tokens", 0,
 		"tokens of a batch, at most: its windows times the longest (0: no limit)")
-	f.IntSliceVar(&b.PreferredSizes, "preferred_batch_size", nil, "`sizes` of batches that run without waiting for more windows")
+	f.IntSliceVar(&b.PreferredSizes, "preferred_batch_size", nil,
+		"`sizes` of batches that run without waiting for more windows")
 	f.IntSliceVar(&b.Buckets, "length_buckets", nil,
 		"ascending `lengths`: only windows between the same two share a batch (default: every 32)")
 	f.IntVar(&b.delayMicros, "max_queue_delay_microseconds", 0,
@@ -281,7 +285,8 @@ func (b *batchingFlags) add(f *pflag.FlagSet) {
 		"microseconds after which a request that still waits is refused (0: never)")
 	f.IntVar(&b.MaxQueue, "max_queue_size", 1024, "windows that may wait; further requests are refused")
 	f.IntVar(&b.Priorities, "priority_levels", 1, "levels of a request's priority, of which 1 is the most urgent")
-	f.IntVar(&b.Concurrency, "instance_count", 2, "batches that run at once: with two, the model is never idle between them")
+	f.IntVar(&b.Concurrency, "instance_count", 2,
+		"batches that run at once: with two, the model is never idle between them")
 }
 
 func (b *batchingFlags) check() error {

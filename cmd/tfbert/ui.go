@@ -54,7 +54,7 @@ type progress interface {
 	Done()
 }
 
-// newProgress shows progress towards total, 0 if that is not known; unit is what is counted, "B" for
+// newProgress shows progress towards a total, which is 0 if it is not known. The unit is what is counted, "B" for
 // bytes.
 func newProgress(what, unit string, total int64) progress {
 	if !onTerminal() {
@@ -91,7 +91,7 @@ func barWidth() int {
 	return min(max(columns-50, 5), 30)
 }
 
-// bar is the one on the screen, nil where there is none. A failure to draw is not worth failing for.
+// bar is the bar on the screen, or nil. A failure to draw it is ignored: the work is what matters.
 var bar struct {
 	sync.Mutex // TensorFlow's log lines come from another goroutine
 	*progressbar.ProgressBar
@@ -106,7 +106,7 @@ func clearBar() {
 	}
 }
 
-// belowBar is standard error for those who write lines to it themselves.
+// belowBar is standard error for loggers, which write lines of their own.
 type belowBar struct{}
 
 func (belowBar) Write(b []byte) (int, error) {

@@ -1,9 +1,9 @@
-// Package fakemodel has models without TensorFlow, for tests of what stands in front of a model. They
-// are quick, count what is done to them, find an answer that a test can tell in advance, and fail when
-// they are told to.
+// Package fakemodel has models without TensorFlow, for tests of the code in front of a model. They are
+// quick, count what is done to them, return answers that a test can know in advance, and fail when told to.
 package fakemodel
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,26 +22,27 @@ import (
 	"github.com/tfbert/go/wordpiece"
 )
 
-// Keys is the number of keys, the words w0 to w999, that the vocabulary has whole.
+// Keys is the number of keys, the words w0 to w999, each of which is one word piece.
 const Keys = 1000
 
-// Key is a word to ask for: the answer to a question that ends with a key is that key, wherever in the
-// passage it stands.
+// Key returns a word to ask for: the answer to a question that ends with a key is that key, wherever it
+// stands in the passage.
 func Key(n int) string { return fmt.Sprintf("w%d", n%Keys) }
 
-// Words that make the batch they are in fail, in its own way each.
+// Words that make their batch fail, each in its own way.
 const (
 	Fail  = "fail"  // with an error
 	Crash = "crash" // with a panic
 	Slow  = "slow"  // takes Models.Delay, or until its context ends
-	NaN   = "nan"   // logits that are no numbers
+	NaN   = "nan"   // logits that are not numbers
 	Short = "short" // logits for half of the tokens
 )
 
 // ErrFail is the error of a batch with the word Fail.
-var ErrFail = errors.New("fakemodel: told to fail")
+var ErrFail = errors.New("told to fail")
 
-// Vocab has single letters, so that every word of them can be made, the keys, and the words above.
+// Vocab returns a vocabulary of letters and digits, from which every word can be made, the keys, and the
+// words above.
 var Vocab = sync.OnceValue(func() *wordpiece.Vocab {
 	tokens := []string{"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "find", ".", "?", ",", "'"}
 	for c := 'a'; c <= 'z'; c++ {
@@ -61,7 +62,7 @@ var Vocab = sync.OnceValue(func() *wordpiece.Vocab {
 	return v
 })
 
-// ID is the id of a word that the vocabulary has whole.
+// ID returns the id of a word that is one word piece.
 func ID(word string) int32 {
 	id, ok := Vocab().ID(word)
 	if !ok {
@@ -70,13 +71,13 @@ func ID(word string) int32 {
 	return id
 }
 
-// Models loads models and knows what became of them. Its fields are set before it is used.
+// Models loads models and records what happens to them. Its fields must be set before it is used.
 type Models struct {
 	SeqLength int           // of all of them; 0 is 96
-	OneLength bool          // they take sequences of SeqLength only
+	OneLength bool          // they only take sequences of SeqLength
 	Delay     time.Duration // of a batch with the word Slow
 
-	// OnLoad and OnBatch, if set, are asked before. They may wait, fail or panic.
+	// OnLoad and OnBatch, if set, are called first. They may wait, fail or panic.
 	OnLoad  func(context.Context, repository.Source) error
 	OnBatch func(context.Context, repository.Source, []squad.Feature) error
 
@@ -84,10 +85,10 @@ type Models struct {
 	misuse                          atomic.Pointer[string]
 }
 
-// Loaded is the number of models in memory.
+// Loaded returns the number of models in memory.
 func (m *Models) Loaded() int64 { return m.Loads.Load() - m.Closes.Load() }
 
-// Check fails a test if a model was closed twice or used after it was closed, or is still there.
+// Check fails a test if a model was closed twice, was used after it was closed, or is still in memory.
 func (m *Models) Check(t testing.TB) {
 	t.Helper()
 	if p := m.misuse.Load(); p != nil {
@@ -98,12 +99,12 @@ func (m *Models) Check(t testing.TB) {
 	}
 }
 
-func (m *Models) misused(format string, args ...any) {
+func (m *Models) reportMisuse(format string, args ...any) {
 	message := fmt.Sprintf(format, args...)
 	m.misuse.Store(&message)
 }
 
-// Load is a repository.Loader.
+// Load implements repository.Loader.
 func (m *Models) Load(ctx context.Context, s repository.Source) (*repository.Backend, error) {
 	if m.OnLoad != nil {
 		if err := m.OnLoad(ctx, s); err != nil {
@@ -111,25 +112,31 @@ func (m *Models) Load(ctx context.Context, s repository.Source) (*repository.Bac
 		}
 	}
 	m.Loads.Add(1)
-	length := m.SeqLength
-	if length == 0 {
-		length = 96
-	}
+	length := cmp.Or(m.SeqLength, 96)
 	f := &model{models: m, source: s}
-	matrix := func(name, kind string) repository.TensorInfo {
-		return repository.TensorInfo{Name: name, Type: kind, Shape: []int64{-1, -1}, TensorName: name + ":0"}
+	tensor := func(name, kind string, shape ...int64) repository.TensorInfo {
+		return repository.TensorInfo{Name: name, Type: kind, Shape: shape, TensorName: name + ":0"}
 	}
-	vector := repository.TensorInfo{Name: "unique_ids", Type: repository.Int32, Shape: []int64{-1}, TensorName: "unique_ids:0"}
+	ids := tensor("unique_ids", repository.Int32, -1)
 	return &repository.Backend{
 		Predictor: f, Tokenizer: &wordpiece.Tokenizer{Vocab: Vocab()}, SeqLength: length, Segments: 2,
 		CheckLength: func(n int) error {
 			if n < 1 || n > length || m.OneLength && n != length {
-				return fmt.Errorf("fakemodel: the length is %d: it must be at most %d", n, length)
+				return fmt.Errorf("the length is %d: it must be at most %d", n, length)
 			}
 			return nil
 		},
-		Inputs:      []repository.TensorInfo{matrix("input_ids", repository.Int32), matrix("input_mask", repository.Int32), matrix("segment_ids", repository.Int32), vector},
-		Outputs:     []repository.TensorInfo{matrix("start_logits", repository.Float32), matrix("end_logits", repository.Float32), vector},
+		Inputs: []repository.TensorInfo{
+			tensor("input_ids", repository.Int32, -1, -1),
+			tensor("input_mask", repository.Int32, -1, -1),
+			tensor("segment_ids", repository.Int32, -1, -1),
+			ids,
+		},
+		Outputs: []repository.TensorInfo{
+			tensor("start_logits", repository.Float32, -1, -1),
+			tensor("end_logits", repository.Float32, -1, -1),
+			ids,
+		},
 		Description: "a fake",
 		Close:       f.close,
 	}, nil
@@ -144,10 +151,10 @@ type model struct {
 
 func (f *model) close() error {
 	if n := f.users.Load(); n > 0 {
-		f.models.misused("%s, version %d, was closed while it ran %d batches", f.source.Name, f.source.Version, n)
+		f.models.reportMisuse("%s, version %d, was closed while it ran %d batches", f.source.Name, f.source.Version, n)
 	}
 	if f.closed.Swap(true) {
-		f.models.misused("%s, version %d, was closed twice", f.source.Name, f.source.Version)
+		f.models.reportMisuse("%s, version %d, was closed twice", f.source.Name, f.source.Version)
 	}
 	f.models.Closes.Add(1)
 	return nil
@@ -158,7 +165,7 @@ func (f *model) Predict(ctx context.Context, features []squad.Feature) ([]squad.
 	f.users.Add(1)
 	defer f.users.Add(-1)
 	if f.closed.Load() {
-		f.models.misused("%s, version %d, was used after it had been closed", f.source.Name, f.source.Version)
+		f.models.reportMisuse("%s, version %d, was used after it had been closed", f.source.Name, f.source.Version)
 	}
 	f.models.Batches.Add(1)
 	f.models.Windows.Add(int64(len(features)))
@@ -168,11 +175,13 @@ func (f *model) Predict(ctx context.Context, features []squad.Feature) ([]squad.
 		}
 	}
 	has := func(word string) bool {
-		return slices.ContainsFunc(features, func(f squad.Feature) bool { return slices.Contains(f.InputIDs[:f.Len], ID(word)) })
+		return slices.ContainsFunc(features, func(f squad.Feature) bool {
+			return slices.Contains(f.InputIDs[:f.Len], ID(word))
+		})
 	}
 	switch {
 	case has(Crash):
-		panic("fakemodel: told to crash")
+		panic("told to crash")
 	case has(Fail):
 		return nil, ErrFail
 	case has(Slow):
@@ -197,8 +206,8 @@ func (f *model) Predict(ctx context.Context, features []squad.Feature) ([]squad.
 	return results, nil
 }
 
-// Logits are those of a window for a version of a model: 100 and its version where the passage has the
-// last word of the question, and otherwise numbers below 1 that no other window has.
+// Logits returns the logits of a window from a version of a model: 100 plus the version where the passage
+// has the last word of the question, and elsewhere numbers below 1 that no other window has.
 func Logits(ids []int32, version int64) (start, end []float32) {
 	hash := fnv.New64a()
 	for _, id := range ids {

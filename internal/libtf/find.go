@@ -14,14 +14,14 @@ import (
 // EnvLibrary is the environment variable that names the library to load, or a folder with it.
 const EnvLibrary = "TFBERT_LIBTENSORFLOW"
 
-// A Candidate is a place that a TensorFlow library was looked for in.
+// A Candidate is a place where a TensorFlow library may be.
 type Candidate struct {
-	Path   string // the library; "" where the place has none
+	Path   string // the library; "" if there is none
 	Source string // the place, such as "$TFBERT_LIBTENSORFLOW"
 	Err    error  // why it cannot be used; nil if it can
 }
 
-// MarshalJSON implements json.Marshaler.
+// MarshalJSON writes the error as its text.
 func (c Candidate) MarshalJSON() ([]byte, error) {
 	out := struct {
 		Path   string `json:"path,omitempty"`
@@ -39,13 +39,13 @@ type NotFoundError struct {
 	Candidates []Candidate
 }
 
-// Error implements error.
 func (e *NotFoundError) Error() string {
 	looked := make([]string, len(e.Candidates))
 	for i, c := range e.Candidates {
 		looked[i] = c.Source + ": " + c.Err.Error()
 	}
-	return "no TensorFlow library found; run `tfbert lib install` or set " + EnvLibrary + " (" + strings.Join(looked, "; ") + ")"
+	return fmt.Sprintf("no TensorFlow library found; run `tfbert lib install` or set %s (%s)",
+		EnvLibrary, strings.Join(looked, "; "))
 }
 
 // Path returns the TensorFlow library to load: the first of the Candidates that can be used. If
@@ -72,11 +72,10 @@ const sourceEnv = "$" + EnvLibrary
 
 var errNotSet = errors.New("not set")
 
-// Candidates returns the TensorFlow libraries in the order in which they are preferred, with those
-// that cannot be used and why:
+// Candidates returns the TensorFlow libraries in the order of preference, also those that cannot be used:
 //
 //  1. the one that TFBERT_LIBTENSORFLOW names, a file or a folder;
-//  2. the installed ones: with CUDA first where there is an NVIDIA driver, last elsewhere;
+//  2. the installed ones: with CUDA first if there is an NVIDIA driver, and last if there is not;
 //     DefaultVersion first, then from the newest to the oldest;
 //  3. the one in the active Python virtual environment;
 //  4. those that the dynamic linker finds by their well-known names.
@@ -84,8 +83,8 @@ func Candidates() []Candidate {
 	return slices.Concat(fromEnv(), fromCache(), fromVirtualEnv(), fromLinker())
 }
 
-// names are those of the libraries with TensorFlow's C API: that of a wheel, and those of Google's
-// libtensorflow archives.
+// names are the names of libraries with TensorFlow's C API: the first is that of a wheel, the others are
+// those of Google's libtensorflow archives.
 var names = []string{"libtensorflow_cc.so.2", "libtensorflow.so.2", "libtensorflow.so"}
 
 func fromEnv() []Candidate {
@@ -104,13 +103,13 @@ func resolve(path string) (string, error) {
 		return path, err
 	}
 	if !info.IsDir() {
-		return path, checkLibrary(path)
+		return path, CheckLibrary(path)
 	}
 	for _, dir := range []string{".", "tensorflow", "lib"} {
 		for _, name := range names {
 			lib := filepath.Join(path, dir, name)
 			if _, err := os.Stat(lib); err == nil {
-				return lib, checkLibrary(lib)
+				return lib, CheckLibrary(lib)
 			}
 		}
 	}
@@ -133,7 +132,7 @@ func fromCache() []Candidate {
 	slices.SortFunc(found, preferred(HasNVIDIA()))
 	candidates := make([]Candidate, len(found))
 	for i, inst := range found {
-		candidates[i] = Candidate{inst.Library(), source, checkLibrary(inst.Library())}
+		candidates[i] = Candidate{inst.Library(), source, CheckLibrary(inst.Library())}
 	}
 	return candidates
 }
@@ -166,7 +165,7 @@ func fromVirtualEnv() []Candidate {
 	if len(found) == 0 {
 		return []Candidate{{Source: source, Err: fmt.Errorf("no %s", pattern)}}
 	}
-	return []Candidate{{found[0], source, checkLibrary(found[0])}}
+	return []Candidate{{found[0], source, CheckLibrary(found[0])}}
 }
 
 func fromLinker() []Candidate {
@@ -177,11 +176,12 @@ func fromLinker() []Candidate {
 			return []Candidate{{Path: path, Source: source}}
 		}
 	}
-	return []Candidate{{Source: source, Err: fmt.Errorf("no %s in %s", strings.Join(names, " or "), strings.Join(l.Dirs, ":"))}}
+	err := fmt.Errorf("no %s in %s", strings.Join(names, " or "), strings.Join(l.Dirs, ":"))
+	return []Candidate{{Source: source, Err: err}}
 }
 
 const (
-	// DriverDir is where NVIDIA's driver tells about itself.
+	// DriverDir is the folder in which NVIDIA's driver describes itself.
 	DriverDir = "/proc/driver/nvidia"
 	// DriverLibrary comes with NVIDIA's driver, not with CUDA.
 	DriverLibrary = "libcuda.so.1"

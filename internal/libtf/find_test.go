@@ -235,7 +235,7 @@ func TestCutLibrary(t *testing.T) {
 	header := fakeLibrary(t, elf.Machine(elfMachines[runtime.GOARCH]), elf.ET_DYN)
 	binary.LittleEndian.PutUint64(header[40:], 1<<20) // e_shoff
 	require.NoError(t, os.WriteFile(path, header, 0o644))
-	assert.ErrorContains(t, checkLibrary(path), "not a whole one")
+	assert.ErrorContains(t, CheckLibrary(path), "not a whole one")
 }
 
 func ExamplePath() {

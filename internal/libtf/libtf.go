@@ -1,7 +1,7 @@
 // Package libtf finds TensorFlow's C library: the one that TFBERT_LIBTENSORFLOW names, one that package
-// tf/install has installed, or one that is there anyway.
+// tf/install has installed, or one that the system has.
 //
-// It loads nothing and needs no cgo; package tf does the loading.
+// It needs no cgo. Package tf loads the library.
 package libtf
 
 import (
@@ -14,11 +14,12 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+
+	"github.com/tfbert/go/internal/file"
 )
 
 const (
-	// DefaultVersion is the TensorFlow version that is installed unless another one is asked for, and
-	// the one that tfbert is tested with.
+	// DefaultVersion is the TensorFlow version that is installed by default. tfbert is tested with it.
 	DefaultVersion = "2.21.0"
 	// OldestVersion is the oldest TensorFlow version that tfbert runs with.
 	OldestVersion = "2.15"
@@ -64,16 +65,17 @@ func (i Installation) Name() string {
 	return i.Version + "-" + kind + "-" + i.Arch
 }
 
-// Open reads the installation in dir. The error is fs.ErrNotExist if its manifest or one of its
-// libraries is not there, whoever took it away.
+// Open reads the installation in dir. The error is fs.ErrNotExist if its manifest or one of its libraries
+// is missing.
 func Open(dir string) (Installation, error) {
-	data, err := os.ReadFile(filepath.Join(dir, ManifestName))
+	manifest := filepath.Join(dir, ManifestName)
+	data, err := file.Read(manifest, 1<<20)
 	if err != nil {
 		return Installation{}, err
 	}
 	inst := Installation{Dir: dir}
 	if err := json.Unmarshal(data, &inst); err != nil {
-		return Installation{}, fmt.Errorf("%s: %w", filepath.Join(dir, ManifestName), err)
+		return Installation{}, fmt.Errorf("%s: %w", manifest, err)
 	}
 	for _, name := range []string{CCLibrary, FrameworkLibrary} {
 		if _, err := os.Stat(filepath.Join(dir, filepath.FromSlash(name))); err != nil {
@@ -83,7 +85,7 @@ func Open(dir string) (Installation, error) {
 	return inst, nil
 }
 
-// Record makes dir an installation. It comes last, after the files that it speaks for.
+// Record writes the manifest, which makes dir an installation. It must be called last.
 func (i Installation) Record(dir string) error {
 	data, err := json.MarshalIndent(i, "", "  ")
 	if err != nil {
@@ -103,7 +105,7 @@ func (i Installation) Record(dir string) error {
 	return f.Close()
 }
 
-// installations lists what is installed below root for this machine's architecture, in no order.
+// installations returns what is installed below root for this machine's architecture, in no order.
 func installations(root string) ([]Installation, error) {
 	entries, err := os.ReadDir(root)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -121,8 +123,7 @@ func installations(root string) ([]Installation, error) {
 	return found, err
 }
 
-// DefaultDir returns the folder that installations are kept in: tfbert/libtensorflow in the user's
-// cache folder.
+// DefaultDir returns the folder of the installations: tfbert/libtensorflow in the user's cache folder.
 func DefaultDir() (string, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
@@ -142,8 +143,8 @@ func Arch() string {
 	return runtime.GOARCH
 }
 
-// CompareVersions orders version numbers by their numeric parts; what follows them ("rc1", ".post1")
-// does not count.
+// CompareVersions compares version numbers by their numeric parts. It ignores what follows these, such as
+// "rc1" or ".post1".
 func CompareVersions(a, b string) int {
 	as, bs := strings.Split(a, "."), strings.Split(b, ".")
 	for i := range max(len(as), len(bs)) {

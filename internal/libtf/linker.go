@@ -20,12 +20,14 @@ type Linker struct {
 	Dirs []string // LD_LIBRARY_PATH, then those of ld.so.conf, then the built-in ones
 }
 
-// SystemLinker returns that of this system.
+// SystemLinker returns the dynamic linker of this system.
 func SystemLinker() Linker {
 	l := Linker{Dirs: filepath.SplitList(os.Getenv("LD_LIBRARY_PATH"))}
 	l.readConf("/etc/ld.so.conf", 0)
 	multiarch := Arch() + "-linux-gnu"
-	for _, dir := range []string{"/usr/local/lib", "/lib/" + multiarch, "/usr/lib/" + multiarch, "/lib64", "/usr/lib64", "/lib", "/usr/lib"} {
+	for _, dir := range []string{
+		"/usr/local/lib", "/lib/" + multiarch, "/usr/lib/" + multiarch, "/lib64", "/usr/lib64", "/lib", "/usr/lib",
+	} {
 		if !slices.Contains(l.Dirs, dir) {
 			l.Dirs = append(l.Dirs, dir)
 		}
@@ -33,7 +35,7 @@ func SystemLinker() Linker {
 	return l
 }
 
-// readConf adds the folders that an ld.so.conf lists. What cannot be read lists none.
+// readConf adds the folders that an ld.so.conf lists. It ignores a file that it cannot read.
 func (l *Linker) readConf(path string, depth int) {
 	f, err := os.Open(path)
 	if err != nil || depth > 8 { // files that include one another
@@ -58,31 +60,31 @@ func (l *Linker) readConf(path string, depth int) {
 	}
 }
 
-// Find returns the path of a library by its name in runpath or the linker's folders.
+// Find returns the path of the library called name in the folders of runpath or of the linker.
 func (l Linker) Find(name string, runpath []string) (string, bool) {
 	for _, dir := range slices.Concat(runpath, l.Dirs) {
 		path := filepath.Join(dir, name)
-		if checkLibrary(path) == nil { // others, such as 32-bit ones, are passed over
+		if CheckLibrary(path) == nil { // a 32-bit library, say, is passed over
 			return path, true
 		}
 	}
 	return "", false
 }
 
-// The fields of an ELF header that are looked at. Package debug/elf would read more, and every program
-// that uses package tf would link it.
+// Values in the header of an ELF file. Package debug/elf has them, but every program that uses package tf
+// would link it.
 const (
 	elfHeaderSize = 64
 	elfProgram    = 2 // ET_EXEC
 	elfShared     = 3 // ET_DYN
 )
 
-// elfMachines are the machines' numbers by GOARCH.
+// elfMachines holds the number of a machine by its GOARCH.
 var elfMachines = map[string]uint16{"amd64": 62, "arm64": 183}
 
-// checkLibrary returns an error if path is not a shared library for this machine. It reads the header
-// alone: of a file that is cut short it sees that the table of its sections is missing, which is last.
-func checkLibrary(path string) error {
+// CheckLibrary returns an error if path is not a shared library for this machine. It reads only the
+// header. It finds out that a file is cut short by the table of the sections, which is at the end.
+func CheckLibrary(path string) error {
 	f, size, err := file.Open(path)
 	if err != nil {
 		return err

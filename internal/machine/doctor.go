@@ -1,14 +1,19 @@
-// Package machine finds out what this machine has to run TensorFlow with: its processor, GPUs and C library,
-// and a TensorFlow library with all that this needs. It loads nothing.
+// Package machine finds out what this machine has to run TensorFlow with: its processor, its GPUs, its C
+// library, and a TensorFlow library with everything that this needs. It loads no library.
 package machine
 
 import (
+	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
+	"strings"
 
+	"github.com/tfbert/go/internal/cpu"
 	"github.com/tfbert/go/internal/libtf"
 )
 
@@ -17,13 +22,13 @@ type Report struct {
 	OS         string            `json:"os"`
 	Arch       string            `json:"arch"`
 	Glibc      string            `json:"glibc,omitempty"`
-	CPU        CPU               `json:"cpu"`
+	CPU        cpu.Info          `json:"cpu"`
 	Memory     int64             `json:"memory_bytes,omitempty"`
 	GPUs       GPUs              `json:"gpus,omitzero"`
 	Library    *Library          `json:"library,omitempty"` // the one that would be loaded; nil if there is none
 	Candidates []libtf.Candidate `json:"candidates"`
 
-	// Problems says what is wrong and what to do, a line each.
+	// Problems holds a line for each problem, with what to do about it.
 	Problems []string `json:"problems,omitempty"`
 }
 
@@ -32,10 +37,10 @@ type Library struct {
 	Path    string           `json:"path"`
 	Source  string           `json:"source"`
 	GPU     bool             `json:"gpu"`               // whether it is built for CUDA
-	Version string           `json:"version,omitempty"` // known of an installed one only
-	Missing []MissingLibrary `json:"missing,omitempty"` // what it needs to load, and is not here
+	Version string           `json:"version,omitempty"` // known only if tfbert installed it
+	Missing []MissingLibrary `json:"missing,omitempty"` // libraries without which it does not load
 
-	// MissingForGPU are the libraries without which a GPU build runs on the CPU.
+	// MissingForGPU holds the libraries without which a GPU build runs on the CPU.
 	MissingForGPU []string `json:"missing_for_gpu,omitempty"`
 }
 
@@ -55,10 +60,10 @@ func Diagnose(ctx context.Context) Report {
 		r.GPUs, err = FindGPUs(ctx)
 		problem(err)
 	}
-	r.CPU = ThisCPU()
+	r.CPU = cpu.This()
 	r.Memory = readMemory("/proc/meminfo")
 	if r.Arch == "amd64" && r.CPU.Model != "" && !r.CPU.Has("avx2") {
-		r.Problems = append(r.Problems, "the CPU has no AVX2: TensorFlow will be slow, or end with SIGILL")
+		r.Problems = append(r.Problems, "the CPU does not have AVX2: TensorFlow will be slow, or end with SIGILL")
 	}
 	chosen, err := libtf.Choose(r.Candidates)
 	if err != nil {
@@ -88,10 +93,11 @@ func inspect(c libtf.Candidate) (*Library, error) {
 
 func (r *Report) libraryProblems() (problems []string) {
 	for _, m := range r.Library.Missing {
-		problems = append(problems, fmt.Sprintf("%s, which %s needs, is missing: install the package of your system that has it", m.Name, m.NeededBy))
+		problems = append(problems, fmt.Sprintf("%s, which %s needs, is missing: "+
+			"install the package of your system that has it", m.Name, m.NeededBy))
 	}
 	if len(r.GPUs.Devices) == 0 {
-		return problems // a GPU build serves a CPU too
+		return problems // a GPU build also runs on a CPU
 	}
 	if !r.Library.GPU {
 		return append(problems, "there is a GPU, but the library is built for the CPU: run `tfbert lib install --gpu`")
@@ -115,11 +121,23 @@ func readMemory(path string) int64 {
 	return parseMemTotal(f)
 }
 
+// parseMemTotal reads the machine's memory in bytes from /proc/meminfo, 0 if it is not there.
+func parseMemTotal(r io.Reader) int64 {
+	lines := bufio.NewScanner(r)
+	for lines.Scan() {
+		if value, ok := strings.CutPrefix(lines.Text(), "MemTotal:"); ok {
+			kib, _ := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(value, "kB")), 10, 64)
+			return kib << 10
+		}
+	}
+	return 0
+}
+
 // Supported returns an error if there are no TensorFlow wheels for a system.
 func Supported(goos, goarch string) error {
 	if goos == "linux" && (goarch == "amd64" || goarch == "arm64") {
 		return nil
 	}
-	return fmt.Errorf("not supported on %s/%s, only on Linux for amd64 and arm64: get a TensorFlow C library for this system and set %s to it",
-		goos, goarch, libtf.EnvLibrary)
+	return fmt.Errorf("not supported on %s/%s, only on Linux for amd64 and arm64: "+
+		"get a TensorFlow C library for this system and set %s to it", goos, goarch, libtf.EnvLibrary)
 }

@@ -68,21 +68,6 @@ func TestLibraryProblems(t *testing.T) {
 	}
 }
 
-func TestParseCPUInfo(t *testing.T) {
-	const intel = "processor\t: 0\nmodel name\t: Intel(R) Xeon(R) Platinum\nflags\t\t: fpu avx2 fma avx512f avx512_bf16 amx_tile\n\nprocessor\t: 1\nflags\t: none\n"
-	cpu := parseCPUInfo(strings.NewReader(intel), "amd64")
-	assert.Equal(t, "Intel(R) Xeon(R) Platinum", cpu.Model)
-	for name, want := range map[string]bool{"avx2": true, "fma": true, "avx512f": true, "avx512_bf16": true, "amx_tile": true,
-		"avx512_fp16": false, "amx_bf16": false, "amx_int8": false, "fpu": false} {
-		assert.Equal(t, want, cpu.Has(name), name)
-	}
-	arm := parseCPUInfo(strings.NewReader("processor : 0\nFeatures : fp asimd asimdhp bf16\n"), "arm64")
-	assert.True(t, arm.Has("bf16"))
-	assert.True(t, arm.Has("asimdhp"))
-	assert.False(t, arm.Has("sve"))
-	assert.False(t, parseCPUInfo(strings.NewReader(intel), "amd64").Has("amx_bf16"), "calls share nothing")
-}
-
 func TestParseMemTotal(t *testing.T) {
 	assert.Equal(t, int64(16384<<10), parseMemTotal(strings.NewReader("MemTotal:       16384 kB\nMemFree: 1 kB\n")))
 	assert.Zero(t, parseMemTotal(strings.NewReader("")))

@@ -8,20 +8,19 @@ import (
 	"io"
 	"io/fs"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 
 	"github.com/tfbert/go/internal/libtf"
 )
 
-// MissingLibrary is a shared library that is needed and not there.
+// MissingLibrary is a shared library that another one needs and that is missing.
 type MissingLibrary struct {
 	Name     string `json:"name"`
 	NeededBy string `json:"needed_by"`
 }
 
-// missing returns the libraries that the library at path needs, directly or not, and l does not find.
+// missing returns the libraries that the library at path needs, directly or not, and that l does not find.
 func missing(l libtf.Linker, path string) ([]MissingLibrary, error) {
 	var lacking []MissingLibrary
 	seen := make(map[string]bool)
@@ -52,7 +51,8 @@ func glibc(l libtf.Linker) (string, error) {
 	path, ok := l.Find("libc.so.6", nil)
 	if !ok {
 		if musl, _ := filepath.Glob("/lib/ld-musl-*"); len(musl) > 0 {
-			return "", errors.New("this system's C library is musl, TensorFlow's needs glibc: use a distribution such as Debian, Ubuntu or Fedora, or an image made of one")
+			return "", errors.New("this system's C library is musl, and TensorFlow needs glibc: " +
+				"use a distribution such as Debian, Ubuntu or Fedora, or an image made of one")
 		}
 		return "", errors.New("no glibc (libc.so.6) found, which TensorFlow's library needs")
 	}
@@ -74,7 +74,7 @@ func glibc(l libtf.Linker) (string, error) {
 	return newest, nil
 }
 
-// A library is what a shared library says of itself.
+// A library is what a shared library says about itself.
 type library struct {
 	needed  []string // names
 	runpath []string // folders to look for them in
@@ -109,8 +109,8 @@ func readLibrary(path string) (library, error) {
 	return lib, nil
 }
 
-// dynamicStrings returns the strings of a dynamic tag. Unlike elf.File.DynString it does not read
-// the whole string table, which is 82 MB in TensorFlow's library.
+// dynamicStrings returns the strings of a dynamic tag. Unlike elf.File.DynString it does not read the whole
+// string table, which has 82 MB in TensorFlow's library.
 func dynamicStrings(f *elf.File, tag elf.DynTag) ([]string, error) {
 	dynamic := f.SectionByType(elf.SHT_DYNAMIC)
 	if dynamic == nil || int(dynamic.Link) >= len(f.Sections) {
@@ -126,7 +126,8 @@ func dynamicStrings(f *elf.File, tag elf.DynTag) ([]string, error) {
 		if offset >= table.Size {
 			return nil, fmt.Errorf("%v lies outside the string table", tag)
 		}
-		text, err := bufio.NewReader(io.NewSectionReader(table, int64(offset), int64(table.Size-offset))).ReadString(0)
+		rest := io.NewSectionReader(table, int64(offset), int64(table.Size-offset))
+		text, err := bufio.NewReader(rest).ReadString(0)
 		if err != nil {
 			return nil, fmt.Errorf("%v: %w", tag, err)
 		}
@@ -135,27 +136,15 @@ func dynamicStrings(f *elf.File, tag elf.DynTag) ([]string, error) {
 	return found, nil
 }
 
-// openLibrary opens a shared library for this machine. It reads little, so that a cut file may
-// still pass; the loader will tell.
+// openLibrary opens a shared library for this machine.
 func openLibrary(path string) (*elf.File, error) {
+	if err := libtf.CheckLibrary(path); err != nil {
+		return nil, err
+	}
 	f, err := elf.Open(path)
 	var system *fs.PathError
-	switch {
-	case errors.As(err, &system):
-		return nil, err
-	case err != nil:
-		return nil, fmt.Errorf("%s: not a shared library, or not a whole one: %w", path, err)
+	if err != nil && !errors.As(err, &system) {
+		err = fmt.Errorf("%s: not a shared library, or not a whole one: %w", path, err)
 	}
-	switch want := machines[runtime.GOARCH]; {
-	case f.Machine != want:
-		err = fmt.Errorf("%s: is for %v, this machine is %v", path, f.Machine, want)
-	case f.Type != elf.ET_DYN:
-		err = fmt.Errorf("%s: not a shared library but %v", path, f.Type)
-	default:
-		return f, nil
-	}
-	f.Close()
-	return nil, err
+	return f, err
 }
-
-var machines = map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}

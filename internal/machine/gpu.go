@@ -15,13 +15,13 @@ import (
 	"github.com/tfbert/go/internal/libtf"
 )
 
-// GPUs is what the NVIDIA driver says of itself and its devices.
+// GPUs is what the NVIDIA driver says about itself and its devices.
 type GPUs struct {
-	Driver  string `json:"driver,omitempty"` // its version; "" where there is none
+	Driver  string `json:"driver,omitempty"` // its version; "" if there is none
 	Devices []GPU  `json:"devices,omitempty"`
 }
 
-// A GPU is one device. What the driver did not tell is empty.
+// A GPU is one device. A field is empty if the driver does not tell it.
 type GPU struct {
 	Name              string `json:"name"`
 	ComputeCapability string `json:"compute_capability,omitempty"`
@@ -39,7 +39,8 @@ func FindGPUs(ctx context.Context) (GPUs, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second) // it hangs with a driver that does
 	defer cancel()
-	out, err := exec.CommandContext(ctx, smi, "--query-gpu=name,compute_cap,driver_version,memory.total", "--format=csv,noheader").Output()
+	const query = "--query-gpu=name,compute_cap,driver_version,memory.total"
+	out, err := exec.CommandContext(ctx, smi, query, "--format=csv,noheader").Output()
 	if err != nil {
 		return readProcNVIDIA(libtf.DriverDir), fmt.Errorf("%s: %w: %s", smi, err, strings.TrimSpace(string(out)))
 	}
@@ -65,7 +66,7 @@ func parseSMI(r io.Reader) (GPUs, error) {
 
 var driverVersion = regexp.MustCompile(`Kernel Module(?: for \S+)?\s+([0-9.]+)`)
 
-// readProcNVIDIA reads the driver's folder in /proc; what is not there stays empty.
+// readProcNVIDIA reads the driver's folder in /proc. What is missing there stays empty.
 func readProcNVIDIA(dir string) GPUs {
 	var gpus GPUs
 	version, _ := os.ReadFile(filepath.Join(dir, "version"))
@@ -84,8 +85,8 @@ func readProcNVIDIA(dir string) GPUs {
 	return gpus
 }
 
-// cudaLibraries are those that a GPU build of TensorFlow opens when it looks for devices, with
-// their packages' folders. It opens them by name, so they are not among what it needs to load.
+// cudaLibraries are the libraries that a GPU build of TensorFlow opens when it looks for devices, with the
+// folders of their packages. TensorFlow loads without them.
 var cudaLibraries = []struct{ folder, name string }{
 	{"cuda_runtime", "libcudart.so"},
 	{"cublas", "libcublas.so"},
@@ -123,8 +124,8 @@ func hasAny(l libtf.Linker, name, dir string) bool {
 	return false
 }
 
-// isGPUBuild reports whether a TensorFlow library looks for CUDA's libraries: its search path, or
-// that of libtensorflow_framework, names NVIDIA's packages.
+// isGPUBuild reports whether a TensorFlow library looks for CUDA's libraries: its search path, or that of
+// libtensorflow_framework, names NVIDIA's packages.
 func isGPUBuild(path string) bool {
 	framework := filepath.Join(filepath.Dir(path), filepath.Base(libtf.FrameworkLibrary))
 	for _, path := range []string{path, framework} {

@@ -21,7 +21,7 @@ var packages = []struct{ ours, official string }{
 	{"tfbert.internal.tfproto", "tensorflow"},
 }
 
-// official gives the official name of a service, method or message.
+// official returns the official name of a service, method or message.
 func official(name string) string {
 	for _, p := range packages {
 		if rest, ok := strings.CutPrefix(name, p.ours+"."); ok {
@@ -37,17 +37,24 @@ func register(s grpc.ServiceRegistrar, desc grpc.ServiceDesc, impl any) {
 	for i, m := range desc.Methods {
 		method := "/" + desc.ServiceName + "/" + m.MethodName
 		handle := m.Handler
-		desc.Methods[i].Handler = func(srv any, ctx context.Context, decode func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
-			if interceptor == nil {
-				return handle(srv, ctx, decode, nil)
-			}
-			// The generated handler tells the interceptor our name for the method.
-			return handle(srv, ctx, decode, func(ctx context.Context, request any, info *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
-				return interceptor(ctx, request, &grpc.UnaryServerInfo{Server: info.Server, FullMethod: method}, h)
-			})
+		desc.Methods[i].Handler = func(
+			srv any, ctx context.Context, decode func(any) error, interceptor grpc.UnaryServerInterceptor,
+		) (any, error) {
+			return handle(srv, ctx, decode, withMethod(method, interceptor))
 		}
 	}
 	s.RegisterService(&desc, impl)
+}
+
+// withMethod returns an interceptor that sees a method's official name, where the generated handlers pass
+// ours. It returns nil for nil.
+func withMethod(method string, interceptor grpc.UnaryServerInterceptor) grpc.UnaryServerInterceptor {
+	if interceptor == nil {
+		return nil
+	}
+	return func(ctx context.Context, request any, info *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
+		return interceptor(ctx, request, &grpc.UnaryServerInfo{Server: info.Server, FullMethod: method}, h)
+	}
 }
 
 // RegisterInference registers inference.GRPCInferenceService.
@@ -72,32 +79,36 @@ func (c caller) Invoke(ctx context.Context, method string, args, reply any, opts
 	return c.ClientConnInterface.Invoke(ctx, "/"+official(method[1:]), args, reply, opts...)
 }
 
-func (c caller) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+func (c caller) NewStream(
+	ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption,
+) (grpc.ClientStream, error) {
 	return c.ClientConnInterface.NewStream(ctx, desc, "/"+official(method[1:]), opts...)
 }
 
-// NewInferenceClient calls inference.GRPCInferenceService.
+// NewInferenceClient returns a client of inference.GRPCInferenceService.
 func NewInferenceClient(c grpc.ClientConnInterface) GRPCInferenceServiceClient {
 	return NewGRPCInferenceServiceClient(caller{c})
 }
 
-// NewPredictionClient calls tensorflow.serving.PredictionService.
+// NewPredictionClient returns a client of tensorflow.serving.PredictionService.
 func NewPredictionClient(c grpc.ClientConnInterface) PredictionServiceClient {
 	return NewPredictionServiceClient(caller{c})
 }
 
-// NewModelClient calls tensorflow.serving.ModelService.
+// NewModelClient returns a client of tensorflow.serving.ModelService.
 func NewModelClient(c grpc.ClientConnInterface) ModelServiceClient {
 	return NewModelServiceClient(caller{c})
 }
 
-// A Resolver finds descriptors: ours under their official names, and all others that are linked in.
+// A Resolver finds the descriptors that are linked in, ours by their official names.
 type Resolver struct{ ours *protoregistry.Files }
 
-// NewResolver makes the descriptors that gRPC's reflection shows. They are registered nowhere else.
+// NewResolver returns the descriptors for gRPC's reflection. They are not registered anywhere else.
 func NewResolver() (*Resolver, error) {
 	r := &Resolver{new(protoregistry.Files)}
-	for _, from := range []protoreflect.FileDescriptor{tfproto.File_tfbert_tensorflow_proto, File_tfbert_inference_proto, File_tfbert_serving_proto} {
+	for _, from := range []protoreflect.FileDescriptor{
+		tfproto.File_tfbert_tensorflow_proto, File_tfbert_inference_proto, File_tfbert_serving_proto,
+	} {
 		file := protodesc.ToFileDescriptorProto(from)
 		rename(file)
 		descriptor, err := protodesc.NewFile(file, r)
@@ -111,7 +122,7 @@ func NewResolver() (*Resolver, error) {
 	return r, nil
 }
 
-// rename gives a file and all that it refers to the official names.
+// rename puts the official names into a file, for its own and for those that it refers to.
 func rename(file *descriptorpb.FileDescriptorProto) {
 	file.Package = proto.String(strings.TrimSuffix(official(file.GetPackage()+"."), "."))
 	var message func(*descriptorpb.DescriptorProto)
@@ -130,7 +141,8 @@ func rename(file *descriptorpb.FileDescriptorProto) {
 	}
 	for _, s := range file.Service {
 		for _, m := range s.Method {
-			m.InputType, m.OutputType = proto.String("."+official(m.GetInputType()[1:])), proto.String("."+official(m.GetOutputType()[1:]))
+			m.InputType = proto.String("." + official(m.GetInputType()[1:]))
+			m.OutputType = proto.String("." + official(m.GetOutputType()[1:]))
 		}
 	}
 }

@@ -46,7 +46,7 @@ var services = map[string][]string{
 	"tensorflow.serving.ModelService":      {"GetModelStatus"},
 }
 
-// inference, prediction and models answer a little, and leave the rest unimplemented.
+// inference, prediction and models implement a few methods each.
 type inference struct {
 	UnimplementedGRPCInferenceServiceServer
 }
@@ -80,7 +80,9 @@ type prediction struct {
 }
 
 func (prediction) GetModelMetadata(context.Context, *GetModelMetadataRequest) (*GetModelMetadataResponse, error) {
-	value, err := proto.Marshal(&SignatureDefMap{SignatureDef: map[string]*tfproto.SignatureDef{"serving_default": {MethodName: "m"}}})
+	value, err := proto.Marshal(&SignatureDefMap{
+		SignatureDef: map[string]*tfproto.SignatureDef{"serving_default": {MethodName: "m"}},
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -93,30 +95,34 @@ type models struct {
 	UnimplementedModelServiceServer
 }
 
-// A server has the three services and reflection. seen is what its interceptors are told.
+// A server has the three services and reflection.
 type server struct {
 	*grpc.Server
 	mu   sync.Mutex
-	seen []string
+	seen []string // the methods that its interceptors saw
 }
 
-func (s *server) see(method string) {
+func (s *server) addSeen(method string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.seen = append(s.seen, method)
 }
 
-// newServer serves at l until the test's end.
-func newServer(t *testing.T, l net.Listener) *server {
+// startServer starts a server that serves at l until the test's end.
+func startServer(t *testing.T, l net.Listener) *server {
 	t.Helper()
 	s := &server{}
 	s.Server = grpc.NewServer(
-		grpc.UnaryInterceptor(func(ctx context.Context, r any, info *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
-			s.see(info.FullMethod)
+		grpc.UnaryInterceptor(func(
+			ctx context.Context, r any, info *grpc.UnaryServerInfo, h grpc.UnaryHandler,
+		) (any, error) {
+			s.addSeen(info.FullMethod)
 			return h(ctx, r)
 		}),
-		grpc.StreamInterceptor(func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, h grpc.StreamHandler) error {
-			s.see(info.FullMethod)
+		grpc.StreamInterceptor(func(
+			srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, h grpc.StreamHandler,
+		) error {
+			s.addSeen(info.FullMethod)
 			return h(srv, stream)
 		}),
 	)
@@ -134,10 +140,11 @@ func newServer(t *testing.T, l net.Listener) *server {
 	return s
 }
 
+// dial starts a server and returns a client of it.
 func dial(t *testing.T) (*server, *grpc.ClientConn) {
 	t.Helper()
 	l := bufconn.Listen(1 << 16)
-	s := newServer(t, l)
+	s := startServer(t, l)
 	conn, err := grpc.NewClient("passthrough:///bufconn", grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) }))
 	require.NoError(t, err)
@@ -160,8 +167,8 @@ func TestOfficialNames(t *testing.T) {
 		}
 	}
 
-	// Every method of every client is called with an empty request. A server that has no such method
-	// says "unknown"; one that has it answers, or is not implemented.
+	// Every method of every client is called with an empty request. A server that does not have the method
+	// answers "unknown"; one that has it answers, or "not implemented".
 	for _, client := range []any{NewInferenceClient(conn), NewPredictionClient(conn), NewModelClient(conn)} {
 		v := reflect.ValueOf(client)
 		for i := range v.NumMethod() {
@@ -172,7 +179,8 @@ func TestOfficialNames(t *testing.T) {
 			}
 			out := v.Method(i).Call(in)
 			err, _ := out[1].Interface().(error)
-			if stream, ok := out[0].Interface().(grpc.BidiStreamingClient[ModelInferRequest, ModelStreamInferResponse]); ok && err == nil {
+			type streamClient = grpc.BidiStreamingClient[ModelInferRequest, ModelStreamInferResponse]
+			if stream, ok := out[0].Interface().(streamClient); ok && err == nil {
 				require.NoError(t, stream.Send(&ModelInferRequest{Id: "7"}))
 				r, err := stream.Recv()
 				require.NoError(t, err)
@@ -200,14 +208,14 @@ func TestUnknownMethods(t *testing.T) {
 		"/inference.GRPCInferenceService/SystemSharedMemoryStatus",
 		"/tensorflow.serving.PredictionService/Classify",
 		"/tensorflow.serving.ModelService/HandleReloadConfigRequest",
-		"/tfbert.internal.inference.GRPCInferenceService/ServerLive", // our own name is not one to call
+		"/tfbert.internal.inference.GRPCInferenceService/ServerLive", // our own name is not for clients
 	} {
 		err := conn.Invoke(t.Context(), method, &ServerLiveRequest{}, &ServerLiveResponse{})
 		assert.Equal(t, codes.Unimplemented, status.Code(err), "%s: %v", method, err)
 	}
 }
 
-// No interceptor is a case of its own in the handlers.
+// The handlers work without an interceptor.
 func TestWithoutInterceptors(t *testing.T) {
 	var desc *grpc.ServiceDesc
 	RegisterInference(registrar(func(d *grpc.ServiceDesc, _ any) { desc = d }), inference{})
@@ -220,25 +228,30 @@ func TestWithoutInterceptors(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "7", r.(*ModelInferResponse).GetId())
 
-	// The generated description is everybody's, and stays as it is.
+	// The generated description is shared, and stays as it is.
 	assert.Equal(t, "tfbert.internal.inference.GRPCInferenceService", GRPCInferenceService_ServiceDesc.ServiceName)
-	generated := GRPCInferenceService_ServiceDesc.Methods[i].Handler
-	assert.Equal(t, reflect.ValueOf(_GRPCInferenceService_ModelInfer_Handler).Pointer(), reflect.ValueOf(generated).Pointer())
+	want := reflect.ValueOf(_GRPCInferenceService_ModelInfer_Handler)
+	got := reflect.ValueOf(GRPCInferenceService_ServiceDesc.Methods[i].Handler)
+	assert.Equal(t, want.Pointer(), got.Pointer())
 }
 
 type registrar func(*grpc.ServiceDesc, any)
 
 func (r registrar) RegisterService(d *grpc.ServiceDesc, impl any) { r(d, impl) }
 
-// A program may link in other copies of the protocols: nothing of ours stands in their way.
+// A program may link in other copies of the protocols, because ours does not register their names.
 func TestGlobalNames(t *testing.T) {
 	_, err := NewResolver()
 	require.NoError(t, err)
-	for _, name := range []protoreflect.FullName{"inference.ModelInferRequest", "tensorflow.TensorProto", "tensorflow.serving.PredictRequest"} {
+	for _, name := range []protoreflect.FullName{
+		"inference.ModelInferRequest", "tensorflow.TensorProto", "tensorflow.serving.PredictRequest",
+	} {
 		_, err := protoregistry.GlobalFiles.FindDescriptorByName(name)
 		assert.ErrorIs(t, err, protoregistry.NotFound, "%s", name)
 	}
-	for _, path := range []string{"inference.proto", "serving.proto", "tensorflow.proto", "grpc_service.proto", "model_config.proto"} {
+	for _, path := range []string{
+		"inference.proto", "serving.proto", "tensorflow.proto", "grpc_service.proto", "model_config.proto",
+	} {
 		_, err := protoregistry.GlobalFiles.FindFileByPath(path)
 		assert.ErrorIs(t, err, protoregistry.NotFound, path)
 	}
@@ -248,9 +261,12 @@ func TestResolver(t *testing.T) {
 	r, err := NewResolver()
 	require.NoError(t, err)
 	for _, name := range []protoreflect.FullName{
-		"inference.ModelInferRequest.InferInputTensor", "inference.ModelConfig", "inference.DataType", "inference.GRPCInferenceService.ModelInfer",
-		"tensorflow.serving.PredictRequest", "tensorflow.serving.ModelVersionStatus.State", "tensorflow.TensorProto", "tensorflow.SignatureDef",
-		"google.protobuf.Any", "google.protobuf.Int64Value", "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection",
+		"inference.ModelInferRequest.InferInputTensor", "inference.ModelConfig", "inference.DataType",
+		"inference.GRPCInferenceService.ModelInfer",
+		"tensorflow.serving.PredictRequest", "tensorflow.serving.ModelVersionStatus.State",
+		"tensorflow.TensorProto", "tensorflow.SignatureDef",
+		"google.protobuf.Any", "google.protobuf.Int64Value",
+		"grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection",
 	} {
 		d, err := r.FindDescriptorByName(name)
 		if assert.NoError(t, err, "%s", name) {
@@ -266,7 +282,8 @@ func TestResolver(t *testing.T) {
 	require.ErrorIs(t, err, protoregistry.NotFound)
 }
 
-// Reflection gives whole files, from which a client builds all that it needs: no name of ours is left.
+// Reflection sends whole files, from which a client builds what it needs. None of our own names is left in
+// them.
 func TestReflection(t *testing.T) {
 	_, conn := dial(t)
 	stream, err := reflectionpb.NewServerReflectionClient(conn).ServerReflectionInfo(t.Context())
@@ -278,16 +295,22 @@ func TestReflection(t *testing.T) {
 		require.Nil(t, answer.GetErrorResponse(), "%v", answer.GetErrorResponse())
 		return answer
 	}
+	list := ask(&reflectionpb.ServerReflectionRequest{
+		MessageRequest: &reflectionpb.ServerReflectionRequest_ListServices{},
+	})
 	var listed []string
-	for _, s := range ask(&reflectionpb.ServerReflectionRequest{MessageRequest: &reflectionpb.ServerReflectionRequest_ListServices{}}).GetListServicesResponse().GetService() {
+	for _, s := range list.GetListServicesResponse().GetService() {
 		listed = append(listed, s.GetName())
 	}
 	assert.Subset(t, listed, []string{
-		"inference.GRPCInferenceService", "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService", "grpc.health.v1.Health",
+		"inference.GRPCInferenceService", "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService",
+		"grpc.health.v1.Health",
 	})
 	sent := map[string]*descriptorpb.FileDescriptorProto{} // a stream sends what a file needs only once
 	for _, name := range listed {
-		answer := ask(&reflectionpb.ServerReflectionRequest{MessageRequest: &reflectionpb.ServerReflectionRequest_FileContainingSymbol{FileContainingSymbol: name}})
+		answer := ask(&reflectionpb.ServerReflectionRequest{
+			MessageRequest: &reflectionpb.ServerReflectionRequest_FileContainingSymbol{FileContainingSymbol: name},
+		})
 		for _, b := range answer.GetFileDescriptorResponse().GetFileDescriptorProto() {
 			assert.NotContains(t, string(b), "tfbert.internal", name)
 			file := &descriptorpb.FileDescriptorProto{}
@@ -307,27 +330,36 @@ func TestReflection(t *testing.T) {
 	}
 }
 
-// The tool that people use to look at a gRPC server knows nothing of ours but its address.
+// grpcurl, by which people look at a gRPC server, only needs the server's address.
 func TestGRPCurl(t *testing.T) {
 	tool := testenv.GRPCurl(t)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	newServer(t, l)
+	startServer(t, l)
 	address := l.Addr().String()
 
 	for _, test := range []struct {
 		args []string
 		want []string
 	}{
-		{[]string{address, "list"}, []string{"inference.GRPCInferenceService\n", "tensorflow.serving.PredictionService\n", "tensorflow.serving.ModelService\n", "grpc.health.v1.Health\n"}},
-		{[]string{address, "list", "tensorflow.serving.PredictionService"}, []string{"tensorflow.serving.PredictionService.Predict\n"}},
-		{[]string{address, "describe", "inference.GRPCInferenceService"}, []string{"rpc ModelInfer ( .inference.ModelInferRequest ) returns ( .inference.ModelInferResponse );"}},
-		{[]string{address, "describe", "inference.ModelConfig"}, []string{".inference.ModelDynamicBatching dynamic_batching = 11;"}},
-		{[]string{address, "describe", "tensorflow.serving.PredictRequest"}, []string{"map<string, .tensorflow.TensorProto> inputs = 2;", ".tensorflow.serving.ModelSpec model_spec = 1;"}},
+		{[]string{address, "list"}, []string{
+			"inference.GRPCInferenceService\n", "tensorflow.serving.PredictionService\n",
+			"tensorflow.serving.ModelService\n", "grpc.health.v1.Health\n",
+		}},
+		{[]string{address, "list", "tensorflow.serving.PredictionService"},
+			[]string{"tensorflow.serving.PredictionService.Predict\n"}},
+		{[]string{address, "describe", "inference.GRPCInferenceService"},
+			[]string{"rpc ModelInfer ( .inference.ModelInferRequest ) returns ( .inference.ModelInferResponse );"}},
+		{[]string{address, "describe", "inference.ModelConfig"},
+			[]string{".inference.ModelDynamicBatching dynamic_batching = 11;"}},
+		{[]string{address, "describe", "tensorflow.serving.PredictRequest"},
+			[]string{"map<string, .tensorflow.TensorProto> inputs = 2;", ".tensorflow.serving.ModelSpec model_spec = 1;"}},
 		{[]string{address, "inference.GRPCInferenceService/ServerMetadata"}, []string{`"name": "stub"`}},
-		{[]string{"-d", `{"id":"7","raw_input_contents":["AQI="]}`, address, "inference.GRPCInferenceService/ModelInfer"}, []string{`"id": "7"`, `"AQI="`}},
+		{[]string{"-d", `{"id":"7","raw_input_contents":["AQI="]}`, address, "inference.GRPCInferenceService/ModelInfer"},
+			[]string{`"id": "7"`, `"AQI="`}},
 		{[]string{"-d", `{"id":"8"}`, address, "inference.GRPCInferenceService/ModelStreamInfer"}, []string{`"id": "8"`}},
-		{[]string{"-d", `{"model_spec":{"name":"bert","version":3}}`, address, "tensorflow.serving.PredictionService/GetModelMetadata"},
+		{[]string{"-d", `{"model_spec":{"name":"bert","version":3}}`, address,
+			"tensorflow.serving.PredictionService/GetModelMetadata"},
 			// The signatures are in an Any, which the tool reads by the name of its message.
 			[]string{`"@type": "type.googleapis.com/tensorflow.serving.SignatureDefMap"`, `"methodName": "m"`}},
 		{[]string{address, "grpc.health.v1.Health/Check"}, []string{`"status": "SERVING"`}},

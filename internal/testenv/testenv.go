@@ -1,5 +1,5 @@
-// Package testenv tells tests what this machine has. A missing piece skips the test with its
-// reason, or fails it where TFBERT_REQUIRE names the piece, so that CI cannot pass by skipping.
+// Package testenv finds what tests need on this machine. If a piece is missing, the test is skipped
+// with the reason, or fails if TFBERT_REQUIRE names the piece, so that CI cannot pass by skipping.
 package testenv
 
 import (
@@ -21,8 +21,8 @@ import (
 	"github.com/tfbert/go/internal/libtf"
 )
 
-// Main runs a package's tests, as its TestMain, and fails them where they left something open: where
-// alive, which counts that, does not give zero in the end. Last it does what is left to do.
+// Main is a package's TestMain. It runs the tests, calls last, and fails if something is still open: if
+// alive, which counts open objects, does not return zero.
 func Main[T comparable](m *testing.M, alive func() T, last ...func()) {
 	code := m.Run()
 	for _, f := range last {
@@ -46,7 +46,7 @@ func Root(t testing.TB) string {
 	return filepath.Join(filepath.Dir(file), "..", "..")
 }
 
-// Golden returns the path of a recorded output of the reference scripts in testdata/golden.
+// Golden returns the path of an output of the reference scripts that is recorded in testdata/golden.
 func Golden(t testing.TB, elem ...string) string {
 	t.Helper()
 	return filepath.Join(append([]string{Root(t), "testdata", "golden"}, elem...)...)
@@ -57,18 +57,18 @@ func Model(t testing.TB) string {
 	t.Helper()
 	dir := filepath.Join(Root(t), "testdata", "models", "minilm-squad")
 	if _, err := os.Stat(dir); err != nil {
-		Missing(t, "model", "the bundled model is not part of this copy of the module")
+		Missing(t, "model", "this copy of the module does not contain the bundled model")
 	}
 	return dir
 }
 
-// Shared returns a path below the folder named by TFBERT_SHARED: the SQuAD sets and the recorded
-// outputs over them, which are not part of the repository.
+// Shared returns a path below the folder that TFBERT_SHARED names. That folder has the SQuAD sets and
+// the recorded outputs over them, which are not part of the repository.
 func Shared(t testing.TB, elem ...string) string {
 	t.Helper()
 	dir := os.Getenv("TFBERT_SHARED")
 	if dir == "" {
-		Missing(t, "shared", "TFBERT_SHARED is not set: no SQuAD data here")
+		Missing(t, "shared", "TFBERT_SHARED, which names the folder of the SQuAD data, is not set")
 	}
 	if !filepath.IsAbs(dir) {
 		dir = filepath.Join(Root(t), dir) // go test runs in the package's folder
@@ -76,7 +76,7 @@ func Shared(t testing.TB, elem ...string) string {
 	return filepath.Join(append([]string{dir}, elem...)...)
 }
 
-// Missing skips the test for want of piece, or fails it where TFBERT_REQUIRE, a comma-separated
+// Missing skips the test because piece is missing, or fails it if TFBERT_REQUIRE, a comma-separated
 // list, names piece.
 func Missing(t testing.TB, piece, reason string) {
 	t.Helper()
@@ -86,7 +86,7 @@ func Missing(t testing.TB, piece, reason string) {
 	t.Skip(reason)
 }
 
-// Long skips the test under -short, with what takes its time as the reason.
+// Long skips the test under -short. The reason says what takes so long.
 func Long(t testing.TB, reason string) {
 	t.Helper()
 	if testing.Short() {
@@ -114,7 +114,7 @@ func Python(t testing.TB) string {
 	t.Helper()
 	python := os.Getenv("TFBERT_PYTHON")
 	if python == "" {
-		Missing(t, "python", "TFBERT_PYTHON is not set: no Python with TensorFlow here")
+		Missing(t, "python", "TFBERT_PYTHON, which names a Python with TensorFlow, is not set")
 	}
 	return python
 }
@@ -125,13 +125,13 @@ func Clients(t testing.TB) string {
 	t.Helper()
 	python := os.Getenv("TFBERT_CLIENTS_PYTHON")
 	if python == "" {
-		Missing(t, "clients", "TFBERT_CLIENTS_PYTHON is not set: no Python with the clients of other servers here")
+		Missing(t, "clients", "TFBERT_CLIENTS_PYTHON, which names a Python with the clients of other servers, is not set")
 	}
 	return python
 }
 
-// GRPCurl returns the path of grpcurl at the version of tools/go.mod, from Go's build cache. 'make grpcurl'
-// puts it there. A test does not: the build takes minutes in an empty cache, and downloads.
+// GRPCurl returns the path of grpcurl, at the version of tools/go.mod, in Go's build cache. 'make grpcurl'
+// puts it there. Tests do not, because building downloads modules and takes minutes in an empty cache.
 func GRPCurl(t testing.TB) string {
 	t.Helper()
 	path, err := grpcurl(Root(t))
@@ -141,7 +141,7 @@ func GRPCurl(t testing.TB) string {
 	return path
 }
 
-// grpcurl links the tool where only that is left to do.
+// grpcurl returns the path of the tool without downloading anything. It links the tool if its packages are built.
 func grpcurl(root string) (string, error) {
 	grpcurlOnce.Do(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
@@ -164,8 +164,8 @@ var (
 	grpcurlErr  error
 )
 
-// OutsideModule makes a module in dir that requires this one, as a user's module does: internal packages are out of
-// its reach. It returns the go command to run there, which needs no network.
+// OutsideModule makes a module in dir that requires this one, as a user's module does, and so cannot import internal
+// packages. It returns a function that makes go commands for that module, which do not need a network.
 func OutsideModule(t testing.TB, dir string) func(args ...string) *exec.Cmd {
 	t.Helper()
 	root := Root(t)
@@ -191,8 +191,8 @@ func OutsideModule(t testing.TB, dir string) func(args ...string) *exec.Cmd {
 	}
 }
 
-// Stdout runs f and returns what it wrote to the standard output: f is an Example that cannot run
-// everywhere and is therefore called by a test.
+// Stdout runs f and returns what it wrote to standard output. Tests use it for an Example that cannot
+// run everywhere.
 func Stdout(t testing.TB, f func()) string {
 	t.Helper()
 	file, err := os.Create(filepath.Join(t.TempDir(), "stdout"))

@@ -1,5 +1,5 @@
-// Command pictures draws the pictures of README.md from what the program really prints and shows: docs/page.png, the
-// server's page in a headless Chromium, and docs/demo.svg, a run in a terminal. Run it by make pictures.
+// Command pictures draws the pictures of README.md from real runs of the program: docs/page.png shows the server's page
+// in a headless Chromium, and docs/demo.svg shows commands in a terminal. "make pictures" runs it.
 package main
 
 import (
@@ -20,7 +20,7 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// commands are typed into the terminal of docs/demo.svg.
+// commands are the commands in docs/demo.svg.
 var commands = []string{
 	"tfbert demo",
 	"tfbert answer --question 'Who wrote it?' --context 'It was written by Ada Lovelace.'",
@@ -39,7 +39,7 @@ func main() {
 	}
 }
 
-// terminal runs the commands and draws them with what they print.
+// terminal runs the commands and draws them with their output.
 func terminal(ctx context.Context, root string) error {
 	folder, err := os.MkdirTemp("", "tfbert-pictures-")
 	if err != nil {
@@ -55,7 +55,7 @@ func terminal(ctx context.Context, root string) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w: %s", command, err, output)
 		}
-		// Where the clone lies says nothing to a reader.
+		// The path of the clone means nothing to a reader.
 		text := strings.ReplaceAll(string(output), root+"/", "")
 		lines = append(lines, "$ "+command)
 		lines = append(lines, strings.Split(strings.TrimRight(text, "\n"), "\n")...)
@@ -66,7 +66,7 @@ func terminal(ctx context.Context, root string) error {
 
 const (
 	columns    = 104
-	indent     = 2 // of the lines that go on
+	indent     = 2 // of continued lines
 	fontSize   = 14.0
 	cell       = 8.4 // the width of a character
 	lineHeight = 20.0
@@ -74,8 +74,8 @@ const (
 	titleBar   = 36.0
 )
 
-// drawing draws lines as a terminal shows them: wrapped at its width, commands brighter than what they print. The
-// colours of the window are its own, so that it looks the same on a light page and on a dark one.
+// drawing draws lines as a terminal shows them: wrapped at its width, and with commands brighter than their output. The
+// window has its own colours, so that it looks the same on a light page and on a dark one.
 func drawing(lines []string) []byte {
 	var text strings.Builder
 	y := titleBar + margin
@@ -94,7 +94,7 @@ func drawing(lines []string) []byte {
 				if rest, ok := strings.CutPrefix(shown, "$ "); ok && i == 0 {
 					shown = `<tspan fill="#7fd1a6">$ </tspan>` + rest
 				}
-				// The length holds the columns in place, whatever font the reader has.
+				// The length keeps the columns aligned, whatever font the reader has.
 				fmt.Fprintf(&text, "<text x=\"%g\" y=\"%g\" fill=\"%s\" textLength=\"%.1f\">%s</text>\n",
 					x, y, colour, cell*float64(utf8.RuneCountInString(part)), shown)
 			}
@@ -102,17 +102,21 @@ func drawing(lines []string) []byte {
 		}
 	}
 	width, height := (columns+indent)*cell+2*margin, y
-	return fmt.Appendf(nil, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %g %g" width="%[1]g" height="%[2]g" role="img">
+	return fmt.Appendf(nil, `<svg xmlns="http://www.w3.org/2000/svg" role="img"
+  viewBox="0 0 %g %g" width="%[1]g" height="%[2]g">
 <title>tfbert in a terminal</title>
 <rect x="0.5" y="0.5" width="%g" height="%g" rx="8" fill="#171a21" stroke="#444b59"/>
-<circle cx="22" cy="20" r="6" fill="#e0695f"/><circle cx="42" cy="20" r="6" fill="#e0b14f"/><circle cx="62" cy="20" r="6" fill="#64b56e"/>
-<g font-family="ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monospace" font-size="%g" xml:space="preserve">
+<circle cx="22" cy="20" r="6" fill="#e0695f"/>
+<circle cx="42" cy="20" r="6" fill="#e0b14f"/>
+<circle cx="62" cy="20" r="6" fill="#64b56e"/>
+<g font-family="ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
+  font-size="%g" xml:space="preserve">
 %s</g>
 </svg>
 `, width, height, width-1, height-1, fontSize, text.String())
 }
 
-// wrapped cuts a line where a terminal would: at a space if there is one near, else at the last column.
+// wrapped breaks a line at a space in the second half of its columns, or else at the last column.
 func wrapped(line string) []string {
 	var parts []string
 	for runes := []rune(line); ; {
@@ -133,11 +137,14 @@ func wrapped(line string) []string {
 
 var listening = regexp.MustCompile(`http://127\.0\.0\.1:\d+/`)
 
-// page asks the bundled model a question on the server's page.
+const pageWidth = 1080
+
+// page asks the bundled model a question on the server's page, and takes a picture of the whole page.
 func page(ctx context.Context, root string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	server := exec.CommandContext(ctx, filepath.Join(root, "bin", "tfbert"), "serve", "--http_port", "0", "--grpc_port", "-1")
+	command := filepath.Join(root, "bin", "tfbert")
+	server := exec.CommandContext(ctx, command, "serve", "--http_port", "0", "--grpc_port", "-1")
 	server.Cancel = func() error { return server.Process.Signal(os.Interrupt) }
 	stderr, err := server.StderrPipe()
 	if err != nil {
@@ -148,15 +155,15 @@ func page(ctx context.Context, root string) error {
 	}
 	defer func() { cancel(); _ = server.Wait() }()
 	var address string
-	log := bufio.NewScanner(stderr)
-	for address == "" && log.Scan() {
-		address = listening.FindString(log.Text())
+	messages := bufio.NewScanner(stderr)
+	for address == "" && messages.Scan() {
+		address = listening.FindString(messages.Text())
 	}
 	if address == "" {
-		return errors.New("tfbert serve did not say where it listens")
+		return errors.New("tfbert serve did not print its address")
 	}
 	go func() {
-		for log.Scan() {
+		for messages.Scan() { // a server whose log is not read would block
 		}
 	}()
 
@@ -171,12 +178,27 @@ func page(ctx context.Context, root string) error {
 	tab, end := chromedp.NewContext(browser)
 	defer end()
 	if err := chromedp.Do(tab,
-		chromedp.EmulateViewport(1080, 706),
+		chromedp.EmulateViewport(pageWidth, 400),
 		chromedp.Navigate(address),
 		chromedp.Click(chromedp.CSS("#examples button:nth-of-type(1)")),
+		// The first run at a new length is slow. The second one shows the usual times.
 		chromedp.Click(chromedp.CSS("#questions button:nth-of-type(2)")),
 		chromedp.WaitVisible(chromedp.CSS("#result")),
-		chromedp.Sleep(time.Second), // the page moves what it marks into view
+		chromedp.Sleep(time.Second),
+		chromedp.Click(chromedp.CSS("#questions button:nth-of-type(2)")),
+		chromedp.Sleep(time.Second), // the page scrolls to the marked answer
+	); err != nil {
+		return err
+	}
+	// The window becomes as high as the page is with the answer, and so shows all of it without scrolling.
+	height, err := chromedp.Run(tab, chromedp.Evaluate[int64]("document.documentElement.scrollHeight"))
+	if err != nil {
+		return err
+	}
+	if err := chromedp.Do(tab,
+		chromedp.EmulateViewport(pageWidth, height),
+		chromedp.Evaluate[chromedp.Void]("scrollTo(0, 0)"),
+		chromedp.Sleep(time.Second),
 	); err != nil {
 		return err
 	}

@@ -17,7 +17,7 @@ import (
 	"github.com/tfbert/go/wordpiece"
 )
 
-// arbitrary is a model whose logits are anything, but always the same for a window.
+// arbitrary is a model with arbitrary logits, which are always the same for a window.
 func arbitrary(_ context.Context, features []squad.Feature) ([]squad.RawResult, error) {
 	results := make([]squad.RawResult, len(features))
 	for i, f := range features {
@@ -35,7 +35,7 @@ func arbitrary(_ context.Context, features []squad.Feature) ([]squad.RawResult, 
 	return results, nil
 }
 
-// Clients that share a batcher have the answers, to the last bit, that each has from the model alone.
+// Clients that share a batcher get the answers, to the last bit, that each would get from the model alone.
 func TestAnswersAreThoseOfTheModelAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		vocab, err := wordpiece.ReadVocab(strings.NewReader("[PAD]\n[UNK]\n[CLS]\n[SEP]\nwho\na\nb\nc\nd\ne\n"))

@@ -23,14 +23,14 @@ const ms = time.Millisecond
 // firstID is the UniqueID that the windows of every request count from.
 const firstID = 1000000000
 
-// feature makes a window with a number for a name, which a model sees, unlike its UniqueID.
+// feature returns a window with a number as its name, which a model sees, unlike its UniqueID.
 func feature(name, tokens, padded int) squad.Feature {
 	f := squad.Feature{UniqueID: firstID, InputIDs: make([]int32, padded), Len: tokens}
 	f.InputIDs[0] = int32(name)
 	return f
 }
 
-// features makes windows of one length with the given names.
+// features returns windows of one length with these names.
 func features(tokens int, names ...int) []squad.Feature {
 	all := make([]squad.Feature, len(names))
 	for i, name := range names {
@@ -42,7 +42,7 @@ func features(tokens int, names ...int) []squad.Feature {
 
 func name(f *squad.Feature) int { return int(f.InputIDs[0]) }
 
-// result is what a model makes of a window: its name.
+// result returns the result for a window: its name.
 func result(f *squad.Feature) squad.RawResult {
 	n := float32(name(f))
 	return squad.RawResult{UniqueID: f.UniqueID, StartLogits: []float32{n}, EndLogits: []float32{-n}}
@@ -56,7 +56,7 @@ func results(features []squad.Feature) []squad.RawResult {
 	return all
 }
 
-// A predictor is a model that is a function.
+// A predictor is a function as a model.
 type predictor func(ctx context.Context, features []squad.Feature) ([]squad.RawResult, error)
 
 func (p predictor) Predict(ctx context.Context, features []squad.Feature) ([]squad.RawResult, error) {
@@ -64,48 +64,52 @@ func (p predictor) Predict(ctx context.Context, features []squad.Feature) ([]squ
 }
 
 // instant is a model that takes no time.
-var instant = predictor(func(_ context.Context, f []squad.Feature) ([]squad.RawResult, error) { return results(f), nil })
+var instant = predictor(func(_ context.Context, f []squad.Feature) ([]squad.RawResult, error) {
+	return results(f), nil
+})
 
-// A bench is a batcher with a model that takes some time for each batch, and requests that come at given
-// times. It lives in a synctest bubble, whose clock it counts from its own beginning.
-type bench struct {
+// A scenario is a batcher with a model that takes some time for each batch, and requests that come at given
+// times. It runs in a synctest bubble, and counts the bubble's time from its own beginning.
+type scenario struct {
 	*batch.Batcher
 	t     *testing.T
 	began time.Time
 	wg    sync.WaitGroup
 
 	takes   time.Duration
-	predict predictor // what the model does then
+	predict predictor // returns the results after that time
 
 	mu      sync.Mutex
-	ran     []string // batches: when they started and their windows
+	ran     []string // the batches: when they started and their windows
 	told    []batch.Batch
 	replies map[int]*reply // by the name of the request's first window
 }
 
-// A reply is what came of a request.
+// A reply is the outcome of a request.
 type reply struct {
 	batch.Response
 	err error
 	at  time.Duration
 }
 
-func newBench(t *testing.T, takes time.Duration, opts batch.Options) *bench {
-	s := &bench{t: t, began: time.Now(), takes: takes, predict: instant, replies: map[int]*reply{}}
+func newScenario(t *testing.T, takes time.Duration, opts batch.Options) *scenario {
+	s := &scenario{t: t, began: time.Now(), takes: takes, predict: instant, replies: map[int]*reply{}}
 	opts.OnBatch = func(b batch.Batch) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.told = append(s.told, b)
 	}
 	var err error
-	s.Batcher, err = batch.New(predictor(s.run), opts)
+	s.Batcher, err = batch.New(predictor(s.runModel), opts)
 	require.NoError(t, err)
 	return s
 }
 
-func (s *bench) now() time.Duration { return time.Since(s.began) }
+// now returns the time since the beginning.
+func (s *scenario) now() time.Duration { return time.Since(s.began) }
 
-func (s *bench) run(ctx context.Context, features []squad.Feature) ([]squad.RawResult, error) {
+// runModel is the model.
+func (s *scenario) runModel(ctx context.Context, features []squad.Feature) ([]squad.RawResult, error) {
 	names := make([]string, len(features))
 	for i := range features {
 		names[i] = fmt.Sprint(name(&features[i]))
@@ -121,10 +125,11 @@ func (s *bench) run(ctx context.Context, features []squad.Feature) ([]squad.RawR
 	}
 }
 
-// at makes a request at a time from the beginning on.
-func (s *bench) at(when time.Duration, r batch.Request) { s.atWith(s.t.Context(), when, r) }
+// at sends a request at a time from the beginning.
+func (s *scenario) at(when time.Duration, r batch.Request) { s.atWith(s.t.Context(), when, r) }
 
-func (s *bench) atWith(ctx context.Context, when time.Duration, r batch.Request) {
+// atWith is at with a context.
+func (s *scenario) atWith(ctx context.Context, when time.Duration, r batch.Request) {
 	s.wg.Go(func() {
 		time.Sleep(when - s.now())
 		got, err := s.Do(ctx, r)
@@ -139,8 +144,8 @@ func (s *bench) atWith(ctx context.Context, when time.Duration, r batch.Request)
 	})
 }
 
-// wait waits for all requests, closes the batcher, and gives the batches that ran.
-func (s *bench) wait() []string {
+// wait waits for all requests, closes the batcher, and returns the batches that ran.
+func (s *scenario) wait() []string {
 	s.wg.Wait()
 	assert.Zero(s.t, s.Waiting())
 	assert.NoError(s.t, s.Close())
@@ -150,7 +155,7 @@ func (s *bench) wait() []string {
 
 func TestDo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newBench(t, 10*ms, batch.Options{MaxSize: 3})
+		s := newScenario(t, 10*ms, batch.Options{MaxSize: 3})
 		s.at(0, batch.Request{Features: features(10, 1)})
 		s.at(4*ms, batch.Request{Features: features(20, 2, 3, 4, 5)})
 		s.at(5*ms, batch.Request{Features: features(30, 6)})
@@ -170,10 +175,10 @@ func TestDo(t *testing.T) {
 	})
 }
 
-// Both a request's windows and those that others send for the same example have the same UniqueIDs.
+// The windows of one request may have the same UniqueIDs as those of another.
 func TestWindowsKeepTheirIDsAndTheirCallersTheirFeatures(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newBench(t, 10*ms, batch.Options{})
+		s := newScenario(t, 10*ms, batch.Options{})
 		seen := map[int32]bool{}
 		s.predict = func(ctx context.Context, features []squad.Feature) ([]squad.RawResult, error) {
 			for _, f := range features {
@@ -261,7 +266,7 @@ func TestTriggers(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := newBench(t, 10*ms, tc.opts)
+				s := newScenario(t, 10*ms, tc.opts)
 				for when, names := range tc.at {
 					s.at(when, batch.Request{Features: features(10, names...)})
 				}
@@ -282,7 +287,7 @@ func TestTriggers(t *testing.T) {
 
 func TestDefaults(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newBench(t, 10*ms, batch.Options{MaxWait: time.Hour})
+		s := newScenario(t, 10*ms, batch.Options{MaxWait: time.Hour})
 		s.at(0, batch.Request{Features: features(10, 1)})
 		many := make([]int, 1024)
 		s.at(ms, batch.Request{Features: features(10, many...)})
@@ -305,13 +310,14 @@ func TestBuckets(t *testing.T) {
 		want    []string // the first has the model for itself, as number 0
 	}{
 		{"multiples of 32", nil, []window{{33, 384}, {32, 384}, {64, 384}, {1, 384}, {65, 384}}, []string{"1 3", "2 4", "5"}},
-		{"given bounds", []int{50, 100}, []window{{51, 384}, {50, 384}, {100, 384}, {1, 384}, {101, 384}, {384, 384}}, []string{"1 3", "2 4", "5 6"}},
+		{"given bounds", []int{50, 100}, []window{{51, 384}, {50, 384}, {100, 384}, {1, 384}, {101, 384}, {384, 384}},
+			[]string{"1 3", "2 4", "5 6"}},
 		{"no bounds", []int{}, []window{{51, 384}, {50, 384}, {100, 384}}, []string{"1 2 3"}},
 		{"one sequence length", []int{}, []window{{50, 384}, {50, 128}, {20, 384}, {1, 128}}, []string{"1 3", "2 4"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := newBench(t, 10*ms, batch.Options{Buckets: tc.buckets})
+				s := newScenario(t, 10*ms, batch.Options{Buckets: tc.buckets})
 				s.at(0, batch.Request{Features: features(300, 0)})
 				var all []squad.Feature
 				for i, w := range tc.windows {
@@ -331,7 +337,7 @@ func TestBuckets(t *testing.T) {
 
 func TestABucketThatWaitsDoesNotHoldUpOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newBench(t, 10*ms, batch.Options{MaxSize: 2, MaxDelay: 50 * ms, Priorities: 2})
+		s := newScenario(t, 10*ms, batch.Options{MaxSize: 2, MaxDelay: 50 * ms, Priorities: 2})
 		s.at(0, batch.Request{Features: features(10, 1), Priority: 1})
 		s.at(ms, batch.Request{Features: features(100, 2, 3), Priority: 2})
 		s.at(2*ms, batch.Request{Features: features(200, 4), Priority: 2})
@@ -342,7 +348,7 @@ func TestABucketThatWaitsDoesNotHoldUpOthers(t *testing.T) {
 
 func TestMaxTokens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newBench(t, 10*ms, batch.Options{MaxTokens: 100, Buckets: []int{}})
+		s := newScenario(t, 10*ms, batch.Options{MaxTokens: 100, Buckets: []int{}})
 		s.at(0, batch.Request{Features: features(1, 0)})
 		for i, tokens := range []int{50, 20, 51, 20, 200, 10, 10} {
 			s.at(time.Duration(i+1)*ms, batch.Request{Features: features(tokens, i+1)})
@@ -351,10 +357,10 @@ func TestMaxTokens(t *testing.T) {
 	})
 }
 
-// Of the windows that may share a batch with the oldest those come first that are as long.
+// Of the windows that may share a batch with the oldest, those nearest in length come first.
 func TestNearestInLength(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newBench(t, 10*ms, batch.Options{MaxSize: 3, Buckets: []int{}, Priorities: 2})
+		s := newScenario(t, 10*ms, batch.Options{MaxSize: 3, Buckets: []int{}, Priorities: 2})
 		s.at(0, batch.Request{Features: features(1, 0)})
 		for i, tokens := range []int{50, 90, 20, 55, 88, 45, 92} {
 			s.at(time.Duration(i+1)*ms, batch.Request{Features: features(tokens, i+1)})
@@ -366,7 +372,7 @@ func TestNearestInLength(t *testing.T) {
 
 func TestPriorities(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newBench(t, 10*ms, batch.Options{MaxSize: 2, Priorities: 3, DefaultPriority: 2})
+		s := newScenario(t, 10*ms, batch.Options{MaxSize: 2, Priorities: 3, DefaultPriority: 2})
 		s.at(0, batch.Request{Features: features(10, 1)})
 		s.at(1*ms, batch.Request{Features: features(10, 2), Priority: 3})
 		s.at(2*ms, batch.Request{Features: features(100, 3), Priority: 3})
@@ -377,7 +383,7 @@ func TestPriorities(t *testing.T) {
 		assert.Equal(t, []string{"0s: 1", "10ms: 5 3", "20ms: 7 4", "30ms: 6 2"}, s.wait())
 	})
 	synctest.Test(t, func(t *testing.T) {
-		s := newBench(t, 10*ms, batch.Options{MaxSize: 1, Priorities: 2})
+		s := newScenario(t, 10*ms, batch.Options{MaxSize: 1, Priorities: 2})
 		s.at(0, batch.Request{Features: features(10, 1)})
 		s.at(1*ms, batch.Request{Features: features(10, 2)})
 		s.at(2*ms, batch.Request{Features: features(10, 3), Priority: 2})
@@ -385,7 +391,7 @@ func TestPriorities(t *testing.T) {
 		assert.Equal(t, []string{"0s: 1", "10ms: 4", "20ms: 2", "30ms: 3"}, s.wait(), "the least urgent is the default")
 	})
 	synctest.Test(t, func(t *testing.T) {
-		s := newBench(t, 10*ms, batch.Options{Priorities: 3})
+		s := newScenario(t, 10*ms, batch.Options{Priorities: 3})
 		for i, priority := range []int{-1, 4} {
 			_, err := s.Do(t.Context(), batch.Request{Features: features(10, 1), Priority: priority})
 			assert.ErrorIs(t, err, batch.ErrPriority)
@@ -398,16 +404,16 @@ func TestPriorities(t *testing.T) {
 	})
 }
 
-// Urgent windows that come all the time must neither restart the delay of others nor keep them past MaxWait.
+// A steady flow of urgent windows neither restarts the delay of others nor keeps them past MaxWait.
 func TestUrgentWindowsAndWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newBench(t, 10*ms, batch.Options{MaxDelay: 10 * ms, Priorities: 2})
+		s := newScenario(t, 10*ms, batch.Options{MaxDelay: 10 * ms, Priorities: 2})
 		s.at(0, batch.Request{Features: features(10, 1), Priority: 2})
 		s.at(6*ms, batch.Request{Features: features(10, 2), Priority: 1})
 		assert.Equal(t, []string{"10ms: 2 1"}, s.wait())
 	})
 	synctest.Test(t, func(t *testing.T) {
-		s := newBench(t, 10*ms, batch.Options{MaxSize: 1, MaxWait: 55 * ms, Priorities: 2})
+		s := newScenario(t, 10*ms, batch.Options{MaxSize: 1, MaxWait: 55 * ms, Priorities: 2})
 		for i := range 20 {
 			s.at(time.Duration(9*i)*ms, batch.Request{Features: features(10, i), Priority: 1, Timeout: time.Second})
 		}
@@ -420,7 +426,7 @@ func TestUrgentWindowsAndWaits(t *testing.T) {
 
 func TestMaxWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newBench(t, 10*ms, batch.Options{MaxSize: 1, MaxWait: 15 * ms})
+		s := newScenario(t, 10*ms, batch.Options{MaxSize: 1, MaxWait: 15 * ms})
 		s.at(0, batch.Request{Features: features(10, 1)})
 		s.at(1*ms, batch.Request{Features: features(10, 2, 3, 4)}) // starts in time, and then has as long as it takes
 		s.at(2*ms, batch.Request{Features: features(10, 5)})
@@ -436,7 +442,7 @@ func TestMaxWait(t *testing.T) {
 		}
 	})
 	synctest.Test(t, func(t *testing.T) {
-		s := newBench(t, 10*ms, batch.Options{MaxDelay: 20 * ms})
+		s := newScenario(t, 10*ms, batch.Options{MaxDelay: 20 * ms})
 		s.at(1*ms, batch.Request{Features: features(10, 1)})
 		s.at(3*ms, batch.Request{Features: features(10, 2), Timeout: 20 * ms})
 		assert.Equal(t, []string{"3ms: 1 2"}, s.wait(), "a request does not wait for others until it times out")
@@ -445,7 +451,7 @@ func TestMaxWait(t *testing.T) {
 
 func TestQueueFull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newBench(t, 1500*ms, batch.Options{MaxSize: 2, MaxQueue: 4})
+		s := newScenario(t, 1500*ms, batch.Options{MaxSize: 2, MaxQueue: 4})
 		s.at(0, batch.Request{Features: features(10, 1, 2)})
 		s.at(1*ms, batch.Request{Features: features(10, 3, 4, 5, 6, 7)}) // the queue is empty
 		s.at(2*ms, batch.Request{Features: features(10, 8)})
@@ -454,7 +460,8 @@ func TestQueueFull(t *testing.T) {
 		s.wait()
 		assert.NoError(t, s.replies[3].err)
 		assert.NoError(t, s.replies[11].err)
-		assert.Equal(t, &batch.QueueFullError{Waiting: 5, Limit: 4, RetryAfter: time.Second}, s.replies[8].err, "no batch has ended")
+		full := &batch.QueueFullError{Waiting: 5, Limit: 4, RetryAfter: time.Second}
+		assert.Equal(t, full, s.replies[8].err, "no batch has ended")
 		assert.Equal(t, 2*ms, s.replies[8].at)
 		// At 2 windows in 1.5 s three take 2.25 s.
 		assert.Equal(t, &batch.QueueFullError{Waiting: 3, Limit: 4, RetryAfter: 3 * time.Second}, s.replies[9].err)
@@ -464,8 +471,8 @@ func TestQueueFull(t *testing.T) {
 
 func TestRetryAfterFollowsTheModel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newBench(t, 0, batch.Options{MaxSize: 1, MaxQueue: 8, Concurrency: 2})
-		full := func() time.Duration {
+		s := newScenario(t, 0, batch.Options{MaxSize: 1, MaxQueue: 8, Concurrency: 2})
+		retryAfter := func() time.Duration {
 			var err *batch.QueueFullError
 			s.at(s.now(), batch.Request{Features: features(10, make([]int, 8)...)})
 			synctest.Wait()
@@ -474,23 +481,23 @@ func TestRetryAfterFollowsTheModel(t *testing.T) {
 			assert.Equal(t, 6, err.Waiting)
 			return err.RetryAfter
 		}
-		run := func(takes time.Duration) {
+		runHundred := func(takes time.Duration) {
 			s.takes = takes
 			_, err := s.Do(t.Context(), batch.Request{Features: features(10, make([]int, 100)...)})
 			require.NoError(t, err)
 		}
-		run(10 * ms)
-		assert.Equal(t, time.Second, full())
+		runHundred(10 * ms)
+		assert.Equal(t, time.Second, retryAfter())
 		s.wg.Wait()
-		run(10 * time.Second)
-		assert.Equal(t, 30*time.Second, full())
+		runHundred(10 * time.Second)
+		assert.Equal(t, 30*time.Second, retryAfter())
 		s.wait()
 	})
 }
 
 func TestCancelBeforeStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newBench(t, 10*ms, batch.Options{MaxSize: 4, MaxQueue: 4})
+		s := newScenario(t, 10*ms, batch.Options{MaxSize: 4, MaxQueue: 4})
 		gone := errors.New("gone")
 		ctx, cancel := context.WithCancelCause(t.Context())
 		time.AfterFunc(5*ms, func() { cancel(gone) })
@@ -511,7 +518,7 @@ func TestCancelBeforeStart(t *testing.T) {
 
 func TestCancelWhileOneWaitsForOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newBench(t, 10*ms, batch.Options{MaxDelay: 10 * ms})
+		s := newScenario(t, 10*ms, batch.Options{MaxDelay: 10 * ms})
 		ctx, cancel := context.WithTimeout(t.Context(), 5*ms)
 		defer cancel()
 		s.atWith(ctx, 0, batch.Request{Features: features(10, 1)})
@@ -523,7 +530,7 @@ func TestCancelWhileOneWaitsForOthers(t *testing.T) {
 
 func TestCancelDuringABatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newBench(t, 10*ms, batch.Options{})
+		s := newScenario(t, 10*ms, batch.Options{})
 		first, cancelFirst := context.WithTimeout(t.Context(), 14*ms)
 		defer cancelFirst()
 		second, cancelSecond := context.WithTimeout(t.Context(), 26*ms)
@@ -534,7 +541,8 @@ func TestCancelDuringABatch(t *testing.T) {
 		s.atWith(second, 11*ms, batch.Request{Features: features(100, 5, 6)})
 		s.atWith(second, 12*ms, batch.Request{Features: features(100, 7)})
 		s.at(22*ms, batch.Request{Features: features(200, 8)})
-		assert.Equal(t, []string{"0s: 1", "10ms: 2 3 4", "20ms: 5 6 7", "26ms: 8"}, s.wait(), "only a batch without requests ends early")
+		assert.Equal(t, []string{"0s: 1", "10ms: 2 3 4", "20ms: 5 6 7", "26ms: 8"}, s.wait(),
+			"only a batch without requests ends early")
 		assert.Equal(t, context.DeadlineExceeded, s.replies[2].err)
 		assert.Equal(t, 14*ms, s.replies[2].at)
 		assert.NoError(t, s.replies[4].err)
@@ -546,10 +554,10 @@ func TestCancelDuringABatch(t *testing.T) {
 	})
 }
 
-// A request's windows are in two batches at once, and its end leaves one of them without any.
+// A request has windows in two batches at once. When it ends, one of them has no windows left.
 func TestCancelOfABatchAmongOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newBench(t, 10*ms, batch.Options{MaxSize: 2, Concurrency: 2})
+		s := newScenario(t, 10*ms, batch.Options{MaxSize: 2, Concurrency: 2})
 		ctx, cancel := context.WithTimeout(t.Context(), 4*ms)
 		defer cancel()
 		s.at(0, batch.Request{Features: features(100, 1)})
@@ -560,11 +568,11 @@ func TestCancelOfABatchAmongOthers(t *testing.T) {
 	})
 }
 
-// The context of a batch is not that of a request, which may have gone while others wait for the batch.
+// The context of a batch is not that of a request, which may end while others wait for the batch.
 func TestContextOfABatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		type key struct{}
-		s := newBench(t, 10*ms, batch.Options{})
+		s := newScenario(t, 10*ms, batch.Options{})
 		s.predict = func(ctx context.Context, f []squad.Feature) ([]squad.RawResult, error) {
 			_, ok := ctx.Deadline()
 			assert.False(t, ok)
@@ -591,7 +599,7 @@ func TestErrors(t *testing.T) {
 	}
 	t.Run("a request fails alone", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			s := newBench(t, 10*ms, batch.Options{})
+			s := newScenario(t, 10*ms, batch.Options{})
 			s.predict = fails(bad)
 			s.at(0, batch.Request{Features: features(10, 0)})
 			s.at(1*ms, batch.Request{Features: features(10, 1, 2)})
@@ -599,20 +607,22 @@ func TestErrors(t *testing.T) {
 			s.at(3*ms, batch.Request{Features: features(10, 5)})
 			assert.Equal(t, []string{"0s: 0", "10ms: 1 2 3 4 5", "20ms: 1 2", "30ms: 3 4", "40ms: 5"}, s.wait())
 			assert.Equal(t, bad, s.replies[30].err)
-			assert.Equal(t, 40*ms, s.replies[30].at, "its other batch has not started, and does not")
+			assert.Equal(t, 40*ms, s.replies[30].at, "its other batch does not start")
 			assert.Equal(t, 1, s.replies[1].Batches)
 			assert.Equal(t, 9*ms, s.replies[1].Queue)
 			assert.Equal(t, 20*ms, s.replies[1].Compute)
 			assert.Equal(t, 50*ms, s.replies[5].at)
 			require.Len(t, s.told, 5)
-			assert.Equal(t, batch.Batch{Windows: 5, Requests: 3, Tokens: 50, Padded: 50, Queue: 9 * ms, Compute: 10 * ms, Err: bad}, s.told[1])
-			assert.Equal(t, batch.Batch{Windows: 2, Requests: 1, Tokens: 20, Padded: 20, Compute: 10 * ms}, s.told[2])
-			assert.Equal(t, batch.Batch{Windows: 2, Requests: 1, Tokens: 20, Padded: 20, Compute: 10 * ms, Err: bad}, s.told[3])
+			assert.Equal(t, []batch.Batch{
+				{Windows: 5, Requests: 3, Tokens: 50, Padded: 50, Queue: 9 * ms, Compute: 10 * ms, Err: bad},
+				{Windows: 2, Requests: 1, Tokens: 20, Padded: 20, Compute: 10 * ms},
+				{Windows: 2, Requests: 1, Tokens: 20, Padded: 20, Compute: 10 * ms, Err: bad},
+			}, s.told[1:4])
 		})
 	})
 	t.Run("a request that is alone does not run again", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			s := newBench(t, 10*ms, batch.Options{})
+			s := newScenario(t, 10*ms, batch.Options{})
 			s.predict = fails(bad)
 			s.at(0, batch.Request{Features: features(10, 3, 4)})
 			assert.Equal(t, []string{"0s: 3 4"}, s.wait())
@@ -621,7 +631,7 @@ func TestErrors(t *testing.T) {
 	})
 	t.Run("requests that have gone do not run again", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			s := newBench(t, 10*ms, batch.Options{MaxDelay: 5 * ms})
+			s := newScenario(t, 10*ms, batch.Options{MaxDelay: 5 * ms})
 			s.predict = fails(bad)
 			ctx, cancel := context.WithTimeout(t.Context(), 19*ms)
 			defer cancel()
@@ -639,7 +649,7 @@ func TestErrors(t *testing.T) {
 	for _, err := range []error{context.Canceled, fmt.Errorf("remote: %w", context.DeadlineExceeded)} {
 		t.Run("not again: "+err.Error(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := newBench(t, 10*ms, batch.Options{MaxDelay: 5 * ms})
+				s := newScenario(t, 10*ms, batch.Options{MaxDelay: 5 * ms})
 				s.predict = fails(err)
 				s.at(0, batch.Request{Features: features(10, 1)})
 				s.at(1*ms, batch.Request{Features: features(10, 3)})
@@ -653,7 +663,7 @@ func TestErrors(t *testing.T) {
 
 func TestPanic(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newBench(t, 10*ms, batch.Options{MaxDelay: 5 * ms})
+		s := newScenario(t, 10*ms, batch.Options{MaxDelay: 5 * ms})
 		s.predict = func(ctx context.Context, features []squad.Feature) ([]squad.RawResult, error) {
 			if slices.ContainsFunc(features, func(f squad.Feature) bool { return name(&f) == 3 }) {
 				panic("out of cheese\nand of tea")
@@ -674,32 +684,39 @@ func TestPanic(t *testing.T) {
 	})
 }
 
-// What a model mixes up is an error and never another window's answer.
+// Results that a model mixes up are an error, and never the answer to another window.
 func TestMixUps(t *testing.T) {
+	type resultList = []squad.RawResult
 	for _, tc := range []struct {
 		name, err string
-		do        func(r []squad.RawResult) []squad.RawResult
+		mixUp     func(r resultList) resultList
 	}{
-		{"too few", "the model returned 2 results for 3 windows", func(r []squad.RawResult) []squad.RawResult { return r[1:] }},
-		{"none", "the model returned 0 results for 3 windows", func([]squad.RawResult) []squad.RawResult { return nil }},
-		{"too many", "the model returned 4 results for 3 windows", func(r []squad.RawResult) []squad.RawResult { return append(r, r[0]) }},
-		{"order", "the model returned window 2 where window 0 was asked for, 1 of 3 in the batch", func(r []squad.RawResult) []squad.RawResult {
-			slices.Reverse(r)
-			return r
-		}},
-		{"twice", "the model returned window 1 where window 2 was asked for, 3 of 3 in the batch", func(r []squad.RawResult) []squad.RawResult {
-			r[2] = r[1]
-			return r
-		}},
-		{"its own", "the model returned window 1000000001 where window 1 was asked for, 2 of 3 in the batch", func(r []squad.RawResult) []squad.RawResult {
-			r[1].UniqueID = firstID + 1
-			return r
-		}},
+		{
+			"too few", "the model returned 2 results for 3 windows",
+			func(r resultList) resultList { return r[1:] },
+		}, {
+			"none", "the model returned 0 results for 3 windows",
+			func(resultList) resultList { return nil },
+		}, {
+			"too many", "the model returned 4 results for 3 windows",
+			func(r resultList) resultList { return append(r, r[0]) },
+		}, {
+			"order", "the model returned window 2 where window 0 was asked for, 1 of 3 in the batch",
+			func(r resultList) resultList { r[0], r[2] = r[2], r[0]; return r },
+		}, {
+			"twice", "the model returned window 1 where window 2 was asked for, 3 of 3 in the batch",
+			func(r resultList) resultList { r[2] = r[1]; return r },
+		}, {
+			"its own", "the model returned window 1000000001 where window 1 was asked for, 2 of 3 in the batch",
+			func(r resultList) resultList { r[1].UniqueID = firstID + 1; return r },
+		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := newBench(t, 10*ms, batch.Options{})
-				s.predict = func(ctx context.Context, f []squad.Feature) ([]squad.RawResult, error) { return tc.do(results(f)), nil }
+				s := newScenario(t, 10*ms, batch.Options{})
+				s.predict = func(_ context.Context, f []squad.Feature) ([]squad.RawResult, error) {
+					return tc.mixUp(results(f)), nil
+				}
 				s.at(0, batch.Request{Features: features(10, 1, 2, 3)})
 				s.wait()
 				assert.EqualError(t, s.replies[1].err, tc.err)
@@ -708,7 +725,7 @@ func TestMixUps(t *testing.T) {
 	}
 	t.Run("only in batches of several requests", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			s := newBench(t, 10*ms, batch.Options{MaxDelay: 5 * ms})
+			s := newScenario(t, 10*ms, batch.Options{MaxDelay: 5 * ms})
 			s.predict = func(ctx context.Context, f []squad.Feature) ([]squad.RawResult, error) {
 				r := results(f)
 				slices.Reverse(r)
@@ -725,7 +742,7 @@ func TestMixUps(t *testing.T) {
 
 func TestClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newBench(t, 10*ms, batch.Options{MaxSize: 2, MaxDelay: time.Hour, Concurrency: 2})
+		s := newScenario(t, 10*ms, batch.Options{MaxSize: 2, MaxDelay: time.Hour, Concurrency: 2})
 		s.at(0, batch.Request{Features: features(10, 1, 2, 3, 4, 5)})
 		s.at(1*ms, batch.Request{Features: features(100, 6)})
 		s.at(8*ms, batch.Request{Features: features(10, 7)})
@@ -751,7 +768,7 @@ func TestClose(t *testing.T) {
 		assert.Equal(t, 20*ms, s.now())
 	})
 	synctest.Test(t, func(t *testing.T) {
-		s := newBench(t, 10*ms, batch.Options{MaxDelay: 50 * ms})
+		s := newScenario(t, 10*ms, batch.Options{MaxDelay: 50 * ms})
 		s.at(0, batch.Request{Features: features(10, 1)})
 		time.Sleep(ms)
 		require.NoError(t, s.Close())
@@ -762,7 +779,7 @@ func TestClose(t *testing.T) {
 
 func TestNoWindows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newBench(t, 10*ms, batch.Options{MaxDelay: time.Hour})
+		s := newScenario(t, 10*ms, batch.Options{MaxDelay: time.Hour})
 		got, err := s.Do(t.Context(), batch.Request{})
 		assert.NoError(t, err)
 		assert.Zero(t, got)
@@ -779,35 +796,36 @@ func TestOptions(t *testing.T) {
 		opts batch.Options
 		err  string
 	}{
-		{batch.Options{MaxSize: -1}, "MaxSize is negative: give a positive one, or 0 for the default"},
-		{batch.Options{MaxTokens: -1}, "MaxTokens is negative: give a positive one, or 0 for the default"},
-		{batch.Options{MaxDelay: -1}, "MaxDelay is negative: give a positive one, or 0 for the default"},
-		{batch.Options{MaxQueue: -1}, "MaxQueue is negative: give a positive one, or 0 for the default"},
-		{batch.Options{MaxWait: -1}, "MaxWait is negative: give a positive one, or 0 for the default"},
-		{batch.Options{Concurrency: -1}, "Concurrency is negative: give a positive one, or 0 for the default"},
-		{batch.Options{Priorities: -1}, "Priorities is negative: give a positive one, or 0 for the default"},
-		{batch.Options{DefaultPriority: -1}, "DefaultPriority is negative: give a positive one, or 0 for the default"},
-		{batch.Options{Priorities: 101}, "101 priorities: give at most 100"},
+		{batch.Options{MaxSize: -1}, "MaxSize is negative: use a positive value, or 0 for the default"},
+		{batch.Options{MaxTokens: -1}, "MaxTokens is negative: use a positive value, or 0 for the default"},
+		{batch.Options{MaxDelay: -1}, "MaxDelay is negative: use a positive value, or 0 for the default"},
+		{batch.Options{MaxQueue: -1}, "MaxQueue is negative: use a positive value, or 0 for the default"},
+		{batch.Options{MaxWait: -1}, "MaxWait is negative: use a positive value, or 0 for the default"},
+		{batch.Options{Concurrency: -1}, "Concurrency is negative: use a positive value, or 0 for the default"},
+		{batch.Options{Priorities: -1}, "Priorities is negative: use a positive value, or 0 for the default"},
+		{batch.Options{DefaultPriority: -1}, "DefaultPriority is negative: use a positive value, or 0 for the default"},
+		{batch.Options{Priorities: 101}, "there are 101 priorities: there may be at most 100"},
 		{batch.Options{DefaultPriority: 2}, "the default priority 2 is not one of 1 to 1"},
 		{batch.Options{Priorities: 3, DefaultPriority: 4}, "the default priority 4 is not one of 1 to 3"},
 		{batch.Options{PreferredSizes: []int{4, 9}}, "the preferred size 9 is not one of 1 to MaxSize, 8"},
 		{batch.Options{MaxSize: 2, PreferredSizes: []int{0}}, "the preferred size 0 is not one of 1 to MaxSize, 2"},
 		{batch.Options{Buckets: []int{0, 8}}, "buckets [0 8] do not ascend from a positive length"},
 		{batch.Options{Buckets: []int{8, 8}}, "buckets [8 8] do not ascend from a positive length"},
-		{batch.Options{MaxWait: 5 * ms, MaxDelay: 5 * ms}, "requests end after a MaxWait of 5ms, before a MaxDelay of 5ms lets them start: make MaxWait longer"},
+		{batch.Options{MaxWait: 5 * ms, MaxDelay: 5 * ms},
+			"requests end after a MaxWait of 5ms, before a MaxDelay of 5ms lets them start: make MaxWait longer"},
 	} {
 		_, err := batch.New(instant, tc.opts)
 		assert.EqualError(t, err, tc.err)
 	}
 	_, err := batch.New(nil, batch.Options{})
-	assert.EqualError(t, err, "no model to make batches for")
+	assert.EqualError(t, err, "the model is nil")
 }
 
-// Options are the caller's to change once the batcher has been made.
+// The caller may change its options after New.
 func TestOptionsAreCopied(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		preferred, buckets := []int{4, 2}, []int{50, 100}
-		s := newBench(t, 10*ms, batch.Options{MaxDelay: 5 * ms, PreferredSizes: preferred, Buckets: buckets})
+		s := newScenario(t, 10*ms, batch.Options{MaxDelay: 5 * ms, PreferredSizes: preferred, Buckets: buckets})
 		assert.Equal(t, []int{4, 2}, preferred)
 		preferred[0], buckets[0] = 1, 1
 		s.at(0, batch.Request{Features: features(50, 1)})

@@ -11,8 +11,8 @@ import (
 	"github.com/tfbert/go/squad"
 )
 
-// nothing is a model whose results cost nothing to make.
-var nothing = predictor(func(_ context.Context, f []squad.Feature) ([]squad.RawResult, error) {
+// free is a model whose results cost nothing to make.
+var free = predictor(func(_ context.Context, f []squad.Feature) ([]squad.RawResult, error) {
 	r := make([]squad.RawResult, len(f))
 	for i := range f {
 		r[i].UniqueID = f[i].UniqueID
@@ -20,6 +20,7 @@ var nothing = predictor(func(_ context.Context, f []squad.Feature) ([]squad.RawR
 	return r, nil
 })
 
+// newBatcher returns a batcher that is closed when the benchmark ends.
 func newBatcher(b *testing.B, p squad.Predictor, opts batch.Options) *batch.Batcher {
 	batcher, err := batch.New(p, opts)
 	if err != nil {
@@ -29,35 +30,37 @@ func newBatcher(b *testing.B, p squad.Predictor, opts batch.Options) *batch.Batc
 	return batcher
 }
 
-func do(b *testing.B, batcher *batch.Batcher, r batch.Request) {
+// mustDo runs a request and fails the benchmark on an error.
+func mustDo(b *testing.B, batcher *batch.Batcher, r batch.Request) {
 	if _, err := batcher.Do(b.Context(), r); err != nil {
 		b.Error(err)
 	}
 }
 
-// BenchmarkDo is what the batcher adds to a request of one window.
+// BenchmarkDo measures the time that the batcher adds to a request of one window.
 func BenchmarkDo(b *testing.B) {
 	r := batch.Request{Features: features(100, 1)}
 	b.Run("serial", func(b *testing.B) {
-		batcher := newBatcher(b, nothing, batch.Options{})
+		batcher := newBatcher(b, free, batch.Options{})
 		b.ReportAllocs()
 		for b.Loop() {
-			do(b, batcher, r)
+			mustDo(b, batcher, r)
 		}
 	})
 	b.Run("parallel", func(b *testing.B) {
-		batcher := newBatcher(b, nothing, batch.Options{})
+		batcher := newBatcher(b, free, batch.Options{})
 		b.ReportAllocs()
 		b.SetParallelism(16)
 		b.RunParallel(func(p *testing.PB) {
 			for p.Next() {
-				do(b, batcher, r)
+				mustDo(b, batcher, r)
 			}
 		})
 	})
 }
 
-// BenchmarkWaiting is the time of a window, from arrival to result or cancellation, where many wait.
+// BenchmarkWaiting measures the time of a window from its arrival to its result or cancellation, while many
+// wait.
 func BenchmarkWaiting(b *testing.B) {
 	for _, n := range []int{100, 10_000, 100_000} {
 		for _, cancelled := range []bool{false, true} {
@@ -71,14 +74,14 @@ func BenchmarkWaiting(b *testing.B) {
 					var once sync.Once
 					model := predictor(func(ctx context.Context, f []squad.Feature) ([]squad.RawResult, error) {
 						once.Do(func() { entered <- struct{}{}; <-hold })
-						return nothing(ctx, f)
+						return free(ctx, f)
 					})
 					batcher, err := batch.New(model, batch.Options{MaxQueue: math.MaxInt32})
 					if err != nil {
 						b.Fatal(err)
 					}
 					var clients sync.WaitGroup
-					clients.Go(func() { do(b, batcher, batch.Request{Features: f[:1]}) })
+					clients.Go(func() { mustDo(b, batcher, batch.Request{Features: f[:1]}) })
 					<-entered
 					ctx, cancel := context.WithCancel(b.Context())
 					for i := 0; i < n; i += 4 {

@@ -13,7 +13,7 @@ import (
 	"github.com/tfbert/go/wordpiece"
 )
 
-// lastWord is a model that believes the answer to be the last word piece of a passage.
+// lastWord is a model whose answer is always the last word piece of the passage.
 type lastWord struct{}
 
 func (lastWord) Predict(_ context.Context, features []squad.Feature) ([]squad.RawResult, error) {
@@ -26,7 +26,7 @@ func (lastWord) Predict(_ context.Context, features []squad.Feature) ([]squad.Ra
 	return results, nil
 }
 
-// Four clients ask a question each, and the model is asked once.
+// Four clients ask a question each, and the model runs once.
 func Example() {
 	vocab, err := wordpiece.ReadVocab(strings.NewReader(
 		"[PAD]\n[UNK]\n[CLS]\n[SEP]\nwho\nmoved\nthe\nsi\n##lt\nto\nport\nellery\n?\n."))

@@ -9,7 +9,7 @@ import (
 	"github.com/tfbert/go/squad"
 )
 
-// A call is a request that was admitted. Batcher.mu guards it; once done is closed it is its client's.
+// A call is an admitted request. Batcher.mu guards it until done is closed; then it is its client's.
 type call struct {
 	features []squad.Feature
 	windows  []window
@@ -48,7 +48,7 @@ func newCall(r Request, level int) *call {
 type window struct {
 	call  *call
 	index int
-	due   time.Duration // when it has waited for others long enough
+	due   time.Duration // when it no longer waits for others
 	order uint64        // of arrival
 
 	bucket     *bucket
@@ -59,8 +59,8 @@ type window struct {
 
 func (w *window) feature() *squad.Feature { return &w.call.features[w.index] }
 
-// A list has windows in the order of arrival. It is linked through them, so that a request that goes
-// takes its windows out of the midst of others at no cost.
+// A list has windows in the order of arrival. It is linked through them, so that the windows of a cancelled
+// request leave the middle of it at no cost.
 type list struct{ first, last *window }
 
 func (l *list) push(w *window) {
@@ -85,20 +85,20 @@ func (l *list) remove(w *window) {
 	w.prev, w.next = nil, nil
 }
 
-// A bucketKey is what windows of a batch have in common.
+// A bucketKey is what the windows of a batch have in common.
 type bucketKey struct {
 	padded int // len(InputIDs): a model takes features of one length
 	bucket int // number of the bucket of Feature.Len
 }
 
-// A bucket has the waiting windows that may share a batch, never none.
+// A bucket has the waiting windows that may share a batch. It is never empty.
 type bucket struct {
 	key    bucketKey
 	n      int
 	levels []list // the most urgent first
 }
 
-// all gives the windows in the order in which they go into batches.
+// all returns the windows in the order in which they go into batches.
 func (k *bucket) all() iter.Seq[*window] {
 	return func(yield func(*window) bool) {
 		for i := range k.levels {
@@ -125,8 +125,8 @@ func (k *bucket) before(other *bucket) bool {
 	return false
 }
 
-// A queue has all windows that wait. There are few buckets, so that it can look at all of them for each
-// batch, and each window costs the same however many there are.
+// A queue has all waiting windows. It has few buckets and can look at all of them for each batch. The cost
+// of a window does not grow with the number of windows.
 type queue struct {
 	levels  int
 	bounds  []int // Options.Buckets
@@ -170,13 +170,13 @@ func (q *queue) remove(w *window) {
 	}
 }
 
-// take removes the windows of a batch from a bucket: its first one, and of those that are as urgent the
-// nearest to that in length, as many as fit.
+// take removes the windows of a batch from a bucket and returns them: the first one, and as many others as
+// fit, the more urgent before the others and those nearest in length first.
 func (q *queue) take(k *bucket, fits func(windows, longest int) bool) []*window {
-	all := make([]*window, 0, min(k.n, look))
+	all := make([]*window, 0, min(k.n, mostTaken))
 	longest := 0
 	for w := range k.all() {
-		if len(all) == look {
+		if len(all) == mostTaken {
 			break
 		}
 		all, longest = append(all, w), max(longest, w.feature().Len)
@@ -185,7 +185,7 @@ func (q *queue) take(k *bucket, fits func(windows, longest int) bool) []*window 
 	distance := func(w *window) int {
 		return max(w.feature().Len-head.feature().Len, head.feature().Len-w.feature().Len)
 	}
-	// Where all fit it makes no difference which come first.
+	// If all fit, it does not matter which come first.
 	if !fits(len(all), longest) {
 		slices.SortStableFunc(all[1:], func(a, b *window) int {
 			return cmp.Or(cmp.Compare(a.call.level, b.call.level), cmp.Compare(distance(a), distance(b)))
@@ -201,13 +201,13 @@ func (q *queue) take(k *bucket, fits func(windows, longest int) bool) []*window 
 	for _, w := range windows {
 		q.remove(w)
 	}
-	// Those of a request side by side.
+	// Those of a request stand side by side.
 	slices.SortFunc(windows, func(a, b *window) int {
 		return cmp.Or(cmp.Compare(a.call.level, b.call.level), cmp.Compare(a.order, b.order))
 	})
 	return windows
 }
 
-// look is how many windows of a bucket are looked at for a batch: enough to find some that are alike, and
-// no more the more there are.
-const look = 256
+// mostTaken is the number of windows of a bucket that take looks at: enough to find some that are alike,
+// and a bound on its time.
+const mostTaken = 256

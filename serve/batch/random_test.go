@@ -25,7 +25,7 @@ type simRequest struct {
 	at, cancel time.Duration
 }
 
-// A simWindow waits in a simulation or is in a batch of it.
+// A simWindow is a window that waits in a simulation or is in one of its batches.
 type simWindow struct {
 	request int
 	squad.Feature
@@ -38,8 +38,8 @@ type simBatch struct {
 	windows []simWindow
 }
 
-// A simulation says what a batcher does with requests, in the plainest way: it keeps all that waits in
-// one list and looks through all of it at every event.
+// A simulation computes what a batcher should do with requests, in the plainest way: it keeps the waiting
+// windows in one list, and looks through all of it at every event.
 type simulation struct {
 	opts     batch.Options // without defaults
 	takes    time.Duration
@@ -146,7 +146,8 @@ func (s *simulation) start(now time.Duration) bool {
 				continue
 			}
 			longest = max(longest, w.Len)
-			if len(windows) == s.opts.MaxSize || len(windows) > 0 && s.opts.MaxTokens > 0 && (len(windows)+1)*longest > s.opts.MaxTokens {
+			n := len(windows)
+			if n == s.opts.MaxSize || n > 0 && s.opts.MaxTokens > 0 && (n+1)*longest > s.opts.MaxTokens {
 				full = true
 				break
 			}
@@ -184,7 +185,7 @@ func (s *simulation) start(now time.Duration) bool {
 	return false
 }
 
-// nearest gives the windows of a batch, in the order in which they wait.
+// nearest returns the windows of a batch, in the order in which they wait.
 func (s *simulation) nearest(head simWindow, size int, share func(simWindow) bool) []simWindow {
 	var others []simWindow
 	for _, w := range s.waiting {
@@ -214,7 +215,7 @@ func (s *simulation) nearest(head simWindow, size int, share func(simWindow) boo
 	return windows
 }
 
-// Batches, and when they start and what comes of every request, are those of the simulation.
+// The batches, their times and the outcome of every request are those of the simulation.
 func TestBatcherDoesWhatASimulationDoes(t *testing.T) {
 	outcomes := map[string]int{}
 	batches := 0
@@ -238,8 +239,8 @@ func TestBatcherDoesWhatASimulationDoes(t *testing.T) {
 		named := 0
 		for i := range requests {
 			r := &requests[i]
-			// No two things happen at the same moment, for then their order would be anyone's guess:
-			// every request has nanoseconds of its own, and a quarter of its milliseconds for each of its ends.
+			// No two events happen at the same moment, when their order would be undefined: every request
+			// has nanoseconds of its own, and a quarter of its milliseconds for each way to end.
 			r.at = time.Duration(rnd.IntN(len(requests)*gap))*ms + time.Duration(i+1)
 			r.Priority = 1 + rnd.IntN(opts.Priorities)
 			if rnd.IntN(4) == 0 {
@@ -257,7 +258,7 @@ func TestBatcherDoesWhatASimulationDoes(t *testing.T) {
 		want.run()
 
 		synctest.Test(t, func(t *testing.T) {
-			s := newBench(t, takes, opts)
+			s := newScenario(t, takes, opts)
 			for _, r := range requests {
 				ctx := t.Context()
 				if r.cancel > 0 {
@@ -294,8 +295,8 @@ func TestBatcherDoesWhatASimulationDoes(t *testing.T) {
 	}
 }
 
-// Thousands of requests of all kinds, at a model that fails in all ways: each has its own results or an
-// error it deserves, and no bound is broken.
+// Of thousands of requests of all kinds, to a model that fails in all ways, each gets its own results or an
+// error that fits, and no bound is broken.
 func TestEverythingAtOnce(t *testing.T) {
 	const requests = 4000
 	for seed := range uint64(3) {
@@ -306,7 +307,7 @@ func TestEverythingAtOnce(t *testing.T) {
 				Concurrency: 3, Priorities: 3, PreferredSizes: []int{4},
 			}
 			bad := errors.New("bad")
-			// What a model makes of a window is in its name.
+			// The name of a window decides what the model does.
 			fails := func(f squad.Feature) bool { return name(&f)%97 == 0 }
 			panics := func(f squad.Feature) bool { return name(&f)%101 == 0 }
 			mixesUp := func(f squad.Feature) bool { return name(&f)%103 == 0 }
@@ -394,7 +395,9 @@ func TestEverythingAtOnce(t *testing.T) {
 					case err == nil:
 						counts["done"]++
 						assert.Equal(t, results(r.Features), got.Results)
-						assert.False(t, slices.ContainsFunc(r.Features, fails) || slices.ContainsFunc(r.Features, panics) || slices.ContainsFunc(r.Features, mixesUp))
+						assert.False(t, slices.ContainsFunc(r.Features, fails))
+						assert.False(t, slices.ContainsFunc(r.Features, panics))
+						assert.False(t, slices.ContainsFunc(r.Features, mixesUp))
 					case errors.As(err, &full):
 						counts["refused"]++
 						assert.Zero(t, most)

@@ -11,18 +11,18 @@ import (
 	"github.com/tfbert/go/squad"
 )
 
-// A batch is windows on their way through the model. Those of a request are side by side: they have one
-// priority and arrived together. Batcher.mu guards live.
+// A batch is a group of windows on their way through the model. Those of a request stand side by side,
+// because they have one priority and arrived together. Batcher.mu guards live.
 type batch struct {
 	windows []*window
 	ctx     context.Context
-	cancel  context.CancelFunc // when live is 0, or it has run
+	cancel  context.CancelFunc // called when live is 0 or the batch has run
 	live    int                // windows whose requests have not ended
 	queue   time.Duration      // longest wait
 }
 
-// schedule starts the batches that are ready, as long as the model is free. It is called when something
-// changes: requests arrive, a batch ends, the alarm rings. b.mu is held.
+// schedule starts the batches that are ready while the model is free. It is called at every change: a
+// request arrives, a batch ends, the alarm rings. b.mu is held.
 func (b *Batcher) schedule() {
 	for b.running < b.opts.Concurrency && b.queue.waiting > 0 {
 		now := b.now()
@@ -31,7 +31,9 @@ func (b *Batcher) schedule() {
 			b.setAlarm(now, due)
 			return
 		}
-		x := newBatch(b.queue.take(k, func(n, longest int) bool { return n <= size && !b.exceedsTokens(n, longest) }))
+		x := newBatch(b.queue.take(k, func(n, longest int) bool {
+			return n <= size && !b.exceedsTokens(n, longest)
+		}))
 		for _, w := range x.windows {
 			c := w.call
 			x.queue = max(x.queue, now-c.arrival)
@@ -44,8 +46,8 @@ func (b *Batcher) schedule() {
 	}
 }
 
-// next finds the bucket to take the next batch from, and how many windows it may have. If there is none it gives
-// the time at which there will be one.
+// next returns the bucket for the next batch and the number of windows that the batch may have. If no
+// bucket is ready, it returns nil and the time at which one will be.
 func (b *Batcher) next(now time.Duration) (best *bucket, size int, due time.Duration) {
 	due = math.MaxInt64
 	for _, k := range b.queue.buckets {
@@ -61,8 +63,8 @@ func (b *Batcher) next(now time.Duration) (best *bucket, size int, due time.Dura
 	return best, size, due
 }
 
-// plan says whether there is a batch in a bucket now, and how many windows it may have. If they have to
-// wait for others it is 0, until the time due.
+// plan returns the number of windows that a batch from a bucket may have now. It is 0 if they have to wait
+// for others, until the time due.
 func (b *Batcher) plan(k *bucket, now time.Duration) (n int, due time.Duration) {
 	due = math.MaxInt64
 	longest := 0
@@ -83,7 +85,7 @@ func (b *Batcher) plan(k *bucket, now time.Duration) (n int, due time.Duration) 
 	case b.opts.MaxDelay > 0 && due <= now:
 		return b.opts.MaxSize, due
 	}
-	// As in Triton, these come before whatever there is also if that need not wait.
+	// As in Triton, these come first even if the windows need not wait for others.
 	for i := len(b.opts.PreferredSizes) - 1; i >= 0; i-- {
 		if size := b.opts.PreferredSizes[i]; size <= n {
 			return size, due
@@ -99,8 +101,8 @@ func (b *Batcher) exceedsTokens(windows, longest int) bool {
 	return b.opts.MaxTokens > 0 && windows*longest > b.opts.MaxTokens
 }
 
-// setAlarm makes the alarm ring at a time, unless it rings before: windows that come later are due later.
-// A ring for one that has gone does no harm. b.mu is held.
+// setAlarm sets the alarm to a time, unless it is set already: windows that come later are due later. A
+// ring for a window that has gone does no harm. b.mu is held.
 func (b *Batcher) setAlarm(now, at time.Duration) {
 	if !b.alarmSet {
 		b.alarmSet = true
@@ -118,7 +120,7 @@ func (b *Batcher) ring() {
 // newBatch makes a batch of windows. Batcher.mu is held.
 func newBatch(windows []*window) *batch {
 	x := &batch{windows: windows, live: len(windows)}
-	// It belongs to several requests, and so has the context of none.
+	// It belongs to several requests, so it does not have the context of any.
 	x.ctx, x.cancel = context.WithCancel(context.Background())
 	for _, w := range windows {
 		w.batch = x
@@ -146,7 +148,7 @@ func (b *Batcher) run(x *batch) {
 	b.schedule()
 }
 
-// rerun makes a batch of one request's windows of one that failed, nil if the request has ended.
+// rerun returns a new batch of one request's windows in a batch that failed; nil if the request has ended.
 func (b *Batcher) rerun(windows []*window) *batch {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -156,7 +158,7 @@ func (b *Batcher) rerun(windows []*window) *batch {
 	return newBatch(windows)
 }
 
-// requests gives the windows of each request.
+// requests returns the windows of each request.
 func (x *batch) requests() (parts [][]*window) {
 	for from := 0; from < len(x.windows); {
 		to := from + 1
@@ -173,11 +175,11 @@ func contextError(err error) bool {
 	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 
-// predict asks the model and tells OnBatch.
+// predict runs the model and reports the batch to OnBatch.
 func (b *Batcher) predict(x *batch) ([]squad.RawResult, error) {
 	defer x.cancel()
 	if err := x.ctx.Err(); err != nil {
-		return nil, err // all have gone before it began
+		return nil, err // all requests ended before it began
 	}
 	n := len(x.windows)
 	tokens, longest := 0, 0
@@ -210,24 +212,25 @@ func (b *Batcher) predict(x *batch) ([]squad.RawResult, error) {
 	return results, err
 }
 
-// uniqueID is an id that no other window has that is under way: requests count from the same number, and
-// a result of another window must not pass for a window's own.
+// uniqueID returns an id that no other window under way has. The requests' own ids count from the same
+// number, and the result of one window must not pass for another's.
 func uniqueID(first uint32, i int) int32 { return int32((first + uint32(i)) & math.MaxInt32) }
 
-// check makes sure that results are those of the windows that were sent.
+// check returns an error unless results belong to the windows that were sent.
 func check(results []squad.RawResult, firstID uint32, n int) error {
 	if len(results) != n {
 		return fmt.Errorf("the model returned %d results for %d windows", len(results), n)
 	}
 	for i := range results {
 		if got, want := results[i].UniqueID, uniqueID(firstID, i); got != want {
-			return fmt.Errorf("the model returned window %d where window %d was asked for, %d of %d in the batch", got, want, i+1, n)
+			return fmt.Errorf("the model returned window %d where window %d was asked for, %d of %d in the batch",
+				got, want, i+1, n)
 		}
 	}
 	return nil
 }
 
-// guarded asks the model and survives its panics.
+// guarded runs the model and returns its panic as an error.
 func (b *Batcher) guarded(ctx context.Context, features []squad.Feature) (results []squad.RawResult, err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -237,7 +240,7 @@ func (b *Batcher) guarded(ctx context.Context, features []squad.Feature) (result
 	return b.model.Predict(ctx, features)
 }
 
-// count notes what a batch took. Twenty batches later it weighs a third.
+// count adds the time of a batch to the estimate of the speed. Twenty batches later it weighs a third.
 func (b *Batcher) count(windows int, compute time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -246,7 +249,7 @@ func (b *Batcher) count(windows int, compute time.Duration) {
 	b.recentSeconds = b.recentSeconds*fade + compute.Seconds()
 }
 
-// deliver gives the requests of a batch what the model made of it.
+// deliver hands the results of a batch, or its error, to its requests.
 func (b *Batcher) deliver(x *batch, results []squad.RawResult, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -3,12 +3,15 @@ package repository
 import (
 	"cmp"
 	"context"
+	"fmt"
+	"runtime/debug"
 	"strings"
 	"time"
 	"unicode/utf8"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/tfbert/go/serve/batch"
 	"github.com/tfbert/go/squad"
@@ -19,7 +22,7 @@ type Question struct {
 	Text      string
 	Documents []string
 
-	// What is 0 in these has the model's default. MaxSeqLength is lowered to what the model takes.
+	// 0 is the model's default. A MaxSeqLength above the model's is lowered to it.
 	MaxSeqLength, DocStride, MaxQueryLength int
 	Decoder                                 squad.Decoder
 
@@ -27,30 +30,30 @@ type Question struct {
 	Timeout  time.Duration // to wait in the queue; 0 is the model's
 }
 
-// An Answer is what a model makes of a Question.
+// An Answer is a model's answer to a Question.
 type Answer struct {
 	squad.Prediction
-	Places  []Place  // of the candidates of Prediction.NBest
-	Best    int      // the candidate that is the answer; -1 where the answer is no candidate
+	Places  []Place  // of the candidates in Prediction.NBest
+	Best    int      // the candidate that is the answer; -1 if none is
 	Windows []Window // of all documents
-	Done    int      // windows that the answer is from
+	Done    int      // windows that the answer is made from
 	Seconds Seconds
 }
 
-// A Place is where in its document a candidate stands, in code points.
+// A Place is where a candidate stands in its document, in code points.
 type Place struct {
 	Document   int
 	Start, End int
-	OK         bool // false: it is not a text of a document
+	OK         bool // false if the candidate is not in a document
 }
 
-// A Window is a part of a document that the model sees at once, in code points.
+// A Window is a part of a document that the model reads at once, in code points.
 type Window struct{ Document, Start, End int }
 
 // Seconds are the times of the stages of an answer.
 type Seconds struct{ Tokenize, Queue, Compute, Decode float64 }
 
-// trace adds to the span of a request what its time went into.
+// trace adds the times to the span of a request.
 func (s Seconds) trace(ctx context.Context) {
 	trace.SpanFromContext(ctx).SetAttributes(
 		attribute.Float64("tfbert.tokenize_seconds", s.Tokenize), attribute.Float64("tfbert.queue_seconds", s.Queue),
@@ -59,15 +62,17 @@ func (s Seconds) trace(ctx context.Context) {
 }
 
 func (s Seconds) max(o Seconds) Seconds {
-	return Seconds{max(s.Tokenize, o.Tokenize), max(s.Queue, o.Queue), max(s.Compute, o.Compute), max(s.Decode, o.Decode)}
+	return Seconds{
+		max(s.Tokenize, o.Tokenize), max(s.Queue, o.Queue), max(s.Compute, o.Compute), max(s.Decode, o.Decode),
+	}
 }
 
 // Limits bound what one request may cost.
 type Limits struct {
 	QuestionBytes int // 0 is 16 KiB
-	DocumentBytes int // of all documents of a question; 0 is 1 MiB
-	Windows       int // of all documents of a question; 0 is 1024
-	Documents     int // of a question; 0 is 256
+	DocumentBytes int // of all documents together; 0 is 1 MiB
+	Windows       int // of all documents together; 0 is 1024
+	Documents     int // 0 is 256
 	NBestSize     int // 0 is 100
 }
 
@@ -89,13 +94,15 @@ func (m *Model) Answer(ctx context.Context, q *Question) (*Answer, error) {
 	return m.AnswerStream(ctx, q, 0, nil)
 }
 
-// AnswerStream answers a question and calls progress, where it is not nil, after every step windows
-// with the answer from those that are done.
-func (m *Model) AnswerStream(ctx context.Context, q *Question, step int, progress func(*Answer) error) (answer *Answer, err error) {
+// AnswerStream answers a question. After every step windows it calls progress, if that is not nil, with
+// the answer so far.
+func (m *Model) AnswerStream(
+	ctx context.Context, q *Question, step int, progress func(*Answer) error,
+) (answer *Answer, err error) {
 	began := time.Now()
 	var seconds Seconds
 	defer func() {
-		m.text.statistics.count(began, 1, seconds, err)
+		m.text.statistics.countRequest(began, 1, seconds, err)
 		seconds.trace(ctx)
 	}()
 
@@ -146,11 +153,34 @@ func (m *Model) AnswerStream(ctx context.Context, q *Question, step int, progres
 	}
 }
 
-// fairStep is how many windows of a question wait at once, so that a long document does not keep the
-// questions behind it waiting until its last window.
+// AnswerAll answers questions at once. It ends with the first error, which names the question.
+func (m *Model) AnswerAll(ctx context.Context, questions []*Question) ([]*Answer, error) {
+	answers := make([]*Answer, len(questions))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(fairStep)
+	for i, q := range questions {
+		group.Go(func() (err error) {
+			defer func() {
+				if v := recover(); v != nil { // in this goroutine it would end the server
+					err = &batch.PanicError{Value: v, Stack: debug.Stack()}
+				}
+			}()
+			if answers[i], err = m.Answer(ctx, q); err != nil && len(questions) > 1 {
+				e := *AsError(err)
+				e.Message, e.Cause = fmt.Sprintf("question %d: %s", i, e.Message), fmt.Errorf("question %d: %w", i, err)
+				return &e
+			}
+			return err
+		})
+	}
+	return answers, group.Wait()
+}
+
+// fairStep is the number of windows of a question that wait at once, so that a long document does not keep
+// the questions behind it waiting until its last window.
 const fairStep = 64
 
-// decoder returns the question's decoder with the model's defaults.
+// decoder returns a question's decoder, checked and with its defaults.
 func (m *Model) decoder(q *Question) (*squad.Decoder, error) {
 	d := q.Decoder
 	d.NBestSize = cmp.Or(d.NBestSize, squad.DefaultNBestSize)
@@ -166,19 +196,19 @@ func (m *Model) decoder(q *Question) (*squad.Decoder, error) {
 	return &d, nil
 }
 
-// featurizer cuts windows of the model's length.
+// featurizer returns one for windows of the model's length.
 func (m *Model) featurizer() squad.Featurizer {
 	f := squad.Featurizer{Tokenizer: m.backend.Tokenizer, MaxSeqLength: m.backend.SeqLength}
-	if f.MaxSeqLength <= squad.DefaultMaxQueryLength+3 { // the scripts' max_query_length leaves no room for a passage
+	if f.MaxSeqLength <= squad.DefaultMaxQueryLength+3 { // which leaves no room for a passage
 		f.MaxQueryLength = max(1, f.MaxSeqLength/2-3)
 	}
 	return f
 }
 
-// longest is more word pieces than a question or a passage has; sums of it do not overflow.
-const longest = 1 << 30
+// mostPieces is more word pieces than a question or a passage has; sums of it do not overflow.
+const mostPieces = 1 << 30
 
-// tokenize makes the windows of a question's documents.
+// tokenize cuts a question's documents into windows.
 func (m *Model) tokenize(q *Question) ([]document, error) {
 	if err := m.check(q); err != nil {
 		return nil, err
@@ -190,9 +220,9 @@ func (m *Model) tokenize(q *Question) ([]document, error) {
 	} else if n != 0 && n < m.backend.SeqLength {
 		return nil, Invalidf("max_seq_length is %d: this model takes %d", n, m.backend.SeqLength)
 	}
-	f.DocStride = min(q.DocStride, longest)
+	f.DocStride = min(q.DocStride, mostPieces)
 	if q.MaxQueryLength != 0 {
-		f.MaxQueryLength = min(q.MaxQueryLength, longest)
+		f.MaxQueryLength = min(q.MaxQueryLength, mostPieces)
 	}
 	if err := f.Check(); err != nil {
 		return nil, Invalidf("%v", err)
@@ -207,7 +237,8 @@ func (m *Model) tokenize(q *Question) ([]document, error) {
 			return nil, err
 		}
 		if f.MaxWindows -= len(d.windows.Features); f.MaxWindows <= 0 && i < len(docs)-1 {
-			return nil, Invalidf("the documents make more than %d windows: send fewer of them or raise doc_stride", m.limits.Windows)
+			return nil, Invalidf("the documents make more than %d windows: send fewer of them or raise doc_stride",
+				m.limits.Windows)
 		}
 	}
 	return docs, nil
@@ -238,7 +269,7 @@ func (m *Model) check(q *Question) error {
 	return nil
 }
 
-// decode makes an answer of the windows that have results.
+// decode returns the answer from the windows that have results.
 func decode(d *squad.Decoder, docs []document, results []squad.RawResult) (*Answer, error) {
 	a := &Answer{Best: -1, Done: len(results)}
 	predictions := make([]squad.Prediction, 0, len(docs))
@@ -249,7 +280,7 @@ func decode(d *squad.Decoder, docs []document, results []squad.RawResult) (*Answ
 		}
 		done := min(len(features), len(results))
 		if len(predictions) < i || done == 0 && len(features) > 0 {
-			continue // no window of it is done, nor of those after it
+			continue // none of its windows is done, nor of those after it
 		}
 		p, err := d.Decode(docs[i].windows.Example, features[:done], results[:done])
 		if err != nil {

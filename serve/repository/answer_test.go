@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -21,17 +23,23 @@ import (
 	"github.com/tfbert/go/squad"
 )
 
-// filler is a passage of words that nobody asks for.
+// filler returns a passage of words that nobody asks for.
 func filler(words int) string { return strings.Repeat("x ", words) }
+
+// find returns a question for a key, a word of fakemodel's, in documents.
+func find(key string, documents ...string) *repository.Question {
+	return &repository.Question{Text: "find " + key, Documents: documents}
+}
 
 // Places are counted in code points, whatever stands in front of the answer.
 func TestPlaces(t *testing.T) {
-	m := one(t, &fakemodel.Models{}, repository.Options{})
+	m := startModel(t, &fakemodel.Models{}, repository.Options{})
 	for _, before := range []string{
-		"", "a b ", "🦉🦉 ", "👩‍👩‍👧‍👦 family, ", "e\u0301te\u0301 naïve ", "日本語 ", "\u200b\ufeff zero ", "\t\n \u00a0 \u202f", "ﷺ ﬃ ", "𝔘𝔫𝔦 ",
+		"", "a b ", "🦉🦉 ", "👩‍👩‍👧‍👦 family, ", "e\u0301te\u0301 naïve ", "日本語 ", "\u200b\ufeff zero ",
+		"\t\n \u00a0 \u202f", "ﷺ ﬃ ", "𝔘𝔫𝔦 ",
 	} {
 		text := before + "w7. 🦉 the end"
-		a, err := m.Answer(t.Context(), &repository.Question{Text: "find w7", Documents: []string{text}})
+		a, err := m.Answer(t.Context(), find("w7", text))
 		require.NoError(t, err)
 		require.GreaterOrEqual(t, a.Best, 0)
 		p := a.Places[a.Best]
@@ -50,16 +58,18 @@ func TestPlaces(t *testing.T) {
 	}
 }
 
-// Of several documents the answer is that of the one that has it, with its place there.
+// The answer comes from the document that has it, with its place there.
 func TestDocuments(t *testing.T) {
-	m := one(t, &fakemodel.Models{}, repository.Options{})
+	m := startModel(t, &fakemodel.Models{}, repository.Options{})
 	documents := []string{filler(300), "", "🦉 w1", "   ", filler(120) + "w2 " + filler(120), "w3"}
 	for key, want := range map[string]repository.Place{
 		"w1": {Document: 2, Start: 2, End: 4, OK: true},
 		"w2": {Document: 4, Start: 240, End: 242, OK: true},
 		"w3": {Document: 5, Start: 0, End: 2, OK: true},
 	} {
-		a, err := m.Answer(t.Context(), &repository.Question{Text: "find " + key, Documents: documents, DocStride: 30, MaxQueryLength: 16})
+		q := find(key, documents...)
+		q.DocStride, q.MaxQueryLength = 30, 16
+		a, err := m.Answer(t.Context(), q)
 		require.NoError(t, err)
 		assert.Equal(t, key, a.Prediction.Answer)
 		assert.Equal(t, want, a.Places[a.Best])
@@ -77,70 +87,81 @@ func TestDocuments(t *testing.T) {
 		for _, w := range a.Windows {
 			seen[w.Document] = true
 		}
-		assert.Equal(t, map[int]bool{0: true, 2: true, 4: true, 5: true}, seen, "what is empty has none")
+		assert.Equal(t, map[int]bool{0: true, 2: true, 4: true, 5: true}, seen, "an empty document has none")
 	}
-	a, err := m.Answer(t.Context(), &repository.Question{Text: "find w9", Documents: []string{"", " "}})
+	a, err := m.Answer(t.Context(), find("w9", "", " "))
 	require.NoError(t, err)
-	assert.Equal(t, "empty", a.Prediction.Answer, "as the reference scripts have it")
-	a, err = m.Answer(t.Context(), &repository.Question{Text: "find w9", Documents: []string{""}, Decoder: squad.Decoder{WithNegative: true}})
+	assert.Equal(t, "empty", a.Prediction.Answer, "as in the reference scripts")
+	q := find("w9", "")
+	q.Decoder.WithNegative = true
+	a, err = m.Answer(t.Context(), q)
 	require.NoError(t, err)
 	assert.Empty(t, a.Prediction.Answer)
 }
 
 func TestQuestionLimits(t *testing.T) {
 	models := &fakemodel.Models{}
-	m := one(t, models, repository.Options{
+	m := startModel(t, models, repository.Options{
 		Limits:   repository.Limits{QuestionBytes: 50, DocumentBytes: 5000, Windows: 10, Documents: 3, NBestSize: 30},
 		Batching: batch.Options{Priorities: 2},
 	})
-	ok := func() *repository.Question { return &repository.Question{Text: "find w1", Documents: []string{"w1"}} }
-	for want, change := range map[string]func(*repository.Question){
-		"the question is empty":                                 func(q *repository.Question) { q.Text = " \n\t" },
-		"the question is not valid UTF-8":                       func(q *repository.Question) { q.Text = "a\xff" },
-		"the question has 51 bytes: it may have at most 50":     func(q *repository.Question) { q.Text = strings.Repeat("a", 51) },
-		"the context is missing":                                func(q *repository.Question) { q.Documents = nil },
-		"there are 4 documents: there may be at most 3":         func(q *repository.Question) { q.Documents = make([]string, 4) },
-		"the context has 5001 bytes: it may have at most 5000":  func(q *repository.Question) { q.Documents = []string{"a", strings.Repeat("a", 5000)} },
-		"the context is not valid UTF-8":                        func(q *repository.Question) { q.Documents = []string{"a", "\xed\xa0\x80"} },
-		"windows, more than 10: shorten it or raise doc_stride": func(q *repository.Question) { q.Documents = []string{filler(2000)} },
-		"the documents make more than 10 windows: send fewer":   func(q *repository.Question) { q.Documents = []string{filler(630), "a", "b"}; q.DocStride = 60 },
-		"n_best_size is 31: it must be at most 30":              func(q *repository.Question) { q.Decoder.NBestSize = 31 },
-		"n_best_size and max_answer_length must be positive":    func(q *repository.Question) { q.Decoder.NBestSize = -1 },
-		"n_best_size and max_answer_length must be positive ":   func(q *repository.Question) { q.Decoder.MaxAnswerLength = -1 },
-		"NaN": func(q *repository.Question) { q.Decoder.NullScoreDiffThreshold = math.NaN() },
-		"max_seq_length is -1: this model takes 96": func(q *repository.Question) { q.MaxSeqLength = -1 },
-		"max_seq_length 50 leaves no room":          func(q *repository.Question) { q.MaxSeqLength = 50 },
-		"max_seq_length 1 leaves no room":           func(q *repository.Question) { q.MaxSeqLength, q.MaxQueryLength = 1, 1 },
-		"doc_stride":                                func(q *repository.Question) { q.DocStride = -1 },
-		"max_query_length":                          func(q *repository.Question) { q.MaxQueryLength = -1 },
-		"leaves no room for the passage":            func(q *repository.Question) { q.MaxQueryLength = math.MaxInt },
-		"unknown priority: 3 is not one of 1 to 2":  func(q *repository.Question) { q.Priority = 3 },
-		"unknown priority: -1 is not one of 1 to 2": func(q *repository.Question) { q.Priority = -1 },
+	warmed := models.Batches.Load()
+	valid := func() *repository.Question { return find("w1", "w1") }
+	type question = repository.Question
+	for _, tt := range []struct {
+		want   string
+		change func(*question)
+	}{
+		{"the question is empty", func(q *question) { q.Text = " \n\t" }},
+		{"the question is not valid UTF-8", func(q *question) { q.Text = "a\xff" }},
+		{"the question has 51 bytes: it may have at most 50", func(q *question) { q.Text = strings.Repeat("a", 51) }},
+		{"the context is missing", func(q *question) { q.Documents = nil }},
+		{"there are 4 documents: there may be at most 3", func(q *question) { q.Documents = make([]string, 4) }},
+		{"the context has 5001 bytes: it may have at most 5000", func(q *question) {
+			q.Documents = []string{"a", strings.Repeat("a", 5000)}
+		}},
+		{"the context is not valid UTF-8", func(q *question) { q.Documents = []string{"a", "\xed\xa0\x80"} }},
+		{"windows, more than 10: shorten it or raise doc_stride", func(q *question) { q.Documents = []string{filler(2000)} }},
+		{"the documents make more than 10 windows: send fewer", func(q *question) {
+			q.Documents = []string{filler(630), "a", "b"}
+			q.DocStride = 60
+		}},
+		{"n_best_size is 31: it must be at most 30", func(q *question) { q.Decoder.NBestSize = 31 }},
+		{"n_best_size and max_answer_length must be positive", func(q *question) { q.Decoder.NBestSize = -1 }},
+		{"n_best_size and max_answer_length must be positive", func(q *question) { q.Decoder.MaxAnswerLength = -1 }},
+		{"NaN", func(q *question) { q.Decoder.NullScoreDiffThreshold = math.NaN() }},
+		{"max_seq_length is -1: this model takes 96", func(q *question) { q.MaxSeqLength = -1 }},
+		{"max_seq_length 50 leaves no room", func(q *question) { q.MaxSeqLength = 50 }},
+		{"max_seq_length 1 leaves no room", func(q *question) { q.MaxSeqLength, q.MaxQueryLength = 1, 1 }},
+		{"doc_stride", func(q *question) { q.DocStride = -1 }},
+		{"max_query_length", func(q *question) { q.MaxQueryLength = -1 }},
+		{"leaves no room for the passage", func(q *question) { q.MaxQueryLength = math.MaxInt }},
+		{"unknown priority: 3 is not one of 1 to 2", func(q *question) { q.Priority = 3 }},
+		{"unknown priority: -1 is not one of 1 to 2", func(q *question) { q.Priority = -1 }},
 	} {
-		want = strings.TrimSpace(want)
-		q := ok()
-		change(q)
+		q := valid()
+		tt.change(q)
 		_, err := m.Answer(t.Context(), q)
-		if assert.ErrorContains(t, err, "", want) {
+		if assert.Error(t, err, tt.want) {
 			e := repository.AsError(err)
 			assert.Equal(t, codes.InvalidArgument, e.Code, "%v", err)
-			assert.Contains(t, e.Message, want)
+			assert.Contains(t, e.Message, tt.want)
 			assert.NotContains(t, e.Message, "\n")
 			assert.NotContains(t, e.Message, "squad:")
 		}
 	}
-	warmed := models.Batches.Load()
-	a, err := m.Answer(t.Context(), ok())
+	a, err := m.Answer(t.Context(), valid())
 	require.NoError(t, err)
 	assert.Equal(t, "w1", a.Prediction.Answer)
-	assert.Equal(t, warmed+1, models.Batches.Load(), "none of the refused reached the model")
+	assert.Equal(t, warmed+1, models.Batches.Load(), "no refused question reached the model")
 
-	q := ok()
+	q := valid()
 	q.MaxSeqLength = 10000 // lowered
 	a, err = m.Answer(t.Context(), q)
 	require.NoError(t, err)
 	assert.Equal(t, "w1", a.Prediction.Answer)
-	q.MaxSeqLength, q.MaxQueryLength, q.DocStride, q.Documents = 20, 5, 100000, []string{"a b c d e f g h i j k l m n o p q r s w1"}
+	q = find("w1", "a b c d e f g h i j k l m n o p q r s w1")
+	q.MaxSeqLength, q.MaxQueryLength, q.DocStride = 20, 5, 100000
 	a, err = m.Answer(t.Context(), q)
 	require.NoError(t, err)
 	assert.Equal(t, "w1", a.Prediction.Answer)
@@ -148,8 +169,9 @@ func TestQuestionLimits(t *testing.T) {
 }
 
 func TestModelOfOneLength(t *testing.T) {
-	m := one(t, &fakemodel.Models{OneLength: true}, repository.Options{})
-	q := &repository.Question{Text: "find w1", Documents: []string{"w1"}, MaxSeqLength: 80}
+	m := startModel(t, &fakemodel.Models{OneLength: true}, repository.Options{})
+	q := find("w1", "w1")
+	q.MaxSeqLength = 80
 	_, err := m.Answer(t.Context(), q)
 	require.ErrorContains(t, err, "max_seq_length is 80: this model takes 96")
 	for _, n := range []int{0, 96, 384} {
@@ -159,10 +181,11 @@ func TestModelOfOneLength(t *testing.T) {
 	}
 }
 
-// A stream tells of more and more windows, and its last answer is Answer's.
+// A stream reports more and more windows, and its last answer is Answer's.
 func TestStream(t *testing.T) {
-	m := one(t, &fakemodel.Models{}, repository.Options{})
-	q := &repository.Question{Text: "find w1", Documents: []string{filler(100) + "w2", filler(200), filler(300) + "w1"}, DocStride: 20, MaxQueryLength: 5}
+	m := startModel(t, &fakemodel.Models{}, repository.Options{})
+	q := find("w1", filler(100)+"w2", filler(200), filler(300)+"w1")
+	q.DocStride, q.MaxQueryLength = 20, 5
 	want, err := m.Answer(t.Context(), q)
 	require.NoError(t, err)
 	for _, step := range []int{0, 1, 3, 1000} {
@@ -170,9 +193,9 @@ func TestStream(t *testing.T) {
 		got, err := m.AnswerStream(t.Context(), q, step, func(a *repository.Answer) error {
 			done = append(done, a.Done)
 			assert.Len(t, a.Places, len(a.NBest))
-			assert.Equal(t, want.Windows, a.Windows, "the windows are all known from the start")
+			assert.Equal(t, want.Windows, a.Windows, "all windows are known from the start")
 			if a.Best >= 0 && a.Places[a.Best].OK {
-				assert.NotEqual(t, "w1", a.Prediction.Answer, "it is in the last window but few")
+				assert.NotEqual(t, "w1", a.Prediction.Answer, "it is in one of the last windows")
 			}
 			return nil
 		})
@@ -192,67 +215,71 @@ func TestStream(t *testing.T) {
 }
 
 func TestModelFaults(t *testing.T) {
-	m := one(t, &fakemodel.Models{}, repository.Options{})
+	m := startModel(t, &fakemodel.Models{}, repository.Options{})
 	for word, want := range map[string]string{
 		fakemodel.Fail:  "told to fail",
-		fakemodel.Crash: "the model panicked: fakemodel: told to crash",
+		fakemodel.Crash: "the model panicked: told to crash",
 		fakemodel.NaN:   "NaN",
 		fakemodel.Short: "logits",
 	} {
-		_, err := m.Answer(t.Context(), &repository.Question{Text: "find w1", Documents: []string{word + " w1"}})
+		_, err := m.Answer(t.Context(), find("w1", word+" w1"))
 		require.ErrorContains(t, err, want)
-		assert.Equal(t, codes.Internal, code(err))
-		_, err = m.AnswerAll(t.Context(), []*repository.Question{{Text: "find w1", Documents: []string{"w1"}}, {Text: "find w1", Documents: []string{word + " w1"}}})
+		assert.Equal(t, codes.Internal, errorCode(err))
+		_, err = m.AnswerAll(t.Context(), []*repository.Question{find("w1", "w1"), find("w1", word+" w1")})
 		require.ErrorContains(t, err, want)
 		assert.Contains(t, repository.AsError(err).Message, "question 1: ")
 	}
 	var panicked *batch.PanicError
-	_, err := m.AnswerAll(t.Context(), []*repository.Question{{Text: "find crash", Documents: []string{"w1"}}, {Text: "find crash", Documents: []string{"w1"}}})
-	require.ErrorAs(t, err, &panicked, "the log wants its stack")
+	_, err := m.AnswerAll(t.Context(), []*repository.Question{find("crash", "w1"), find("crash", "w1")})
+	require.ErrorAs(t, err, &panicked, "its stack is for the log")
 	answers, err := m.AnswerAll(t.Context(), nil)
 	require.NoError(t, err)
 	assert.Empty(t, answers)
 }
 
-// A panic of ours in one of several questions ends them and not the server.
+// A panic of the server's own in one of several questions ends these questions, and not the server.
 func TestPanicOfOneOfSeveral(t *testing.T) {
-	m := one(t, &fakemodel.Models{}, repository.Options{})
+	m := startModel(t, &fakemodel.Models{}, repository.Options{})
 	m.Backend().CheckLength = nil
-	_, err := m.AnswerAll(t.Context(), []*repository.Question{{Text: "find w1", Documents: []string{"w1"}}, {Text: "find w2", Documents: []string{"w2"}, MaxSeqLength: 90}})
-	assert.Equal(t, codes.Internal, code(err))
+	panicking := find("w2", "w2")
+	panicking.MaxSeqLength = 90
+	_, err := m.AnswerAll(t.Context(), []*repository.Question{find("w1", "w1"), panicking})
+	assert.Equal(t, codes.Internal, errorCode(err))
 }
 
 func TestCancelledQuestion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		root := t.TempDir()
-		put(t, root, "bert", 1, "")
+		writeVersion(t, root, "bert", 1, "")
 		models := &fakemodel.Models{Delay: time.Hour}
-		r := open(t, root, models, repository.Options{Batching: batch.Options{MaxQueue: 1}})
+		r := openRepository(t, root, models, repository.Options{Batching: batch.Options{MaxQueue: 1}})
 		require.NoError(t, r.Start(t.Context()))
 		m, err := r.Acquire("bert", 0)
 		require.NoError(t, err)
-		slow := &repository.Question{Text: "find slow", Documents: []string{"slow"}}
+		slow := find("slow", "slow")
 
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		_, err = m.Answer(ctx, slow)
-		assert.Equal(t, codes.DeadlineExceeded, code(err))
+		assert.Equal(t, codes.DeadlineExceeded, errorCode(err))
 
 		ctx, cancel = context.WithCancel(t.Context())
 		first, second := make(chan error), make(chan error)
 		go func() { _, err := m.Answer(ctx, slow); first <- err }()
 		synctest.Wait()
 		go func() {
-			_, err := m.Answer(t.Context(), &repository.Question{Text: "find w1", Documents: []string{"w1"}, Timeout: time.Second})
+			q := find("w1", "w1")
+			q.Timeout = time.Second
+			_, err := m.Answer(t.Context(), q)
 			second <- err
 		}()
 		synctest.Wait()
 		_, err = m.Answer(t.Context(), slow)
-		assert.Equal(t, codes.ResourceExhausted, code(err))
+		assert.Equal(t, codes.ResourceExhausted, errorCode(err))
 		assert.Positive(t, repository.AsError(err).RetryAfter)
-		assert.Equal(t, codes.DeadlineExceeded, code(<-second))
+		assert.Equal(t, codes.DeadlineExceeded, errorCode(<-second))
 		cancel()
-		assert.Equal(t, codes.Canceled, code(<-first))
+		assert.Equal(t, codes.Canceled, errorCode(<-first))
 		synctest.Wait()
 		assert.Zero(t, m.Batcher().Waiting())
 		assert.Zero(t, m.Batcher().Running())
@@ -280,15 +307,15 @@ func TestErrors(t *testing.T) {
 }
 
 func TestStatistics(t *testing.T) {
-	m := one(t, &fakemodel.Models{}, repository.Options{})
-	question := &repository.Question{Text: "find w1", Documents: []string{"w1", "w2"}}
+	m := startModel(t, &fakemodel.Models{}, repository.Options{})
+	question := find("w1", "w1", "w2")
 	for range 3 {
 		_, err := m.Answer(t.Context(), question)
 		require.NoError(t, err)
 	}
-	_, err := m.Answer(t.Context(), &repository.Question{Text: "find fail", Documents: []string{"w1"}})
+	_, err := m.Answer(t.Context(), find("fail", "w1"))
 	require.Error(t, err)
-	_, err = m.Infer(t.Context(), tensors(2, 10))
+	_, err = m.Infer(t.Context(), tensorCall(2, 10))
 	require.NoError(t, err)
 
 	text, matrices := m.Servables()[1].Statistics(), m.Statistics()
@@ -302,16 +329,16 @@ func TestStatistics(t *testing.T) {
 	assert.Equal(t, 2, matrices.Rows)
 	assert.Zero(t, matrices.Fail.Count)
 	assert.Equal(t, text.Executions(), matrices.Executions())
-	assert.Equal(t, []int{1, 2}, text.Sizes())
+	assert.Equal(t, []int{1, 2}, slices.Sorted(maps.Keys(text.Batches)), "windows of the batches")
 	text.Batches[1] = repository.Total{}
-	assert.Positive(t, m.Statistics().Batches[1].Count, "a snapshot is the caller's")
+	assert.Positive(t, m.Statistics().Batches[1].Count, "a snapshot is a copy")
 }
 
 func FuzzAnswer(f *testing.F) {
 	models := &fakemodel.Models{}
 	root := f.TempDir()
-	put(f, root, "bert", 1, "")
-	r := open(f, root, models, repository.Options{Limits: repository.Limits{Windows: 200}})
+	writeVersion(f, root, "bert", 1, "")
+	r := openRepository(f, root, models, repository.Options{Limits: repository.Limits{Windows: 200}})
 	require.NoError(f, r.Start(f.Context()))
 	m, err := r.Acquire("bert", 0)
 	require.NoError(f, err)
@@ -327,14 +354,14 @@ func FuzzAnswer(f *testing.F) {
 		}
 		for _, word := range []string{fakemodel.Fail, fakemodel.Crash, fakemodel.NaN, fakemodel.Short} {
 			if strings.Contains(strings.ToLower(question+a+b), word) {
-				t.Skip("the model would do as it is told")
+				t.Skip("the model obeys this word")
 			}
 		}
 		began := time.Now()
 		answer, err := m.Answer(t.Context(), q)
 		require.Less(t, time.Since(began), 10*time.Second)
 		if err != nil {
-			require.Equal(t, codes.InvalidArgument, code(err), "%v", err)
+			require.Equal(t, codes.InvalidArgument, errorCode(err), "%v", err)
 			return
 		}
 		require.True(t, utf8.ValidString(answer.Prediction.Answer))

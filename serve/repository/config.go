@@ -2,20 +2,28 @@ package repository
 
 import (
 	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/tfbert/go/internal/file"
 	pb "github.com/tfbert/go/internal/serveproto"
 	"github.com/tfbert/go/serve/batch"
 )
 
-// A Config is the configuration of a servable as Triton's clients see it: what config.pbtxt says,
-// completed by what the model itself has.
+// A Config is the configuration of a Servable as Triton's clients see it: its config.pbtxt, completed
+// from the model itself.
 type Config struct {
 	Platform        string
-	MaxBatchSize    int          // 0: a batch has whatever size a request has
+	MaxBatchSize    int          // rows; 0 if it is not limited
 	Inputs, Outputs []TensorInfo // in the configuration's order, with the shapes of requests
 
 	message *pb.ModelConfig
@@ -24,8 +32,61 @@ type Config struct {
 // Marshal returns the configuration as a serialized inference.ModelConfig.
 func (c *Config) Marshal() ([]byte, error) { return proto.Marshal(c.message) }
 
-// newConfig describes a configuration. A number for each row, a vector in the graph's own signature, is
-// a column there.
+const (
+	configFile = "config.pbtxt"
+	maxConfig  = 1 << 20 // bytes; more than a config.pbtxt has
+
+	platform = "tensorflow_savedmodel" // Triton's name for a model of this kind
+	runtime  = "tensorflow"            // Triton's backend for it
+)
+
+// badConfig returns an error of a model's configuration, which its clients may read.
+func badConfig(format string, args ...any) *Error {
+	return Errorf(codes.FailedPrecondition, configFile+": "+format, args...)
+}
+
+// readConfig reads the config.pbtxt in the folder of a model; nil if there is none.
+func readConfig(dir, name string) (*pb.ModelConfig, error) {
+	text, err := file.Read(filepath.Join(dir, configFile), maxConfig)
+	var large *file.SizeError
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil
+	case errors.As(err, &large):
+		return nil, badConfig("%d bytes is too large for a model configuration", large.Size)
+	case err != nil:
+		return nil, err
+	}
+	c, err := parseConfig(text)
+	if err != nil {
+		return nil, badConfig("%v", err)
+	}
+	if c.Name != "" && c.Name != name {
+		return nil, badConfig("the name is %q, but the folder's is %q: make them the same", c.Name, name)
+	}
+	return c, nil
+}
+
+// parseConfig parses a config.pbtxt. Its errors are of one line.
+func parseConfig(text []byte) (*pb.ModelConfig, error) {
+	c := &pb.ModelConfig{}
+	if err := prototext.Unmarshal(text, c); err != nil {
+		return nil, fmt.Errorf("not a model configuration: %s", strings.Join(strings.Fields(err.Error()), " "))
+	}
+	if p, b := c.GetPlatform(), c.GetBackend(); p != "" && p != platform || p == "" && b != "" && b != runtime {
+		return nil, fmt.Errorf("the platform is %q and the backend %q: this server runs only %q", p, b, platform)
+	}
+	if n := c.GetDefaultModelFilename(); n != "" && !plainName(n) {
+		return nil, fmt.Errorf("default_model_filename is %q: it must be a name within the version's folder", n)
+	}
+	if c.GetMaxBatchSize() < 0 {
+		return nil, fmt.Errorf("max_batch_size is %d: it must not be negative", c.GetMaxBatchSize())
+	}
+	return c, nil
+}
+
+// newConfig returns the Config of a complete configuration. A number for each row is a vector in the
+// graph's own signature and a column here.
 func newConfig(c *pb.ModelConfig, s *Servable) *Config {
 	shape := func(dims []int64) []int64 {
 		if c.MaxBatchSize > 0 {
@@ -33,18 +94,17 @@ func newConfig(c *pb.ModelConfig, s *Servable) *Config {
 		}
 		return dims
 	}
-	info := func(name string, dims []int64, infos []TensorInfo) TensorInfo {
-		at := slices.IndexFunc(infos, func(info TensorInfo) bool { return info.Name == name })
-		t := infos[at]
+	configured := func(name string, dims []int64, infos []TensorInfo) TensorInfo {
+		t := infos[indexOf(infos, name)]
 		t.Shape = shape(dims)
 		return t
 	}
 	config := &Config{Platform: c.Platform, MaxBatchSize: int(c.MaxBatchSize), message: c}
 	for _, in := range c.Input {
-		config.Inputs = append(config.Inputs, info(in.Name, in.Dims, s.inputs))
+		config.Inputs = append(config.Inputs, configured(in.Name, in.Dims, s.inputs))
 	}
 	for _, out := range c.Output {
-		config.Outputs = append(config.Outputs, info(out.Name, out.Dims, s.outputs))
+		config.Outputs = append(config.Outputs, configured(out.Name, out.Dims, s.outputs))
 	}
 	return config
 }
@@ -57,59 +117,46 @@ func mixedPrecision(c *pb.ModelConfig) bool {
 		})
 }
 
-// offer makes the two servables of a model. Their configuration is that of config.pbtxt, nil if there is
-// none; offer sets what it says of batching.
-func (m *Model) offer(from *pb.ModelConfig, o *batch.Options) error {
-	c, err := complete(from, m.name, m.backend, o)
-	if err != nil {
-		return err
-	}
-	m.tensors = &Servable{Model: m, name: m.name, inputs: m.backend.Inputs, outputs: m.backend.Outputs, run: m.runTensors}
-	m.tensors.config = newConfig(c, m.tensors)
-	m.text = &Servable{Model: m, name: m.name + textSuffix, inputs: textInputs, outputs: textOutputs, run: m.runText}
-	m.text.config = newConfig(textConfig(m.text.name, c), m.text)
-	return nil
-}
-
-// textConfig is the configuration of the text model beside a model.
+// textConfig returns the configuration of the text model beside a model.
 func textConfig(name string, of *pb.ModelConfig) *pb.ModelConfig {
 	c := &pb.ModelConfig{
 		Name: name, Platform: "ensemble", MaxBatchSize: max(1, of.MaxBatchSize), VersionPolicy: of.VersionPolicy,
 	}
 	for _, info := range textInputs {
-		c.Input = append(c.Input, &pb.ModelInput{Name: info.Name, DataType: configTypes[info.Type], Dims: dims(info, true)})
+		c.Input = append(c.Input, configInput(info, true))
 	}
 	for _, info := range textOutputs {
-		c.Output = append(c.Output, &pb.ModelOutput{Name: info.Name, DataType: configTypes[info.Type], Dims: dims(info, true)})
+		c.Output = append(c.Output, configOutput(info, true))
 	}
 	return c
 }
 
-// complete returns the configuration of a model as Triton completes it: what the file leaves out, or
-// everything where there is none, is the model's own. It sets what the configuration says of batching.
-func complete(from *pb.ModelConfig, name string, b *Backend, o *batch.Options) (*pb.ModelConfig, error) {
+// completeConfig returns the configuration of a model as Triton completes it: what the file leaves out is
+// the model's own, and where there is no file, which is nil, everything is. It sets the options that the
+// configuration has for batching.
+func completeConfig(from *pb.ModelConfig, name string, b *Backend, o *batch.Options) (*pb.ModelConfig, error) {
 	c := &pb.ModelConfig{MaxBatchSize: int32(cmp.Or(o.MaxSize, batch.DefaultSize))}
 	if from != nil {
 		c = proto.Clone(from).(*pb.ModelConfig)
 		o.MaxSize = int(c.MaxBatchSize)
 	}
-	c.Name, c.Platform, c.Backend = name, platform, "tensorflow"
+	c.Name, c.Platform, c.Backend = name, platform, runtime
 	if c.VersionPolicy == nil {
 		newest := &pb.ModelVersionPolicy_Latest_{Latest: &pb.ModelVersionPolicy_Latest{NumVersions: 1}}
 		c.VersionPolicy = &pb.ModelVersionPolicy{PolicyChoice: newest}
 	}
-	if err := tensors(c, b); err != nil {
+	if err := completeTensors(c, b); err != nil {
 		return nil, err
 	}
-	batching(c, o)
+	completeBatching(c, o)
 	if b.CheckLength(b.SeqLength-1) != nil {
 		o.Buckets = []int{} // every batch has the model's one length, whatever is in it
 	}
 	return c, nil
 }
 
-// batching follows what a configuration says of batches, and describes in it what it does not say.
-func batching(c *pb.ModelConfig, o *batch.Options) {
+// completeBatching sets the options that a configuration has, and puts the others into the configuration.
+func completeBatching(c *pb.ModelConfig, o *batch.Options) {
 	if d := c.GetDynamicBatching(); d != nil {
 		o.PreferredSizes = nil
 		for _, n := range d.PreferredBatchSize {
@@ -141,7 +188,7 @@ func microseconds(n uint64) time.Duration {
 	return time.Duration(min(n, uint64(time.Hour/time.Microsecond))) * time.Microsecond
 }
 
-// dynamicBatching describes what the server does of itself.
+// dynamicBatching returns the options as a configuration has them.
 func dynamicBatching(o *batch.Options) *pb.ModelConfig_DynamicBatching {
 	d := &pb.ModelDynamicBatching{
 		MaxQueueDelayMicroseconds: uint64(o.MaxDelay.Microseconds()),
@@ -153,32 +200,31 @@ func dynamicBatching(o *batch.Options) *pb.ModelConfig_DynamicBatching {
 	return &pb.ModelConfig_DynamicBatching{DynamicBatching: d}
 }
 
-// tensors holds the inputs and outputs of a configuration against those of the model, or makes them.
-func tensors(c *pb.ModelConfig, b *Backend) error {
+// completeTensors checks the inputs and outputs of a configuration against those of the model, or adds them
+// where the configuration has none.
+func completeTensors(c *pb.ModelConfig, b *Backend) error {
 	batched := c.MaxBatchSize > 0
 	if len(c.Input) == 0 {
 		for _, info := range b.Inputs {
-			c.Input = append(c.Input, &pb.ModelInput{
-				Name: info.Name, DataType: configTypes[info.Type],
-				Dims: dims(info, batched), Reshape: reshape(info, batched), Optional: info.Optional,
-			})
+			in := configInput(info, batched)
+			in.Reshape, in.Optional = reshape(info, batched), info.Optional
+			c.Input = append(c.Input, in)
 		}
 	}
 	if len(c.Output) == 0 {
 		for _, info := range b.Outputs {
-			c.Output = append(c.Output, &pb.ModelOutput{
-				Name: info.Name, DataType: configTypes[info.Type],
-				Dims: dims(info, batched), Reshape: reshape(info, batched),
-			})
+			out := configOutput(info, batched)
+			out.Reshape = reshape(info, batched)
+			c.Output = append(c.Output, out)
 		}
 	}
 	for _, in := range c.Input {
-		if err := match("input", in.Name, in.DataType, in.Dims, in.Reshape, batched, b.Inputs); err != nil {
+		if err := checkTensor("input", in, batched, b.Inputs); err != nil {
 			return err
 		}
 	}
 	for _, out := range c.Output {
-		if err := match("output", out.Name, out.DataType, out.Dims, out.Reshape, batched, b.Outputs); err != nil {
+		if err := checkTensor("output", out, batched, b.Outputs); err != nil {
 			return err
 		}
 	}
@@ -189,8 +235,16 @@ var configTypes = map[string]pb.DataType{
 	Int32: pb.DataType_TYPE_INT32, Float32: pb.DataType_TYPE_FP32, Bytes: pb.DataType_TYPE_STRING,
 }
 
-// dims leaves out the batch's dimension, as a configuration does. A vector, one number for each row,
-// is [1] there and reshaped, as in NVIDIA's own.
+func configInput(info TensorInfo, batched bool) *pb.ModelInput {
+	return &pb.ModelInput{Name: info.Name, DataType: configTypes[info.Type], Dims: dims(info, batched)}
+}
+
+func configOutput(info TensorInfo, batched bool) *pb.ModelOutput {
+	return &pb.ModelOutput{Name: info.Name, DataType: configTypes[info.Type], Dims: dims(info, batched)}
+}
+
+// dims returns a shape without the batch's dimension, as a configuration has it. A vector, one number for
+// each row, is [1] there and reshaped, as in NVIDIA's own.
 func dims(info TensorInfo, batched bool) []int64 {
 	switch {
 	case !batched:
@@ -208,28 +262,36 @@ func reshape(info TensorInfo, batched bool) *pb.ModelTensorReshape {
 	return nil
 }
 
-// match holds one tensor of a configuration against the model's.
-func match(
-	what, name string, kind pb.DataType, dims []int64, reshape *pb.ModelTensorReshape, batched bool, infos []TensorInfo,
-) error {
-	at := slices.IndexFunc(infos, func(info TensorInfo) bool { return info.Name == name })
+// A configTensor is an input or output of a configuration.
+type configTensor interface {
+	GetName() string
+	GetDataType() pb.DataType
+	GetDims() []int64
+	GetReshape() *pb.ModelTensorReshape
+}
+
+// checkTensor returns an error unless a tensor of a configuration is one of the model's. The kind is input
+// or output.
+func checkTensor(kind string, t configTensor, batched bool, infos []TensorInfo) error {
+	at := indexOf(infos, t.GetName())
 	if at < 0 {
-		return badConfig("it has an %s %q that the model does not have", what, name)
+		return badConfig("it has an %s %q that the model does not have", kind, t.GetName())
 	}
 	info := infos[at]
-	if kind != configTypes[info.Type] {
-		return badConfig("it has %s %q as %v: the model has it as %v", what, name, kind, configTypes[info.Type])
+	if want := configTypes[info.Type]; t.GetDataType() != want {
+		return badConfig("it has %s %q as %v: the model has it as %v", kind, t.GetName(), t.GetDataType(), want)
 	}
-	shape := dims
-	if reshape != nil {
-		shape = reshape.Shape
+	shape := t.GetDims()
+	if t.GetReshape() != nil {
+		shape = t.GetReshape().GetShape()
 	}
 	if batched {
 		shape = append([]int64{-1}, shape...)
 	}
 	if !slices.EqualFunc(shape, info.Shape, func(a, b int64) bool { return a < 0 || b < 0 || a == b }) {
-		return badConfig("it has %s %q with the shape %v: the model has %v; "+
-			"dims leave out the batch where max_batch_size is positive, and reshape says what the model gets", what, name, shape, info.Shape)
+		return badConfig("it has %s %q with the shape %v: the model has %v; dims leave out the batch where "+
+			"max_batch_size is positive, and reshape is the shape that the model gets",
+			kind, t.GetName(), shape, info.Shape)
 	}
 	return nil
 }

@@ -13,16 +13,16 @@ import (
 	"github.com/tfbert/go/squad"
 )
 
-// An Error is a failure in the terms in which all protocols tell a client what went wrong. What a client
-// may read and what only the log may hold are apart: a cause can name the server's files.
+// An Error is a failure of a request, as every protocol reports it. It keeps what a client may read apart
+// from what only the log may have: a cause may name the server's files.
 type Error struct {
 	Code       codes.Code
 	Message    string        // for the client
-	RetryAfter time.Duration // 0: trying again does not help
-	Cause      error         // for the log; nil where the message says everything
+	RetryAfter time.Duration // 0 if trying again does not help
+	Cause      error         // for the log; nil if there is nothing to add to the message
 }
 
-// Error returns what the log should say: the cause, or else the message.
+// Error returns the text for the log: that of the cause, or without one the message.
 func (e *Error) Error() string {
 	if e.Cause == nil {
 		return e.Message
@@ -30,31 +30,30 @@ func (e *Error) Error() string {
 	return e.Cause.Error()
 }
 
-// Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Cause }
 
-// GRPCStatus returns the status that a gRPC method which returns the error ends with.
+// GRPCStatus returns the status for gRPC.
 func (e *Error) GRPCStatus() *status.Status { return status.New(e.Code, e.Message) }
 
-// Errorf makes an Error whose message says everything.
+// Errorf returns an Error without a cause.
 func Errorf(code codes.Code, format string, args ...any) *Error {
 	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}
 }
 
-// Invalidf makes the Error of a request that cannot be answered as it is.
+// Invalidf returns an Error with the code InvalidArgument.
 func Invalidf(format string, args ...any) *Error {
 	return Errorf(codes.InvalidArgument, format, args...)
 }
 
-// unavailablef makes the error of what will soon be there.
+// unavailablef returns an Error after which the client should try again soon.
 func unavailablef(format string, args ...any) *Error {
 	e := Errorf(codes.Unavailable, format, args...)
 	e.RetryAfter = time.Second
 	return e
 }
 
-// AsError returns the Error in err's chain, or makes one for err. An error that is not known here is the
-// server's own affair: the client learns that there was one.
+// AsError returns the Error in err's chain, or one that stands for err. Of an unknown error the client
+// learns only that there was one.
 func AsError(err error) *Error {
 	var known *Error
 	var full *batch.QueueFullError

@@ -14,19 +14,22 @@ import (
 	"github.com/tfbert/go/serve/batch"
 )
 
-// A configuration that claims billions allocates nothing for them.
+// A configuration that claims billions of something does not allocate memory for them.
 func TestConfigClaims(t *testing.T) {
 	for name, text := range map[string]string{
-		"instances":  "instance_group [ { count: 2147483647 }, { count: 2147483647 } ]",
-		"batch":      "max_batch_size: 2147483647 dynamic_batching { preferred_batch_size: [ 2147483647 ] }",
-		"priorities": "dynamic_batching { priority_levels: 18446744073709551615 default_priority_level: 18446744073709551615 }",
-		"queue":      "dynamic_batching { default_queue_policy { default_timeout_microseconds: 18446744073709551615 max_queue_size: 4294967295 } }",
-		"versions":   "version_policy { latest { num_versions: 4294967295 } }",
-		"dims":       "max_batch_size: 8 input { name: \"input_ids\" data_type: TYPE_INT32 dims: [ 9223372036854775807, 9223372036854775807 ] }",
-		"nested":     strings.Repeat("input { reshape { ", 20000),
-		"lists":      "input [" + strings.Repeat("[", 100000),
-		"a string":   `name: "` + strings.Repeat("x", 1<<20),
-		"a comment":  strings.Repeat("# x\n", 1<<18),
+		"instances": "instance_group [ { count: 2147483647 }, { count: 2147483647 } ]",
+		"batch":     "max_batch_size: 2147483647 dynamic_batching { preferred_batch_size: [ 2147483647 ] }",
+		"priorities": "dynamic_batching { priority_levels: 18446744073709551615 " +
+			"default_priority_level: 18446744073709551615 }",
+		"queue": "dynamic_batching { default_queue_policy { " +
+			"default_timeout_microseconds: 18446744073709551615 max_queue_size: 4294967295 } }",
+		"versions": "version_policy { latest { num_versions: 4294967295 } }",
+		"dims": `max_batch_size: 8 input { name: "input_ids" data_type: TYPE_INT32 ` +
+			`dims: [ 9223372036854775807, 9223372036854775807 ] }`,
+		"nested":    strings.Repeat("input { reshape { ", 20000),
+		"lists":     "input [" + strings.Repeat("[", 100000),
+		"a string":  `name: "` + strings.Repeat("x", 1<<20),
+		"a comment": strings.Repeat("# x\n", 1<<18),
 	} {
 		t.Run(name, func(t *testing.T) {
 			bounded.Run(t, 20*len(text), 10*time.Second, func() {
@@ -34,12 +37,12 @@ func TestConfigClaims(t *testing.T) {
 				if err != nil {
 					return
 				}
-				assert.LessOrEqual(t, len(choose(c, []int64{1, 2, 3})), 3)
+				assert.LessOrEqual(t, len(chooseVersions(c, []int64{1, 2, 3})), 3)
 				var options batch.Options
-				if _, err := complete(c, "bert", fixed(), &options); err != nil {
+				if _, err := completeConfig(c, "bert", fixedBackend(), &options); err != nil {
 					return
 				}
-				if b, err := batch.New(nothing{}, options); err == nil {
+				if b, err := batch.New(emptyPredictor{}, options); err == nil {
 					b.Close()
 				}
 			})
@@ -51,7 +54,7 @@ func TestConfigFileIsBounded(t *testing.T) {
 	root := t.TempDir()
 	path := filepath.Join(root, "m", configFile)
 	require.NoError(t, os.MkdirAll(filepath.Join(root, "m", "1"), 0o777))
-	refused := func(want string) {
+	requireRefused := func(want string) {
 		t.Helper()
 		bounded.Run(t, 0, 10*time.Second, func() {
 			_, _, err := tree(root).sources("m")
@@ -60,22 +63,25 @@ func TestConfigFileIsBounded(t *testing.T) {
 	}
 	require.NoError(t, os.WriteFile(path, nil, 0o666))
 	if os.Truncate(path, 8<<40) == nil { // a hole, which takes no disk
-		refused("config.pbtxt: 8796093022208 bytes is too large for a model configuration")
+		requireRefused("config.pbtxt: 8796093022208 bytes is too large for a model configuration")
 	}
 	require.NoError(t, os.Remove(path))
 	require.NoError(t, os.Mkdir(path, 0o777))
-	refused("config.pbtxt is not a plain file")
+	requireRefused("config.pbtxt is not a plain file")
 	if _, err := os.Stat("/dev/zero"); err == nil {
 		require.NoError(t, os.Remove(path))
 		require.NoError(t, os.Symlink("/dev/zero", path))
-		refused("config.pbtxt is not a plain file")
+		requireRefused("config.pbtxt is not a plain file")
 	}
 }
 
-// A version has one name: with two, two models would be loaded for it.
+// A version has one name. With two, two models would be loaded for it.
 func TestVersionFolders(t *testing.T) {
 	dir := t.TempDir()
-	for _, name := range []string{"1", "01", "+1", "-1", "0", "00", "1x", "1.0", "0x1", "1_0", " 1", "٣", "9223372036854775808", "10", "9223372036854775807"} {
+	for _, name := range []string{
+		"1", "01", "+1", "-1", "0", "00", "1x", "1.0", "0x1", "1_0", " 1", "٣", "9223372036854775808", "10",
+		"9223372036854775807",
+	} {
 		require.NoError(t, os.Mkdir(filepath.Join(dir, name), 0o777))
 	}
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "7"), nil, 0o666))
@@ -87,7 +93,7 @@ func TestVersionFolders(t *testing.T) {
 	assert.Equal(t, []int64{1, 3, 10, 1<<63 - 1}, versions)
 }
 
-// Links are the operator's will; names in files and requests are not.
+// Links are followed, because the operator made them; names in files and requests do not lead out.
 func TestLinksInRepository(t *testing.T) {
 	elsewhere, root := t.TempDir(), t.TempDir()
 	require.NoError(t, os.MkdirAll(filepath.Join(elsewhere, "1", "model.savedmodel"), 0o777))
@@ -102,7 +108,8 @@ func TestLinksInRepository(t *testing.T) {
 	assert.Equal(t, []Source{want}, sources)
 
 	for _, name := range []string{"../x", "/etc", "..", ".", `..\x`, "x/../../y", `\000`} {
-		require.NoError(t, os.WriteFile(filepath.Join(elsewhere, configFile), []byte(`default_model_filename: "`+strings.ReplaceAll(name, `\x`, `\\x`)+`"`), 0o666))
+		text := `default_model_filename: "` + strings.ReplaceAll(name, `\x`, `\\x`) + `"`
+		require.NoError(t, os.WriteFile(filepath.Join(elsewhere, configFile), []byte(text), 0o666))
 		_, _, err := tree(root).sources("linked")
 		assert.ErrorContains(t, err, "it must be a name within the version's folder", "%q", name)
 	}

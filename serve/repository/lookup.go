@@ -3,29 +3,15 @@ package repository
 import (
 	"cmp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"google.golang.org/grpc/codes"
 )
 
-// textSuffix makes the name of a model that of its text model.
+// textSuffix at the end of a model's name makes it the name of its text model.
 const textSuffix = "_qa"
 
-// ParseVersion reads the version that a request names; "" is 0, the newest.
-func ParseVersion(s string) (int64, error) {
-	if s == "" {
-		return 0, nil
-	}
-	version, err := strconv.ParseInt(s, 10, 64)
-	if err != nil || version < 1 {
-		return 0, Invalidf("the version is %q: it must be a number such as 1", s)
-	}
-	return version, nil
-}
-
-// Acquire finds a model or the text model of one, to be released after use. Version 0 is the newest that
-// is available.
+// Acquire returns a model or a text model, to be released after use. Version 0 is the newest available.
 func (r *Repository) Acquire(name string, version int64) (*Servable, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -48,8 +34,8 @@ func (r *Repository) Acquire(name string, version int64) (*Servable, error) {
 	return of(found.model), nil
 }
 
-// lookup finds the entry of a name, nil if there is none, and which servable of its models the name is.
-// The repository's mutex is held.
+// lookup returns the entry of a name, or nil, and which servable of its models the name stands for. The
+// repository's mutex is held.
 func (r *Repository) lookup(name string) (e *entry, of func(*Model) *Servable) {
 	if e := r.entries[name]; e != nil {
 		return e, func(m *Model) *Servable { return m.tensors }
@@ -61,8 +47,8 @@ func (r *Repository) lookup(name string) (e *entry, of func(*Model) *Servable) {
 	return r.entries[base], func(m *Model) *Servable { return m.text }
 }
 
-// base returns the name of the model that a text model is of, or else the name itself. The model need
-// not have been loaded.
+// base returns the name of the model to which a text model belongs, and any other name as it is. The
+// model need not be loaded.
 func (r *Repository) base(name string) string {
 	r.mu.Lock()
 	known := r.entries[name] != nil
@@ -73,7 +59,7 @@ func (r *Repository) base(name string) string {
 	return name
 }
 
-// unavailable returns the error of a version that an entry does not have now.
+// unavailable returns the error of a version that is not available in an entry.
 func unavailable(name string, version int64, e *entry) error {
 	loading, reason := false, ""
 	for n, v := range e.versions {
@@ -92,7 +78,7 @@ func unavailable(name string, version int64, e *entry) error {
 	return Errorf(codes.NotFound, "model %q has no version %d", name, version)
 }
 
-// Default returns the name of the model to use where a request names none: the only one that there is.
+// Default returns the name of the only model, for requests that name none.
 func (r *Repository) Default() (string, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -118,8 +104,8 @@ func (r *Repository) Default() (string, error) {
 	return "", Invalidf("name one of the models: %s", strings.Join(names, ", "))
 }
 
-// Index lists the versions of all models by name and version, each available one followed by its text
-// model. A model of the repository that is not loaded has version 0.
+// Index lists the versions of all models by name and version. The text model follows each that is
+// available. A model whose files have not been loaded has version 0.
 func (r *Repository) Index() ([]Status, error) {
 	names, err := r.files.names()
 	if err != nil {
@@ -152,7 +138,7 @@ func (r *Repository) Index() ([]Status, error) {
 	return list, nil
 }
 
-// Versions returns the states of a model's versions, the newest first.
+// Versions lists the versions of a model, the newest first.
 func (r *Repository) Versions(name string) []Status {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -166,7 +152,7 @@ func (r *Repository) Versions(name string) []Status {
 	return list
 }
 
-// Models returns all models that are available, each to be released after use.
+// Models returns all available models, each to be released after use.
 func (r *Repository) Models() []*Model {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -184,8 +170,8 @@ func (r *Repository) Models() []*Model {
 	return list
 }
 
-// Ready returns an error unless the repository can answer: all models of the start have been loaded, and
-// each has a version that is available or was unloaded on request.
+// Ready returns an error unless each model of the start has a version that is available, or that was
+// unloaded on request.
 func (r *Repository) Ready() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -196,7 +182,7 @@ func (r *Repository) Ready() error {
 		return errClosed
 	}
 	for name, e := range r.entries {
-		if !e.required { // a model that came later takes nothing from those that were there
+		if !e.required { // a model that came later does not matter to those of the start
 			continue
 		}
 		ready := false

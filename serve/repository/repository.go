@@ -7,54 +7,48 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc/codes"
 
-	pb "github.com/tfbert/go/internal/serveproto"
 	"github.com/tfbert/go/serve/batch"
 	"github.com/tfbert/go/squad"
 )
 
-// A Control says when models are loaded and unloaded after the start.
+// A Control decides when models are loaded and unloaded after the start.
 type Control int
 
 const (
-	// ControlNone leaves the models of the start as they are.
-	ControlNone Control = iota
-	// ControlExplicit loads and unloads what a client asks for.
-	ControlExplicit
-	// ControlPoll looks at the files from time to time and follows them.
-	ControlPoll
+	ControlNone     Control = iota // never
+	ControlExplicit                // when a client asks for it
+	ControlPoll                    // when their files change
 )
 
-// ParseControl returns the control of the name that Triton's --model-control-mode has for it.
+// ParseControl returns the Control of a name of Triton's: none, explicit or poll.
 func ParseControl(name string) (Control, error) {
 	i := slices.Index([]string{"none", "explicit", "poll"}, name)
 	if i < 0 {
-		return 0, fmt.Errorf("the control mode is none, explicit or poll, not %q", name)
+		return 0, fmt.Errorf("%q is not a valid control mode: use none, explicit or poll", name)
 	}
 	return Control(i), nil
 }
 
-// Options are how models are loaded and served.
+// Options set how models are loaded and served.
 type Options struct {
 	Load         Loader
 	Control      Control
 	PollInterval time.Duration // 0 is 15 s
 
-	// Batching is what a model's config.pbtxt does not say.
-	Batching batch.Options
+	Batching batch.Options // where a model's config.pbtxt does not set it
 	Limits   Limits
-	Decoder  squad.Decoder // of questions that do not say
+	Decoder  squad.Decoder // where a question does not set it
 
-	Logger *slog.Logger // nil: none
+	Logger *slog.Logger // nil logs nothing
 }
 
-// A Repository keeps models. It may be used by many goroutines at once.
+// A Repository keeps models. Its methods may be called by many goroutines at once.
 type Repository struct {
 	opts  Options
 	files files
@@ -71,27 +65,29 @@ type Repository struct {
 
 // An entry is a model with its versions.
 type entry struct {
-	loading  sync.Mutex // one load at a time
-	required bool       // by the start; guarded by the repository's mutex
-	closing  sync.WaitGroup
-	print    string // of the files that were loaded last; guarded by loading
-	versions map[int64]*served
+	loading     sync.Mutex // one load at a time
+	required    bool       // by the start; guarded by the repository's mutex
+	closing     sync.WaitGroup
+	fingerprint string // of the files that were loaded last; guarded by loading
+	versions    map[int64]*served
 }
 
-func newRepository(f files, opts Options) (*Repository, error) {
+func newRepository(f files, opts Options) *Repository {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
 	opts.PollInterval = cmp.Or(opts.PollInterval, 15*time.Second)
 	opts.Limits = opts.Limits.withDefaults()
-	return &Repository{opts: opts, files: f, entries: map[string]*entry{}}, nil
+	return &Repository{opts: opts, files: f, entries: map[string]*entry{}}
 }
 
-// Observe makes f hear of each batch of each model, from several goroutines at once. Call it before Start.
+// Observe registers f to be called with each batch of each model, by several goroutines at once. Call it
+// before Start.
 func (r *Repository) Observe(f func(*Model, batch.Batch)) { r.observe = f }
 
-// Start loads the models, or with ControlExplicit those that are named. An error leaves those that
-// could be loaded available. With ControlPoll it goes on looking at the files until Close.
+// Start loads the models, or with ControlExplicit those that are named. It returns the errors of those
+// that cannot be loaded; the others are available. With ControlPoll the repository follows the files
+// from then on until Close.
 func (r *Repository) Start(ctx context.Context, names ...string) error {
 	if r.opts.Control != ControlExplicit {
 		var err error
@@ -155,16 +151,16 @@ func (r *Repository) poll(ctx context.Context) {
 	}
 }
 
-// changed reports whether a model's files are not those that were looked at last.
+// changed reports whether a model's files differ from those that were looked at last.
 func (r *Repository) changed(name string) bool {
 	e := r.entry(name)
 	e.loading.Lock()
 	defer e.loading.Unlock()
-	print, err := r.files.print(name)
-	return err == nil && print != e.print
+	f, err := r.files.fingerprint(name)
+	return err == nil && f != e.fingerprint
 }
 
-// entry finds a model's entry or makes it.
+// entry returns a model's entry, which it makes if need be.
 func (r *Repository) entry(name string) *entry {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -176,9 +172,8 @@ func (r *Repository) entry(name string) *entry {
 	return e
 }
 
-// Load loads a model, again if it is loaded already. The model that is there answers requests until the
-// new one is ready, and goes on to if the load fails. A load goes on when ctx ends: a large model may take
-// longer than its client waits.
+// Load loads a model, or loads it again. The model in memory answers requests until the new one is ready,
+// and stays if the load fails. A load does not end with ctx: it may take longer than its client waits.
 func (r *Repository) Load(ctx context.Context, name string) error {
 	if r.opts.Control != ControlExplicit {
 		return errNotExplicit
@@ -189,7 +184,7 @@ func (r *Repository) Load(ctx context.Context, name string) error {
 var errNotExplicit = Errorf(codes.FailedPrecondition,
 	"models are not loaded or unloaded on request: the server's model control mode is not explicit")
 
-// Unload makes a model unavailable and releases it when the requests under way have ended.
+// Unload makes a model unavailable at once and releases it when its requests under way have ended.
 func (r *Repository) Unload(name string) error {
 	if r.opts.Control != ControlExplicit {
 		return errNotExplicit
@@ -197,153 +192,28 @@ func (r *Repository) Unload(name string) error {
 	return r.unload(r.base(name))
 }
 
-func (r *Repository) load(ctx context.Context, name string) error {
-	if !r.files.has(name) {
-		return Errorf(codes.NotFound, "there is no model %q in the repository", name)
+func (r *Repository) unload(name string) error {
+	r.mu.Lock()
+	e := r.entries[name]
+	r.mu.Unlock()
+	if e == nil {
+		return Errorf(codes.NotFound, "model %q is not loaded", name)
 	}
-	e := r.entry(name)
 	e.loading.Lock()
 	defer e.loading.Unlock()
-	if r.isClosed() {
-		return r.failed(name, errClosed)
-	}
-	e.closing.Wait() // so that there are never three in memory
-	began := time.Now()
-	// Before the files are read: what changes while they are is seen at the next look.
-	e.print, _ = r.files.print(name)
-	config, sources, err := r.files.sources(name)
-	if err != nil {
-		r.fail(e, 0, err)
-		return r.failed(name, err)
-	}
-	models := make(map[int64]*Model)
-	for _, s := range sources {
-		r.mark(e, s.Version, Loading)
-		m, err := r.bring(ctx, s, config)
-		if err != nil {
-			for _, m := range models {
-				err = errors.Join(err, m.close())
-			}
-			for _, s := range sources {
-				r.fail(e, s.Version, err)
-			}
-			return r.failed(name, err)
-		}
-		models[s.Version] = m
-	}
-	if err := r.swap(e, models); err != nil {
-		return r.failed(name, err)
-	}
-	for _, v := range slices.Sorted(maps.Keys(models)) {
-		r.opts.Logger.Info("model is ready", "model", name, "version", v, "what", models[v].backend.Description,
-			"took", time.Since(began).Round(time.Millisecond))
-	}
+	e.fingerprint = ""
+	r.retireAll(e)
 	return nil
 }
 
-// failed logs why a model cannot be loaded and returns the error for the client that asked for it.
-func (r *Repository) failed(name string, err error) error {
-	r.opts.Logger.Error("model cannot be loaded", "model", name, "error", err)
-	if errors.Is(err, errClosed) {
-		return errClosed
-	}
-	const cannot = "model %q cannot be loaded: "
-	return &Error{
-		Code: codes.Internal, Message: fmt.Sprintf(cannot+"%s", name, loadReason(err)),
-		Cause: fmt.Errorf(cannot+"%w", name, err),
-	}
-}
-
-// loadReason returns why a load failed in words for clients. What a loader or the file system says can
-// name the server's files, and stays in the log.
-func loadReason(err error) string {
-	var known *Error
-	if errors.As(err, &known) {
-		return known.Message
-	}
-	return "the server's log says why"
-}
-
-// bring loads one version and runs it once.
-func (r *Repository) bring(ctx context.Context, s Source, config *pb.ModelConfig) (_ *Model, err error) {
-	s.MixedPrecision = mixedPrecision(config)
-	backend := &Backend{Close: func() error { return nil }}
-	defer func() {
-		if v := recover(); v != nil { // none may end the server, which has other models
-			r.opts.Logger.Error("a load panicked", "model", s.Name, "panic", v,
-				"stack", string(debug.Stack()))
-			err = errors.Join(fmt.Errorf("the load panicked: %v", v), backend.Close())
-		}
-	}()
-	loaded, err := r.opts.Load(ctx, s)
-	if err != nil {
-		return nil, err
-	}
-	backend = loaded
-	m := &Model{name: s.Name, version: s.Version, backend: backend, limits: r.opts.Limits, defaults: r.opts.Decoder}
-	options := r.opts.Batching
-	options.OnBatch = func(b batch.Batch) {
-		m.text.statistics.ran(b.Windows, b.Compute)
-		m.tensors.statistics.ran(b.Windows, b.Compute)
-		if r.observe != nil {
-			r.observe(m, b)
-		}
-	}
-	if err = m.offer(config, &options); err == nil {
-		if m.batcher, err = batch.New(backend.Predictor, options); err != nil {
-			err = badConfig("%v", err)
-		} else {
-			err = m.warm(ctx)
-		}
-	}
-	if err != nil {
-		return nil, errors.Join(err, backend.Close())
-	}
-	return m, nil
-}
-
-// mark sets the state of a version that is not available.
-func (r *Repository) mark(e *entry, version int64, s State) {
+// retireAll releases all of an entry's versions. e.loading is held.
+func (r *Repository) retireAll(e *entry) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if v := e.versions[version]; v == nil || v.model == nil {
-		e.versions[version] = &served{state: s}
-	}
-}
-
-// fail records why a version, 0 for all of a model, could not be loaded.
-func (r *Repository) fail(e *entry, version int64, err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	kept := false
-	for n, v := range e.versions {
-		if v.model != nil && (version == 0 || version == n) {
-			v.reason, kept = loadReason(err), true
-		}
-	}
-	if !kept {
-		e.versions[version] = &served{state: Failed, reason: loadReason(err)}
-	}
-}
-
-// swap makes models those that an entry serves.
-func (r *Repository) swap(e *entry, models map[int64]*Model) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.closed {
-		for _, m := range models {
-			r.retire(e, m)
-		}
-		return errClosed
-	}
 	for _, v := range e.versions {
 		r.retire(e, v.model)
+		*v = served{state: Unloaded}
 	}
-	clear(e.versions)
-	for version, m := range models {
-		e.versions[version] = &served{state: Available, model: m}
-	}
-	return nil
 }
 
 // retire releases a model when its requests have ended.
@@ -360,31 +230,7 @@ func (r *Repository) retire(e *entry, m *Model) {
 	})
 }
 
-func (r *Repository) unload(name string) error {
-	r.mu.Lock()
-	e := r.entries[name]
-	r.mu.Unlock()
-	if e == nil {
-		return Errorf(codes.NotFound, "model %q is not loaded", name)
-	}
-	e.loading.Lock()
-	defer e.loading.Unlock()
-	e.print = ""
-	r.end(e)
-	return nil
-}
-
-// end releases all of an entry's versions. e.loading is held.
-func (r *Repository) end(e *entry) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, v := range e.versions {
-		r.retire(e, v.model)
-		*v = served{state: Unloaded}
-	}
-}
-
-// Close unloads all models when the requests under way have ended. None is loaded after it.
+// Close unloads all models, waits for the requests under way, and loads none from then on.
 func (r *Repository) Close() {
 	r.mu.Lock()
 	r.closed = true
@@ -396,7 +242,7 @@ func (r *Repository) Close() {
 	r.work.Wait()
 	for _, e := range entries {
 		e.loading.Lock() // a load under way ends first and releases what it has loaded
-		r.end(e)
+		r.retireAll(e)
 		e.loading.Unlock()
 	}
 	for _, e := range entries {

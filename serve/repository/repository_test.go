@@ -28,22 +28,24 @@ import (
 	"github.com/tfbert/go/squad"
 )
 
-// put makes a version of a model, with what its file is to hold.
-func put(t testing.TB, root, name string, version int, content string) {
+// writeVersion writes a version of a model, whose file has a content.
+func writeVersion(t testing.TB, root, name string, version int, content string) {
 	t.Helper()
 	dir := filepath.Join(root, name, strconv.Itoa(version), "model.savedmodel")
 	require.NoError(t, os.MkdirAll(dir, 0o755))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "saved_model.pb"), []byte(content), 0o600))
 }
 
-func configure(t testing.TB, root, name, text string) {
+func writeConfig(t testing.TB, root, name, text string) {
 	t.Helper()
 	require.NoError(t, os.MkdirAll(filepath.Join(root, name), 0o755))
 	require.NoError(t, os.WriteFile(filepath.Join(root, name, "config.pbtxt"), []byte(text), 0o600))
 }
 
-// open opens a repository that a test closes, and holds its models to account.
-func open(t testing.TB, root string, models *fakemodel.Models, opts repository.Options) *repository.Repository {
+// openRepository opens a repository. At the test's end it closes it and checks what became of the models.
+func openRepository(
+	t testing.TB, root string, models *fakemodel.Models, opts repository.Options,
+) *repository.Repository {
 	t.Helper()
 	opts.Load = models.Load
 	r, err := repository.OpenDir(root, opts)
@@ -55,12 +57,12 @@ func open(t testing.TB, root string, models *fakemodel.Models, opts repository.O
 	return r
 }
 
-// one opens a repository of one model, "bert", and returns it.
-func one(t testing.TB, models *fakemodel.Models, opts repository.Options) *repository.Servable {
+// startModel starts a repository of one model, "bert", and returns the model.
+func startModel(t testing.TB, models *fakemodel.Models, opts repository.Options) *repository.Servable {
 	t.Helper()
 	root := t.TempDir()
-	put(t, root, "bert", 1, "")
-	r := open(t, root, models, opts)
+	writeVersion(t, root, "bert", 1, "")
+	r := openRepository(t, root, models, opts)
 	require.NoError(t, r.Start(t.Context()))
 	m, err := r.Acquire("bert", 0)
 	require.NoError(t, err)
@@ -68,16 +70,17 @@ func one(t testing.TB, models *fakemodel.Models, opts repository.Options) *repos
 	return m
 }
 
-// unknownReason is what the index says of a version whose failure is for the log alone.
+// unknownReason is the state and reason, in the index, of a version whose failure is for the log alone.
 const unknownReason = "failed the server's log says why"
 
-// index returns the repository's index as lines, without the text models behind those that are available.
-func index(t testing.TB, r *repository.Repository) (lines []string) {
+// indexLines returns the repository's index as lines, without the text models.
+func indexLines(t testing.TB, r *repository.Repository) (lines []string) {
 	t.Helper()
 	list, err := r.Index()
 	require.NoError(t, err)
 	for i, s := range list {
-		if i > 0 && s.State == repository.Available && s.Name == list[i-1].Name+"_qa" && s.Version == list[i-1].Version {
+		if i > 0 && s.State == repository.Available && s.Name == list[i-1].Name+"_qa" &&
+			s.Version == list[i-1].Version {
 			continue
 		}
 		lines = append(lines, strings.TrimSpace(fmt.Sprintf("%s %d %v %s", s.Name, s.Version, s.State, s.Reason)))
@@ -85,7 +88,8 @@ func index(t testing.TB, r *repository.Repository) (lines []string) {
 	return lines
 }
 
-func version(t testing.TB, r *repository.Repository, name string, version int64) int64 {
+// acquiredVersion returns the version of the model that Acquire returns.
+func acquiredVersion(t testing.TB, r *repository.Repository, name string, version int64) int64 {
 	t.Helper()
 	m, err := r.Acquire(name, version)
 	require.NoError(t, err)
@@ -93,12 +97,12 @@ func version(t testing.TB, r *repository.Repository, name string, version int64)
 	return m.Version()
 }
 
-func code(err error) codes.Code { return repository.AsError(err).Code }
+func errorCode(err error) codes.Code { return repository.AsError(err).Code }
 
 func TestVersions(t *testing.T) {
 	root := t.TempDir()
 	for _, v := range []int{1, 2, 10} {
-		put(t, root, "bert", v, "")
+		writeVersion(t, root, "bert", v, "")
 	}
 	for _, name := range []string{"0", "-1", "notes", "1.5", "99999999999999999999"} {
 		require.NoError(t, os.MkdirAll(filepath.Join(root, "bert", name), 0o755))
@@ -106,26 +110,30 @@ func TestVersions(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(root, "bert", "77"), nil, 0o600))
 	require.NoError(t, os.WriteFile(filepath.Join(root, "README"), nil, 0o600))
 	require.NoError(t, os.Mkdir(filepath.Join(root, ".git"), 0o755))
-	configure(t, root, "bert", `version_policy { specific { versions: [1, 10] } }`)
+	writeConfig(t, root, "bert", `version_policy { specific { versions: [1, 10] } }`)
 	var dirs []string
 	models := &fakemodel.Models{OnLoad: func(_ context.Context, s repository.Source) error {
 		dirs = append(dirs, s.Dir)
 		return nil
 	}}
-	r := open(t, root, models, repository.Options{})
+	r := openRepository(t, root, models, repository.Options{})
 	require.Error(t, r.Ready(), "before the start")
 	require.NoError(t, r.Start(t.Context()))
 	require.NoError(t, r.Ready())
-	assert.Equal(t, []string{filepath.Join(root, "bert/1/model.savedmodel"), filepath.Join(root, "bert/10/model.savedmodel")}, dirs)
-	assert.Equal(t, []string{"bert 1 available", "bert 10 available"}, index(t, r))
-	assert.EqualValues(t, 10, version(t, r, "bert", 0))
-	assert.EqualValues(t, 1, version(t, r, "bert", 1))
-	assert.EqualValues(t, 10, version(t, r, "bert_qa", 0))
+	assert.Equal(t, []string{
+		filepath.Join(root, "bert/1/model.savedmodel"), filepath.Join(root, "bert/10/model.savedmodel"),
+	}, dirs)
+	assert.Equal(t, []string{"bert 1 available", "bert 10 available"}, indexLines(t, r))
+	assert.EqualValues(t, 10, acquiredVersion(t, r, "bert", 0))
+	assert.EqualValues(t, 1, acquiredVersion(t, r, "bert", 1))
+	assert.EqualValues(t, 10, acquiredVersion(t, r, "bert_qa", 0))
 	_, err := r.Acquire("bert", 2)
-	assert.Equal(t, codes.NotFound, code(err))
-	for _, name := range []string{"", "other", "..", "bert/1", "../" + filepath.Base(root) + "/bert", "BERT", "bert_qa_qa"} {
+	assert.Equal(t, codes.NotFound, errorCode(err))
+	for _, name := range []string{
+		"", "other", "..", "bert/1", "../" + filepath.Base(root) + "/bert", "BERT", "bert_qa_qa",
+	} {
 		_, err := r.Acquire(name, 0)
-		assert.Equal(t, codes.NotFound, code(err), name)
+		assert.Equal(t, codes.NotFound, errorCode(err), name)
 	}
 	list := r.Versions("bert_qa")
 	require.Len(t, list, 2)
@@ -142,13 +150,13 @@ func TestVersions(t *testing.T) {
 
 func TestModelFilename(t *testing.T) {
 	root := t.TempDir()
-	configure(t, root, "bert", `default_model_filename: "graph"`)
+	writeConfig(t, root, "bert", `default_model_filename: "graph"`)
 	require.NoError(t, os.MkdirAll(filepath.Join(root, "bert/1/graph"), 0o755))
 	models := &fakemodel.Models{OnLoad: func(_ context.Context, s repository.Source) error {
 		assert.Equal(t, filepath.Join(root, "bert/1/graph"), s.Dir)
 		return nil
 	}}
-	require.NoError(t, open(t, root, models, repository.Options{}).Start(t.Context()))
+	require.NoError(t, openRepository(t, root, models, repository.Options{}).Start(t.Context()))
 }
 
 func TestBadModels(t *testing.T) {
@@ -157,48 +165,50 @@ func TestBadModels(t *testing.T) {
 		{"foreign", `platform: "onnxruntime_onnx"`, "this server runs"},
 		{"escaping", `default_model_filename: "../2"`, "default_model_filename"},
 		{"misspelt", `nmae: "x"`, "nmae"},
-		{"unfit", `max_batch_size: 8 input { name: "input_ids" data_type: TYPE_INT32 dims: [ 1, 384 ] }`, "the model has [-1 -1]"},
+		{"unfit", `max_batch_size: 8 input { name: "input_ids" data_type: TYPE_INT32 dims: [ 1, 384 ] }`,
+			"the model has [-1 -1]"},
 		{"preferring", `max_batch_size: 8 dynamic_batching { preferred_batch_size: 16 }`, "16"},
-		{"hasty", `dynamic_batching { max_queue_delay_microseconds: 9 default_queue_policy { default_timeout_microseconds: 5 } }`, "MaxWait"},
+		{"hasty", `dynamic_batching { max_queue_delay_microseconds: 9 ` +
+			`default_queue_policy { default_timeout_microseconds: 5 } }`, "MaxWait"},
 		{"specific", `version_policy { specific { versions: 7 } }`, "has no version to serve"},
 		{"empty", "", "has no version to serve"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			root := t.TempDir()
-			configure(t, root, tt.name, tt.config)
+			writeConfig(t, root, tt.name, tt.config)
 			if tt.name != "empty" {
-				put(t, root, tt.name, 1, "")
+				writeVersion(t, root, tt.name, 1, "")
 			}
 			models := &fakemodel.Models{}
-			r := open(t, root, models, repository.Options{})
+			r := openRepository(t, root, models, repository.Options{})
 			err := r.Start(t.Context())
 			require.ErrorContains(t, err, tt.want)
 			assert.NotContains(t, err.Error(), "\n")
-			assert.Contains(t, strings.Join(index(t, r), "\n"), tt.want)
+			assert.Contains(t, strings.Join(indexLines(t, r), "\n"), tt.want)
 			require.ErrorContains(t, r.Ready(), tt.want)
 			_, err = r.Acquire(tt.name, 0)
 			require.ErrorContains(t, err, tt.want)
-			assert.Equal(t, codes.Unavailable, code(err))
+			assert.Equal(t, codes.Unavailable, errorCode(err))
 			assert.Zero(t, models.Loaded())
 		})
 	}
 }
 
-// One model that cannot be loaded does not keep the others from answering.
+// A model that cannot be loaded does not keep the others from answering.
 func TestOthersAreServed(t *testing.T) {
 	root := t.TempDir()
-	put(t, root, "good", 1, "")
-	put(t, root, "bad", 1, "")
+	writeVersion(t, root, "good", 1, "")
+	writeVersion(t, root, "bad", 1, "")
 	models := &fakemodel.Models{OnLoad: func(_ context.Context, s repository.Source) error {
 		if s.Name == "bad" {
 			return errors.New("no such\nthing")
 		}
 		return nil
 	}}
-	r := open(t, root, models, repository.Options{})
+	r := openRepository(t, root, models, repository.Options{})
 	require.ErrorContains(t, r.Start(t.Context()), "no such")
-	assert.Equal(t, []string{"bad 1 failed the server's log says why", "good 1 available"}, index(t, r))
-	assert.EqualValues(t, 1, version(t, r, "good", 0))
+	assert.Equal(t, []string{"bad 1 failed the server's log says why", "good 1 available"}, indexLines(t, r))
+	assert.EqualValues(t, 1, acquiredVersion(t, r, "good", 0))
 	require.ErrorContains(t, r.Ready(), "bad")
 	_, err := r.Default()
 	require.ErrorContains(t, err, "bad, good")
@@ -206,66 +216,67 @@ func TestOthersAreServed(t *testing.T) {
 
 func TestExplicit(t *testing.T) {
 	root := t.TempDir()
-	put(t, root, "a", 1, "")
-	put(t, root, "b", 1, "")
-	put(t, root, "b_qa", 1, "")
+	writeVersion(t, root, "a", 1, "")
+	writeVersion(t, root, "b", 1, "")
+	writeVersion(t, root, "b_qa", 1, "")
 	models := &fakemodel.Models{}
-	r := open(t, root, models, repository.Options{Control: repository.ControlExplicit})
+	r := openRepository(t, root, models, repository.Options{Control: repository.ControlExplicit})
 	require.NoError(t, r.Start(t.Context(), "a"))
-	assert.Equal(t, []string{"a 1 available", "b 0 unknown", "b_qa 0 unknown"}, index(t, r))
+	assert.Equal(t, []string{"a 1 available", "b 0 unknown", "b_qa 0 unknown"}, indexLines(t, r))
 	for _, name := range []string{"", ".", "..", "../a", "a/1", root, "a\x00", "c", "c_qa"} {
-		assert.Equal(t, codes.NotFound, code(r.Load(t.Context(), name)), "%q", name)
-		assert.Equal(t, codes.NotFound, code(r.Unload(name)), "%q", name)
+		assert.Equal(t, codes.NotFound, errorCode(r.Load(t.Context(), name)), "%q", name)
+		assert.Equal(t, codes.NotFound, errorCode(r.Unload(name)), "%q", name)
 	}
-	require.NoError(t, r.Load(t.Context(), "b_qa"), "a model's own name comes before that of a text-in model")
-	assert.Equal(t, []string{"a 1 available", "b 0 unknown", "b_qa 1 available"}, index(t, r))
+	require.NoError(t, r.Load(t.Context(), "b_qa"), "a model's own name comes before that of a text model")
+	assert.Equal(t, []string{"a 1 available", "b 0 unknown", "b_qa 1 available"}, indexLines(t, r))
 	_, err := r.Default()
 	require.ErrorContains(t, err, "name one of the models: a, b_qa")
 	require.NoError(t, r.Unload("b_qa"))
-	require.NoError(t, r.Unload("b_qa"), "again")
-	assert.Equal(t, []string{"a 1 available", "b 0 unknown", "b_qa 1 unloaded unloaded"}, index(t, r))
+	require.NoError(t, r.Unload("b_qa"), "for the second time")
+	assert.Equal(t, []string{"a 1 available", "b 0 unknown", "b_qa 1 unloaded unloaded"}, indexLines(t, r))
 	name, err := r.Default()
 	require.NoError(t, err)
 	assert.Equal(t, "a", name)
-	require.NoError(t, r.Ready(), "who unloads a model wants it so")
+	require.NoError(t, r.Ready(), "a model that was unloaded on request does not matter")
 	_, err = r.Acquire("b_qa", 0)
-	assert.Equal(t, codes.Unavailable, code(err))
+	assert.Equal(t, codes.Unavailable, errorCode(err))
 
-	require.NoError(t, r.Load(t.Context(), "a_qa"), "by the name of its text-in model")
+	require.NoError(t, r.Load(t.Context(), "a_qa"), "by the name of its text model")
 	assert.EqualValues(t, 3, models.Loads.Load())
 	require.NoError(t, r.Unload("a_qa"))
 	_, err = r.Default()
-	assert.Equal(t, codes.Unavailable, code(err))
+	assert.Equal(t, codes.Unavailable, errorCode(err))
 	require.NoError(t, r.Load(t.Context(), "a"))
-	require.Eventually(t, func() bool { return models.Loaded() == 1 }, 10*time.Second, time.Millisecond, "what was unloaded is released")
+	require.Eventually(t, func() bool { return models.Loaded() == 1 }, 10*time.Second, time.Millisecond,
+		"an unloaded model is released")
 
 	r.Close()
-	assert.Equal(t, codes.Unavailable, code(r.Load(t.Context(), "a")))
+	assert.Equal(t, codes.Unavailable, errorCode(r.Load(t.Context(), "a")))
 	_, err = r.Acquire("a", 0)
-	assert.Equal(t, codes.Unavailable, code(err))
+	assert.Equal(t, codes.Unavailable, errorCode(err))
 	require.Error(t, r.Ready())
 	r.Close()
 }
 
 func TestNotExplicit(t *testing.T) {
 	root := t.TempDir()
-	put(t, root, "a", 1, "")
-	r := open(t, root, &fakemodel.Models{}, repository.Options{})
+	writeVersion(t, root, "a", 1, "")
+	r := openRepository(t, root, &fakemodel.Models{}, repository.Options{})
 	require.NoError(t, r.Start(t.Context()))
-	assert.Equal(t, codes.FailedPrecondition, code(r.Load(t.Context(), "a")))
-	assert.Equal(t, codes.FailedPrecondition, code(r.Unload("a")))
+	assert.Equal(t, codes.FailedPrecondition, errorCode(r.Load(t.Context(), "a")))
+	assert.Equal(t, codes.FailedPrecondition, errorCode(r.Unload("a")))
 }
 
-// A load that fails leaves what is there and says why in the index.
+// A load that fails leaves the model in memory, and its reason is in the index.
 func TestFailedReload(t *testing.T) {
 	root := t.TempDir()
-	put(t, root, "bert", 1, "")
-	var fault atomic.Pointer[error]
-	fail := func(err error) { fault.Store(&err) }
-	fail(nil)
+	writeVersion(t, root, "bert", 1, "")
+	var loadError atomic.Pointer[error]
+	setLoadError := func(err error) { loadError.Store(&err) }
+	setLoadError(nil)
 	var log bytes.Buffer
 	models := &fakemodel.Models{
-		OnLoad: func(context.Context, repository.Source) error { return *fault.Load() },
+		OnLoad: func(context.Context, repository.Source) error { return *loadError.Load() },
 	}
 	broken := false
 	models.OnBatch = func(_ context.Context, s repository.Source, _ []squad.Feature) error {
@@ -274,31 +285,33 @@ func TestFailedReload(t *testing.T) {
 		}
 		return nil
 	}
-	r := open(t, root, models, repository.Options{Control: repository.ControlExplicit, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	r := openRepository(t, root, models, repository.Options{
+		Control: repository.ControlExplicit, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+	})
 	require.NoError(t, r.Start(t.Context(), "bert"))
 
-	fail(errors.New("truncated"))
+	setLoadError(errors.New("truncated"))
 	require.ErrorContains(t, r.Load(t.Context(), "bert"), "truncated")
-	assert.Equal(t, []string{"bert 1 available it could not be loaded again: the server's log says why"}, index(t, r))
+	assert.Equal(t, []string{"bert 1 available it could not be loaded again: the server's log says why"}, indexLines(t, r))
 	require.NoError(t, r.Ready())
-	assert.EqualValues(t, 1, version(t, r, "bert", 0))
+	assert.EqualValues(t, 1, acquiredVersion(t, r, "bert", 0))
 
-	put(t, root, "bert", 2, "")
+	writeVersion(t, root, "bert", 2, "")
 	require.Error(t, r.Load(t.Context(), "bert"))
-	assert.Equal(t, "bert 2 failed the server's log says why", index(t, r)[1])
+	assert.Equal(t, "bert 2 failed the server's log says why", indexLines(t, r)[1])
 	_, err := r.Acquire("bert", 2)
 	require.ErrorContains(t, err, "the server's log says why")
-	assert.EqualValues(t, 1, version(t, r, "bert", 0))
+	assert.EqualValues(t, 1, acquiredVersion(t, r, "bert", 0))
 
-	fail(nil)
-	configure(t, root, "bert", "nonsense")
+	setLoadError(nil)
+	writeConfig(t, root, "bert", "nonsense")
 	require.Error(t, r.Load(t.Context(), "bert"))
-	assert.Contains(t, index(t, r)[0], "bert 1 available it could not be loaded again")
-	configure(t, root, "bert", "")
+	assert.Contains(t, indexLines(t, r)[0], "bert 1 available it could not be loaded again")
+	writeConfig(t, root, "bert", "")
 
 	broken = true
 	require.ErrorContains(t, r.Load(t.Context(), "bert"), "panicked: warm-up")
-	assert.Contains(t, index(t, r)[1], "failed the server's log says why")
+	assert.Contains(t, indexLines(t, r)[1], "failed the server's log says why")
 	assert.Contains(t, log.String(), "fakemodel.go", "the stack is in the log")
 	assert.EqualValues(t, 1, models.Loaded())
 
@@ -306,16 +319,16 @@ func TestFailedReload(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	models.OnBatch = func(ctx context.Context, _ repository.Source, _ []squad.Feature) error { return ctx.Err() }
-	require.NoError(t, r.Load(ctx, "bert"), "it goes on when its client has gone")
-	assert.Equal(t, []string{"bert 2 available"}, index(t, r))
+	require.NoError(t, r.Load(ctx, "bert"), "the load goes on when its client has gone")
+	assert.Equal(t, []string{"bert 2 available"}, indexLines(t, r))
 }
 
 // With several versions, one that fails leaves none of the new ones behind.
 func TestFailedVersion(t *testing.T) {
 	root := t.TempDir()
-	configure(t, root, "bert", "version_policy { all {} }")
+	writeConfig(t, root, "bert", "version_policy { all {} }")
 	for v := range 3 {
-		put(t, root, "bert", v+1, "")
+		writeVersion(t, root, "bert", v+1, "")
 	}
 	models := &fakemodel.Models{OnLoad: func(_ context.Context, s repository.Source) error {
 		if s.Version == 3 {
@@ -323,30 +336,37 @@ func TestFailedVersion(t *testing.T) {
 		}
 		return nil
 	}}
-	r := open(t, root, models, repository.Options{Control: repository.ControlExplicit})
+	r := openRepository(t, root, models, repository.Options{Control: repository.ControlExplicit})
 	require.ErrorContains(t, r.Start(t.Context(), "bert"), "broken")
 	assert.Zero(t, models.Loaded())
-	assert.Equal(t, []string{"bert 1 " + unknownReason, "bert 2 " + unknownReason, "bert 3 " + unknownReason}, index(t, r))
+	assert.Equal(t, []string{
+		"bert 1 " + unknownReason, "bert 2 " + unknownReason, "bert 3 " + unknownReason,
+	}, indexLines(t, r))
 	require.NoError(t, os.RemoveAll(filepath.Join(root, "bert", "3")))
 	require.NoError(t, r.Load(t.Context(), "bert"))
-	assert.Equal(t, []string{"bert 1 available", "bert 2 available"}, index(t, r))
+	assert.Equal(t, []string{"bert 1 available", "bert 2 available"}, indexLines(t, r))
 }
 
-// While a model is loaded for the first time it is in the index and clients are told to come back.
-func TestLoading(t *testing.T) {
-	root := t.TempDir()
-	put(t, root, "bert", 1, "")
-	loading, finish := make(chan struct{}), make(chan struct{})
-	models := &fakemodel.Models{OnLoad: func(context.Context, repository.Source) error {
+// blockedLoad returns models of which the first one to load closes loading, and loads when finish is closed.
+func blockedLoad() (models *fakemodel.Models, loading, finish chan struct{}) {
+	loading, finish = make(chan struct{}), make(chan struct{})
+	return &fakemodel.Models{OnLoad: func(context.Context, repository.Source) error {
 		close(loading)
 		<-finish
 		return nil
-	}}
-	r := open(t, root, models, repository.Options{})
+	}}, loading, finish
+}
+
+// While a model is loaded for the first time it is in the index, and clients are told to try again.
+func TestLoading(t *testing.T) {
+	root := t.TempDir()
+	writeVersion(t, root, "bert", 1, "")
+	models, loading, finish := blockedLoad()
+	r := openRepository(t, root, models, repository.Options{})
 	started := make(chan error)
 	go func() { started <- r.Start(t.Context()) }()
 	<-loading
-	assert.Equal(t, []string{"bert 1 loading"}, index(t, r))
+	assert.Equal(t, []string{"bert 1 loading"}, indexLines(t, r))
 	_, err := r.Acquire("bert", 0)
 	require.ErrorContains(t, err, "is being loaded")
 	assert.Equal(t, time.Second, repository.AsError(err).RetryAfter)
@@ -356,18 +376,13 @@ func TestLoading(t *testing.T) {
 	require.NoError(t, r.Ready())
 }
 
-// Close while a model is being loaded waits for the load and releases what it brings.
+// Close waits for a load under way and releases the model that it loads.
 func TestCloseWhileLoading(t *testing.T) {
 	root := t.TempDir()
-	put(t, root, "bert", 1, "")
-	put(t, root, "late", 1, "")
-	loading, finish := make(chan struct{}), make(chan struct{})
-	models := &fakemodel.Models{OnLoad: func(context.Context, repository.Source) error {
-		close(loading)
-		<-finish
-		return nil
-	}}
-	r := open(t, root, models, repository.Options{Control: repository.ControlPoll})
+	writeVersion(t, root, "bert", 1, "")
+	writeVersion(t, root, "late", 1, "")
+	models, loading, finish := blockedLoad()
+	r := openRepository(t, root, models, repository.Options{Control: repository.ControlPoll})
 	started, closed := make(chan error, 1), make(chan struct{})
 	go func() { started <- r.Start(t.Context()) }()
 	<-loading
@@ -377,7 +392,7 @@ func TestCloseWhileLoading(t *testing.T) {
 	}()
 	require.Eventually(t, func() bool {
 		_, err := r.Acquire("late", 0)
-		return code(err) == codes.Unavailable
+		return errorCode(err) == codes.Unavailable
 	}, 10*time.Second, time.Millisecond)
 	select {
 	case <-closed:
@@ -386,7 +401,7 @@ func TestCloseWhileLoading(t *testing.T) {
 	}
 	close(finish)
 	<-closed
-	assert.EqualValues(t, 1, models.Loads.Load(), "none is loaded any more")
+	assert.EqualValues(t, 1, models.Loads.Load(), "no other model is loaded")
 	assert.Zero(t, models.Loaded())
 	require.ErrorContains(t, <-started, "shutting down")
 }
@@ -395,16 +410,16 @@ func TestCloseWhileLoading(t *testing.T) {
 func TestUnloadWaitsForUsers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		root := t.TempDir()
-		put(t, root, "bert", 1, "")
+		writeVersion(t, root, "bert", 1, "")
 		models := &fakemodel.Models{Delay: time.Hour}
-		r := open(t, root, models, repository.Options{Control: repository.ControlExplicit})
+		r := openRepository(t, root, models, repository.Options{Control: repository.ControlExplicit})
 		require.NoError(t, r.Start(t.Context(), "bert"))
 		answered := make(chan error)
 		m, err := r.Acquire("bert", 0)
 		require.NoError(t, err)
 		go func() {
 			defer m.Release()
-			_, err := m.Answer(t.Context(), &repository.Question{Text: "find slow", Documents: []string{"slow"}})
+			_, err := m.Answer(t.Context(), find("slow", "slow"))
 			answered <- err
 		}()
 		synctest.Wait()
@@ -422,7 +437,7 @@ func TestUnloadWaitsForUsers(t *testing.T) {
 func TestPoll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		root := t.TempDir()
-		put(t, root, "bert", 1, "")
+		writeVersion(t, root, "bert", 1, "")
 		models := &fakemodel.Models{OnLoad: func(_ context.Context, s repository.Source) error {
 			b, err := os.ReadFile(filepath.Join(s.Dir, "saved_model.pb"))
 			if string(b) == "half" {
@@ -430,57 +445,57 @@ func TestPoll(t *testing.T) {
 			}
 			return err
 		}}
-		r := open(t, root, models, repository.Options{Control: repository.ControlPoll, PollInterval: time.Minute})
+		r := openRepository(t, root, models, repository.Options{Control: repository.ControlPoll, PollInterval: time.Minute})
 		require.NoError(t, r.Start(t.Context()))
-		next := func() {
+		pollOnce := func() {
 			time.Sleep(time.Minute + time.Second)
 			synctest.Wait()
 		}
-		next()
+		pollOnce()
 		assert.EqualValues(t, 1, models.Loads.Load(), "nothing has changed")
 
-		put(t, root, "bert", 2, "")
-		next()
-		assert.Equal(t, []string{"bert 2 available"}, index(t, r))
+		writeVersion(t, root, "bert", 2, "")
+		pollOnce()
+		assert.Equal(t, []string{"bert 2 available"}, indexLines(t, r))
 		assert.EqualValues(t, 1, models.Loaded())
 
-		put(t, root, "bert", 3, "half")
-		next()
-		assert.Equal(t, []string{"bert 2 available", "bert 3 " + unknownReason}, index(t, r))
-		assert.EqualValues(t, 2, version(t, r, "bert", 0))
+		writeVersion(t, root, "bert", 3, "half")
+		pollOnce()
+		assert.Equal(t, []string{"bert 2 available", "bert 3 " + unknownReason}, indexLines(t, r))
+		assert.EqualValues(t, 2, acquiredVersion(t, r, "bert", 0))
 		require.NoError(t, r.Ready())
-		next()
-		assert.EqualValues(t, 2, models.Loads.Load(), "what has failed is not tried until it changes")
-		put(t, root, "bert", 3, "whole")
-		next()
-		assert.Equal(t, []string{"bert 3 available"}, index(t, r))
+		pollOnce()
+		assert.EqualValues(t, 2, models.Loads.Load(), "a version that failed is not loaded again until it changes")
+		writeVersion(t, root, "bert", 3, "whole")
+		pollOnce()
+		assert.Equal(t, []string{"bert 3 available"}, indexLines(t, r))
 
 		require.NoError(t, os.RemoveAll(filepath.Join(root, "bert", "3")))
-		next()
-		assert.Equal(t, []string{"bert 2 available"}, index(t, r))
+		pollOnce()
+		assert.Equal(t, []string{"bert 2 available"}, indexLines(t, r))
 
-		configure(t, root, "bert", "version_policy { all {} }")
-		next()
-		assert.Equal(t, []string{"bert 1 available", "bert 2 available"}, index(t, r))
+		writeConfig(t, root, "bert", "version_policy { all {} }")
+		pollOnce()
+		assert.Equal(t, []string{"bert 1 available", "bert 2 available"}, indexLines(t, r))
 
-		put(t, root, "second", 1, "")
-		next()
-		assert.Equal(t, "second 1 available", index(t, r)[2])
+		writeVersion(t, root, "second", 1, "")
+		pollOnce()
+		assert.Equal(t, "second 1 available", indexLines(t, r)[2])
 		require.NoError(t, os.RemoveAll(filepath.Join(root, "bert")))
-		next()
+		pollOnce()
 		_, err := r.Acquire("bert", 0)
 		require.Error(t, err)
 		name, err := r.Default()
 		require.NoError(t, err)
 		assert.Equal(t, "second", name)
 		require.NoError(t, r.Ready())
-		put(t, root, "bert", 1, "")
-		next()
-		assert.EqualValues(t, 1, version(t, r, "bert", 0), "it may come back")
+		writeVersion(t, root, "bert", 1, "")
+		pollOnce()
+		assert.EqualValues(t, 1, acquiredVersion(t, r, "bert", 0), "it may come back")
 
 		require.NoError(t, os.Rename(root, root+".away"))
-		next()
-		assert.EqualValues(t, 1, version(t, r, "bert", 0), "an unreadable folder is no empty one")
+		pollOnce()
+		assert.EqualValues(t, 1, acquiredVersion(t, r, "bert", 0), "an unreadable folder is not an empty one")
 		require.NoError(t, os.Rename(root+".away", root))
 		r.Close()
 		models.Check(t)
@@ -491,13 +506,13 @@ func TestPoll(t *testing.T) {
 func TestPollFollowsLinks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		root, releases := t.TempDir(), t.TempDir()
-		put(t, releases, "a", 1, "")
-		put(t, releases, "b", 1, "")
+		writeVersion(t, releases, "a", 1, "")
+		writeVersion(t, releases, "b", 1, "")
 		require.NoError(t, os.Symlink(filepath.Join(releases, "a"), filepath.Join(root, "bert")))
 		models := &fakemodel.Models{}
-		r := open(t, root, models, repository.Options{Control: repository.ControlPoll})
+		r := openRepository(t, root, models, repository.Options{Control: repository.ControlPoll})
 		require.NoError(t, r.Start(t.Context()))
-		put(t, releases, "a", 1, "changed")
+		writeVersion(t, releases, "a", 1, "changed")
 		time.Sleep(16 * time.Second)
 		synctest.Wait()
 		assert.EqualValues(t, 2, models.Loads.Load())
@@ -510,13 +525,13 @@ func TestPollFollowsLinks(t *testing.T) {
 	})
 }
 
-// While a model is reloaded again and again no request fails or has another's answer, and every
-// version loaded is closed once, after its last batch.
+// While a model is reloaded many times no request fails or gets the answer of another, and every loaded
+// version is closed once, after its last batch.
 func TestReloadUnderLoad(t *testing.T) {
 	root := t.TempDir()
-	put(t, root, "bert", 1, "")
+	writeVersion(t, root, "bert", 1, "")
 	models := &fakemodel.Models{}
-	r := open(t, root, models, repository.Options{Control: repository.ControlExplicit})
+	r := openRepository(t, root, models, repository.Options{Control: repository.ControlExplicit})
 	require.NoError(t, r.Start(t.Context(), "bert"))
 	ctx, stop := context.WithCancel(t.Context())
 	var clients sync.WaitGroup
@@ -529,10 +544,10 @@ func TestReloadUnderLoad(t *testing.T) {
 				if !assert.NoError(t, err) {
 					return
 				}
-				a, err := m.Answer(t.Context(), &repository.Question{Text: "find " + key, Documents: []string{"a b " + key + " c"}})
+				a, err := m.Answer(t.Context(), find(key, "a b "+key+" c"))
 				if assert.NoError(t, err) {
 					assert.Equal(t, key, a.Prediction.Answer)
-					assert.InDelta(t, 100+m.Version(), a.NBest[0].StartLogit, 0, "the logits are the version's")
+					assert.InDelta(t, 100+m.Version(), a.NBest[0].StartLogit, 0, "the logits are those of the version")
 				}
 				m.Release()
 				answers.Add(1)
@@ -543,7 +558,7 @@ func TestReloadUnderLoad(t *testing.T) {
 	for n := range 3 {
 		reloads.Go(func() {
 			for i := range 12 {
-				put(t, root, "bert", 1+n*12+i, "")
+				writeVersion(t, root, "bert", 1+n*12+i, "")
 				assert.NoError(t, r.Load(t.Context(), "bert"))
 				runtime.Gosched()
 			}
@@ -562,7 +577,7 @@ func TestRandomControl(t *testing.T) {
 	root := t.TempDir()
 	names := []string{"a", "b", "c"}
 	for _, name := range names {
-		put(t, root, name, 1, "")
+		writeVersion(t, root, name, 1, "")
 	}
 	models := &fakemodel.Models{OnLoad: func(context.Context, repository.Source) error {
 		if rand.IntN(4) == 0 {
@@ -570,7 +585,7 @@ func TestRandomControl(t *testing.T) {
 		}
 		return nil
 	}}
-	r := open(t, root, models, repository.Options{Control: repository.ControlExplicit})
+	r := openRepository(t, root, models, repository.Options{Control: repository.ControlExplicit})
 	_ = r.Start(t.Context(), names...)
 	var group sync.WaitGroup
 	for range 12 {
@@ -584,14 +599,14 @@ func TestRandomControl(t *testing.T) {
 					_ = r.Unload(name)
 				case 2:
 					_ = r.Ready()
-					index(t, r)
+					indexLines(t, r)
 				default:
 					m, err := r.Acquire(name, 0)
 					if err != nil {
-						assert.Equal(t, codes.Unavailable, code(err), "%v", err)
+						assert.Equal(t, codes.Unavailable, errorCode(err), "%v", err)
 						continue
 					}
-					_, err = m.Answer(t.Context(), &repository.Question{Text: "find w1", Documents: []string{"w1"}})
+					_, err = m.Answer(t.Context(), find("w1", "w1"))
 					assert.NoError(t, err)
 					m.Release()
 				}
@@ -614,11 +629,13 @@ func TestOpenDir(t *testing.T) {
 
 func TestOpenModel(t *testing.T) {
 	models := &fakemodel.Models{}
-	r, err := repository.OpenModel("bert", 3, t.TempDir(), repository.Options{Load: models.Load, Control: repository.ControlExplicit})
+	r, err := repository.OpenModel("bert", 3, t.TempDir(), repository.Options{
+		Load: models.Load, Control: repository.ControlExplicit,
+	})
 	require.NoError(t, err)
 	require.NoError(t, r.Start(t.Context(), "bert"))
-	assert.Equal(t, codes.NotFound, code(r.Load(t.Context(), "other")))
-	assert.EqualValues(t, 3, version(t, r, "bert", 0))
+	assert.Equal(t, codes.NotFound, errorCode(r.Load(t.Context(), "other")))
+	assert.EqualValues(t, 3, acquiredVersion(t, r, "bert", 0))
 	require.NoError(t, r.Load(t.Context(), "bert"))
 	r.Close()
 	models.Check(t)
@@ -626,12 +643,12 @@ func TestOpenModel(t *testing.T) {
 	require.ErrorContains(t, err, "none, explicit or poll")
 }
 
-// An observer is told of each batch of each model.
+// Observe reports each batch of each model.
 func TestObserve(t *testing.T) {
 	var windows atomic.Int64
 	root := t.TempDir()
-	put(t, root, "bert", 1, "")
-	r := open(t, root, &fakemodel.Models{}, repository.Options{})
+	writeVersion(t, root, "bert", 1, "")
+	r := openRepository(t, root, &fakemodel.Models{}, repository.Options{})
 	r.Observe(func(m *repository.Model, b batch.Batch) {
 		assert.Equal(t, "bert", m.Name())
 		windows.Add(int64(b.Windows))
@@ -640,7 +657,7 @@ func TestObserve(t *testing.T) {
 	m, err := r.Acquire("bert", 0)
 	require.NoError(t, err)
 	defer m.Release()
-	_, err = m.Answer(t.Context(), &repository.Question{Text: "find w1", Documents: []string{"w1"}})
+	_, err = m.Answer(t.Context(), find("w1", "w1"))
 	require.NoError(t, err)
 	assert.EqualValues(t, 1, windows.Load())
 }

@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	pb "github.com/tfbert/go/internal/serveproto"
 	"github.com/tfbert/go/serve/batch"
 	"github.com/tfbert/go/squad"
 )
@@ -23,6 +24,22 @@ type Servable struct {
 	run func(ctx context.Context, c *Call, inputs map[string]*Tensor, rows int) (*Result, error)
 }
 
+// addServables makes the two servables of a model. Their configuration is that of config.pbtxt, which is
+// nil if there is none. It sets the options that the configuration has for batching.
+func (m *Model) addServables(from *pb.ModelConfig, o *batch.Options) error {
+	c, err := completeConfig(from, m.name, m.backend, o)
+	if err != nil {
+		return err
+	}
+	m.tensors = &Servable{
+		Model: m, name: m.name, inputs: m.backend.Inputs, outputs: m.backend.Outputs, run: m.runTensors,
+	}
+	m.tensors.config = newConfig(c, m.tensors)
+	m.text = &Servable{Model: m, name: m.name + textSuffix, inputs: textInputs, outputs: textOutputs, run: m.runText}
+	m.text.config = newConfig(textConfig(m.text.name, c), m.text)
+	return nil
+}
+
 // Name returns the name by which clients call it.
 func (s *Servable) Name() string { return s.name }
 
@@ -32,24 +49,22 @@ func (s *Servable) Inputs() []TensorInfo { return s.inputs }
 // Outputs describes what Infer returns.
 func (s *Servable) Outputs() []TensorInfo { return s.outputs }
 
-// Config returns the configuration as Triton's clients see it.
+// Config returns its configuration.
 func (s *Servable) Config() *Config { return s.config }
 
-// Statistics returns the counts of now.
+// Statistics returns its counts.
 func (s *Servable) Statistics() Snapshot { return s.statistics.snapshot() }
 
-// A Call runs tensors through a servable.
+// A Call runs tensors through a Servable.
 type Call struct {
-	Inputs   []Tensor
-	Outputs  []string // those wanted; none is all
-	Priority int
-	Timeout  time.Duration
-	// MaxBatch makes a batch larger than the model's configuration allows an error, as it is in Triton;
-	// otherwise such a batch is run in parts.
-	MaxBatch bool
+	Inputs         []Tensor
+	Outputs        []string      // the names of those wanted; none is all
+	Priority       int           // 1 is the most urgent; 0 is the model's default
+	Timeout        time.Duration // to wait in the queue; 0 is the model's
+	CheckBatchSize bool          // refuse a batch above Config.MaxBatchSize, as Triton does, rather than run it in parts
 }
 
-// A Result is what a servable makes of a Call.
+// A Result is the answer to a Call.
 type Result struct {
 	Outputs []Tensor
 	Seconds Seconds // of the row that took longest in each stage
@@ -57,7 +72,7 @@ type Result struct {
 
 // Infer runs a call.
 func (s *Servable) Infer(ctx context.Context, c *Call) (*Result, error) {
-	inputs, err := s.named(c.Inputs)
+	inputs, err := s.byName(c.Inputs)
 	if err != nil {
 		return nil, err
 	}
@@ -66,14 +81,14 @@ func (s *Servable) Infer(ctx context.Context, c *Call) (*Result, error) {
 		return nil, err
 	}
 	for _, name := range c.Outputs {
-		if !slices.ContainsFunc(s.outputs, func(info TensorInfo) bool { return info.Name == name }) {
+		if indexOf(s.outputs, name) < 0 {
 			return nil, Invalidf("model %s does not have an output %q", s.name, name)
 		}
 	}
 	switch most := s.maxBatch(); {
 	case rows < 1:
 		return nil, Invalidf("the batch is empty")
-	case c.MaxBatch && rows > most:
+	case c.CheckBatchSize && rows > most:
 		return nil, Invalidf("the batch has %d rows: model %s takes at most %d", rows, s.name, most)
 	case rows > s.limits.Windows:
 		return nil, Invalidf("the batch has %d rows: there may be at most %d", rows, s.limits.Windows)
@@ -87,12 +102,12 @@ func (s *Servable) Infer(ctx context.Context, c *Call) (*Result, error) {
 	return result, err
 }
 
-// named checks each input by itself and returns them by name.
-func (s *Servable) named(list []Tensor) (map[string]*Tensor, error) {
+// byName checks each input by itself and returns them by name.
+func (s *Servable) byName(list []Tensor) (map[string]*Tensor, error) {
 	inputs := make(map[string]*Tensor, len(list))
 	for i := range list {
 		t := &list[i]
-		at := slices.IndexFunc(s.inputs, func(info TensorInfo) bool { return info.Name == t.Name })
+		at := indexOf(s.inputs, t.Name)
 		switch {
 		case at < 0:
 			return nil, Invalidf("model %s does not have an input %q", s.name, t.Name)
@@ -100,17 +115,17 @@ func (s *Servable) named(list []Tensor) (map[string]*Tensor, error) {
 			return nil, Invalidf("input %q is given twice", t.Name)
 		case t.Type != s.inputs[at].Type:
 			return nil, Invalidf("input %q is %s: it must be %s", t.Name, t.Type, s.inputs[at].Type)
-		case Elements(t.Shape) < 0:
+		case elements(t.Shape) < 0:
 			return nil, Invalidf("input %q has the shape %v, which no tensor can have", t.Name, t.Shape)
-		case Elements(t.Shape) != t.elements():
-			return nil, Invalidf("input %q has the shape %v but %d elements", t.Name, t.Shape, t.elements())
+		case elements(t.Shape) != t.len():
+			return nil, Invalidf("input %q has the shape %v but %d elements", t.Name, t.Shape, t.len())
 		}
 		inputs[t.Name] = t
 	}
 	return inputs, nil
 }
 
-// rows checks the inputs against each other and returns how many rows each has.
+// rows checks the inputs against each other and returns the number of rows that each has.
 func (s *Servable) rows(inputs map[string]*Tensor) (int, error) {
 	rows := int64(-1)
 	for _, info := range s.inputs {
@@ -133,8 +148,8 @@ func (s *Servable) rows(inputs map[string]*Tensor) (int, error) {
 	return int(rows), nil
 }
 
-// fits reports whether a shape is one of those that want stands for. A column may come as a vector, and
-// a vector as a column.
+// fits reports whether a tensor may have a shape where the model wants another: -1 is any size there, a
+// column may come as a vector, and a vector as a column.
 func fits(shape, want []int64) bool {
 	if len(want) == 2 && want[1] == 1 && len(shape) == 1 || len(want) == 1 && len(shape) == 2 && shape[1] == 1 {
 		return true
@@ -150,12 +165,12 @@ func (s *Servable) maxBatch() int {
 	return s.limits.Windows
 }
 
-// runTensors runs rows of word pieces.
+// runTensors runs rows of word pieces through the model.
 func (m *Model) runTensors(ctx context.Context, c *Call, inputs map[string]*Tensor, rows int) (_ *Result, err error) {
 	began := time.Now()
 	var seconds Seconds
 	defer func() {
-		m.tensors.statistics.count(began, rows, seconds, err)
+		m.tensors.statistics.countRequest(began, rows, seconds, err)
 		seconds.trace(ctx)
 	}()
 
@@ -199,7 +214,7 @@ func (m *Model) runTensors(ctx context.Context, c *Call, inputs map[string]*Tens
 	return &Result{outputs, seconds}, nil
 }
 
-// features makes the model's input of checked tensors.
+// features returns checked tensors as the model takes them.
 func (m *Model) features(inputs map[string]*Tensor, rows int) (_ []squad.Feature, length int, err error) {
 	ids, mask, segments := inputs[inputIDs], inputs[inputMask], inputs[segmentIDs]
 	length = len(ids.Int32s) / rows
@@ -215,10 +230,10 @@ func (m *Model) features(inputs map[string]*Tensor, rows int) (_ []squad.Feature
 	if err := m.backend.CheckLength(length); err != nil {
 		return nil, 0, Invalidf("%v", err)
 	}
-	if err := within(ids, m.backend.Tokenizer.Vocab.Len()); err != nil {
+	if err := checkIDs(ids, m.backend.Tokenizer.Vocab.Len()); err != nil {
 		return nil, 0, err
 	}
-	if err := within(segments, m.backend.Segments); err != nil {
+	if err := checkIDs(segments, m.backend.Segments); err != nil {
 		return nil, 0, err
 	}
 	features := make([]squad.Feature, rows)
@@ -227,15 +242,15 @@ func (m *Model) features(inputs map[string]*Tensor, rows int) (_ []squad.Feature
 		features[i] = squad.Feature{
 			UniqueID: int32(i),
 			InputIDs: ids.Int32s[from:to:to], InputMask: mask.Int32s[from:to:to], SegmentIDs: segments.Int32s[from:to:to],
-			Len: length, // the client gets a logit for every position, whatever its mask says
+			Len: length, // the client gets a logit for every position, whatever its mask is
 		}
 	}
 	return features, length, nil
 }
 
-// within refuses ids that the model has no row for: TensorFlow fails the whole batch for one. An n of 0
-// is not known.
-func within(t *Tensor, n int) error {
+// checkIDs returns an error for an id that is not one of the model's n, which is 0 if it is unknown:
+// TensorFlow fails the whole batch for one of them.
+func checkIDs(t *Tensor, n int) error {
 	for _, id := range t.Int32s {
 		switch {
 		case n > 0 && (id < 0 || int(id) >= n):
@@ -261,8 +276,10 @@ func (m *Model) runText(ctx context.Context, c *Call, inputs map[string]*Tensor,
 		return nil, err
 	}
 	shape := []int64{int64(rows)}
-	answer, score := Tensor{Name: answerOutput, Type: Bytes, Shape: shape}, Tensor{Name: scoreOutput, Type: Float32, Shape: shape}
-	start, end := Tensor{Name: startOutput, Type: Int32, Shape: shape}, Tensor{Name: endOutput, Type: Int32, Shape: shape}
+	answer := Tensor{Name: answerOutput, Type: Bytes, Shape: shape}
+	score := Tensor{Name: scoreOutput, Type: Float32, Shape: shape}
+	start := Tensor{Name: startOutput, Type: Int32, Shape: shape}
+	end := Tensor{Name: endOutput, Type: Int32, Shape: shape}
 	var longest Seconds
 	for _, a := range answers {
 		longest = longest.max(a.Seconds)

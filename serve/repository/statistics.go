@@ -2,33 +2,26 @@ package repository
 
 import (
 	"maps"
-	"slices"
 	"sync"
 	"time"
 )
 
-// statistics count the requests of a servable since it was loaded. The zero value is ready to use.
+// statistics counts the requests of a servable since it was loaded. The zero value is ready to use.
 type statistics struct {
 	mu sync.Mutex
 	s  Snapshot
 }
 
-// A Snapshot has what a Servable has counted since it was loaded.
+// A Snapshot has the counts of a Servable since it was loaded.
 type Snapshot struct {
-	Last                           time.Time // the end of the last request; zero where there was none
-	Success, Fail                  Total
-	Queue, Input, Compute, Outputs Total // of those that succeeded
-	Rows                           int   // questions, or rows of tensors
-
-	// Batches are the batches of the model by their windows, with the time that they ran. A model and its
-	// text model share them.
-	Batches map[int]Total
+	Last                           time.Time     // the end of the last request; zero if there was none
+	Success, Fail                  Total         // requests
+	Queue, Input, Compute, Outputs Total         // stages of those that succeeded
+	Rows                           int           // questions, or rows of tensors
+	Batches                        map[int]Total // by their windows; a model and its text model share them
 }
 
-// Sizes lists the sizes of the batches, ascending.
-func (s *Snapshot) Sizes() []int { return slices.Sorted(maps.Keys(s.Batches)) }
-
-// Executions returns the number of the batches.
+// Executions returns the number of batches.
 func (s *Snapshot) Executions() (n int) {
 	for _, t := range s.Batches {
 		n += t.Count
@@ -52,8 +45,7 @@ func (s *statistics) snapshot() Snapshot {
 	return snapshot
 }
 
-// ran counts a batch.
-func (s *statistics) ran(windows int, took time.Duration) {
+func (s *statistics) countBatch(windows int, took time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.s.Batches == nil {
@@ -64,7 +56,7 @@ func (s *statistics) ran(windows int, took time.Duration) {
 	s.s.Batches[windows] = t
 }
 
-func (s *statistics) count(began time.Time, rows int, seconds Seconds, err error) {
+func (s *statistics) countRequest(began time.Time, rows int, seconds Seconds, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.s.Last = time.Now()

@@ -1,13 +1,13 @@
 package repository
 
-// A State is that of a version of a model.
+// A State is the state of a version of a model.
 type State int
 
 const (
-	Unknown   State = iota // it has not been loaded yet
-	Loading                // for the first time, or again after it was unloaded
-	Available              // it answers requests
-	Failed                 // it could not be loaded
+	Unknown   State = iota // not loaded yet
+	Loading                // for the first time, or after it was unloaded
+	Available              // answers requests
+	Failed                 // could not be loaded
 	Unloaded               // on request, or because its files have gone
 )
 
@@ -16,12 +16,12 @@ func (s State) String() string {
 	return [...]string{"unknown", "loading", "available", "failed", "unloaded"}[s]
 }
 
-// A Status is that of one version of a model.
+// A Status is the status of one version of a model.
 type Status struct {
 	Name    string
 	Version int64
 	State   State
-	Reason  string // why it is not available, or is older than its files; for clients
+	Reason  string // for clients: why it is not available, or is older than its files
 }
 
 // served is a version as a repository keeps it; it is guarded by the repository's mutex.
@@ -35,7 +35,7 @@ func (v *served) status(name string, version int64) Status {
 	return Status{Name: name, Version: version, State: v.state, Reason: v.why()}
 }
 
-// why says in the words of clients why a version does not answer, or is older than its files.
+// why returns the reason of a Status.
 func (v *served) why() string {
 	switch {
 	case v.state == Unloaded:

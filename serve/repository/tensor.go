@@ -1,5 +1,7 @@
 package repository
 
+import "slices"
+
 // The data types of tensors, by their names in the Open Inference Protocol.
 const (
 	Int32   = "INT32"
@@ -7,22 +9,22 @@ const (
 	Bytes   = "BYTES"
 )
 
-// A Tensor is a named array in row-major order. One of Int32s, Float32s and Strings is set, by Type.
+// A Tensor is a named array in row-major order.
 type Tensor struct {
 	Name     string
-	Type     string
+	Type     string // Int32, Float32 or Bytes, of which the elements are Int32s, Float32s or Strings
 	Shape    []int64
 	Int32s   []int32
 	Float32s []float32
 	Strings  []string
 }
 
-// elements returns the number of elements that a tensor holds.
-func (t *Tensor) elements() int { return len(t.Int32s) + len(t.Float32s) + len(t.Strings) }
+// len returns the number of elements that a tensor has.
+func (t *Tensor) len() int { return len(t.Int32s) + len(t.Float32s) + len(t.Strings) }
 
-// Elements returns the number of elements of a shape, or -1 for a shape that no tensor of a request can
+// elements returns the number of elements of a shape, or -1 for a shape that no tensor of a request can
 // have.
-func Elements(shape []int64) int {
+func elements(shape []int64) int {
 	n := int64(1)
 	for _, d := range shape {
 		if d < 0 || d > 1<<31 {
@@ -35,14 +37,18 @@ func Elements(shape []int64) int {
 	return int(n)
 }
 
-// TensorInfo describes an input or output. A dimension of -1 may have any size; the first one is the
-// batch's.
+// A TensorInfo describes an input or output.
 type TensorInfo struct {
 	Name       string // in requests
 	Type       string
-	Shape      []int64
-	TensorName string // in the graph, as in "input_ids:0"; "" for those of a text model
-	Optional   bool
+	Shape      []int64 // the batch's dimension first; -1 is any size
+	TensorName string  // in the graph, as in "input_ids:0"; "" for a text model
+	Optional   bool    // a request may leave it out
+}
+
+// indexOf returns the place of the tensor with a name, or -1.
+func indexOf(infos []TensorInfo, name string) int {
+	return slices.IndexFunc(infos, func(info TensorInfo) bool { return info.Name == name })
 }
 
 // The names of a question-answering model's tensors.
@@ -55,7 +61,7 @@ const (
 	endLogits   = "end_logits"
 )
 
-// The tensors of a text model.
+// The names of a text model's tensors.
 const (
 	questionInput = "QUESTION"
 	contextInput  = "CONTEXT"

@@ -2,7 +2,7 @@
 
 package install
 
-// pinned are the wheels that Library downloads, by the installation's name.
+// pinned lists the wheels that Library downloads, by the name of the installation.
 var pinned = map[string][]pin{
 	"2.15.0-cpu-aarch64": {
 		{"tensorflow_cpu_aws-2.15.0-cp311-cp311-manylinux_2_17_aarch64.manylinux2014_aarch64.whl", "e60763a3140306f9d6a793fbe888cea0f7da158f1c1fb4984a6e050aa75d5ce9", 211874962},

@@ -1,7 +1,7 @@
-// Command licences lists the licences of all that is linked into the command tfbert, in
-// docs/licences.md, and gathers their texts, which a release has to come with, in
-// bin/THIRD_PARTY_NOTICES. A licence that is not allowed is an error, and so is a text that is not
-// known or not there. It runs in the folder tools: go -C tools run ./licences
+// Command licences writes two files about the modules that are linked into the command tfbert:
+// docs/licences.md lists their licences, and bin/THIRD_PARTY_NOTICES has the texts, which a release
+// must include. It fails if a licence is not allowed, or if a text is unknown or missing. Run it in
+// the folder tools: go -C tools run ./licences
 package main
 
 import (
@@ -22,20 +22,20 @@ import (
 	"github.com/google/licensecheck"
 )
 
-// allowed are the licences, by their SPDX identifiers, that any module may have.
+// allowed has the SPDX identifiers of the licences that any module may have.
 var allowed = []string{"Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "MIT"}
 
-// also allows single modules one more.
+// also allows one more licence for single modules.
 var also = map[string]string{
-	"codeberg.org/go-fonts/liberation": "OFL-1.1",   // fonts, which are linked in unchanged
-	"github.com/ajstarks/svgo":         "CC-BY-4.0", // wants its author and its licence named
-	"github.com/golang/freetype":       "FTL",       // wants credit, which the notices give
+	"codeberg.org/go-fonts/liberation": "OFL-1.1",   // these fonts are linked in unchanged
+	"github.com/ajstarks/svgo":         "CC-BY-4.0", // requires that its author and its licence are named
+	"github.com/golang/freetype":       "FTL",       // requires credit, which the notices contain
 }
 
-// instead names the file that has the licence of a module whose other files the scanner cannot judge.
+// instead names the file with the licence of a module whose other files the scanner cannot judge.
 var instead = map[string]string{
-	"github.com/ajstarks/svgo":   "LICENSE",          // beside it is a link to the same
-	"github.com/golang/freetype": "licenses/ftl.txt", // its LICENSE offers this or the GPL
+	"github.com/ajstarks/svgo":   "LICENSE",          // a second file is a link to this one
+	"github.com/golang/freetype": "licenses/ftl.txt", // its LICENSE offers the choice of this and the GPL
 }
 
 var (
@@ -43,15 +43,15 @@ var (
 	noticeName  = regexp.MustCompile(`(?i)^(notice|patents|copyright)`)
 )
 
-// A module is one that is linked into tfbert, with what was found in it.
+// A module is a module that is linked into tfbert, with the licences that were found in it.
 type module struct {
 	Path    string
 	Version string
 	Dir     string
 
-	packages []string          // the folders of the packages that are linked in
-	licences []string          // identifiers
-	texts    map[string]string // licences and notices, by their names in Dir
+	packages []string          // the folders of the linked packages
+	licences []string          // SPDX identifiers
+	texts    map[string]string // licences and notices, by their paths in Dir
 }
 
 func main() {
@@ -87,7 +87,7 @@ func run(root string) error {
 	return os.WriteFile(filepath.Join(bin, "THIRD_PARTY_NOTICES"), notices(modules), 0o666)
 }
 
-// linked adds the modules that are in tfbert on Linux and arch. The standard library is one of them.
+// linked adds the modules that are linked into tfbert on Linux and arch, with the standard library as one of them.
 func linked(modules []*module, root, arch string) ([]*module, error) {
 	goroot, err := command(root, "go", "env", "GOROOT")
 	if err != nil {
@@ -112,10 +112,11 @@ func linked(modules []*module, root, arch string) ([]*module, error) {
 		} else if err != nil {
 			return nil, fmt.Errorf("go list: %w", err)
 		}
-		m := &module{Path: "Go's standard library", Dir: string(bytes.TrimSpace(goroot))} // of the Go that builds tfbert
+		// The standard library is that of the Go that builds tfbert.
+		m := &module{Path: "Go's standard library", Dir: string(bytes.TrimSpace(goroot))}
 		switch {
 		case p.Standard:
-			p.Dir = m.Dir // folders below have licences of what is only linked in on request, such as BoringCrypto
+			p.Dir = m.Dir // its subfolders license parts linked only on request, such as BoringCrypto
 		case p.Module.Main:
 			continue
 		default:
@@ -141,8 +142,8 @@ func command(dir, name string, args ...string) ([]byte, error) {
 	return out, nil
 }
 
-// scan reads the licences in the folders of the linked packages and in those above them, for a part
-// of a module may have a licence of its own.
+// scan reads the licences in the folders of the linked packages and in the folders above them, because
+// a part of a module may have a licence of its own.
 func (m *module) scan() error {
 	m.texts = map[string]string{}
 	found := map[string]bool{}
@@ -174,18 +175,18 @@ func (m *module) scan() error {
 		}
 	}
 	if len(found) == 0 {
-		return fmt.Errorf("%s %s has no licence", m.Path, m.Version)
+		return fmt.Errorf("%s %s does not have a licence", m.Path, m.Version)
 	}
 	m.licences = slices.Sorted(maps.Keys(found))
 	for _, id := range m.licences {
 		if !slices.Contains(allowed, id) && id != also[m.Path] {
-			return fmt.Errorf("%s %s has the licence %s, which is not allowed (tools/licences/main.go)", m.Path, m.Version, id)
+			return fmt.Errorf("%s %s: the licence %s is not allowed by tools/licences/main.go", m.Path, m.Version, id)
 		}
 	}
 	return nil
 }
 
-// read keeps a text, and adds the licences in it to found where it must be one.
+// read keeps the text at path. If the text has to be a licence, read adds the licences in it to found.
 func (m *module) read(path string, licence bool, found map[string]bool) error {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -200,8 +201,8 @@ func (m *module) read(path string, licence bool, found map[string]bool) error {
 		return nil
 	}
 	known := licensecheck.Scan(text)
-	if known.Percent < 95 { // the rest may be terms of their own; of the known ones here the least has 98
-		return fmt.Errorf("%s %s: %s is no licence that is known", m.Path, m.Version, name)
+	if known.Percent < 95 { // the rest may be further terms; every licence in use today reaches 98
+		return fmt.Errorf("%s %s: %s is not a known licence", m.Path, m.Version, name)
 	}
 	for _, match := range known.Match {
 		found[match.ID] = true
@@ -209,16 +210,16 @@ func (m *module) read(path string, licence bool, found map[string]bool) error {
 	return nil
 }
 
-// list is the table of docs/licences.md.
+// list returns the text of docs/licences.md.
 func list(modules []*module) []byte {
 	var b bytes.Buffer
 	b.WriteString(`# Licences
 
-What is linked into the command ` + "`tfbert`" + ` for Linux, and the licences of the linked packages as their
-texts say. ` + "`make licences`" + ` writes this list, and the texts, which a copy of the program has to come with,
-into ` + "`bin/THIRD_PARTY_NOTICES`" + `; it refuses a licence that [its list](../tools/licences/main.go) does not
-allow. libtensorflow and CUDA's libraries are not in the program: ` + "`tfbert lib install`" + ` downloads them, with
-licences of their own.
+The table lists the modules that are linked into the command ` + "`tfbert`" + ` for Linux, with the licences of the
+linked packages. ` + "`make licences`" + ` writes this list, and writes the texts of the licences, which every copy of
+the program must include, to ` + "`bin/THIRD_PARTY_NOTICES`" + `. It fails if a module has a licence that
+[its list](../tools/licences/main.go) does not allow. libtensorflow and CUDA's libraries are not part of the program:
+` + "`tfbert lib install`" + ` downloads them, and they have licences of their own.
 
 | module | version | licences |
 | --- | --- | --- |
@@ -229,7 +230,7 @@ licences of their own.
 	return b.Bytes()
 }
 
-// notices has every text once, under the names of the files that have it.
+// notices returns the text of bin/THIRD_PARTY_NOTICES: every text once, under the names of the files that contain it.
 func notices(modules []*module) []byte {
 	var texts []string
 	files := map[string][]string{}

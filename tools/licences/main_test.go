@@ -36,21 +36,56 @@ func TestScan(t *testing.T) {
 		texts    int
 		err      string
 	}{
-		{name: "one", files: map[string]string{"LICENSE": string(apache)}, licences: []string{"Apache-2.0"}, texts: 1},
+		{
+			name: "one", files: map[string]string{"LICENSE": string(apache)},
+			licences: []string{"Apache-2.0"}, texts: 1,
+		},
 		{name: "other name", files: map[string]string{"licence.md": isc}, licences: []string{"ISC"}, texts: 1},
-		{name: "two", files: map[string]string{"LICENSE": string(apache), "COPYING": isc}, licences: []string{"Apache-2.0", "ISC"}, texts: 2},
-		{name: "two in a file", files: map[string]string{"LICENSE": string(apache) + isc}, licences: []string{"Apache-2.0", "ISC"}, texts: 1},
-		{name: "of a linked part", files: map[string]string{"LICENSE": isc, "a/LICENSE": string(apache)}, licences: []string{"Apache-2.0", "ISC"}, texts: 2},
-		{name: "of a part that is not linked", files: map[string]string{"LICENSE": isc, "c/LICENSE": gpl}, licences: []string{"ISC"}, texts: 1},
-		{name: "notice", files: map[string]string{"LICENSE": isc, "NOTICE.txt": "By us."}, licences: []string{"ISC"}, texts: 2},
-		{name: "source", files: map[string]string{"LICENSE": isc, "license.go": "package a"}, licences: []string{"ISC"}, texts: 1},
-		{name: "none", err: "m v1.0.0 has no licence"},
-		{name: "notice alone", files: map[string]string{"NOTICE": isc}, err: "has no licence"},
-		{name: "not allowed", files: map[string]string{"LICENSE": isc, "COPYING": gpl}, err: "has the licence GPL-3.0"},
-		{name: "not known", files: map[string]string{"LICENSE": "Ask us."}, err: "LICENSE is no licence that is known"},
-		{name: "further terms", files: map[string]string{"LICENSE": isc + "\nWhoever sells this software, or a service whose value derives from it, pays us."}, err: "LICENSE is no licence"},
-		{name: "choice", path: "github.com/golang/freetype", files: map[string]string{"LICENSE": "Ours or the GPL.", "licenses/ftl.txt": isc, "licenses/gpl.txt": gpl}, licences: []string{"ISC"}, texts: 2},
-		{name: "choice that is not there", path: "github.com/golang/freetype", files: map[string]string{"LICENSE": isc}, err: "no such file"},
+		{
+			name: "two", files: map[string]string{"LICENSE": string(apache), "COPYING": isc},
+			licences: []string{"Apache-2.0", "ISC"}, texts: 2,
+		},
+		{
+			name: "two in a file", files: map[string]string{"LICENSE": string(apache) + isc},
+			licences: []string{"Apache-2.0", "ISC"}, texts: 1,
+		},
+		{
+			name: "of a linked part", files: map[string]string{"LICENSE": isc, "a/LICENSE": string(apache)},
+			licences: []string{"Apache-2.0", "ISC"}, texts: 2,
+		},
+		{
+			name: "of a part that is not linked", files: map[string]string{"LICENSE": isc, "c/LICENSE": gpl},
+			licences: []string{"ISC"}, texts: 1,
+		},
+		{
+			name: "notice", files: map[string]string{"LICENSE": isc, "NOTICE.txt": "By us."},
+			licences: []string{"ISC"}, texts: 2,
+		},
+		{
+			name: "source", files: map[string]string{"LICENSE": isc, "license.go": "package a"},
+			licences: []string{"ISC"}, texts: 1,
+		},
+		{name: "none", err: "m v1.0.0 does not have a licence"},
+		{name: "notice alone", files: map[string]string{"NOTICE": isc}, err: "does not have a licence"},
+		{
+			name: "not allowed", files: map[string]string{"LICENSE": isc, "COPYING": gpl},
+			err: "the licence GPL-3.0-or-later is not allowed",
+		},
+		{name: "unknown", files: map[string]string{"LICENSE": "Ask us."}, err: "LICENSE is not a known licence"},
+		{
+			name:  "further terms",
+			files: map[string]string{"LICENSE": isc + "\nWhoever sells this software, or a service that uses it, pays us."},
+			err:   "LICENSE is not a known licence",
+		},
+		{
+			name: "choice", path: "github.com/golang/freetype",
+			files:    map[string]string{"LICENSE": "Ours or the GPL.", "licenses/ftl.txt": isc, "licenses/gpl.txt": gpl},
+			licences: []string{"ISC"}, texts: 2,
+		},
+		{
+			name: "choice, missing", path: "github.com/golang/freetype", files: map[string]string{"LICENSE": isc},
+			err: "no such file",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -76,12 +111,12 @@ func TestScan(t *testing.T) {
 	}
 }
 
-// A module may have what is allowed to it alone.
+// An exception is for a licence that is not generally allowed, and a licence chosen by hand is an exception.
 func TestAlso(t *testing.T) {
 	for path, id := range also {
-		assert.NotContains(t, allowed, id, "%s needs no exception", path)
+		assert.NotContains(t, allowed, id, "%s does not need an exception", path)
 	}
 	for path := range instead {
-		assert.Contains(t, also, path, "a licence that was chosen by hand is one that was allowed by hand")
+		assert.Contains(t, also, path, "a licence that was chosen by hand has to be allowed by hand")
 	}
 }

@@ -1,6 +1,6 @@
-// Package bounded holds what reads foreign files to a memory and a time, so that no few bytes make it
-// allocate or compute without end. It is apart from testenv because that package's own imports are
-// tested with it.
+// Package bounded limits the memory and the time of code that reads foreign files, so that a few bytes
+// cannot make it allocate or compute without end. It is separate from testenv because it tests packages
+// that testenv imports.
 package bounded
 
 import (
@@ -10,17 +10,17 @@ import (
 	"time"
 )
 
-// look is how often a run that takes long is looked at.
+// look is the interval at which Run checks f.
 const look = 100 * time.Millisecond
 
-// slack is for what is counted late, or belongs to others: the runtime counts small objects when a
-// processor's cache of them is full, and the testing package allocates too.
+// slack allows for allocations that are counted late or belong to others: the runtime counts small
+// objects only when a processor's cache of them is full, and the testing package allocates too.
 const slack = 4 << 20
 
-// Run runs f and fails the test where f allocated more than a number of bytes, garbage included and 4
-// MiB apart, or took longer than a duration. Where f does not come to an end within them, Run ends the
-// process: a fuzzer then keeps the input, and the machine its memory. What other goroutines allocate
-// counts too, so no other test may run at the same time.
+// Run runs f, and fails the test if f allocates more than the given bytes, including garbage and with 4
+// MiB of slack, or takes longer than most. If f exceeds a bound and does not return, Run ends the
+// process, so that a fuzzer keeps the input and the machine keeps its memory. Allocations of other
+// goroutines count too, so no other test may run at the same time.
 func Run(t testing.TB, bytes int, most time.Duration, f func()) {
 	t.Helper()
 	began, before := time.Now(), allocated()

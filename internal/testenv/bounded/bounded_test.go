@@ -14,7 +14,7 @@ import (
 
 var sink []byte
 
-// failing is a test that fails without ending this one.
+// failing is a test whose failure does not end the real one.
 type failing struct {
 	testing.TB
 	message string
@@ -49,7 +49,7 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// What never ends is ended, with its process.
+// A function that never returns is ended, with its process.
 func TestRunEndsTheProcess(t *testing.T) {
 	const child = "TFBERT_TEST_ENDLESS"
 	switch os.Getenv(child) {

@@ -1,4 +1,4 @@
-// Package huggingface is Hugging Face's question-answering task over HTTP.
+// Package huggingface implements Hugging Face's question-answering task over HTTP.
 package huggingface
 
 import (
@@ -11,20 +11,15 @@ import (
 	"github.com/tfbert/go/serve/repository"
 )
 
-// Service answers questions.
-type Service struct{ host *transport.Host }
-
-// New makes the service of a server.
-func New(host *transport.Host) *Service { return &Service{host} }
-
-// Handle adds the paths of the task.
-func (s *Service) Handle(handle transport.Handle) {
-	handle("POST /{$}", s.answer)
-	handle("POST /models/{model}", s.answer)
-	handle("POST /pipeline/question-answering/{model}", s.answer)
+// Handle adds the paths of the task on a server.
+func Handle(host *transport.Host, handle transport.Handle) {
+	answer := func(w http.ResponseWriter, r *http.Request) error { return answer(host, w, r) }
+	handle("POST /{$}", answer)
+	handle("POST /models/{model}", answer)
+	handle("POST /pipeline/question-answering/{model}", answer)
 }
 
-// request is the body of Hugging Face's question-answering task.
+// request is the body of a request.
 type request struct {
 	Inputs     jsontext.Value `json:"inputs"`
 	Parameters struct {
@@ -42,7 +37,7 @@ type input struct {
 	Context  string `json:"context"`
 }
 
-// result counts places in code points, as the task does.
+// result is an answer. Its places count code points, as in the task.
 type result struct {
 	Score  float64 `json:"score"`
 	Start  int     `json:"start"`
@@ -50,18 +45,18 @@ type result struct {
 	Answer string  `json:"answer"`
 }
 
-// answer answers one question with one answer, or with a list of top_k answers where the request sets it,
-// and a list of questions with a list of these, as the task's pipeline did.
-func (s *Service) answer(w http.ResponseWriter, r *http.Request) error {
+// answer writes one answer to one question, or a list of top_k answers if the request sets that. To a list
+// of questions it writes a list of these, as the task's pipeline did.
+func answer(host *transport.Host, w http.ResponseWriter, r *http.Request) error {
 	var request request
-	if err := s.host.ReadJSON(r, &request); err != nil {
+	if err := host.ReadJSON(r, &request); err != nil {
 		return err
 	}
 	inputs, many, err := request.inputs()
 	if err != nil {
 		return err
 	}
-	m, err := s.host.Acquire(r.PathValue("model"), "")
+	m, err := host.AcquireOrDefault(r.PathValue("model"), "")
 	if err != nil {
 		return err
 	}
@@ -106,7 +101,7 @@ func (s *Service) answer(w http.ResponseWriter, r *http.Request) error {
 	return transport.WriteJSON(w, results)
 }
 
-// inputs reads the questions, and reports whether they came as a list.
+// inputs returns the questions, and reports whether they came as a list.
 func (r *request) inputs() (inputs transport.Bounded[input], many bool, err error) {
 	switch {
 	case len(r.Inputs) == 0:
@@ -120,7 +115,7 @@ func (r *request) inputs() (inputs transport.Bounded[input], many bool, err erro
 	return inputs, false, err
 }
 
-// bestAnswers lists the best answers, the chosen one first.
+// bestAnswers returns up to topK answers, the chosen one first. It returns an empty one if there are none.
 func bestAnswers(a *repository.Answer, topK int) []result {
 	list := []result{}
 	add := func(i int) {

@@ -1,4 +1,4 @@
-// Package native is the server's own protocol: questions as JSON.
+// Package native implements the server's own protocol, questions as JSON.
 package native
 
 import (
@@ -16,19 +16,16 @@ import (
 	"github.com/tfbert/go/serve/repository"
 )
 
-// Service answers questions.
-type Service struct{ host *transport.Host }
-
-// New makes the service of a server.
-func New(host *transport.Host) *Service { return &Service{host} }
-
-// Handle adds the verbs.
-func (s *Service) Handle(handle transport.Handle) {
+// Handle adds the verbs of a server.
+func Handle(host *transport.Host, handle transport.Handle) {
+	s := &service{host}
 	handle("POST /v1/answer", s.answer)
 	handle("GET /v1/models", s.models)
 }
 
-// answersRequest is the body of /v1/answer. Either it is a question or it has several.
+type service struct{ host *transport.Host }
+
+// answersRequest is the body of /v1/answer. It either is a question or has several.
 type answersRequest struct {
 	answerRequest
 	Requests transport.Bounded[answerRequest] `json:"requests"`
@@ -58,7 +55,7 @@ type answerRequest struct {
 type answerResponse struct {
 	Answer      string          `json:"answer"`
 	Probability float64         `json:"probability"`
-	Start       *int            `json:"start"` // code points of the document; null where there is no text
+	Start       *int            `json:"start"` // code points of the document; null for an answer without text
 	End         *int            `json:"end"`
 	Document    *int            `json:"document"`
 	NullOdds    *float64        `json:"null_odds,omitempty"`
@@ -66,7 +63,7 @@ type answerResponse struct {
 	Version     string          `json:"version"`
 	NBest       []candidateJSON `json:"n_best"`
 	Windows     []windowJSON    `json:"windows"`
-	Done        *int            `json:"windows_done,omitempty"` // of a stream
+	Done        *int            `json:"windows_done,omitempty"` // in a stream
 	Seconds     secondsJSON     `json:"seconds"`
 	Warning     string          `json:"warning,omitempty"`
 }
@@ -110,7 +107,7 @@ type modelJSON struct {
 }
 
 // models lists the models that are available.
-func (s *Service) models(w http.ResponseWriter, _ *http.Request) error {
+func (s *service) models(w http.ResponseWriter, _ *http.Request) error {
 	list := struct {
 		Models []modelJSON `json:"models"`
 	}{[]modelJSON{}}
@@ -124,7 +121,7 @@ func (s *Service) models(w http.ResponseWriter, _ *http.Request) error {
 	return transport.WriteJSON(w, list)
 }
 
-func (s *Service) answer(w http.ResponseWriter, r *http.Request) error {
+func (s *service) answer(w http.ResponseWriter, r *http.Request) error {
 	var request answersRequest
 	if err := s.host.ReadJSON(r, &request, json.RejectUnknownMembers(true)); err != nil {
 		return err
@@ -133,16 +130,17 @@ func (s *Service) answer(w http.ResponseWriter, r *http.Request) error {
 	case len(request.Requests) == 0:
 		return s.answerOne(w, r, &request.answerRequest)
 	case request.Question != "" || request.Context != nil || request.Documents != nil || request.Stream:
-		return repository.Invalidf("send one question, or requests with a question each, and no stream of those")
+		return repository.Invalidf("send one question, or requests with a question each, which cannot be a stream")
 	}
 	return s.answerMany(w, r, request.Requests)
 }
 
-// mostAtOnce is how many questions of one request are asked at once, so that it does not fill the queue alone.
+// mostAtOnce is the number of questions of one request that are asked at once, so that it does not fill the
+// queue alone.
 const mostAtOnce = 64
 
-// answerMany answers questions at once; each has an answer or an error of its own.
-func (s *Service) answerMany(w http.ResponseWriter, r *http.Request, requests []answerRequest) error {
+// answerMany answers several questions, each with an answer or an error of its own.
+func (s *service) answerMany(w http.ResponseWriter, r *http.Request, requests []answerRequest) error {
 	outcomes := make([]any, len(requests))
 	refused := 0
 	var first error
@@ -173,7 +171,7 @@ func (s *Service) answerMany(w http.ResponseWriter, r *http.Request, requests []
 }
 
 // answerPart answers one of several questions.
-func (s *Service) answerPart(r *http.Request, request *answerRequest) (response *answerResponse, err error) {
+func (s *service) answerPart(r *http.Request, request *answerRequest) (response *answerResponse, err error) {
 	err = s.host.Part(r.Context(), r.Pattern, func(ctx context.Context) error {
 		m, q, err := s.question(request)
 		if err != nil {
@@ -189,7 +187,7 @@ func (s *Service) answerPart(r *http.Request, request *answerRequest) (response 
 	return response, err
 }
 
-func (s *Service) answerOne(w http.ResponseWriter, r *http.Request, request *answerRequest) error {
+func (s *service) answerOne(w http.ResponseWriter, r *http.Request, request *answerRequest) error {
 	m, q, err := s.question(request)
 	if err != nil {
 		return err
@@ -207,7 +205,9 @@ func (s *Service) answerOne(w http.ResponseWriter, r *http.Request, request *ans
 }
 
 // streamAnswer writes a line of JSON after each batch of windows, with the answer so far.
-func (s *Service) streamAnswer(w http.ResponseWriter, r *http.Request, m *repository.Servable, q *repository.Question) error {
+func (s *service) streamAnswer(
+	w http.ResponseWriter, r *http.Request, m *repository.Servable, q *repository.Question,
+) error {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	begun := false
 	send := func(a *repository.Answer) error {
@@ -232,8 +232,8 @@ func (s *Service) streamAnswer(w http.ResponseWriter, r *http.Request, m *reposi
 // streamStep is the number of windows from one line of a stream to the next.
 const streamStep = 8
 
-// question finds the model that a request names and puts the request in the repository's terms.
-func (s *Service) question(r *answerRequest) (*repository.Servable, *repository.Question, error) {
+// question returns the model that a request names, and the request as a Question.
+func (s *service) question(r *answerRequest) (*repository.Servable, *repository.Question, error) {
 	documents := r.Documents
 	switch {
 	case r.Context != nil && r.Documents != nil:
@@ -241,7 +241,7 @@ func (s *Service) question(r *answerRequest) (*repository.Servable, *repository.
 	case r.Context != nil:
 		documents = []string{*r.Context}
 	}
-	m, err := s.host.Acquire(r.Model, r.Version)
+	m, err := s.host.AcquireOrDefault(r.Model, r.Version)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -277,7 +277,9 @@ func newAnswer(m *repository.Servable, q *repository.Question, a *repository.Ans
 		}
 	}
 	for i, c := range a.NBest {
-		candidate := candidateJSON{Text: c.Text, Probability: c.Probability, StartLogit: c.StartLogit, EndLogit: c.EndLogit}
+		candidate := candidateJSON{
+			Text: c.Text, Probability: c.Probability, StartLogit: c.StartLogit, EndLogit: c.EndLogit,
+		}
 		if p := a.Places[i]; p.OK {
 			window := first[p.Document] + c.Window
 			candidate.Start, candidate.End, candidate.Document, candidate.Window = &p.Start, &p.End, &p.Document, &window
@@ -286,12 +288,13 @@ func newAnswer(m *repository.Servable, q *repository.Question, a *repository.Ans
 	}
 	if a.Best >= 0 {
 		best := response.NBest[a.Best]
-		response.Probability, response.Start, response.End, response.Document = best.Probability, best.Start, best.End, best.Document
+		response.Probability = best.Probability
+		response.Start, response.End, response.Document = best.Start, best.End, best.Document
 	}
 	return response
 }
 
-// clientWarning leaves out what a warning says of the reference scripts.
+// clientWarning returns a warning without its part about the reference scripts, which stands behind a colon.
 func clientWarning(w string) string {
 	message, _, _ := strings.Cut(w, ":")
 	return message

@@ -17,7 +17,7 @@ import (
 	"github.com/tfbert/go/serve/repository"
 )
 
-// headerLength is the length of the JSON in front of binary tensors.
+// headerLength is the header with the length of the JSON in front of binary tensors.
 const headerLength = "Inference-Header-Content-Length"
 
 // Handle adds the verbs over HTTP.
@@ -26,7 +26,7 @@ func (s *Service) Handle(handle transport.Handle) {
 	handle("GET /v2/health/live", verb(s.ServerLive, func(*http.Request) *pb.ServerLiveRequest { return nil }))
 	handle("GET /v2/health/ready", func(w http.ResponseWriter, r *http.Request) error {
 		if err := s.host.Ready(); err != nil {
-			return err // over HTTP the status says it
+			return err // over HTTP the status tells it
 		}
 		return respond(w, &pb.ServerReadyResponse{Ready: true})
 	})
@@ -56,7 +56,7 @@ func (s *Service) Handle(handle transport.Handle) {
 		}))
 }
 
-// verb is the handler of a method whose request is in the path.
+// verb returns the handler of a method whose request is in the path.
 func verb[Request, Response proto.Message](
 	method func(context.Context, Request) (Response, error), request func(*http.Request) Request,
 ) transport.Handler {
@@ -69,12 +69,12 @@ func verb[Request, Response proto.Message](
 	}
 }
 
-// incoming is a request's context, with its credentials where gRPC has them.
+// incoming returns a request's context, with its Authorization header where gRPC has it.
 func incoming(r *http.Request) context.Context {
 	return metadata.NewIncomingContext(r.Context(), metadata.Pairs("authorization", r.Header.Get("Authorization")))
 }
 
-// respond writes a message with all its fields.
+// respond writes a message with all of its fields.
 func respond(w http.ResponseWriter, m proto.Message) error {
 	transport.Write(w, "application/json", append(transport.ProtoJSON(m, true), '\n'))
 	return nil
@@ -123,7 +123,7 @@ func (s *Service) index(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	list := []jsontext.Value{} // over HTTP the list is the response, and what is empty is left out
+	list := []jsontext.Value{} // over HTTP the response is the list, without empty fields
 	for _, m := range response.GetModels() {
 		list = append(list, transport.ProtoJSON(m, false))
 	}
@@ -141,7 +141,7 @@ func (s *Service) load(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	message := &pb.RepositoryModelLoadRequest{ModelName: r.PathValue("model")}
-	for name := range request.Parameters { // their values do not matter: none is supported
+	for name := range request.Parameters { // without their values: none is supported
 		message.Parameters = map[string]*pb.ModelRepositoryParameter{name: {}}
 	}
 	response, err := s.RepositoryModelLoad(incoming(r), message)
@@ -151,7 +151,7 @@ func (s *Service) load(w http.ResponseWriter, r *http.Request) error {
 	return respond(w, response)
 }
 
-// inferJSON is the JSON of an inference request.
+// inferJSON is an inference request.
 type inferJSON struct {
 	ID         string                             `json:"id"`
 	Parameters parametersJSON                     `json:"parameters"`
@@ -172,7 +172,7 @@ type inferOutputJSON struct {
 	Parameters parametersJSON `json:"parameters"`
 }
 
-// parametersJSON are those that mean something here, of a request, an input or an output.
+// parametersJSON are the parameters of a request, an input or an output that the server knows.
 type parametersJSON struct {
 	BinaryDataSize   *int   `json:"binary_data_size"`
 	BinaryDataOutput bool   `json:"binary_data_output"`
@@ -183,24 +183,26 @@ type parametersJSON struct {
 	Timeout          int64  `json:"timeout"` // microseconds
 }
 
-// message has the parameters that the method looks at.
+// message returns the parameters that ModelInfer looks at.
 func (p *parametersJSON) message() map[string]*pb.InferParameter {
 	m := map[string]*pb.InferParameter{}
-	number := func(name string, n int64) {
+	setNumber := func(name string, n int64) {
 		if n != 0 {
 			m[name] = &pb.InferParameter{ParameterChoice: &pb.InferParameter_Int64Param{Int64Param: n}}
 		}
 	}
-	number("priority", p.Priority)
-	number("timeout", p.Timeout)
-	number(classification, int64(p.Classification))
+	setNumber("priority", p.Priority)
+	setNumber("timeout", p.Timeout)
+	setNumber(classification, int64(p.Classification))
 	if p.SharedMemory != "" {
-		m[sharedMemory] = &pb.InferParameter{ParameterChoice: &pb.InferParameter_StringParam{StringParam: p.SharedMemory}}
+		m[sharedMemory] = &pb.InferParameter{
+			ParameterChoice: &pb.InferParameter_StringParam{StringParam: p.SharedMemory},
+		}
 	}
 	return m
 }
 
-// handleInfer runs tensors. Those of the request are in its JSON or, one after the other, behind it.
+// handleInfer runs tensors, which are in the request's JSON or, one after the other, behind it.
 func (s *Service) handleInfer(w http.ResponseWriter, r *http.Request) error {
 	if err := s.modelReady(r.PathValue("model"), r.PathValue("version")); err != nil { // before the body is read
 		return err
@@ -230,7 +232,7 @@ func (s *Service) handleInfer(w http.ResponseWriter, r *http.Request) error {
 	return request.respond(w, response, result.Outputs)
 }
 
-// split cuts a body into its JSON and the binary tensors behind it.
+// split returns the JSON of a body and the binary tensors behind it.
 func split(r *http.Request, body []byte) (header, binaryData []byte, err error) {
 	value := r.Header.Get(headerLength)
 	if value == "" {
@@ -247,7 +249,7 @@ func split(r *http.Request, body []byte) (header, binaryData []byte, err error) 
 	return body[:n], body[n:], nil
 }
 
-// message is the request as gRPC has it, with all tensors as bytes.
+// message returns the request as gRPC has it, with all tensors as bytes.
 func (j *inferJSON) message(binaryData []byte) (*pb.ModelInferRequest, error) {
 	m := &pb.ModelInferRequest{Id: j.ID, Parameters: j.Parameters.message()}
 	for i := range j.Inputs {
@@ -273,7 +275,8 @@ func (j *inferJSON) message(binaryData []byte) (*pb.ModelInferRequest, error) {
 		m.RawInputContents = append(m.RawInputContents, raw)
 	}
 	if len(binaryData) > 0 {
-		return nil, repository.Invalidf("the request has %d bytes more than its inputs' binary_data_size", len(binaryData))
+		return nil, repository.Invalidf("the request has %d bytes more than its inputs' binary_data_size",
+			len(binaryData))
 	}
 	for i := range j.Outputs {
 		m.Outputs = append(m.Outputs, &pb.ModelInferRequest_InferRequestedOutputTensor{
@@ -291,7 +294,7 @@ type outputJSON struct {
 	Data       jsontext.Value `json:"data,omitempty"`
 }
 
-// respond writes the outputs, each as JSON or as bytes, as the request has it.
+// respond writes the outputs, each as JSON or as bytes, as the request asks for it.
 func (j *inferJSON) respond(w http.ResponseWriter, m *pb.ModelInferResponse, outputs []repository.Tensor) error {
 	response := struct {
 		ModelName    string       `json:"model_name"`
@@ -327,7 +330,7 @@ func (j *inferJSON) respond(w http.ResponseWriter, m *pb.ModelInferResponse, out
 	return nil
 }
 
-// binary reports whether the request wants an output as bytes.
+// binary reports whether the request asks for an output as bytes.
 func (j *inferJSON) binary(output int) bool {
 	if output < len(j.Outputs) && j.Outputs[output].Parameters.BinaryData != nil {
 		return *j.Outputs[output].Parameters.BinaryData

@@ -28,12 +28,12 @@ func (s *Service) ModelInfer(ctx context.Context, r *pb.ModelInferRequest) (*pb.
 	return response, nil
 }
 
-// infer runs tensors. The outputs that it returns are in the order of those of the response, whose
-// contents are the transport's to write: bytes over gRPC, and over HTTP what each output is asked for in.
+// infer runs tensors. It returns a response without contents, and the outputs in the response's order, for
+// the transport to write: gRPC as bytes, HTTP each as the request asks for it.
 func (s *Service) infer(
 	ctx context.Context, r *pb.ModelInferRequest,
 ) (*pb.ModelInferResponse, *repository.Result, error) {
-	m, err := s.acquire(r.GetModelName(), r.GetModelVersion())
+	m, err := s.host.Acquire(r.GetModelName(), r.GetModelVersion())
 	if err != nil {
 		return nil, nil, err
 	}
@@ -51,7 +51,8 @@ func (s *Service) infer(
 	}
 	outputs := make([]repository.Tensor, len(call.Outputs))
 	for i, name := range call.Outputs {
-		outputs[i] = result.Outputs[slices.IndexFunc(result.Outputs, func(t repository.Tensor) bool { return t.Name == name })]
+		at := slices.IndexFunc(result.Outputs, func(t repository.Tensor) bool { return t.Name == name })
+		outputs[i] = result.Outputs[at]
 		response.Outputs = append(response.Outputs, &pb.ModelInferResponse_InferOutputTensor{
 			Name: name, Datatype: outputs[i].Type, Shape: configuredShape(m.Config(), &outputs[i]),
 		})
@@ -60,8 +61,8 @@ func (s *Service) infer(
 	return response, result, nil
 }
 
-// configuredShape is a tensor's shape as the configuration has it: a number for each row is a column
-// there, which the graph's own signature has as a vector.
+// configuredShape returns a tensor's shape as the configuration has it. A number for each row is a column
+// there, and a vector in the graph's own signature.
 func configuredShape(c *repository.Config, t *repository.Tensor) []int64 {
 	for _, info := range c.Outputs {
 		if info.Name == t.Name && len(t.Shape) == 1 && len(info.Shape) == 2 {
@@ -75,17 +76,17 @@ func microseconds(seconds float64) *pb.InferParameter {
 	return &pb.InferParameter{ParameterChoice: &pb.InferParameter_Int64Param{Int64Param: int64(1e6 * seconds)}}
 }
 
-// newCall puts a request in the repository's terms. Its tensors are in raw_input_contents or in the
-// inputs' contents, not in both.
+// newCall returns a request as a Call. Its tensors are either in raw_input_contents or in the inputs'
+// contents.
 func newCall(m *repository.Servable, r *pb.ModelInferRequest) (*repository.Call, error) {
-	call := &repository.Call{MaxBatch: true}
+	call := &repository.Call{CheckBatchSize: true}
 	if p := r.GetParameters()["priority"]; p != nil {
 		call.Priority = int(max(-1, min(integer(p), 1<<20)))
 	}
 	if p := r.GetParameters()["timeout"]; p != nil { // microseconds
 		call.Timeout = time.Duration(max(0, min(integer(p), 1<<40))) * time.Microsecond
 	}
-	if err := checkExtensions(r); err != nil { // first, for a tensor in shared memory has no contents
+	if err := checkExtensions(r); err != nil { // first, because a tensor in shared memory has no contents
 		return nil, err
 	}
 	raw := r.GetRawInputContents()
@@ -113,7 +114,7 @@ func newCall(m *repository.Servable, r *pb.ModelInferRequest) (*repository.Call,
 	for _, out := range r.GetOutputs() {
 		call.Outputs = append(call.Outputs, out.GetName())
 	}
-	if len(call.Outputs) == 0 { // all that the configuration has, which may leave out some of the model's
+	if len(call.Outputs) == 0 { // those of the configuration, which may leave out some of the model's
 		for _, out := range m.Config().Outputs {
 			call.Outputs = append(call.Outputs, out.Name)
 		}
@@ -121,7 +122,7 @@ func newCall(m *repository.Servable, r *pb.ModelInferRequest) (*repository.Call,
 	return call, nil
 }
 
-// checkExtensions refuses what the server does not have.
+// checkExtensions returns an error if a request uses an extension that the server does not have.
 func checkExtensions(r *pb.ModelInferRequest) error {
 	for _, in := range r.GetInputs() {
 		if in.GetParameters()[sharedMemory] != nil {
@@ -147,7 +148,7 @@ const (
 var errSharedMemory = repository.Errorf(codes.Unimplemented,
 	"shared memory is not supported: send and take the tensors themselves")
 
-// integer reads a parameter that is a number in one of the types that there are for it.
+// integer returns the value of a parameter that is a signed or unsigned number.
 func integer(p *pb.InferParameter) int64 {
 	if n := p.GetUint64Param(); n > 0 {
 		return int64(min(n, 1<<62))

@@ -1,10 +1,12 @@
-// Package oip is the Open Inference Protocol, as Triton and KServe speak it, with Triton's extensions for
+// Package oip implements the Open Inference Protocol of Triton and KServe, with Triton's extensions for
 // binary tensors, configuration, statistics and the model repository. A Service has one method for each
-// verb, on the protocol's own messages: gRPC calls it, and so does HTTP with what it has decoded.
+// verb, which takes and returns the protocol's own messages. gRPC calls it directly; HTTP decodes, calls
+// it and encodes.
 package oip
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strconv"
 
@@ -26,28 +28,19 @@ var extensions = []string{
 	"statistics", "parameters",
 }
 
-// Service is the protocol's service, inference.GRPCInferenceService.
+// A Service is the protocol's inference.GRPCInferenceService.
 type Service struct {
 	pb.UnimplementedGRPCInferenceServiceServer
 	host *transport.Host
 }
 
-// New makes the service of a server.
+// New returns the service of a server.
 func New(host *transport.Host) *Service { return &Service{host: host} }
 
 // Register adds the service to a gRPC server.
 func (s *Service) Register(rpc grpc.ServiceRegistrar) { pb.RegisterInference(rpc, s) }
 
-// acquire finds the model of a request.
-func (s *Service) acquire(name, version string) (*repository.Servable, error) {
-	number, err := repository.ParseVersion(version)
-	if err != nil {
-		return nil, err
-	}
-	return s.host.Models.Acquire(name, number)
-}
-
-// ServerLive answers that the server is alive.
+// ServerLive reports that the server is alive.
 func (s *Service) ServerLive(context.Context, *pb.ServerLiveRequest) (*pb.ServerLiveResponse, error) {
 	return &pb.ServerLiveResponse{Live: true}, nil
 }
@@ -67,7 +60,7 @@ func (s *Service) ModelReady(_ context.Context, r *pb.ModelReadyRequest) (*pb.Mo
 }
 
 func (s *Service) modelReady(name, version string) error {
-	m, err := s.acquire(name, version)
+	m, err := s.host.Acquire(name, version)
 	if err != nil {
 		return err
 	}
@@ -84,7 +77,7 @@ func (s *Service) ServerMetadata(
 
 // ModelMetadata describes a model's tensors.
 func (s *Service) ModelMetadata(_ context.Context, r *pb.ModelMetadataRequest) (*pb.ModelMetadataResponse, error) {
-	m, err := s.acquire(r.GetName(), r.GetVersion())
+	m, err := s.host.Acquire(r.GetName(), r.GetVersion())
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +96,7 @@ func tensorMetadata(infos []repository.TensorInfo) (list []*pb.ModelMetadataResp
 	return list
 }
 
-// versions lists those of a model that are available, ascending.
+// versions lists the available versions of a model, ascending.
 func (s *Service) versions(name string) (list []string) {
 	for _, v := range s.host.Models.Versions(name) {
 		if v.State == repository.Available {
@@ -116,7 +109,7 @@ func (s *Service) versions(name string) (list []string) {
 
 // ModelConfig returns a model's configuration.
 func (s *Service) ModelConfig(_ context.Context, r *pb.ModelConfigRequest) (*pb.ModelConfigResponse, error) {
-	m, err := s.acquire(r.GetName(), r.GetVersion())
+	m, err := s.host.Acquire(r.GetName(), r.GetVersion())
 	if err != nil {
 		return nil, err
 	}
@@ -132,13 +125,13 @@ func (s *Service) ModelConfig(_ context.Context, r *pb.ModelConfigRequest) (*pb.
 	return &pb.ModelConfigResponse{Config: config}, nil
 }
 
-// ModelStatistics returns what a model has counted, or where the request names none, what all have.
+// ModelStatistics returns the counts of a model, or of all models if the request does not name one.
 func (s *Service) ModelStatistics(
 	_ context.Context, r *pb.ModelStatisticsRequest,
 ) (*pb.ModelStatisticsResponse, error) {
 	response := &pb.ModelStatisticsResponse{}
 	if r.GetName() != "" {
-		m, err := s.acquire(r.GetName(), r.GetVersion())
+		m, err := s.host.Acquire(r.GetName(), r.GetVersion())
 		if err != nil {
 			return nil, err
 		}
@@ -169,7 +162,7 @@ func statistics(m *repository.Servable) *pb.ModelStatistics {
 	if !t.Last.IsZero() {
 		stats.LastInference = uint64(t.Last.UnixMilli())
 	}
-	for _, size := range t.Sizes() {
+	for _, size := range slices.Sorted(maps.Keys(t.Batches)) {
 		stats.BatchStats = append(stats.BatchStats, &pb.InferBatchStatistics{
 			BatchSize: uint64(size), ComputeInfer: duration(t.Batches[size]),
 			ComputeInput: &pb.StatisticDuration{}, ComputeOutput: &pb.StatisticDuration{},
@@ -185,7 +178,7 @@ func duration(t repository.Total) *pb.StatisticDuration {
 	return &pb.StatisticDuration{Count: uint64(t.Count), Ns: uint64(t.Time.Nanoseconds())}
 }
 
-// states are those of the repository in Triton's terms.
+// states are the repository's in Triton's terms.
 var states = map[repository.State]string{
 	repository.Available: "READY", repository.Loading: "LOADING",
 	repository.Failed: "UNAVAILABLE", repository.Unloaded: "UNAVAILABLE",
@@ -218,7 +211,7 @@ func (s *Service) RepositoryIndex(
 	return response, nil
 }
 
-// RepositoryModelLoad loads a model as it is in the repository.
+// RepositoryModelLoad loads a model from the repository's files.
 func (s *Service) RepositoryModelLoad(
 	ctx context.Context, r *pb.RepositoryModelLoadRequest,
 ) (*pb.RepositoryModelLoadResponse, error) {
@@ -242,7 +235,8 @@ func (s *Service) RepositoryModelUnload(
 	return &pb.RepositoryModelUnloadResponse{}, s.host.Models.Unload(r.GetModelName())
 }
 
-// admin returns an error unless the call may change the server. HTTP puts its header where gRPC has it.
+// admin returns an error unless the call may change the server. The handlers of HTTP put the Authorization
+// header where gRPC has it.
 func (s *Service) admin(ctx context.Context) error {
 	authorization := ""
 	if values := metadata.ValueFromIncomingContext(ctx, "authorization"); len(values) > 0 {

@@ -12,11 +12,11 @@ import (
 	"github.com/tfbert/go/serve/repository"
 )
 
-// mostAtOnce is how many requests of a stream are answered at once.
+// mostAtOnce is the number of requests of a stream that are answered at once.
 const mostAtOnce = 32
 
-// ModelStreamInfer answers the requests of a stream in their order. Some run at once: a client that sends
-// many without waiting is not kept to one at a time.
+// ModelStreamInfer answers the requests of a stream in their order. Where a client sends several without
+// waiting, they run at once.
 func (s *Service) ModelStreamInfer(
 	stream grpc.BidiStreamingServer[pb.ModelInferRequest, pb.ModelStreamInferResponse],
 ) error {
@@ -42,7 +42,7 @@ func (s *Service) ModelStreamInfer(
 				received <- ctx.Err()
 				return
 			}
-			go func() { answer <- s.streamed(ctx, r) }()
+			go func() { answer <- s.answerPart(ctx, r) }()
 		}
 	}()
 	for {
@@ -54,7 +54,7 @@ func (s *Service) ModelStreamInfer(
 			select {
 			case answer, ok = <-pending:
 			case <-s.host.Draining.Done():
-				return transport.ErrDraining // a client that sends nothing would keep the server from ending
+				return transport.ErrDraining // an idle client must not keep the server from ending
 			}
 		}
 		if !ok {
@@ -70,10 +70,11 @@ func (s *Service) ModelStreamInfer(
 	return nil
 }
 
-// streamed answers one request of a stream. An error of it does not end the stream.
-func (s *Service) streamed(ctx context.Context, r *pb.ModelInferRequest) *pb.ModelStreamInferResponse {
+// answerPart answers one request of a stream. Its error does not end the stream.
+func (s *Service) answerPart(ctx context.Context, r *pb.ModelInferRequest) *pb.ModelStreamInferResponse {
 	var response *pb.ModelInferResponse
-	err := s.host.Part(ctx, "/inference.GRPCInferenceService/ModelStreamInfer", func(ctx context.Context) (err error) {
+	const verb = "/inference.GRPCInferenceService/ModelStreamInfer"
+	err := s.host.Part(ctx, verb, func(ctx context.Context) (err error) {
 		response, err = s.ModelInfer(ctx, r)
 		return err
 	})

@@ -553,10 +553,12 @@ func TestErrors(t *testing.T) {
 		answer func(w http.ResponseWriter)
 		want   string
 	}{
-		{func(w http.ResponseWriter) { fail(w, 413, "serve: the passage has more than 100 windows") }, "serve: the passage has more than 100 windows"},
+		{func(w http.ResponseWriter) { fail(w, 413, "serve: the passage has more than 100 windows") },
+			"serve: the passage has more than 100 windows"},
 		{func(w http.ResponseWriter) { fail(w, 503, "serve: shutting down") }, "serve: shutting down"},
 		{func(w http.ResponseWriter) { fail(w, 504, "serve: no time left") }, "serve: no time left"},
-		{func(w http.ResponseWriter) { w.WriteHeader(502); fmt.Fprint(w, "<h1>Bad gateway</h1>") }, "The server's reply could not be read (status 502)."},
+		{func(w http.ResponseWriter) { w.WriteHeader(502); fmt.Fprint(w, "<h1>Bad gateway</h1>") },
+			"The server's reply could not be read (status 502)."},
 		{func(w http.ResponseWriter) { fmt.Fprint(w, "null") }, "The server's reply could not be read (status 200)."},
 		{func(w http.ResponseWriter) { panic(http.ErrAbortHandler) }, "The server cannot be reached."},
 	} {

@@ -1,9 +1,9 @@
-// Package tensor has the forms in which clients send and get tensors: JSON, the bytes of the Open
-// Inference Protocol's binary extension, which raw_input_contents and tensor_content share for numbers,
-// and TensorFlow's TensorProto.
+// Package tensor reads and writes tensors in the forms that clients use: JSON, TensorFlow's TensorProto, and
+// the bytes of the Open Inference Protocol's binary extension, which raw_input_contents and, for numbers,
+// tensor_content have too.
 //
-// Its errors are words for clients. A tensor of a type that no model here takes is left without elements:
-// running it says so.
+// Its errors are for clients. It reads no elements of a tensor whose type no model here takes, and leaves
+// the error about the type to repository.Servable.Infer.
 package tensor
 
 import (
@@ -14,7 +14,7 @@ import (
 	"github.com/tfbert/go/serve/repository"
 )
 
-// ReadBinary reads a tensor's elements: numbers in little endian, and strings with their length in front.
+// ReadBinary reads a tensor's elements: numbers in little endian, and strings, each after its length.
 func ReadBinary(t *repository.Tensor, data []byte) error {
 	switch t.Type {
 	case repository.Int32:
@@ -28,7 +28,8 @@ func ReadBinary(t *repository.Tensor, data []byte) error {
 	case repository.Bytes:
 		for len(data) > 0 {
 			if len(data) < 4 || uint64(binary.LittleEndian.Uint32(data)) > uint64(len(data)-4) {
-				return repository.Invalidf("input %q ends within an element: each has its length, in 4 bytes, in front", t.Name)
+				return repository.Invalidf("input %q ends within an element: each has its length, in 4 bytes, in front",
+					t.Name)
 			}
 			n := 4 + int(binary.LittleEndian.Uint32(data))
 			t.Strings = append(t.Strings, string(data[4:n]))

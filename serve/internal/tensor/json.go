@@ -15,11 +15,11 @@ import (
 	"github.com/tfbert/go/serve/repository"
 )
 
-// ReadFlat reads a tensor's elements from a JSON array, at whatever depth they are in it, as the Open
-// Inference Protocol has it.
+// ReadFlat reads a tensor's elements from a JSON array, at whatever depth they stand, as in the Open
+// Inference Protocol.
 func ReadFlat(t *repository.Tensor, data jsontext.Value) error {
 	if len(data) == 0 {
-		return repository.Invalidf("input %q has no data", t.Name)
+		return repository.Invalidf("input %q does not have data", t.Name)
 	}
 	if data.Kind() != '[' {
 		return repository.Invalidf("the data of input %q must be an array", t.Name)
@@ -58,8 +58,8 @@ func readElement(t *repository.Tensor, token jsontext.Token) error {
 	return nil
 }
 
-// ReadNested adds the elements of a nested JSON array to a tensor and returns the array's shape, as
-// TensorFlow Serving has it. An object {"b64": ...} stands for bytes.
+// ReadNested adds the elements of a nested JSON array to a tensor and returns the array's shape, as in
+// TensorFlow Serving. An object {"b64": ...} stands for bytes.
 func ReadNested(t *repository.Tensor, value jsontext.Value) ([]int64, error) {
 	return readArray(t, jsontext.NewDecoder(bytes.NewReader(value)))
 }
@@ -86,7 +86,8 @@ func readArray(t *repository.Tensor, d *jsontext.Decoder) ([]int64, error) {
 			if n == 0 {
 				inner = shape
 			} else if !slices.Equal(shape, inner) {
-				return nil, repository.Invalidf("%q is ragged: an array of shape %v stands beside one of %v", t.Name, shape, inner)
+				return nil, repository.Invalidf("%q is ragged: an array of shape %v stands beside one of %v",
+					t.Name, shape, inner)
 			}
 		}
 		_, err := d.ReadToken()
@@ -128,15 +129,16 @@ func Flat(t *repository.Tensor) (jsontext.Value, error) {
 		for _, x := range t.Float32s {
 			if math.IsNaN(float64(x)) || math.IsInf(float64(x), 0) {
 				return nil, repository.Errorf(codes.Internal,
-					"output %q holds %v, which JSON cannot: ask for binary data, and doubt the model's weights", t.Name, x)
+					"output %q holds %v, which JSON does not have: ask for binary data, and doubt the model's weights",
+					t.Name, x)
 			}
 		}
 	}
 	return json.Marshal(v)
 }
 
-// AppendRow appends one row of a vector, a number or string, or of a matrix, an array of them. Numbers
-// that JSON does not have are written as TensorFlow Serving writes them: NaN, Infinity.
+// AppendRow appends a row as JSON: an element of a vector, or an array of the elements in a row of a matrix.
+// It writes numbers that JSON does not have as TensorFlow Serving does: NaN, Infinity.
 func AppendRow(b []byte, t *repository.Tensor, row int) []byte {
 	if len(t.Shape) == 1 {
 		return appendElement(b, t, row)

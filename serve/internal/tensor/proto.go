@@ -7,29 +7,25 @@ import (
 	"github.com/tfbert/go/serve/repository"
 )
 
-// dtypes are the types of tensors in TensorFlow: DT_INT32, DT_FLOAT and DT_STRING.
+// dtypes are TensorFlow's numbers of the types: DT_INT32, DT_FLOAT and DT_STRING.
 var dtypes = map[string]int32{repository.Int32: 3, repository.Float32: 1, repository.Bytes: 7}
 
-// DType returns the number that TensorFlow has for a type.
+// DType returns TensorFlow's number of a type.
 func DType(kind string) int32 { return dtypes[kind] }
 
-// DTypeName returns the name that TensorFlow has for the number of one of the types here.
+// DTypeName returns TensorFlow's name of a type, by its number.
 func DTypeName(dtype int32) string {
 	return map[int32]string{3: "DT_INT32", 1: "DT_FLOAT", 7: "DT_STRING"}[dtype]
 }
 
-// mostRepeats bounds how many elements one may stand for.
-const mostRepeats = 1 << 20
-
-// FromProto reads a tensor. Its elements are in tensor_content, or in a list of their type. One element
-// in such a list stands for all that the shape has.
+// FromProto returns the tensor of a TensorProto. Its elements are in tensor_content, or in a list of their
+// type. A single element in such a list stands for all elements of the shape.
 func FromProto(name string, p *tfproto.TensorProto) (repository.Tensor, error) {
 	t := repository.Tensor{Name: name}
 	for _, d := range p.GetTensorShape().GetDim() {
 		t.Shape = append(t.Shape, d.GetSize())
 	}
-	n := repository.Elements(t.Shape)
-	if p.GetTensorShape().GetUnknownRank() || n < 0 {
+	if p.GetTensorShape().GetUnknownRank() {
 		return t, repository.Invalidf("input %q has the shape %v, which no tensor can have", name, t.Shape)
 	}
 	for kind, dtype := range dtypes {
@@ -42,22 +38,38 @@ func FromProto(name string, p *tfproto.TensorProto) (repository.Tensor, error) {
 		if content := p.GetTensorContent(); len(content) > 0 {
 			return t, ReadBinary(&t, content)
 		}
-		t.Int32s = p.GetIntVal()
-		if len(t.Int32s) == 1 && n > 1 && n <= mostRepeats {
-			t.Int32s = slices.Repeat(t.Int32s, n)
+		if t.Int32s = p.GetIntVal(); len(t.Int32s) == 1 {
+			t.Int32s = slices.Repeat(t.Int32s, repeats(t.Shape))
 		}
 	case repository.Bytes:
 		for _, b := range p.GetStringVal() {
 			t.Strings = append(t.Strings, string(b))
 		}
 	default:
-		return t, repository.Invalidf("input %q has the type %d: a question-answering model takes DT_INT32 and DT_STRING only",
-			name, p.GetDtype())
+		return t, repository.Invalidf(
+			"input %q has the type %d: a question-answering model takes DT_INT32 and DT_STRING only", name, p.GetDtype())
 	}
 	return t, nil
 }
 
-// ToProto writes a tensor, numbers as tensor_content.
+// mostRepeats bounds how many elements one may stand for.
+const mostRepeats = 1 << 20
+
+// repeats returns the number of elements that one stands for in a shape: 1 if there would be too many.
+func repeats(shape []int64) int {
+	n := int64(1)
+	for _, d := range shape {
+		if d < 1 || d > mostRepeats {
+			return 1
+		}
+		if n *= d; n > mostRepeats {
+			return 1
+		}
+	}
+	return int(n)
+}
+
+// ToProto returns the TensorProto of a tensor, with numbers in tensor_content.
 func ToProto(t *repository.Tensor) *tfproto.TensorProto {
 	p := &tfproto.TensorProto{Dtype: DType(t.Type), TensorShape: ShapeProto(t.Shape)}
 	switch t.Type {
@@ -71,7 +83,7 @@ func ToProto(t *repository.Tensor) *tfproto.TensorProto {
 	return p
 }
 
-// ShapeProto writes a shape.
+// ShapeProto returns the TensorShapeProto of a shape.
 func ShapeProto(shape []int64) *tfproto.TensorShapeProto {
 	p := &tfproto.TensorShapeProto{}
 	for _, d := range shape {

@@ -22,13 +22,13 @@ func (s *Service) Handle(handle transport.Handle) {
 		base := "/v1/models/{model}" + version
 		handle("GET "+base, s.status)
 		handle("GET "+base+"/metadata", s.metadata)
-		// A pattern's wildcard is a whole segment: the verb behind the colon is cut off by predict.
+		// A wildcard is a whole segment, so that the verb behind the colon is cut off by the handler.
 		segment := strings.Trim(base[strings.LastIndexByte(base, '/')+1:], "{}")
 		handle("POST "+base, func(w http.ResponseWriter, r *http.Request) error { return s.verb(w, r, segment) })
 	}
 }
 
-// spec is the model that a path names.
+// spec returns the model that a path names.
 func spec(r *http.Request) (*pb.ModelSpec, error) {
 	m := &pb.ModelSpec{Name: r.PathValue("model")}
 	if label := r.PathValue("label"); label != "" {
@@ -42,7 +42,7 @@ func spec(r *http.Request) (*pb.ModelSpec, error) {
 	return m, err
 }
 
-// errorCodes are the names of the codes that a status can have.
+// errorCodes are the names of the codes that a version's status may have.
 var errorCodes = map[int32]string{int32(codes.OK): "OK", int32(codes.Unknown): "UNKNOWN"}
 
 func (s *Service) status(w http.ResponseWriter, r *http.Request) error {
@@ -125,7 +125,7 @@ func tensorsJSON(infos map[string]*tfproto.TensorInfo) map[string]tensorJSON {
 	return list
 }
 
-// verb finds the verb at the end of a path, behind the last segment's value.
+// verb serves the verb at the end of a path, behind the last segment's value.
 func (s *Service) verb(w http.ResponseWriter, r *http.Request, segment string) error {
 	last, verb, ok := strings.Cut(r.PathValue(segment), ":")
 	switch {
@@ -154,7 +154,7 @@ func (s *Service) predict(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	m, err := s.acquire(named) // its inputs say what the JSON is to be read as
+	m, err := s.acquire(named) // for the types of its inputs
 	if err != nil {
 		return err
 	}
@@ -182,7 +182,7 @@ func (s *Service) predict(w http.ResponseWriter, r *http.Request) error {
 	for i := range tensors {
 		message.Inputs[tensors[i].Name] = tensor.ToProto(&tensors[i])
 	}
-	_, result, err := s.run(r.Context(), message)
+	_, result, err := s.infer(r.Context(), message)
 	if err != nil {
 		return err
 	}
@@ -191,7 +191,7 @@ func (s *Service) predict(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// rowTensors makes tensors of rows, objects with a value of each input.
+// rowTensors returns the tensors of rows, which are objects with a value of each input.
 func rowTensors(infos []repository.TensorInfo, rows []jsontext.Value) ([]repository.Tensor, error) {
 	if len(rows) == 0 {
 		return nil, repository.Invalidf("instances is empty")
@@ -236,6 +236,7 @@ func rowTensors(infos []repository.TensorInfo, rows []jsontext.Value) ([]reposit
 	return tensors, nil
 }
 
+// columnTensors returns the tensors of columns, an object with the values of each input.
 func columnTensors(infos []repository.TensorInfo, columns jsontext.Value) ([]repository.Tensor, error) {
 	values := map[string]jsontext.Value{}
 	if err := transport.DecodeJSON(columns, &values); err != nil {
@@ -260,7 +261,7 @@ func columnTensors(infos []repository.TensorInfo, columns jsontext.Value) ([]rep
 	return tensors, nil
 }
 
-// checkNames refuses a name that no input has.
+// checkNames returns an error for a name that is not an input's.
 func checkNames(infos []repository.TensorInfo, values map[string]jsontext.Value) error {
 	for name := range values {
 		if !slices.ContainsFunc(infos, func(info repository.TensorInfo) bool { return info.Name == name }) {
@@ -270,8 +271,8 @@ func checkNames(infos []repository.TensorInfo, values map[string]jsontext.Value)
 	return nil
 }
 
-// respond writes the outputs as the inputs came: in rows or in columns. That of a model with one output
-// does not have a name. It is put together by hand, because logits may be numbers that JSON does not have.
+// respond writes the outputs in rows or in columns, as the inputs came. A single output goes without its
+// name. The text is put together by hand, because logits may be numbers that JSON does not have.
 func respond(w http.ResponseWriter, outputs []repository.Tensor, rows bool) {
 	var b []byte
 	named := func(appendTo func(b []byte, t *repository.Tensor) []byte) {

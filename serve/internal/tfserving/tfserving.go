@@ -1,5 +1,5 @@
-// Package tfserving is TensorFlow Serving's protocol. A Service has one method for each verb, on the
-// protocol's own messages: gRPC calls it, and so does REST with what it has decoded.
+// Package tfserving implements TensorFlow Serving's protocol. A Service has one method for each verb, which
+// takes and returns the protocol's own messages. gRPC calls it directly; REST decodes, calls it and encodes.
 package tfserving
 
 import (
@@ -26,15 +26,15 @@ const (
 	predictMethod    = "tensorflow/serving/predict"
 )
 
-// Service is tensorflow.serving.PredictionService and tensorflow.serving.ModelService. What takes
-// tf.Example is left out: a question-answering model does not.
+// A Service is the protocol's tensorflow.serving.PredictionService and tensorflow.serving.ModelService. It
+// does not have the verbs that take tf.Example, which a question-answering model does not take.
 type Service struct {
 	pb.UnimplementedPredictionServiceServer
 	pb.UnimplementedModelServiceServer
 	host *transport.Host
 }
 
-// New makes the service of a server.
+// New returns the service of a server.
 func New(host *transport.Host) *Service { return &Service{host: host} }
 
 // Register adds the service to a gRPC server.
@@ -43,7 +43,7 @@ func (s *Service) Register(rpc grpc.ServiceRegistrar) {
 	pb.RegisterModelService(rpc, s)
 }
 
-// acquire finds the model of a spec.
+// acquire returns the model of a spec.
 func (s *Service) acquire(spec *pb.ModelSpec) (*repository.Servable, error) {
 	name := spec.GetName()
 	if label := spec.GetVersionLabel(); label != "" {
@@ -51,7 +51,7 @@ func (s *Service) acquire(spec *pb.ModelSpec) (*repository.Servable, error) {
 	}
 	version := spec.GetVersion()
 	if version != nil && version.GetValue() < 1 {
-		return nil, repository.Invalidf("the version is %d: it must be a number such as 1", version.GetValue())
+		return nil, transport.InvalidVersion(strconv.FormatInt(version.GetValue(), 10))
 	}
 	m, err := s.host.Models.Acquire(name, version.GetValue())
 	if err != nil {
@@ -66,7 +66,8 @@ func (s *Service) acquire(spec *pb.ModelSpec) (*repository.Servable, error) {
 	}
 	if signature := spec.GetSignatureName(); signature != "" && signature != defaultSignature {
 		m.Release()
-		return nil, repository.Invalidf("model %s does not have a signature %q: it has %q", m.Name(), signature, defaultSignature)
+		return nil, repository.Invalidf("model %s does not have a signature %q: it has %q",
+			m.Name(), signature, defaultSignature)
 	}
 	return m, nil
 }
@@ -85,7 +86,7 @@ func modelSpec(m *repository.Servable, signature string) *pb.ModelSpec {
 
 // Predict runs tensors.
 func (s *Service) Predict(ctx context.Context, r *pb.PredictRequest) (*pb.PredictResponse, error) {
-	spec, result, err := s.run(ctx, r)
+	spec, result, err := s.infer(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -96,9 +97,8 @@ func (s *Service) Predict(ctx context.Context, r *pb.PredictRequest) (*pb.Predic
 	return response, nil
 }
 
-// run runs tensors and returns the model that ran them and what it made. The outputs are the transport's
-// to write.
-func (s *Service) run(ctx context.Context, r *pb.PredictRequest) (*pb.ModelSpec, *repository.Result, error) {
+// infer runs tensors. It returns the model that ran them, and the outputs for the transport to write.
+func (s *Service) infer(ctx context.Context, r *pb.PredictRequest) (*pb.ModelSpec, *repository.Result, error) {
 	m, err := s.acquire(r.GetModelSpec())
 	if err != nil {
 		return nil, nil, err
@@ -113,7 +113,7 @@ func (s *Service) run(ctx context.Context, r *pb.PredictRequest) (*pb.ModelSpec,
 }
 
 func newCall(m *repository.Servable, r *pb.PredictRequest) (*repository.Call, error) {
-	// Before any is read: one element may stand for a million.
+	// Before any is read, because one element may stand for a million.
 	if n := len(m.Inputs()); len(r.GetInputs()) > n {
 		return nil, repository.Invalidf("the request has %d inputs: model %s takes %d", len(r.GetInputs()), m.Name(), n)
 	}
@@ -138,7 +138,7 @@ func (s *Service) GetModelMetadata(
 		}
 	}
 	if len(r.GetMetadataField()) == 0 {
-		return nil, repository.Invalidf("no metadata field is named: ask for signature_def")
+		return nil, repository.Invalidf("the request does not name a metadata field: ask for signature_def")
 	}
 	m, err := s.acquire(r.GetModelSpec())
 	if err != nil {
@@ -170,13 +170,13 @@ func signatures(m *repository.Servable) *pb.SignatureDefMap {
 	}}
 }
 
-// states are those of versions in TensorFlow Serving's terms.
+// states are the repository's in TensorFlow Serving's terms.
 var states = map[repository.State]pb.ModelVersionStatus_State{
 	repository.Loading: pb.ModelVersionStatus_LOADING, repository.Available: pb.ModelVersionStatus_AVAILABLE,
 	repository.Failed: pb.ModelVersionStatus_END, repository.Unloaded: pb.ModelVersionStatus_END,
 }
 
-// GetModelStatus returns the states of a model's versions, or of one.
+// GetModelStatus returns the states of all versions of a model, or of one.
 func (s *Service) GetModelStatus(
 	_ context.Context, r *pb.GetModelStatusRequest,
 ) (*pb.GetModelStatusResponse, error) {
@@ -203,14 +203,14 @@ func (s *Service) GetModelStatus(
 	return response, nil
 }
 
-// parseVersion reads the version of a path; nil is the newest.
+// parseVersion returns the version of a path; nil is the newest.
 func parseVersion(s string) (*wrapperspb.Int64Value, error) {
 	if s == "" {
 		return nil, nil
 	}
 	version, err := strconv.ParseInt(s, 10, 64)
 	if err != nil {
-		return nil, repository.Invalidf("the version is %q: it must be a number such as 1", s)
+		return nil, transport.InvalidVersion(s)
 	}
 	return wrapperspb.Int64(version), nil
 }

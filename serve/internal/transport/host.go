@@ -1,5 +1,5 @@
-// Package transport is what the protocols of the server share: the server as they see it, reading and
-// writing HTTP, and how a request that fails or panics ends.
+// Package transport has what the protocols of the server share: the server as they see it, how they read
+// and write HTTP, and how a request that fails or panics ends.
 package transport
 
 import (
@@ -8,6 +8,7 @@ import (
 	"errors"
 	"log/slog"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"time"
 
@@ -23,14 +24,14 @@ type Host struct {
 	Version string // of the server, as clients see it
 	Log     *slog.Logger
 
-	MaxRequestBytes int64 // of a body, also when it is unpacked
+	MaxRequestBytes int64 // of a body, packed and unpacked
 	RequestTimeout  time.Duration
-	AdminToken      string // "": everybody may change the server
+	AdminToken      string // if it is "", everybody may change the server
 
-	Draining context.Context // ends when the server begins to end
+	Draining context.Context // done when the server begins to shut down
 }
 
-// ErrDraining is the error of what comes when the server ends.
+// ErrDraining is the error of requests that come while the server shuts down.
 var ErrDraining = repository.Errorf(codes.Unavailable, "the server is shutting down")
 
 // Ready returns an error unless the server can answer.
@@ -41,8 +42,7 @@ func (h *Host) Ready() error {
 	return h.Models.Ready()
 }
 
-// Admin returns an error unless a request with these credentials, an Authorization header, may change the
-// server.
+// Admin returns an error unless a request with this Authorization header may change the server.
 func (h *Host) Admin(authorization string) error {
 	if h.AdminToken == "" {
 		return nil
@@ -56,23 +56,36 @@ func (h *Host) Admin(authorization string) error {
 	return nil
 }
 
-// Acquire finds a model by the name and version of a request, each of which may be "": then it is the only
-// model, and its newest version.
+// Acquire returns the model with a name and a version. The version "" is the newest.
 func (h *Host) Acquire(name, version string) (*repository.Servable, error) {
-	number, err := repository.ParseVersion(version)
-	if err != nil {
-		return nil, err
-	}
-	if name == "" {
-		if name, err = h.Models.Default(); err != nil {
-			return nil, err
+	number := int64(0)
+	if version != "" {
+		var err error
+		if number, err = strconv.ParseInt(version, 10, 64); err != nil || number < 1 {
+			return nil, InvalidVersion(version)
 		}
 	}
 	return h.Models.Acquire(name, number)
 }
 
-// Part runs one of the requests that came together, as by a stream, within the time of a request. A
-// failure or panic ends it alone, and is logged.
+// InvalidVersion returns the error of a version that cannot be one.
+func InvalidVersion(version string) error {
+	return repository.Invalidf("%q is not a valid version: use a number such as 1", version)
+}
+
+// AcquireOrDefault is Acquire where the name "" is the only model.
+func (h *Host) AcquireOrDefault(name, version string) (*repository.Servable, error) {
+	if name == "" {
+		var err error
+		if name, err = h.Models.Default(); err != nil {
+			return nil, err
+		}
+	}
+	return h.Acquire(name, version)
+}
+
+// Part runs one of several requests that came together, such as those of a stream, within the time of a
+// request. If it fails or panics, it ends alone, and its error is logged.
 func (h *Host) Part(ctx context.Context, verb string, f func(context.Context) error) error {
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, h.RequestTimeout)
@@ -84,7 +97,7 @@ func (h *Host) Part(ctx context.Context, verb string, f func(context.Context) er
 	return err
 }
 
-// Recover makes an error of a panic, which then ends a request and not the server.
+// Recover returns the error of f, or a panic of f as an error, which ends a request and not the server.
 func Recover(f func() error) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -94,8 +107,8 @@ func Recover(f func() error) (err error) {
 	return f()
 }
 
-// LogRequest logs a request that has ended: a failure of the server as an error, everything else for those
-// who look for it.
+// LogRequest logs a request that has ended: a failure of the server as an error, any other request for
+// debugging.
 func (h *Host) LogRequest(ctx context.Context, verb string, status any, began time.Time, err error) {
 	level, attrs := slog.LevelDebug, []slog.Attr{
 		slog.String("verb", verb), slog.Any("status", status), slog.Duration("took", time.Since(began)),

@@ -18,13 +18,13 @@ import (
 	"github.com/tfbert/go/serve/repository"
 )
 
-// A Handler serves a request or returns why it cannot, which WriteError then tells the client.
+// A Handler serves a request, or returns an error for WriteError.
 type Handler func(w http.ResponseWriter, r *http.Request) error
 
-// Handle adds the handler of a pattern of http.ServeMux.
+// A Handle adds the handler of a pattern of http.ServeMux.
 type Handle func(pattern string, h Handler)
 
-// statuses are those of HTTP for the codes of gRPC.
+// statuses are HTTP's for the codes of gRPC.
 var statuses = map[codes.Code]int{
 	codes.InvalidArgument:    http.StatusBadRequest,
 	codes.FailedPrecondition: http.StatusBadRequest,
@@ -32,21 +32,21 @@ var statuses = map[codes.Code]int{
 	codes.Unauthenticated:    http.StatusUnauthorized,
 	codes.PermissionDenied:   http.StatusForbidden,
 	codes.ResourceExhausted:  http.StatusTooManyRequests,
-	codes.Canceled:           499, // as proxies log it; nobody is there to read it
+	codes.Canceled:           499, // as proxies log it; the client has gone
 	codes.Unimplemented:      http.StatusNotImplemented,
 	codes.Unavailable:        http.StatusServiceUnavailable,
 	codes.DeadlineExceeded:   http.StatusGatewayTimeout,
 }
 
-// ErrMethod is the error of a path that takes another method, for which gRPC does not have a code.
+// ErrMethod is the error of a path that takes another method. gRPC does not have a code for it.
 var ErrMethod = repository.Errorf(codes.NotFound, "this takes another method: see the Allow header")
 
-// ErrorJSON is the form of an error in every protocol here.
+// ErrorJSON is an error as every protocol here writes it.
 type ErrorJSON struct {
 	Error string `json:"error"`
 }
 
-// WriteError answers with an error.
+// WriteError writes an error as the response.
 func WriteError(w http.ResponseWriter, err error) {
 	e := repository.AsError(err)
 	status, ok := statuses[e.Code]
@@ -72,7 +72,7 @@ func WriteError(w http.ResponseWriter, err error) {
 	_ = EncodeJSON(w, ErrorJSON{message}) // the client may have gone
 }
 
-// WriteJSON answers with v on a line.
+// WriteJSON writes v on a line as the response.
 func WriteJSON(w http.ResponseWriter, v any) error {
 	var b bytes.Buffer
 	if err := EncodeJSON(&b, v); err != nil {
@@ -82,21 +82,21 @@ func WriteJSON(w http.ResponseWriter, v any) error {
 	return nil
 }
 
-// Write answers with a body of a type.
+// Write writes a body as the response.
 func Write(w http.ResponseWriter, contentType string, body []byte) {
 	w.Header().Set("Content-Type", contentType)
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	_, _ = w.Write(body) // the client may have gone
 }
 
-// SetTiming tells the times of the stages, in milliseconds, as browsers show them.
+// SetTiming sets the header by which browsers show the times of the stages, in milliseconds.
 func SetTiming(w http.ResponseWriter, s repository.Seconds) {
 	w.Header().Set("Server-Timing", fmt.Sprintf(
 		"tokenize;dur=%.3f, queue;dur=%.3f, compute;dur=%.3f, decode;dur=%.3f",
 		1e3*s.Tokenize, 1e3*s.Queue, 1e3*s.Compute, 1e3*s.Decode))
 }
 
-// ReadBody reads a body, unpacked, within the limit on both.
+// ReadBody returns the body of a request, unpacked. The limit holds for the packed and the unpacked body.
 func (h *Host) ReadBody(r *http.Request) ([]byte, error) {
 	var from io.Reader = r.Body
 	var err error
@@ -107,8 +107,7 @@ func (h *Host) ReadBody(r *http.Request) ([]byte, error) {
 	case "deflate":
 		from, err = zlib.NewReader(r.Body)
 	default:
-		return nil, repository.Invalidf(
-			"the Content-Encoding is %q: it may be gzip or deflate", encoding)
+		return nil, repository.Invalidf("the Content-Encoding is %q: it must be gzip or deflate", encoding)
 	}
 	if err == nil && from == r.Body && r.ContentLength > h.MaxRequestBytes {
 		return nil, &http.MaxBytesError{Limit: h.MaxRequestBytes}

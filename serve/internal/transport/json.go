@@ -13,7 +13,7 @@ import (
 	"github.com/tfbert/go/serve/repository"
 )
 
-// EncodeJSON writes v on a line.
+// EncodeJSON writes v as JSON on a line.
 func EncodeJSON(w io.Writer, v any) error {
 	if err := json.MarshalWrite(w, v, json.Deterministic(true)); err != nil {
 		return err
@@ -22,7 +22,7 @@ func EncodeJSON(w io.Writer, v any) error {
 	return err
 }
 
-// ReadJSON reads a body as JSON.
+// ReadJSON decodes the body of a request.
 func (h *Host) ReadJSON(r *http.Request, v any, opts ...json.Options) error {
 	body, err := h.ReadBody(r)
 	if err != nil {
@@ -31,7 +31,7 @@ func (h *Host) ReadJSON(r *http.Request, v any, opts ...json.Options) error {
 	return DecodeJSON(body, v, opts...)
 }
 
-// DecodeJSON reads JSON. Its errors are in terms of JSON, for clients.
+// DecodeJSON decodes JSON. Its errors are in terms of JSON, for clients.
 func DecodeJSON(text []byte, v any, opts ...json.Options) error {
 	err := json.Unmarshal(text, v, opts...)
 	if err == nil {
@@ -58,8 +58,8 @@ func DecodeJSON(text []byte, v any, opts ...json.Options) error {
 	return repository.Invalidf("%s", message)
 }
 
-// Bounded is an array of no more elements than a request may have: as structs, 8 MiB of "{}," would be
-// gigabytes.
+// A Bounded is an array that may not have more elements than a request needs: as structs, 8 MiB of "{},"
+// would be gigabytes.
 type Bounded[T any] []T
 
 const mostElements = 1024
@@ -68,15 +68,14 @@ const mostElements = 1024
 func (b *Bounded[T]) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	*b = nil
 	if d.PeekKind() != '[' {
-		return json.UnmarshalDecode(d, (*[]T)(b)) // null, or an error that says what it should be
+		return json.UnmarshalDecode(d, (*[]T)(b)) // null, or an error about the type
 	}
 	if _, err := d.ReadToken(); err != nil {
 		return err
 	}
 	for d.PeekKind() != ']' {
 		if len(*b) == mostElements {
-			return repository.Invalidf(
-				"%s has more than %d elements", key(d.StackPointer().Parent()), mostElements)
+			return repository.Invalidf("%s has more than %d elements", key(d.StackPointer().Parent()), mostElements)
 		}
 		var v T
 		if err := json.UnmarshalDecode(d, &v); err != nil {
@@ -88,7 +87,7 @@ func (b *Bounded[T]) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	return err
 }
 
-// key makes a pointer into JSON readable.
+// key returns a pointer into JSON in readable form.
 func key(p jsontext.Pointer) string {
 	var b strings.Builder
 	for token := range p.Tokens() {
@@ -100,7 +99,7 @@ func key(p jsontext.Pointer) string {
 	return b.String()
 }
 
-// article names the JSON that a type is read from.
+// article returns the JSON type that a Go type is decoded from, with its article.
 func article(t reflect.Type) string {
 	if t == nil {
 		return "something else"

@@ -11,9 +11,9 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// ProtoJSON writes a message as JSON with the names of its fields, as Triton does: numbers of 64 bits are
-// numbers, where protobuf's own mapping has strings. With all set, fields that are not set are written
-// too, but for messages and those of a oneof.
+// ProtoJSON returns a message as JSON with the names of its fields, as Triton writes it: numbers of 64 bits
+// are numbers, where protobuf's own mapping has strings. If all is true, it includes the fields that are
+// not set, except messages and those of a oneof.
 func ProtoJSON(m proto.Message, all bool) jsontext.Value {
 	return appendMessage(nil, m.ProtoReflect(), all)
 }
@@ -100,7 +100,7 @@ func appendBase64(b, value []byte) []byte {
 	return append(b, '"')
 }
 
-// appendFloat writes what is not a number in JSON as protobuf's own mapping does: as a string.
+// appendFloat appends values that JSON does not have as protobuf's own mapping does, as strings.
 func appendFloat(b []byte, x float64, bits int) []byte {
 	switch {
 	case math.IsNaN(x):

@@ -1,4 +1,5 @@
-package machine
+// Package cpu returns what the processor of this machine has that makes TensorFlow fast.
+package cpu
 
 import (
 	"bufio"
@@ -6,18 +7,17 @@ import (
 	"os"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 )
 
-// CPU is the processor and what it has that makes TensorFlow fast.
-type CPU struct {
+// Info describes a processor.
+type Info struct {
 	Model    string    `json:"model,omitempty"`
 	Count    int       `json:"count"` // CPUs that this process may use
 	Features []Feature `json:"features,omitempty"`
 }
 
-// A Feature is an instruction set extension.
+// A Feature is an extension of the instruction set.
 type Feature struct {
 	Name    string `json:"name"` // as in /proc/cpuinfo
 	Present bool   `json:"present"`
@@ -25,7 +25,7 @@ type Feature struct {
 }
 
 // Has reports whether the processor has a feature.
-func (c CPU) Has(name string) bool {
+func (c Info) Has(name string) bool {
 	return slices.ContainsFunc(c.Features, func(f Feature) bool { return f.Name == name && f.Present })
 }
 
@@ -49,22 +49,22 @@ var featureUses = map[string][]Feature{
 	},
 }
 
-// ThisCPU returns the processor of this machine.
+// This returns the processor of this machine.
 //
-// It is read from the kernel's own list, which has the model's name too. Package golang.org/x/sys/cpu does not know
-// all of the features above: avx512_fp16, and bf16 of arm64.
-func ThisCPU() CPU {
+// It reads the kernel's own list, which also has the model's name. Package golang.org/x/sys/cpu does not
+// know all of the features above: it lacks avx512_fp16, and bf16 of arm64.
+func This() Info {
 	f, err := os.Open("/proc/cpuinfo")
 	if err != nil {
-		return CPU{Count: runtime.NumCPU()}
+		return Info{Count: runtime.NumCPU()}
 	}
 	defer f.Close()
-	return parseCPUInfo(f, runtime.GOARCH)
+	return parse(f, runtime.GOARCH)
 }
 
-// parseCPUInfo reads /proc/cpuinfo.
-func parseCPUInfo(r io.Reader, goarch string) CPU {
-	cpu := CPU{Count: runtime.NumCPU(), Features: slices.Clone(featureUses[goarch])}
+// parse reads /proc/cpuinfo.
+func parse(r io.Reader, goarch string) Info {
+	cpu := Info{Count: runtime.NumCPU(), Features: slices.Clone(featureUses[goarch])}
 	lines := bufio.NewScanner(r)
 	for lines.Scan() {
 		key, value, _ := strings.Cut(lines.Text(), ":")
@@ -81,16 +81,4 @@ func parseCPUInfo(r io.Reader, goarch string) CPU {
 		}
 	}
 	return cpu
-}
-
-// parseMemTotal reads the machine's memory in bytes from /proc/meminfo, 0 if it is not there.
-func parseMemTotal(r io.Reader) int64 {
-	lines := bufio.NewScanner(r)
-	for lines.Scan() {
-		if value, ok := strings.CutPrefix(lines.Text(), "MemTotal:"); ok {
-			kib, _ := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(value, "kB")), 10, 64)
-			return kib << 10
-		}
-	}
-	return 0
 }
