@@ -86,6 +86,7 @@ func readAnswers(t testing.TB, data []byte) map[string]string {
 // The logits are those that were recorded on another machine of the same kind: the same bits there,
 // within the tolerance elsewhere.
 func TestMiniGolden(t *testing.T) {
+	t.Parallel()
 	testenv.Long(t, "predicts windows of 384")
 	m := openBundled(t)
 	var got []squad.RawResult
@@ -120,6 +121,7 @@ func TestMiniGolden(t *testing.T) {
 
 // The logits of the dev set's first windows: with TFBERT_E2E set, of all 64 that are recorded.
 func TestDevGolden(t *testing.T) {
+	t.Parallel()
 	testenv.Long(t, "predicts windows of 384")
 	data := testenv.Shared(t, "data", "dev-v1.1.json")
 	want := readLogits(t, testenv.Shared(t, "golden", "dev", "e2e.logits-first-64.npy"))

@@ -145,6 +145,7 @@ func TestFusedExportErrors(t *testing.T) {
 // On the bundled model fusing moves logits no more than another CPU does, and bfloat16 moves them
 // little enough to keep the order of answers.
 func TestFusedBundledModel(t *testing.T) {
+	t.Parallel()
 	want := readLogits(t, testenv.Golden(t, "mini", "model.s384.logits.npy"))[:16]
 	for _, c := range []struct {
 		precision savedmodel.Precision

@@ -28,6 +28,7 @@ func exportReference(t testing.TB, args ...string) {
 // have one signature and, in one process, the same logits, bit for bit; and Python runs our model to
 // the same bits as Go does.
 func TestAgainstPython(t *testing.T) {
+	t.Parallel() // Python takes a core for seconds before it runs a model
 	testenv.Python(t)
 	ours := exportModel(t, testenv.Model(t), nil)
 	theirs := filepath.Join(t.TempDir(), "reference")
@@ -35,7 +36,7 @@ func TestAgainstPython(t *testing.T) {
 	assert.Equal(t, pythonSignature(t, theirs), pythonSignature(t, ours))
 
 	m := openModel(t, ours, nil)
-	batch := readFeatures(t, &m.Answerer().Featurizer, testenv.Golden(t, "mini", "mini-v1.1.json"), 10)
+	batch := readFeatures(t, &m.Answerer().Featurizer, testenv.Golden(t, "mini", "mini-v1.1.json"), 20)
 	got := predictAll(t, m, batch)
 	vocab := filepath.Join(testenv.Model(t), "vocab.txt")
 	reference := predictAll(t, openModel(t, theirs, &tfbert.Options{VocabFile: vocab}), batch)
@@ -49,6 +50,7 @@ func TestAgainstPython(t *testing.T) {
 // The same at a static length, with an activation and a type of weights that the bundled model does
 // not have.
 func TestToyAgainstPython(t *testing.T) {
+	t.Parallel() // Python takes a core for seconds before it runs a model
 	testenv.Python(t)
 	ckpt := newToy("relu").as(checkpoint.BFloat16).trained().write(t, "model.ckpt")
 	writeFile(t, `model_checkpoint_path: "model.ckpt"`, ckpt, "checkpoint")

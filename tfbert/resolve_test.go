@@ -118,8 +118,8 @@ func (k *toy) shaped() *toy {
 func TestNames(t *testing.T) {
 	base := newToy("gelu")
 	const head = "cls/squad/output_weights"
-	features := windows(2, 16)
-	want := predict(t, open(t, export(t, base.write(t, "model.ckpt"), nil), nil), features...)
+	features := randomWindows(2, 16)
+	want := predictOnce(t, openModel(t, exportModel(t, base.write(t, "model.ckpt"), nil), nil), features...)
 	average := func(name string) string { return name + "/ExponentialMovingAverage" }
 	for name, tc := range map[string]struct {
 		toy   *toy
@@ -164,7 +164,7 @@ func TestNames(t *testing.T) {
 			assert.Equal(t, "gelu by tanh", report.Activation)
 			assert.Equal(t, len(base.variables), report.Variables)
 			assert.Equal(t, len(tc.toy.variables)-len(base.variables), report.LeftOut)
-			assert.Equal(t, want, predict(t, open(t, dir, nil), features...))
+			assert.Equal(t, want, predictOnce(t, openModel(t, dir, nil), features...))
 		})
 	}
 }
@@ -183,19 +183,19 @@ func (k *toy) withIntegers(name string) *toy {
 // Hugging Face's classes mean the erf form by gelu; so do configurations that transformers wrote.
 func TestHuggingFaceNames(t *testing.T) {
 	erf := newToy("gelu_python")
-	features := windows(2, 16)
-	want := predict(t, open(t, export(t, erf.write(t, "model.ckpt"), nil), nil), features...)
+	features := randomWindows(2, 16)
+	want := predictOnce(t, openModel(t, exportModel(t, erf.write(t, "model.ckpt"), nil), nil), features...)
 	classes := newToy("gelu").turned("cls/squad/output_weights").renamed(classNames)
 	report, dir := exportReported(t, classes.write(t, "model.ckpt"), nil)
 	assert.Equal(t, "gelu by erf", report.Activation)
 	assert.Contains(t, report.Notes, "the activation is gelu by erf")
-	assert.Equal(t, want, predict(t, open(t, dir, nil), features...))
+	assert.Equal(t, want, predictOnce(t, openModel(t, dir, nil), features...))
 
 	ckpt := newToy("gelu").write(t, "model.ckpt")
-	edit(t, filepath.Join(ckpt, "bert_config.json"), replaceText(`"hidden_act"`, `"model_type":"bert","layer_norm_eps":1e-12,"hidden_act"`))
+	editFile(t, filepath.Join(ckpt, "bert_config.json"), replaceText(`"hidden_act"`, `"model_type":"bert","layer_norm_eps":1e-12,"hidden_act"`))
 	report, dir = exportReported(t, ckpt, nil)
 	assert.Equal(t, "gelu by erf", report.Activation)
-	assert.Equal(t, want, predict(t, open(t, dir, nil), features...))
+	assert.Equal(t, want, predictOnce(t, openModel(t, dir, nil), features...))
 }
 
 func exportReported(t *testing.T, ckpt string, opts *tfbert.ExportOptions) (*tfbert.ExportReport, string) {
@@ -211,14 +211,14 @@ func exportReported(t *testing.T, ckpt string, opts *tfbert.ExportOptions) (*tfb
 // names the variables.
 func TestObjectBased(t *testing.T) {
 	toy := newToy("gelu")
-	features := windows(2, 16)
-	want := predict(t, open(t, export(t, toy.write(t, "model.ckpt"), nil), nil), features...)
+	features := randomWindows(2, 16)
+	want := predictOnce(t, openModel(t, exportModel(t, toy.write(t, "model.ckpt"), nil), nil), features...)
 	named := toy.shaped().turned("cls/squad/output_weights").renamed(secondNames)
 	ckpt := named.writeObjects(t, true)
 	report, dir := exportReported(t, ckpt, nil)
 	require.Len(t, report.Notes, 2)
 	assert.Contains(t, report.Notes[0], "bert/embeddings/word_embeddings is word_embeddings/embeddings")
-	assert.Equal(t, want, predict(t, open(t, dir, nil), features...))
+	assert.Equal(t, want, predictOnce(t, openModel(t, dir, nil), features...))
 
 	nameless := named.writeObjects(t, false)
 	checkNothingLeft(t, t.Context(), nameless, nil, "is an object-based one of TensorFlow 2, and its graph of objects does not name the weights of a BERT; it holds model/layer_with_weights-0/")
