@@ -258,7 +258,6 @@ func FuzzBundle(f *testing.F) {
 					require.EqualValues(t, v.Size, v.DType.Size()*int64(len(values)))
 				}
 				_, _ = r.Int64s(v.Name)
-				_, _ = r.Int32s(v.Name)
 			}
 			require.NoError(t, r.Close())
 		})
