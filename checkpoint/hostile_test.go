@@ -264,7 +264,7 @@ func FuzzBundle(f *testing.F) {
 	})
 }
 
-// FuzzState: whatever a folder's "checkpoint" file says, what it leads to is in the folder.
+// FuzzState holds that any "checkpoint" file of a folder leads to a file in the folder.
 func FuzzState(f *testing.F) {
 	parent := f.TempDir()
 	dir := filepath.Join(parent, "folder")
