@@ -13,19 +13,11 @@ import (
 
 // A resolution says which of a checkpoint's variables are the weights of a model, by modeling.py's names.
 type resolution struct {
-	keys    map[string]string // in the checkpoint
-	turned  map[string]bool   // stored [in,out] where modeling.py has [out,in]
-	notes   []string          // what is not as modeling.py has it
-	authors authors
+	keys        map[string]string // in the checkpoint
+	turned      map[string]bool   // stored [in,out] where modeling.py has [out,in]
+	notes       []string          // what is not as modeling.py has it
+	huggingFace bool              // the names are those of the TensorFlow classes of transformers
 }
-
-// authors are those whose code a model is from, as far as its names tell: they mean different things by "gelu".
-type authors int
-
-const (
-	scripts     authors = iota // modeling.py, NVIDIA's and tf-models
-	huggingFace                // the TensorFlow classes of transformers
-)
 
 // A found is a variable of a checkpoint with its name, which is its key but in an object-based checkpoint.
 type found struct {
@@ -39,13 +31,8 @@ const longestName = 1 << 10
 
 // resolve finds the weights of a BERT among variables.
 func (s *source) resolve(head string) error {
-	names := map[string]string{} // full names by key
-	if o, ok := s.variables.(interface {
-		FullNames() (map[string]string, error)
-	}); ok {
-		// A graph that cannot be read leaves the keys, which name the variables of some checkpoints well enough.
-		names, _ = o.FullNames()
-	}
+	// A graph that cannot be read leaves the keys, which name the variables of some checkpoints well enough.
+	names, _ := s.FullNames()
 	var all []found
 	for _, v := range s.Variables() {
 		f := found{key: v.Name, Variable: v}
@@ -113,7 +100,7 @@ func (s *source) findEncoder(r *resolution, all []found) (at place, err error) {
 	}
 	var complete []place
 	for p := range places {
-		if len(missing(p)) == 0 {
+		if len(places[p]) >= len(wanted) && len(missing(p)) == 0 {
 			complete = append(complete, p)
 		}
 	}
@@ -143,7 +130,7 @@ func (s *source) findEncoder(r *resolution, all []found) (at place, err error) {
 			example = fmt.Sprintf("%s is %s", w.name, f.name)
 		}
 		if huggingFaceName.MatchString(f.name) {
-			r.authors = huggingFace
+			r.huggingFace = true
 		}
 	}
 	if example != "" {
@@ -249,13 +236,14 @@ type headPair struct{ weights, bias found }
 func (s *source) findHead(r *resolution, named string, all []found) error {
 	pretraining := slices.ContainsFunc(all, func(f found) bool { return strings.Contains(f.name, "cls/predictions/") })
 	hidden := int64(s.config.HiddenSize)
+	biases := newBiases(all)
 	var pairs []headPair
 	var others []string // layers on top of the encoder that are no such head
 	for _, f := range all {
 		if f.Kind != checkpoint.Weight || f.part.name != "" || !isFloat(f.DType) || len(f.Shape) != 2 {
 			continue
 		}
-		bias, ok := biasOf(f, all)
+		bias, ok := biases.of(f.name)
 		switch {
 		case ok && fitsHead(f.Shape, hidden) && (!isNextSentence(f.name, pretraining) || f.isNamed(named)):
 			pairs = append(pairs, headPair{f, bias})
@@ -301,10 +289,17 @@ const (
 
 func (s *source) chooseHead(pairs []headPair, named string) (*headPair, error) {
 	// What an optimizer or an average keeps of a head stands below a scope of its own.
-	pairs = slices.DeleteFunc(slices.Clone(pairs), func(p headPair) bool {
-		return slices.ContainsFunc(pairs, func(q headPair) bool {
-			return strings.HasSuffix(p.weights.name, "/"+q.weights.name)
-		})
+	own := map[string]bool{}
+	for _, p := range pairs {
+		own[p.weights.name] = true
+	}
+	pairs = slices.DeleteFunc(pairs, func(p headPair) bool {
+		for _, below, ok := strings.Cut(p.weights.name, "/"); ok; _, below, ok = strings.Cut(below, "/") {
+			if own[below] {
+				return true
+			}
+		}
+		return false
 	})
 	var names []string
 	for i, p := range pairs {
@@ -327,25 +322,30 @@ func (s *source) chooseHead(pairs []headPair, named string) (*headPair, error) {
 	return nil, nil
 }
 
-// biasOf returns the vector [2] that stands beside a matrix.
-func biasOf(f found, all []found) (found, bool) {
-	var beside []found
-	for _, b := range all {
-		fits := b.Kind == checkpoint.Weight && isFloat(b.DType) && slices.Equal(b.Shape, []int64{2})
-		if fits && path.Dir(b.name) == path.Dir(f.name) {
-			beside = append(beside, b)
+// biases are the vectors [2] of a checkpoint.
+type biases struct {
+	byName  map[string]found
+	byScope map[string][]found
+}
+
+func newBiases(all []found) biases {
+	b := biases{map[string]found{}, map[string][]found{}}
+	for _, f := range all {
+		if f.Kind == checkpoint.Weight && isFloat(f.DType) && slices.Equal(f.Shape, []int64{2}) {
+			b.byName[f.name] = f
+			b.byScope[path.Dir(f.name)] = append(b.byScope[path.Dir(f.name)], f)
 		}
 	}
-	if len(beside) == 1 {
+	return b
+}
+
+// of returns the bias that stands beside a matrix. Several heads may stand side by side: start_weights and start_bias.
+func (b biases) of(matrix string) (bias found, ok bool) {
+	if beside := b.byScope[path.Dir(matrix)]; len(beside) == 1 {
 		return beside[0], true
 	}
-	// Several heads may stand side by side: start_weights and start_bias.
-	for _, b := range beside {
-		if b.name == biasName.Replace(f.name) {
-			return b, true
-		}
-	}
-	return found{}, false
+	bias, ok = b.byName[biasName.Replace(matrix)]
+	return bias, ok
 }
 
 var biasName = strings.NewReplacer("weights", "bias", "weight", "bias", "kernel", "bias")
@@ -401,7 +401,7 @@ func (s *source) noEncoder(all []found, places map[place]map[string]found, missi
 			names = append(names, f.name)
 		}
 	}
-	if o, ok := s.variables.(interface{ ObjectBased() bool }); ok && o.ObjectBased() {
+	if s.ObjectBased() {
 		return s.errorf("is an object-based one of TensorFlow 2, and its graph of objects does not name "+
 			"the weights of a BERT; it holds %s", atMost(names, ", "))
 	}

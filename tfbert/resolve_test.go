@@ -1,12 +1,14 @@
 package tfbert_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -406,4 +408,21 @@ func TestCheckpointsThatAreNotRun(t *testing.T) {
 			checkNothingLeft(t, t.Context(), tc.toy.write(t, "model.ckpt"), &tfbert.ExportOptions{Head: tc.head}, tc.want...)
 		})
 	}
+}
+
+// A checkpoint of very many variables that could be heads or encoders is searched in time that grows with their number.
+func TestNamesOfManyVariables(t *testing.T) {
+	base := newToy("gelu")
+	for i := range 20_000 {
+		scope := fmt.Sprintf("x/%d/", i)
+		base.variables = append(base.variables,
+			toyVariable{scope + "bert/embeddings/LayerNorm/beta", []int64{1}, checkpoint.Float32, []float32{0}},
+			toyVariable{fmt.Sprintf("heads/%d_weights", i), []int64{2, 8}, checkpoint.Float32, make([]float32, 16)},
+			toyVariable{fmt.Sprintf("heads/%d_bias", i), []int64{2}, checkpoint.Float32, make([]float32, 2)})
+	}
+	base = base.renamed(replacing("cls/squad", "heads/cls"))
+	dir := base.write(t, "model.ckpt")
+	start := time.Now()
+	checkNothingLeft(t, t.Context(), dir, nil, "has several layers that could answer questions: heads/0_weights, ")
+	assert.Less(t, time.Since(start), 20*time.Second)
 }

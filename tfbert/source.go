@@ -19,6 +19,8 @@ type variables interface {
 	weightReader
 	Variables() []checkpoint.Variable
 	Variable(name string) (checkpoint.Variable, bool)
+	ObjectBased() bool
+	FullNames() (map[string]string, error)
 	Close() error
 }
 
@@ -153,9 +155,7 @@ func (s *source) checkWeights(head string) error {
 	if err := s.resolve(head); err != nil {
 		return err
 	}
-	if s.resolved.authors == huggingFace {
-		s.config.huggingFace = true
-	}
+	s.config.huggingFace = s.config.huggingFace || s.resolved.huggingFace
 	s.notes = append(s.notes, s.resolved.notes...)
 	if activation := s.config.activation(); activation != geluTanh || s.config.HiddenAct != "gelu" {
 		s.notes = append(s.notes, "the activation is "+activation)
