@@ -236,6 +236,32 @@ func (k *toy) withIntegers(name string) *toy {
 		toyVariable{name, []int64{1, 4}, checkpoint.Int64, make([]float32, 4)})}
 }
 
+// A table may have more rows than the vocabulary has entries. A blank last line is not an entry.
+func TestExportPaddedTable(t *testing.T) {
+	k := newToy("gelu")
+	features := randomWindows(2, 16)
+	want := predictOnce(t, openModel(t, exportModel(t, k.write(t, "model.ckpt"), nil), nil), features...)
+	for name, tc := range map[string]struct {
+		vocab string
+		note  []string
+	}{
+		"shorter": {
+			strings.TrimSuffix(toyVocab, "1843\n"),
+			[]string{"vocab.txt has 19 entries for 20 rows of the table: the others are padding"},
+		},
+		"a blank last line": {toyVocab + "\n", nil},
+		"no last newline":   {strings.TrimSuffix(toyVocab, "\n"), nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ckpt := k.write(t, "model.ckpt")
+			editFile(t, filepath.Join(ckpt, "vocab.txt"), func([]byte) []byte { return []byte(tc.vocab) })
+			report, dir := exportReported(t, ckpt, nil)
+			assert.Equal(t, tc.note, report.Notes)
+			assert.Equal(t, want, predictOnce(t, openModel(t, dir, nil), features...))
+		})
+	}
+}
+
 // Hugging Face's classes mean the erf form by gelu; so do configurations that transformers wrote.
 func TestHuggingFaceNames(t *testing.T) {
 	erf := newToy("gelu_python")
