@@ -57,6 +57,9 @@ type Signature struct {
 	Method  string       `json:"method"`
 	Inputs  []TensorInfo `json:"inputs"`  // by key
 	Outputs []TensorInfo `json:"outputs"` // by key
+	// Unfed names the placeholders that the outputs depend on and that are neither among the inputs nor
+	// have a default: TensorFlow does not run such a signature.
+	Unfed []string `json:"unfed,omitempty"`
 }
 
 // TensorInfo binds an input or output of a signature to a tensor of the graph.
@@ -66,6 +69,11 @@ type TensorInfo struct {
 	DType tf.DataType `json:"-"`
 	// Shape is the tensor's shape; nil where not even its rank is known.
 	Shape tf.Shape `json:"shape"`
+	// Optional reports that the graph has a default for an input.
+	Optional bool `json:"optional,omitempty"`
+	// Features are those that the graph parses from an input, if it takes serialized tf.train.Example
+	// messages.
+	Features []Feature `json:"features,omitempty"`
 }
 
 // MarshalJSON writes the data type by name.
@@ -96,6 +104,9 @@ func Inspect(dir string) (*Info, error) {
 		return nil, err
 	}
 	info := describe(dir, model)
+	if err := info.addFeatures(); err != nil {
+		return nil, err
+	}
 	err = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
@@ -125,16 +136,31 @@ func describe(dir string, model *tfproto.SavedModel) *Info {
 // loads.
 func (i *Info) MetaGraph(tags []string) (*MetaGraph, error) {
 	want := set(tags) // as TensorFlow compares them
-	var have []string
+	var have [][]string
 	for n := range i.MetaGraphs {
 		m := &i.MetaGraphs[n]
 		if maps.Equal(set(m.Tags), want) {
 			return m, nil
 		}
-		have = append(have, "{"+strings.Join(m.Tags, ",")+"}")
+		have = append(have, m.Tags)
 	}
-	return nil, fmt.Errorf("%s has no meta graph with the tags {%s}, only %s",
-		i.Dir, strings.Join(tags, ","), strings.Join(have, " "))
+	return nil, &TagsError{Dir: i.Dir, Tags: tags, Have: have}
+}
+
+// TagsError reports that a SavedModel does not have a meta graph with the tags that were asked for.
+type TagsError struct {
+	Dir  string
+	Tags []string
+	Have [][]string // the tags of each of its meta graphs
+}
+
+func (e *TagsError) Error() string {
+	var have []string
+	for _, tags := range e.Have {
+		have = append(have, "{"+strings.Join(tags, ",")+"}")
+	}
+	return fmt.Sprintf("%s has no meta graph with the tags {%s}, only %s",
+		e.Dir, strings.Join(e.Tags, ","), strings.Join(have, " "))
 }
 
 // Signature finds a signature by key.
@@ -229,11 +255,19 @@ func metaGraph(m *tfproto.MetaGraphDef) MetaGraph {
 		Ops:               map[string]int{},
 		Functions:         len(m.GetGraphDef().GetLibrary().GetFunction()),
 	}
+	nodes := map[string]*tfproto.NodeDef{}
+	for _, n := range m.GetGraphDef().GetNode() {
+		nodes[n.GetName()] = n
+	}
 	for _, key := range slices.Sorted(maps.Keys(m.SignatureDef)) {
 		s := m.SignatureDef[key]
+		inputs := tensorInfos(s.GetInputs())
+		for i := range inputs {
+			inputs[i].Optional = nodes[nodeOf(inputs[i].Name)].GetOp() == "PlaceholderWithDefault"
+		}
 		g.Signatures = append(g.Signatures, Signature{
-			Key: key, Method: s.GetMethodName(),
-			Inputs: tensorInfos(s.GetInputs()), Outputs: tensorInfos(s.GetOutputs()),
+			Key: key, Method: s.GetMethodName(), Inputs: inputs, Outputs: tensorInfos(s.GetOutputs()),
+			Unfed: unfed(s, nodes),
 		})
 	}
 	for _, a := range assets(m) {
@@ -248,6 +282,33 @@ func metaGraph(m *tfproto.MetaGraphDef) MetaGraph {
 		}
 	}
 	return g
+}
+
+// unfed returns the placeholders that a signature's outputs depend on and that are not its inputs.
+func unfed(s *tfproto.SignatureDef, nodes map[string]*tfproto.NodeDef) []string {
+	seen := map[string]bool{}
+	var rest, names []string
+	for _, t := range s.GetInputs() {
+		for _, name := range tensorNames(t) {
+			seen[nodeOf(name)] = true
+		}
+	}
+	for _, t := range s.GetOutputs() {
+		rest = append(rest, tensorNames(t)...)
+	}
+	for len(rest) > 0 {
+		name := nodeOf(rest[len(rest)-1])
+		rest = rest[:len(rest)-1]
+		if n := nodes[name]; n != nil && !seen[name] {
+			seen[name] = true
+			rest = append(rest, n.GetInput()...)
+			if n.GetOp() == "Placeholder" || n.GetOp() == "PlaceholderV2" {
+				names = append(names, name)
+			}
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // assets returns the assets' definitions. TensorFlow 1 kept them in a collection.

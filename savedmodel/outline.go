@@ -32,6 +32,8 @@ var (
 	withoutAttrs = parts{nodeAttrs, maxSkeleton, maxNodes}
 	// withoutTensors keeps the attributes, without the tensors in them.
 	withoutTensors = parts{attrTensors, 4 * maxSkeleton, 16 * maxNodes}
+	// withSmallTensors keeps the attributes with those tensors that can hold a few names, but no weights.
+	withSmallTensors = parts{largeTensors, 4 * maxSkeleton, 16 * maxNodes}
 )
 
 // read reads these parts of a serialized SavedModel.
@@ -48,8 +50,13 @@ func (p parts) read(f *os.File) ([]byte, error) {
 }
 
 // An outline says by number which fields of a message are not just kept: one with an outline of its own
-// is looked into, one with none is left out.
+// is looked into, one with none is left out, and one with ifLarge is left out if it is large.
 type outline map[protowire.Number]outline
+
+var ifLarge = outline{0: nil} // 0 is not the number of any field
+
+// largest is the size of the largest message that ifLarge keeps.
+const largest = 4096
 
 // nodeAttrs leads from a SavedModel to its nodes' attributes, and to other fields that nobody here looks at.
 var nodeAttrs = outline{2: { // meta_graphs
@@ -67,6 +74,15 @@ var attrTensors = outline{2: { // meta_graphs
 		1: {5: {2: {8: nil}}},           // node: attr: value: tensor
 		2: {1: {3: {5: {2: {8: nil}}}}}, // library: function: node_def: attr: value: tensor
 	},
+}}
+
+// largeTensors leads to the same tensors.
+var largeTensors = outline{2: { // meta_graphs
+	2: { // graph_def
+		1: {5: {2: {8: ifLarge}}},           // node: attr: value: tensor
+		2: {1: {3: {5: {2: {8: ifLarge}}}}}, // library: function: node_def: attr: value: tensor
+	},
+	7: nil, // object_graph_def
 }}
 
 // A cursor reads a file of the protocol buffers' wire format from its beginning on.
@@ -122,6 +138,9 @@ func (c *cursor) message(size int64, inside outline) (out []byte, err error) {
 			return nil, fmt.Errorf("field %d has the wire type %d", num, typ)
 		}
 		next, looked := inside[num]
+		if _, bySize := next[0]; bySize {
+			next, looked = nil, n > largest
+		}
 		switch {
 		case typ != protowire.BytesType:
 			out, err = c.copy(protowire.AppendVarint(out, tag), n, end)
