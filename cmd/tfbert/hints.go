@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/tfbert/go/savedmodel"
 	"github.com/tfbert/go/squad"
@@ -17,6 +18,8 @@ func advice(err error) string {
 		weights   *tfbert.PrecisionMismatchError
 		precision *savedmodel.PrecisionError
 		refused   *savedmodel.RefusedOpsError
+		tags      *savedmodel.TagsError
+		signature *tfbert.SignatureError
 		file      *tfbert.FileError
 		length    *tfbert.LengthError
 		exists    *tfbert.ExistsError
@@ -30,6 +33,10 @@ func advice(err error) string {
 		return "leave --use_xla out"
 	case errors.As(err, &refused):
 		return "'tfbert inspect --ops' lists them all"
+	case errors.As(err, &tags):
+		return "choose with --tags " + strings.Join(tags.Have[0], ",")
+	case errors.As(err, &signature) && len(signature.Fits) > 0:
+		return "choose with --signature " + commandLine(signature.Fits[:1])
 	case errors.As(err, &file):
 		flag, which := "bert_config_file", "another"
 		if file.Name == "vocab.txt" {
