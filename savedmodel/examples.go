@@ -56,11 +56,13 @@ func (i *Info) addFeatures() error {
 	if err != nil {
 		return err
 	}
+	left := mostSignatures // of searches
 	for n, m := range model.MetaGraphs {
 		for _, s := range i.MetaGraphs[n].Signatures {
 			for k := range s.Inputs {
-				if s.Inputs[k].DType == tf.String {
+				if s.Inputs[k].DType == tf.String && left > 0 {
 					s.Inputs[k].Features = features(m, s.Inputs[k].Name)
+					left--
 				}
 			}
 		}

@@ -69,6 +69,8 @@ type TensorInfo struct {
 	DType tf.DataType `json:"-"`
 	// Shape is the tensor's shape; nil where not even its rank is known.
 	Shape tf.Shape `json:"shape"`
+	// Sparse reports that it is sparse, ragged or otherwise of several tensors, of which Name is at most one.
+	Sparse bool `json:"sparse,omitempty"`
 	// Optional reports that the graph has a default for an input.
 	Optional bool `json:"optional,omitempty"`
 	// Features are those that the graph parses from an input, if it takes serialized tf.train.Example
@@ -265,10 +267,13 @@ func metaGraph(m *tfproto.MetaGraphDef) MetaGraph {
 		for i := range inputs {
 			inputs[i].Optional = nodes[nodeOf(inputs[i].Name)].GetOp() == "PlaceholderWithDefault"
 		}
-		g.Signatures = append(g.Signatures, Signature{
+		signature := Signature{
 			Key: key, Method: s.GetMethodName(), Inputs: inputs, Outputs: tensorInfos(s.GetOutputs()),
-			Unfed: unfed(s, nodes),
-		})
+		}
+		if len(m.SignatureDef) <= mostSignatures {
+			signature.Unfed = unfed(s, nodes)
+		}
+		g.Signatures = append(g.Signatures, signature)
 	}
 	for _, a := range assets(m) {
 		g.Assets = append(g.Assets, a.GetFilename())
@@ -283,6 +288,9 @@ func metaGraph(m *tfproto.MetaGraphDef) MetaGraph {
 	}
 	return g
 }
+
+// mostSignatures is more signatures than any model has whose graph is followed for each.
+const mostSignatures = 64
 
 // unfed returns the placeholders that a signature's outputs depend on and that are not its inputs.
 func unfed(s *tfproto.SignatureDef, nodes map[string]*tfproto.NodeDef) []string {
@@ -336,6 +344,7 @@ func tensorInfos(infos map[string]*tfproto.TensorInfo) []TensorInfo {
 		}
 		sorted = append(sorted, TensorInfo{
 			Key: key, Name: name, DType: tf.DataType(t.GetDtype()), Shape: shapeOf(t.GetTensorShape()),
+			Sparse: t.GetCooSparse() != nil || t.GetCompositeTensor() != nil,
 		})
 	}
 	return sorted

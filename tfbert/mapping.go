@@ -187,8 +187,13 @@ func mapSignature(g *savedmodel.MetaGraph, s *savedmodel.Signature) (*Mapping, e
 }
 
 func listInfos(infos []savedmodel.TensorInfo) string {
+	const most = 12 // on one line
 	var list []string
-	for _, t := range infos {
+	for i, t := range infos {
+		if i == most {
+			list = append(list, fmt.Sprintf("and %d more", len(infos)-most))
+			break
+		}
 		list = append(list, t.String())
 	}
 	return cmp.Or(strings.Join(list, ", "), "nothing")
@@ -240,6 +245,9 @@ func (m *mapper) inputs(s *savedmodel.Signature) {
 			continue
 		}
 		in := &s.Inputs[i]
+		if in.Sparse {
+			m.wrong("its input %s is sparse", in.Key)
+		}
 		m.add(as, in.Key, in.DType, in.Shape)
 		switch in.DType {
 		case tf.Int32, tf.Int64, tf.Float:
@@ -380,7 +388,7 @@ func (m *mapper) outputs(s *savedmodel.Signature) {
 			named[as] = append(named[as], out)
 		}
 		switch {
-		case !isLogits(out.DType):
+		case !isLogits(out.DType) || out.Sparse:
 		case m.isPart(out.Shape):
 			pair = append(pair, out)
 		case len(out.Shape) == 3:
@@ -466,8 +474,8 @@ func (m *mapper) isPart(shape tf.Shape) bool {
 // part adds an output that is start_logits or end_logits.
 func (m *mapper) part(as string, out *savedmodel.TensorInfo) {
 	m.Outputs = append(m.Outputs, MappedOutput{As: as, Key: out.Key, Type: out.DType.String()})
-	if !isLogits(out.DType) {
-		m.wrong("its output %s is of %v", out.Key, out.DType)
+	if !isLogits(out.DType) || out.Sparse {
+		m.wrong("its output %s is %v, not dense floating-point numbers", out.Key, out.DType)
 	}
 	switch shape := out.Shape; {
 	case shape == nil:
@@ -551,6 +559,7 @@ func (m *mapper) both(outputs []*savedmodel.TensorInfo) {
 	rest := slices.Delete(slices.Clone(out.Shape), axis, axis+1)
 	m.size(&m.Batch, rest[0], out.Key)
 	m.size(&m.Length, rest[1], out.Key)
+	m.Notes = append(m.Notes, fmt.Sprintf("its output %s is taken for start_logits and end_logits by its shape", out.Key))
 	for i, as := range []string{startLogits, endLogits} {
 		index := fmt.Sprintf([]string{"[%d,...]", "[:,%d,:]", "[...,%d]"}[axis], i)
 		m.Outputs = append(m.Outputs,

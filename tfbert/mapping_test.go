@@ -646,6 +646,12 @@ func TestMappingErrors(t *testing.T) {
 			"but its input text takes text or other bytes, not tf.train.Example messages",
 		},
 		{
+			"sparse ids", func(e *exporter) {
+				in := e.signature.Inputs["input_ids"]
+				in.Encoding = &tfproto.TensorInfo_CooSparse_{CooSparse: &tfproto.TensorInfo_CooSparse{ValuesTensorName: "input_ids:0"}}
+			}, tfbert.Options{}, "but its input input_ids is sparse",
+		},
+		{
 			"vectors", func(e *exporter) { e.signature.Inputs["input_ids"].TensorShape = protoShape(tf.Shape{-1}) }, tfbert.Options{},
 			"but its input_ids is not of a shape [batch,length]",
 		},
@@ -659,7 +665,7 @@ func TestMappingErrors(t *testing.T) {
 		{
 			"positions, not logits", func(e *exporter) {
 				e.signature.Outputs["start_logits"].Dtype = int32(tf.Int64)
-			}, tfbert.Options{}, "but its output start_logits is of int64",
+			}, tfbert.Options{}, "but its output start_logits is int64, not dense floating-point numbers",
 		},
 		{
 			"probabilities", func(e *exporter) { e.outputs("start_probs", "end_probs"); e.swap() }, tfbert.Options{},

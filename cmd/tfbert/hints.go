@@ -33,10 +33,14 @@ func advice(err error) string {
 		return "leave --use_xla out"
 	case errors.As(err, &refused):
 		return "'tfbert inspect --ops' lists them all"
+	case errors.As(err, &tags) && len(tags.Have) == 1:
+		return "choose it with --tags " + commandLine([]string{strings.Join(tags.Have[0], ",")})
 	case errors.As(err, &tags):
-		return "choose with --tags " + strings.Join(tags.Have[0], ",")
-	case errors.As(err, &signature) && len(signature.Fits) > 0:
-		return "choose with --signature " + commandLine(signature.Fits[:1])
+		return "choose one with --tags"
+	case errors.As(err, &signature) && len(signature.Fits) == 1:
+		return "choose it with --signature " + commandLine(signature.Fits)
+	case errors.As(err, &signature) && len(signature.Fits) > 1:
+		return "choose one with --signature"
 	case errors.As(err, &file):
 		flag, which := "bert_config_file", "another"
 		if file.Name == "vocab.txt" {
