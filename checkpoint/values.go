@@ -8,8 +8,7 @@ import (
 	"github.com/x448/float16"
 )
 
-// Float32s returns the elements of a floating-point variable. Float16 and BFloat16 widen exactly;
-// Float64 is rounded to the nearest float32.
+// Float32s returns the elements of a floating-point variable. Float64 is rounded to the nearest float32.
 func (r *Reader) Float32s(name string) ([]float32, error) {
 	e, err := r.lookup(name)
 	if err != nil {

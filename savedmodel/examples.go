@@ -3,8 +3,6 @@ package savedmodel
 import (
 	"encoding/json"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -47,12 +45,7 @@ func (i *Info) addFeatures() error {
 	if !parses {
 		return nil
 	}
-	f, err := os.Open(filepath.Join(i.Dir, GraphFile))
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	model, err := parseSavedModel(f, withSmallTensors)
+	model, err := readSavedModel(i.Dir, withSmallTensors)
 	if err != nil {
 		return err
 	}

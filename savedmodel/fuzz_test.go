@@ -31,7 +31,8 @@ func FuzzMetaGraph(f *testing.F) {
 		{MetaInfoDef: &tfproto.MetaGraphDef_MetaInfoDef{Tags: []string{"serve"}, TensorflowVersion: "1.14.0"}},
 		{
 			SignatureDef: map[string]*tfproto.SignatureDef{"serving_default": {
-				Inputs: map[string]*tfproto.TensorInfo{"x": tensor, "none": nil}, Outputs: map[string]*tfproto.TensorInfo{"y": sparse}}},
+				Inputs:  map[string]*tfproto.TensorInfo{"x": tensor, "none": nil},
+				Outputs: map[string]*tfproto.TensorInfo{"y": sparse}}},
 			CollectionDef: map[string]*tfproto.CollectionDef{"saved_model_assets": collection},
 		},
 		{
@@ -68,7 +69,9 @@ func FuzzMetaGraph(f *testing.F) {
 		}
 		defer file.Close()
 		var model *tfproto.SavedModel
-		bounded.Run(t, 200*len(data), 10*time.Second, func() { model, err = parseSavedModel(file, withoutAttrs) })
+		bounded.Run(t, 200*len(data), 10*time.Second, func() {
+			model, err = parseSavedModel(file, int64(len(data)), withoutAttrs)
+		})
 		if err != nil {
 			return
 		}

@@ -362,12 +362,15 @@ func (m *mapper) add(as, key string, dtype tf.DataType, shape tf.Shape) {
 	m.Inputs = append(m.Inputs, in)
 }
 
+// largest bounds what a signature claims to take at once.
+const largest = 1 << 14
+
 // size settles a dimension that several tensors share.
 func (m *mapper) size(to *int64, size int64, key string) {
 	switch {
-	case size < 0 || size == *to && size > 0:
-	case size == 0:
-		m.wrong("its %s is of no size", key)
+	case size < 0 || size == *to:
+	case size == 0 || size > largest:
+		m.wrong("its %s is of a size that no BERT has (%d)", key, size)
 	case *to >= 0:
 		m.wrong("its %s is of another size than its other tensors (%d, not %d)", key, size, *to)
 	default:

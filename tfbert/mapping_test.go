@@ -269,16 +269,16 @@ var (
 
 // What other exporters write answers with the same bits as NVIDIA's signature does.
 func TestMapping(t *testing.T) {
-	toy := export(t, newToy("gelu").write(t, "model.ckpt"), nil)
-	fixed := export(t, newToy("gelu").write(t, "model.ckpt"), &tfbert.ExportOptions{MaxSeqLength: 10})
-	features := windows(5, 10)
-	plain := open(t, toy, nil)
-	want := predict(t, plain, features...)
+	toy := exportModel(t, newToy("gelu").write(t, "model.ckpt"), nil)
+	fixed := exportModel(t, newToy("gelu").write(t, "model.ckpt"), &tfbert.ExportOptions{MaxSeqLength: 10})
+	features := randomWindows(5, 10)
+	plain := openModel(t, toy, nil)
+	want := predictOnce(t, plain, features...)
 	noSegments := slices.Clone(features)
 	for i := range noSegments {
 		noSegments[i].SegmentIDs = make([]int32, 10)
 	}
-	withoutSegments := predict(t, plain, noSegments...)
+	withoutSegments := predictOnce(t, plain, noSegments...)
 
 	one := int64(1)
 	official := func(e *exporter) {
@@ -516,7 +516,7 @@ func TestMapping(t *testing.T) {
 			if c.text != "" {
 				assert.Contains(t, squeezed(read.String()), "\n"+c.text+"\n")
 			}
-			m := open(t, dir, &c.opts)
+			m := openModel(t, dir, &c.opts)
 			assert.Equal(t, read, m.Mapping())
 
 			wanted := want
@@ -531,7 +531,7 @@ func TestMapping(t *testing.T) {
 					for len(batch) < n {
 						batch = append(batch, batch[rows-1])
 					}
-					wanted = append(wanted, predict(t, plain, batch...)[:rows]...)
+					wanted = append(wanted, predictOnce(t, plain, batch...)[:rows]...)
 				}
 			}
 			if c.as != nil {
@@ -541,7 +541,7 @@ func TestMapping(t *testing.T) {
 						UniqueID: r.UniqueID, StartLogits: mapped(r.StartLogits, c.as), EndLogits: mapped(r.EndLogits, c.as)})
 				}
 			}
-			got := predict(t, m, features...)
+			got := predictOnce(t, m, features...)
 			for i := range got {
 				assert.Equal(t, wanted[i], got[i])
 			}
@@ -569,7 +569,7 @@ func mapped(values []float32, f func(float32) float32) []float32 {
 }
 
 func TestMappingText(t *testing.T) {
-	toy := export(t, newToy("gelu").write(t, "model.ckpt"), nil)
+	toy := exportModel(t, newToy("gelu").write(t, "model.ckpt"), nil)
 	dir := exported(t, toy, func(e *exporter) {
 		e.inputs("input_ids", "attention_mask", "token_type_ids", tf.Int64, tf.Shape{-1, 384})
 	})
@@ -594,7 +594,7 @@ length     384 word pieces
 
 // What does not answer questions is told so, with what it has and what is missing.
 func TestMappingErrors(t *testing.T) {
-	toy := export(t, newToy("gelu").write(t, "model.ckpt"), nil)
+	toy := exportModel(t, newToy("gelu").write(t, "model.ckpt"), nil)
 	int32s := parsedFeature{name: "input_ids", shape: tf.Shape{10}}
 	parse := map[string]string{"input_ids": "input_ids"}
 	for _, c := range []struct {
@@ -650,6 +650,14 @@ func TestMappingErrors(t *testing.T) {
 				in := e.signature.Inputs["input_ids"]
 				in.Encoding = &tfproto.TensorInfo_CooSparse_{CooSparse: &tfproto.TensorInfo_CooSparse{ValuesTensorName: "input_ids:0"}}
 			}, tfbert.Options{}, "but its input input_ids is sparse",
+		},
+		{
+			"no size", func(e *exporter) { e.signature.Inputs["input_ids"].TensorShape = protoShape(tf.Shape{-1, 0}) },
+			tfbert.Options{}, "but its input_ids is of a size that no BERT has (0)",
+		},
+		{
+			"any size", func(e *exporter) { e.signature.Inputs["input_ids"].TensorShape = protoShape(tf.Shape{1 << 50, -1}) },
+			tfbert.Options{}, "but its input_ids is of a size that no BERT has (1125899906842624)",
 		},
 		{
 			"vectors", func(e *exporter) { e.signature.Inputs["input_ids"].TensorShape = protoShape(tf.Shape{-1}) }, tfbert.Options{},
@@ -764,7 +772,7 @@ func TestMappingForeign(t *testing.T) {
 
 // A signature that says another type than the graph has is found before anything runs.
 func TestMappingLies(t *testing.T) {
-	toy := export(t, newToy("gelu").write(t, "model.ckpt"), nil)
+	toy := exportModel(t, newToy("gelu").write(t, "model.ckpt"), nil)
 	dir := exported(t, toy, func(e *exporter) { e.signature.Inputs["input_ids"].Dtype = int32(tf.Int64) })
 	_, err := tfbert.Open(dir, nil)
 	assert.ErrorContains(t, err, "the signature has input_ids int64 [?,?], but the graph's input_ids:0 is int32")

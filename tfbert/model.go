@@ -116,7 +116,7 @@ func (m *Model) openTokenizer(dir, vocabPath string) error {
 			return err
 		}
 		m.positions, m.segments = config.MaxPositionEmbeddings, config.TypeVocabSize
-		return checkVocabSize(vocabPath, vocab, config)
+		return checkVocab(vocabPath, vocab, config)
 	}
 	return nil
 }
@@ -132,7 +132,7 @@ func (m *Model) Choice() Choice { return m.choice }
 
 // Precision reports in which types the model really computes, as [savedmodel.Func.Precision] does.
 func (m *Model) Precision(ctx context.Context) (*savedmodel.PrecisionReport, error) {
-	// For one row oneDNN has kernels of its own, which real runs do not reach.
+	// oneDNN has other kernels for one row, which real runs do not use.
 	rows, length := m.mapping.Batch, m.mapping.Length
 	if rows < 0 {
 		rows = 2
@@ -141,7 +141,8 @@ func (m *Model) Precision(ctx context.Context) (*savedmodel.PrecisionReport, err
 		length = 2
 	}
 	zeros := make([]int32, length)
-	in, err := m.mapping.feeds([]squad.Feature{{InputIDs: zeros, InputMask: zeros, SegmentIDs: zeros}}, int(rows), int(length))
+	window := squad.Feature{InputIDs: zeros, InputMask: zeros, SegmentIDs: zeros}
+	in, err := m.mapping.feeds([]squad.Feature{window}, int(rows), int(length))
 	defer tf.CloseAll(in)
 	if err != nil {
 		return nil, err
