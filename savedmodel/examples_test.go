@@ -65,7 +65,8 @@ func TestFeaturesOfFunctions(t *testing.T) {
 		Op: "ParseExampleV2", Name: "parse",
 		Input: []string{"identity:output:0", "names:output:0", "sparse:output:0", "dense:output:0", "ragged:output:0"},
 		Attr: map[string]*tfproto.AttrValue{
-			"Tdense": types(int32(tf.Int64)), "sparse_types": types(int32(tf.Float)), "ragged_value_types": types(int32(tf.String)),
+			"Tdense": types(int32(tf.Int64)), "sparse_types": types(int32(tf.Float)),
+			"ragged_value_types": types(int32(tf.String)),
 			"dense_shapes": {Value: &tfproto.AttrValue_List{List: &tfproto.AttrValue_ListValue{
 				Shape: []*tfproto.TensorShapeProto{tfproto.NewShape([]int64{384})}}}},
 		},

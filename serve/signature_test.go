@@ -67,7 +67,8 @@ func TestForeignSignature(t *testing.T) {
 		require.NoError(t, err)
 		comma := ","[:min(i, 1)]
 		inputs += fmt.Sprintf(`%s{"name":%q,"datatype":"INT64","shape":[1,4],"data":%s}`, comma, in.name, values)
-		binaries += fmt.Sprintf(`%s{"name":%q,"datatype":"INT64","shape":[1,4],"parameters":{"binary_data_size":32}}`, comma, in.name)
+		binaries += fmt.Sprintf(`%s{"name":%q,"datatype":"INT64","shape":[1,4],"parameters":{"binary_data_size":32}}`,
+			comma, in.name)
 		data = append(data, int64Bytes(in.values)...)
 	}
 
@@ -86,7 +87,8 @@ func TestForeignSignature(t *testing.T) {
 		assert.Equal(t, start, response.Outputs[0].Data)
 		assert.Equal(t, end, response.Outputs[1].Data)
 		requireError(t, 400, `input "input_ids" holds 4294967296: it must hold whole numbers of 32 bits`,
-			f.ask("POST", infer, []byte(`{"inputs":[{"name":"input_ids","datatype":"INT64","shape":[1,1],"data":[4294967296]}]}`)))
+			f.ask("POST", infer,
+				[]byte(`{"inputs":[{"name":"input_ids","datatype":"INT64","shape":[1,1],"data":[4294967296]}]}`)))
 	})
 
 	t.Run("OIP in binary", func(t *testing.T) {

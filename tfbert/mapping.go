@@ -253,10 +253,10 @@ func (m *mapper) inputs(s *savedmodel.Signature) {
 		case tf.Int32, tf.Int64, tf.Float:
 		case tf.Bool:
 			if as != inputMask {
-				m.wrong("its input %s is of %v", in.Key, in.DType)
+				m.wrong("its input %s is %v, not whole numbers", in.Key, in.DType)
 			}
 		default:
-			m.wrong("its input %s is of %v", in.Key, in.DType)
+			m.wrong("its input %s is %v, not whole numbers", in.Key, in.DType)
 		}
 	}
 	for _, in := range s.Inputs {
@@ -311,7 +311,7 @@ func (m *mapper) examples(in *savedmodel.TensorInfo) {
 		}
 		m.add(as, f.Name, f.DType, shape)
 		if f.DType != tf.Int64 {
-			m.wrong("the feature %s of its examples is of %v", f.Name, f.DType)
+			m.wrong("the feature %s of its examples is %v, not int64", f.Name, f.DType)
 		}
 	}
 	for _, f := range in.Features {
@@ -387,11 +387,12 @@ func (m *mapper) outputs(s *savedmodel.Signature) {
 	var pair, both []*savedmodel.TensorInfo // of logits without a name that says which, and of both
 	for i := range s.Outputs {
 		out := &s.Outputs[i]
-		if as := logitsName(out.Key); as != "" {
+		as, ok := logitsName(out.Key)
+		if as != "" {
 			named[as] = append(named[as], out)
 		}
 		switch {
-		case !isLogits(out.DType) || out.Sparse:
+		case !ok || !isLogits(out.DType) || out.Sparse:
 		case m.isPart(out.Shape):
 			pair = append(pair, out)
 		case len(out.Shape) == 3:
@@ -423,20 +424,20 @@ func (m *mapper) outputs(s *savedmodel.Signature) {
 	}
 }
 
-// logitsName returns start_logits or end_logits for a key that says so, or else "".
-func logitsName(key string) string {
-	found := ""
+// logitsName returns start_logits or end_logits for a key that says so, or else "". It reports whether a
+// key can be that of logits: it cannot if it says that it is of something else.
+func logitsName(key string) (as string, ok bool) {
 	for _, word := range strings.FieldsFunc(baseName(key), func(r rune) bool { return r == '_' || r == '.' }) {
 		switch word {
 		case "start":
-			found = startLogits
+			as = startLogits
 		case "end":
-			found = endLogits
+			as = endLogits
 		case "prob", "probs", "probability", "probabilities", "softmax", "top", "index", "indices", "mask":
-			return ""
+			return "", false
 		}
 	}
-	return found
+	return as, true
 }
 
 // choose returns the one output of those that are named as start or end.

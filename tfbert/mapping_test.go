@@ -130,8 +130,9 @@ func (e *exporter) outputs(start, end string) {
 
 // pack makes the two logits one output.
 func (e *exporter) pack(key string, axis int64, shape tf.Shape) {
-	e.signature.Outputs = map[string]*tfproto.TensorInfo{key: info(e.node("Pack", "packed",
-		protoAttrs{"N": attrInt(2), "axis": attrInt(axis), "T": attrType(tf.Float)}, "unstack:0", "unstack:1"), tf.Float, shape)}
+	packed := e.node("Pack", "packed", protoAttrs{"N": attrInt(2), "axis": attrInt(axis), "T": attrType(tf.Float)},
+		"unstack:0", "unstack:1")
+	e.signature.Outputs = map[string]*tfproto.TensorInfo{key: info(packed, tf.Float, shape)}
 }
 
 // as makes the two logits of another type.
@@ -202,8 +203,8 @@ func (e *exporter) examples(key string, to map[string]string, features ...parsed
 		types = append(types, tf.Int64)
 	}
 	e.node("ParseExample", "ParseExample/ParseExample", protoAttrs{
-		"Nsparse": attrInt(0), "Ndense": attrInt(int64(len(features))), "sparse_types": attrTypes(), "Tdense": attrTypes(types...),
-		"dense_shapes": featureShapes(features),
+		"Nsparse": attrInt(0), "sparse_types": attrTypes(), "Ndense": attrInt(int64(len(features))),
+		"Tdense": attrTypes(types...), "dense_shapes": featureShapes(features),
 	}, append(inputs, defaults...)...)
 	for i, f := range features {
 		if as := to[f.name]; as != "" {
@@ -235,12 +236,14 @@ func (e *exporter) exampleFunction(key string, features ...parsedFeature) {
 	}
 	for i, feature := range features {
 		inputs = append(inputs, addDefault(&f.NodeDef, feature)+":output:0")
-		f.Signature.OutputArg = append(f.Signature.OutputArg, &tfproto.OpDef_ArgDef{Name: feature.name, Type: int32(tf.Int64)})
+		f.Signature.OutputArg = append(f.Signature.OutputArg,
+			&tfproto.OpDef_ArgDef{Name: feature.name, Type: int32(tf.Int64)})
 		f.Ret[feature.name] = fmt.Sprintf("parse:dense_values:%d", i)
 	}
 	f.NodeDef = append(f.NodeDef, &tfproto.NodeDef{Op: "ParseExampleV2", Name: "parse", Input: inputs, Attr: protoAttrs{
-		"Tdense": attrTypes(types...), "num_sparse": attrInt(0), "sparse_types": attrTypes(), "ragged_value_types": attrTypes(),
-		"ragged_split_types": attrTypes(), "dense_shapes": featureShapes(features),
+		"num_sparse": attrInt(0), "sparse_types": attrTypes(),
+		"ragged_value_types": attrTypes(), "ragged_split_types": attrTypes(),
+		"Tdense": attrTypes(types...), "dense_shapes": featureShapes(features),
 	}})
 	e.graph.Library = &tfproto.FunctionDefLibrary{Function: []*tfproto.FunctionDef{f}}
 	e.node("StatefulPartitionedCall", "call", protoAttrs{
@@ -284,7 +287,9 @@ func TestMapping(t *testing.T) {
 	official := func(e *exporter) {
 		e.inputs("input_word_ids", "input_mask", "input_type_ids", tf.Int32, dynamic)
 	}
-	parse := map[string]string{"input_ids": "input_ids", "input_mask": "input_mask", "segment_ids": "segment_ids", "unique_ids": "unique_ids"}
+	parse := map[string]string{
+		"input_ids": "input_ids", "input_mask": "input_mask", "segment_ids": "segment_ids", "unique_ids": "unique_ids",
+	}
 	for _, c := range []struct {
 		name string
 		from string // "": toy
@@ -348,14 +353,16 @@ func TestMapping(t *testing.T) {
 				official(e)
 				e.input("unique_ids", "unique_ids", tf.Int64, tf.Shape{-1})
 			},
-			text: "inputs input_ids from input_word_ids int32, input_mask int32, segment_ids from input_type_ids int32, unique_ids int64",
+			text: "inputs input_ids from input_word_ids int32, input_mask int32, segment_ids from input_type_ids int32, " +
+				"unique_ids int64",
 		},
 		{
 			name: "KerasNLP", edit: func(e *exporter) {
 				e.input("input_ids", "token_ids", tf.Int32, dynamic)
 				e.input("input_mask", "padding_mask", tf.Bool, dynamic)
 			},
-			text: "inputs input_ids from token_ids int32, input_mask from padding_mask bool, segment_ids int32, unique_ids int32",
+			text: "inputs input_ids from token_ids int32, input_mask from padding_mask bool, segment_ids int32, " +
+				"unique_ids int32",
 		},
 		{
 			name: "a mask of float", edit: func(e *exporter) { e.input("input_mask", "attention_mask", tf.Float, dynamic) },
@@ -449,10 +456,14 @@ func TestMapping(t *testing.T) {
 		},
 		{
 			name: "a default", edit: func(e *exporter) {
-				e.node("Const", "one", protoAttrs{"dtype": attrType(tf.Float), "value": {Value: &tfproto.AttrValue_Tensor{
-					Tensor: &tfproto.TensorProto{Dtype: int32(tf.Float), TensorShape: protoShape(tf.Shape{}), FloatVal: []float32{1}}}}})
-				e.signature.Inputs["keep_prob"] = info(e.node("PlaceholderWithDefault", "keep", protoAttrs{"dtype": attrType(tf.Float),
-					"shape": {Value: &tfproto.AttrValue_Shape{Shape: protoShape(tf.Shape{})}}}, "one"), tf.Float, tf.Shape{})
+				one := &tfproto.TensorProto{
+					Dtype: int32(tf.Float), TensorShape: protoShape(tf.Shape{}), FloatVal: []float32{1},
+				}
+				e.node("Const", "one", protoAttrs{
+					"dtype": attrType(tf.Float), "value": {Value: &tfproto.AttrValue_Tensor{Tensor: one}}})
+				keep := e.node("PlaceholderWithDefault", "keep", protoAttrs{"dtype": attrType(tf.Float),
+					"shape": {Value: &tfproto.AttrValue_Shape{Shape: protoShape(tf.Shape{})}}}, "one")
+				e.signature.Inputs["keep_prob"] = info(keep, tf.Float, tf.Shape{})
 			},
 			text: "note its input keep_prob is left at its default",
 		},
@@ -468,7 +479,10 @@ func TestMapping(t *testing.T) {
 				return math.Float32frombits((bits + 0x7fff + bits>>16&1) &^ 0xffff)
 			},
 		},
-		{name: "float64", edit: func(e *exporter) { e.as(tf.Double) }, text: "outputs start_logits float64, end_logits float64"},
+		{
+			name: "float64", edit: func(e *exporter) { e.as(tf.Double) },
+			text: "outputs start_logits float64, end_logits float64",
+		},
 		{
 			name: "examples", edit: func(e *exporter) {
 				e.examples("examples", parse, parsedFeature{name: "input_ids", shape: tf.Shape{10}},
@@ -480,7 +494,8 @@ func TestMapping(t *testing.T) {
 		{
 			name: "examples parsed in a function", edit: func(e *exporter) {
 				e.exampleFunction("inputs", parsedFeature{name: "input_mask", shape: tf.Shape{10}},
-					parsedFeature{name: "input_type_ids", shape: tf.Shape{10}}, parsedFeature{name: "input_word_ids", shape: tf.Shape{10}})
+					parsedFeature{name: "input_type_ids", shape: tf.Shape{10}},
+					parsedFeature{name: "input_word_ids", shape: tf.Shape{10}})
 			},
 			text: "inputs input_ids from input_word_ids int64, input_mask int64, segment_ids from input_type_ids int64",
 		},
@@ -595,7 +610,7 @@ length     384 word pieces
 // What does not answer questions is told so, with what it has and what is missing.
 func TestMappingErrors(t *testing.T) {
 	toy := exportModel(t, newToy("gelu").write(t, "model.ckpt"), nil)
-	int32s := parsedFeature{name: "input_ids", shape: tf.Shape{10}}
+	ids := parsedFeature{name: "input_ids", shape: tf.Shape{10}}
 	parse := map[string]string{"input_ids": "input_ids"}
 	for _, c := range []struct {
 		name string
@@ -604,12 +619,9 @@ func TestMappingErrors(t *testing.T) {
 		want string // after what the signature takes and returns
 	}{
 		{
-			"no mask", func(e *exporter) {
-				delete(e.signature.Inputs, "input_mask")
-				e.remove("input_mask")
-				e.input("mask", "mask_of", tf.Int32, dynamic)
-			}, tfbert.Options{},
-			"but it has no input input_mask (or attention_mask, padding_mask); its input mask_of has no default, and is not one that tfbert knows",
+			"no mask", func(e *exporter) { e.input("input_mask", "mask_of", tf.Int32, dynamic) }, tfbert.Options{},
+			"but it has no input input_mask (or attention_mask, padding_mask); " +
+				"its input mask_of has no default, and is not one that tfbert knows",
 		},
 		{
 			"positions", func(e *exporter) { e.placeholder("position_ids", tf.Int32, dynamic) }, tfbert.Options{},
@@ -639,7 +651,7 @@ func TestMappingErrors(t *testing.T) {
 		{
 			"ids of text", func(e *exporter) {
 				e.signature.Inputs["input_ids"].Dtype = int32(tf.String)
-			}, tfbert.Options{}, "but its input input_ids is of string",
+			}, tfbert.Options{}, "but its input input_ids is string, not whole numbers",
 		},
 		{
 			"text", func(e *exporter) { e.examples("text", nil); e.remove("ParseExample/ParseExample") }, tfbert.Options{},
@@ -647,8 +659,8 @@ func TestMappingErrors(t *testing.T) {
 		},
 		{
 			"sparse ids", func(e *exporter) {
-				in := e.signature.Inputs["input_ids"]
-				in.Encoding = &tfproto.TensorInfo_CooSparse_{CooSparse: &tfproto.TensorInfo_CooSparse{ValuesTensorName: "input_ids:0"}}
+				sparse := &tfproto.TensorInfo_CooSparse{ValuesTensorName: "input_ids:0"}
+				e.signature.Inputs["input_ids"].Encoding = &tfproto.TensorInfo_CooSparse_{CooSparse: sparse}
 			}, tfbert.Options{}, "but its input input_ids is sparse",
 		},
 		{
@@ -660,8 +672,8 @@ func TestMappingErrors(t *testing.T) {
 			tfbert.Options{}, "but its input_ids is of a size that no BERT has (1125899906842624)",
 		},
 		{
-			"vectors", func(e *exporter) { e.signature.Inputs["input_ids"].TensorShape = protoShape(tf.Shape{-1}) }, tfbert.Options{},
-			"but its input_ids is not of a shape [batch,length]",
+			"vectors", func(e *exporter) { e.signature.Inputs["input_ids"].TensorShape = protoShape(tf.Shape{-1}) },
+			tfbert.Options{}, "but its input_ids is not of a shape [batch,length]",
 		},
 		{
 			"two lengths", func(e *exporter) {
@@ -677,7 +689,11 @@ func TestMappingErrors(t *testing.T) {
 		},
 		{
 			"probabilities", func(e *exporter) { e.outputs("start_probs", "end_probs"); e.swap() }, tfbert.Options{},
-			"but nothing says which of its outputs end_probs and start_probs is start_logits",
+			"but it has no outputs start_logits and end_logits, nor one that holds both",
+		},
+		{
+			"no order", func(e *exporter) { e.outputs("a", "b"); e.swap() }, tfbert.Options{},
+			"but nothing says which of its outputs a and b is start_logits",
 		},
 		{
 			"no end", func(e *exporter) { delete(e.signature.Outputs, "end_logits") }, tfbert.Options{},
@@ -686,7 +702,9 @@ func TestMappingErrors(t *testing.T) {
 		{
 			"an embedding", func(e *exporter) {
 				e.signature.Outputs = map[string]*tfproto.TensorInfo{
-					"pooled_output": info("unstack:0", tf.Float, tf.Shape{-1, 768}), "sequence_output": info("unstack:1", tf.Float, tf.Shape{-1, -1, 768})}
+					"pooled_output":   info("unstack:0", tf.Float, tf.Shape{-1, 768}),
+					"sequence_output": info("unstack:1", tf.Float, tf.Shape{-1, -1, 768}),
+				}
 			}, tfbert.Options{}, "but it has no outputs start_logits and end_logits, nor one that holds both",
 		},
 		{
@@ -704,7 +722,8 @@ func TestMappingErrors(t *testing.T) {
 		},
 		{
 			"a required feature", func(e *exporter) {
-				e.examples("examples", parse, int32s, parsedFeature{name: "input_mask", shape: tf.Shape{10}}, parsedFeature{name: "label"})
+				e.examples("examples", parse, ids, parsedFeature{name: "input_mask", shape: tf.Shape{10}},
+					parsedFeature{name: "label"})
 			}, tfbert.Options{}, "but the feature label of its examples has no default, and is not one that tfbert knows",
 		},
 		{
@@ -757,7 +776,8 @@ func (e *exporter) swap() {
 func TestMappingForeign(t *testing.T) {
 	for dir, want := range map[string]string{
 		"half_plus_two/00000123": `signature "serving_default" takes x float32 [?,1] and returns y float32 [?,1], but ` +
-			"it has no input input_ids (or input_word_ids, token_ids); it has no input input_mask (or attention_mask, padding_mask); " +
+			"it has no input input_ids (or input_word_ids, token_ids); " +
+			"it has no input input_mask (or attention_mask, padding_mask); " +
 			"it has no outputs start_logits and end_logits, nor one that holds both",
 		"java_keras_model": `no signature "serving_default", only __saved_model_init_op, add, ` +
 			"get_const_matrix, get_const_scalar, get_const_vector, get_variable; none of these does",
