@@ -49,7 +49,7 @@ func (i *Info) addFeatures() error {
 	if err != nil {
 		return err
 	}
-	left := mostSignatures // of searches
+	left := mostFollowed // of the inputs
 	for n, m := range model.MetaGraphs {
 		for _, s := range i.MetaGraphs[n].Signatures {
 			for k := range s.Inputs {
@@ -81,7 +81,7 @@ type exampleSearch struct {
 // from follows a tensor among the nodes of a function, which is "" for the graph.
 func (s *exampleSearch) from(function string, nodes []*tfproto.NodeDef, tensor string) []Feature {
 	key := function + "\x00" + tensor
-	if s.seen[key] || len(s.seen) >= maxFollowed {
+	if s.seen[key] || len(s.seen) >= mostFollowed {
 		return nil
 	}
 	s.seen[key] = true
@@ -110,8 +110,9 @@ func (s *exampleSearch) from(function string, nodes []*tfproto.NodeDef, tensor s
 	return nil
 }
 
-// maxFollowed bounds the tensors that a search follows: a file may claim any graph.
-const maxFollowed = 64
+// mostFollowed bounds the inputs from which a search starts, and the tensors that it follows: a file may
+// claim any number of them.
+const mostFollowed = 64
 
 // parsed returns the features of a ParseExample, whose names stand in constants among the nodes.
 func parsed(n *tfproto.NodeDef, nodes []*tfproto.NodeDef) []Feature {

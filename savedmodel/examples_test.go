@@ -99,9 +99,9 @@ func TestFeaturesOfFunctions(t *testing.T) {
 	}, info.MetaGraphs[0].Signatures[0].Inputs[0].Features)
 }
 
-// TestUnfed: a placeholder that the outputs need and the signature does not have is named, except one
-// with a default and one behind a tensor that is fed.
-func TestUnfed(t *testing.T) {
+// TestNeeds: an output names what it has to be fed with, except inputs with a default and what is behind
+// a tensor that is fed.
+func TestNeeds(t *testing.T) {
 	tensors := func(names ...string) map[string]*tfproto.TensorInfo {
 		infos := map[string]*tfproto.TensorInfo{}
 		for _, name := range names {
@@ -112,17 +112,17 @@ func TestUnfed(t *testing.T) {
 	m := metaGraph(&tfproto.MetaGraphDef{
 		GraphDef: &tfproto.GraphDef{Node: []*tfproto.NodeDef{
 			{Op: "Placeholder", Name: "raw"}, {Op: "Cast", Name: "x", Input: []string{"raw"}},
-			{Op: "Placeholder", Name: "keep_prob"}, {Op: "Placeholder", Name: "rate"}, {Op: "Placeholder", Name: "unused"},
+			{Op: "Placeholder", Name: "keep_prob"}, {Op: "Placeholder", Name: "rate"}, {Op: "Placeholder", Name: "label"},
 			{Op: "Const", Name: "false"}, {Op: "PlaceholderWithDefault", Name: "training", Input: []string{"false"}},
 			{Op: "Mul", Name: "y", Input: []string{"x", "keep_prob:0", "training", "^rate"}},
+			{Op: "Sub", Name: "loss", Input: []string{"y", "label"}},
 		}},
 		SignatureDef: map[string]*tfproto.SignatureDef{
-			"a": {Inputs: tensors("x", "training"), Outputs: tensors("y")},
-			"b": {Inputs: tensors("x", "keep_prob", "rate"), Outputs: tensors("y")},
+			"serve": {Inputs: tensors("x", "training", "label"), Outputs: tensors("y", "loss")},
 		},
 	})
-	assert.Equal(t, []string{"keep_prob", "rate"}, m.Signatures[0].Unfed)
-	assert.Nil(t, m.Signatures[1].Unfed)
-	assert.True(t, m.Signatures[0].Inputs[0].Optional, "training")
-	assert.False(t, m.Signatures[0].Inputs[1].Optional, "x")
+	s := m.Signatures[0]
+	assert.Equal(t, []string{"keep_prob", "label", "rate", "x"}, s.Outputs[0].Needs, "loss")
+	assert.Equal(t, []string{"keep_prob", "rate", "x"}, s.Outputs[1].Needs, "y")
+	assert.Equal(t, []bool{false, true, false}, []bool{s.Inputs[0].Optional, s.Inputs[1].Optional, s.Inputs[2].Optional})
 }

@@ -55,9 +55,6 @@ type Signature struct {
 	Method  string       `json:"method"`
 	Inputs  []TensorInfo `json:"inputs"`  // by key
 	Outputs []TensorInfo `json:"outputs"` // by key
-	// Unfed names the placeholders that the outputs depend on and that are neither among the inputs nor
-	// have a default: TensorFlow does not run such a signature.
-	Unfed []string `json:"unfed,omitempty"`
 }
 
 // TensorInfo binds an input or output of a signature to a tensor of the graph.
@@ -73,6 +70,9 @@ type TensorInfo struct {
 	// Features are those that the graph parses from an input, if it takes serialized tf.train.Example
 	// messages.
 	Features []Feature `json:"features,omitempty"`
+	// Needs names the operations that a run has to feed for an output: those of the inputs that it depends
+	// on and that do not have a default, and placeholders that the signature leaves out.
+	Needs []string `json:"needs,omitempty"`
 }
 
 // MarshalJSON writes the data type by name.
@@ -252,19 +252,18 @@ func metaGraph(m *tfproto.MetaGraphDef) MetaGraph {
 	for _, n := range m.GetGraphDef().GetNode() {
 		nodes[n.GetName()] = n
 	}
+	left := 4 * maxNodes // to follow: a file may claim any number of outputs
 	for _, key := range slices.Sorted(maps.Keys(m.SignatureDef)) {
 		s := m.SignatureDef[key]
 		inputs := tensorInfos(s.GetInputs())
 		for i := range inputs {
 			inputs[i].Optional = nodes[nodeOf(inputs[i].Name)].GetOp() == "PlaceholderWithDefault"
 		}
-		signature := Signature{
-			Key: key, Method: s.GetMethodName(), Inputs: inputs, Outputs: tensorInfos(s.GetOutputs()),
+		outputs := tensorInfos(s.GetOutputs())
+		for i := range outputs {
+			outputs[i].Needs = needs(s.GetOutputs()[outputs[i].Key], inputs, nodes, &left)
 		}
-		if len(m.SignatureDef) <= mostSignatures {
-			signature.Unfed = unfed(s, nodes)
-		}
-		g.Signatures = append(g.Signatures, signature)
+		g.Signatures = append(g.Signatures, Signature{Key: key, Method: s.GetMethodName(), Inputs: inputs, Outputs: outputs})
 	}
 	for _, a := range assets(m) {
 		g.Assets = append(g.Assets, a.GetFilename())
@@ -280,34 +279,35 @@ func metaGraph(m *tfproto.MetaGraphDef) MetaGraph {
 	return g
 }
 
-// mostSignatures is more signatures than any model has whose graph is followed for each.
-const mostSignatures = 64
-
-// unfed returns the placeholders that a signature's outputs depend on and that are not its inputs.
-func unfed(s *tfproto.SignatureDef, nodes map[string]*tfproto.NodeDef) []string {
+// needs returns the operations that have to be fed for an output. It follows no more nodes than are left.
+func needs(output *tfproto.TensorInfo, inputs []TensorInfo, nodes map[string]*tfproto.NodeDef, left *int) []string {
+	fed := map[string]bool{}
+	for _, in := range inputs {
+		fed[nodeOf(in.Name)] = true
+	}
 	seen := map[string]bool{}
-	var rest, names []string
-	for _, t := range s.GetInputs() {
-		for _, name := range tensorNames(t) {
-			seen[nodeOf(name)] = true
-		}
-	}
-	for _, t := range s.GetOutputs() {
-		rest = append(rest, tensorNames(t)...)
-	}
-	for len(rest) > 0 {
+	var found []string
+	for rest := tensorNames(output); len(rest) > 0; {
 		name := nodeOf(rest[len(rest)-1])
 		rest = rest[:len(rest)-1]
-		if n := nodes[name]; n != nil && !seen[name] {
-			seen[name] = true
+		n := nodes[name]
+		if *left--; *left < 0 {
+			return nil
+		}
+		if n == nil || seen[name] {
+			continue
+		}
+		seen[name] = true
+		switch op := n.GetOp(); {
+		case op == "PlaceholderWithDefault":
+		case fed[name] || op == "Placeholder" || op == "PlaceholderV2":
+			found = append(found, name)
+		default:
 			rest = append(rest, n.GetInput()...)
-			if n.GetOp() == "Placeholder" || n.GetOp() == "PlaceholderV2" {
-				names = append(names, name)
-			}
 		}
 	}
-	slices.Sort(names)
-	return names
+	slices.Sort(found)
+	return found
 }
 
 // assets returns the definitions of the assets. TensorFlow 1 kept them in a collection.

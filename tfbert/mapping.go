@@ -176,9 +176,7 @@ func mapSignature(g *savedmodel.MetaGraph, s *savedmodel.Signature) (*Mapping, e
 	m := &mapper{Mapping: &Mapping{Tags: g.Tags, Signature: s.Key, Batch: -1, Length: -1}}
 	m.inputs(s)
 	m.outputs(s)
-	if len(s.Unfed) > 0 && m.problems == nil {
-		m.wrong("its graph also needs a value for %s, which the signature does not take", strings.Join(s.Unfed, ", "))
-	}
+	m.others(s)
 	if len(m.problems) > 0 {
 		return nil, fmt.Errorf("signature %q takes %s and returns %s, but %s",
 			s.Key, listInfos(s.Inputs), listInfos(s.Outputs), strings.Join(m.problems, "; "))
@@ -259,14 +257,38 @@ func (m *mapper) inputs(s *savedmodel.Signature) {
 			m.wrong("its input %s is %v, not whole numbers", in.Key, in.DType)
 		}
 	}
+}
+
+// others looks at what is neither fed nor fetched: the inputs that tfbert does not know, and the
+// placeholders that are no inputs. Only those matter that the logits depend on.
+func (m *mapper) others(s *savedmodel.Signature) {
+	needed := map[string]bool{}
+	for _, mapped := range m.Outputs {
+		out, err := s.Output(mapped.Key)
+		if err != nil {
+			continue // it is one of them
+		}
+		for _, name := range out.Needs {
+			needed[name] = true
+		}
+	}
 	for _, in := range s.Inputs {
+		name, _, _ := strings.Cut(in.Name, ":")
+		isNeeded := needed[name]
+		delete(needed, name)
 		switch _, known := inputNames[baseName(in.Key)]; {
-		case known:
+		case known || in.Key == m.Examples:
 		case in.Optional:
 			m.Notes = append(m.Notes, fmt.Sprintf("its input %s is left at its default", in.Key))
-		case len(found) > 0: // or else it is not a BERT, as is said already
+		case isNeeded:
 			m.wrong("its input %s has no default, and is not one that tfbert knows", in.Key)
+		case len(m.Outputs) > 0:
+			m.Notes = append(m.Notes, fmt.Sprintf("its input %s is left out: the logits do not depend on it", in.Key))
 		}
+	}
+	if len(needed) > 0 && m.problems == nil {
+		m.wrong("its graph also needs a value for %s, which the signature does not take",
+			strings.Join(slices.Sorted(maps.Keys(needed)), ", "))
 	}
 }
 

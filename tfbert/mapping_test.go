@@ -468,6 +468,13 @@ func TestMapping(t *testing.T) {
 			text: "note its input keep_prob is left at its default",
 		},
 		{
+			name: "an input that is not needed", edit: func(e *exporter) {
+				e.signature.Outputs["loss"] = info(e.node("Identity", "loss", protoAttrs{"T": attrType(tf.Int32)},
+					e.placeholder("label_ids", tf.Int32, tf.Shape{-1})), tf.Int32, tf.Shape{-1})
+			},
+			text: "note its input label_ids is left out: the logits do not depend on it",
+		},
+		{
 			name: "float16", edit: func(e *exporter) { e.as(tf.Half) }, text: "outputs start_logits float16, end_logits float16",
 			as: func(v float32) float32 { return float16.Fromfloat32(v).Float32() },
 		},
@@ -624,11 +631,15 @@ func TestMappingErrors(t *testing.T) {
 				"its input mask_of has no default, and is not one that tfbert knows",
 		},
 		{
-			"positions", func(e *exporter) { e.placeholder("position_ids", tf.Int32, dynamic) }, tfbert.Options{},
+			"positions", func(e *exporter) {
+				e.needed(e.placeholder("position_ids", tf.Int32, dynamic), tf.Int32)
+			}, tfbert.Options{},
 			"but its input position_ids has no default, and is not one that tfbert knows",
 		},
 		{
-			"training", func(e *exporter) { e.placeholder("training", tf.Bool, tf.Shape{}) }, tfbert.Options{},
+			"training", func(e *exporter) {
+				e.needed(e.placeholder("training", tf.Bool, tf.Shape{}), tf.Bool)
+			}, tfbert.Options{},
 			"but its input training has no default, and is not one that tfbert knows",
 		},
 		{
@@ -762,6 +773,13 @@ func TestMappingErrors(t *testing.T) {
 	var tags *savedmodel.TagsError
 	require.ErrorAs(t, err, &tags)
 	assert.Equal(t, [][]string{{"serve"}}, tags.Have)
+}
+
+// needed makes the first of the logits depend on a tensor.
+func (e *exporter) needed(tensor string, d tf.DataType) {
+	e.node("Identity", "read", protoAttrs{"T": attrType(d)}, tensor)
+	logits := e.node("Identity", "dependent", protoAttrs{"T": attrType(tf.Float)}, "unstack:0", "^read")
+	e.signature.Outputs["start_logits"].Encoding = &tfproto.TensorInfo_Name{Name: logits}
 }
 
 // swap makes the tensors of two outputs those of no unstack.

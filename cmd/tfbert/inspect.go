@@ -157,9 +157,6 @@ func printSavedModel(out io.Writer, info *savedmodel.Info, all bool) error {
 			for _, t := range s.Outputs {
 				fmt.Fprintf(w, "    output %v\t%s\n", t, t.Name)
 			}
-			if len(s.Unfed) > 0 {
-				fmt.Fprintf(w, "    also needs\t%s\n", strings.Join(s.Unfed, ", "))
-			}
 		}
 		for _, a := range m.Assets {
 			fmt.Fprintf(w, "  asset %s\n", a)
