@@ -211,20 +211,13 @@ func baseName(key string) string {
 	return name
 }
 
-// find sorts keys by what they are, those that are run_squad.py's own names first.
-func (m *mapper) find(n int, key func(i int) string) map[string]int {
+// find returns the places of keys by what they are. run_squad.py's own names come before others.
+func find(n int, key func(i int) string) map[string]int {
 	found := map[string]int{}
 	for i := range n {
 		as := inputNames[baseName(key(i))]
-		if as == "" {
-			continue
-		}
-		other, twice := found[as]
-		switch {
-		case !twice || key(i) == as:
+		if _, twice := found[as]; as != "" && (!twice || key(i) == as) {
 			found[as] = i
-		case key(other) != as: // or else it is run_squad.py's own
-			m.wrong("both %s and %s could be its %s", key(other), key(i), as)
 		}
 	}
 	return found
@@ -235,7 +228,7 @@ func (m *mapper) inputs(s *savedmodel.Signature) {
 		m.examples(in)
 		return
 	}
-	found := m.find(len(s.Inputs), func(i int) string { return s.Inputs[i].Key })
+	found := find(len(s.Inputs), func(i int) string { return s.Inputs[i].Key })
 	m.require(found, "input")
 	for _, as := range []string{inputIDs, inputMask, segmentIDs, uniqueIDs} {
 		i, ok := found[as]
@@ -276,12 +269,12 @@ func (m *mapper) others(s *savedmodel.Signature) {
 		name, _, _ := strings.Cut(in.Name, ":")
 		isNeeded := needed[name]
 		delete(needed, name)
-		switch _, known := inputNames[baseName(in.Key)]; {
-		case known || in.Key == m.Examples:
+		switch {
+		case m.takes(in.Key) || in.Key == m.Examples:
 		case in.Optional:
 			m.Notes = append(m.Notes, fmt.Sprintf("its input %s is left at its default", in.Key))
 		case isNeeded:
-			m.wrong("its input %s has no default, and is not one that tfbert knows", in.Key)
+			m.unknown("input", in.Key)
 		case len(m.Outputs) > 0:
 			m.Notes = append(m.Notes, fmt.Sprintf("its input %s is left out: the logits do not depend on it", in.Key))
 		}
@@ -290,6 +283,20 @@ func (m *mapper) others(s *savedmodel.Signature) {
 		m.wrong("its graph also needs a value for %s, which the signature does not take",
 			strings.Join(slices.Sorted(maps.Keys(needed)), ", "))
 	}
+}
+
+// takes reports whether an input or feature has a place in the mapping.
+func (m *mapper) takes(key string) bool {
+	return slices.ContainsFunc(m.Inputs, func(in MappedInput) bool { return in.Key == key })
+}
+
+// unknown refuses an input or feature that has no place in the mapping.
+func (m *mapper) unknown(kind, key string) {
+	if as := inputNames[baseName(key)]; as != "" {
+		m.wrong("its %s %s could be its %s as well", kind, key, as)
+		return
+	}
+	m.wrong("its %s %s has no default, and is not one that tfbert knows", kind, key)
 }
 
 // onlyString returns the one input without a default, if it is a string.
@@ -319,7 +326,7 @@ func (m *mapper) examples(in *savedmodel.TensorInfo) {
 	if len(in.Shape) == 1 {
 		m.size(&m.Batch, in.Shape[0], in.Key)
 	}
-	found := m.find(len(in.Features), func(i int) string { return in.Features[i].Name })
+	found := find(len(in.Features), func(i int) string { return in.Features[i].Name })
 	m.require(found, "feature")
 	for _, as := range []string{inputIDs, inputMask, segmentIDs, uniqueIDs} {
 		i, ok := found[as]
@@ -337,8 +344,8 @@ func (m *mapper) examples(in *savedmodel.TensorInfo) {
 		}
 	}
 	for _, f := range in.Features {
-		if _, known := inputNames[baseName(f.Name)]; f.Required && !known && len(found) > 0 {
-			m.wrong("the feature %s of its examples has no default, and is not one that tfbert knows", f.Name)
+		if f.Required && len(found) > 0 && !m.takes(f.Name) {
+			m.unknown("feature", f.Name)
 		}
 	}
 }
@@ -421,9 +428,10 @@ func (m *mapper) outputs(s *savedmodel.Signature) {
 			both = append(both, out)
 		}
 	}
-	start, end := m.choose(named[startLogits], startLogits), m.choose(named[endLogits], endLogits)
+	start, ok1 := m.choose(named[startLogits], startLogits)
+	end, ok2 := m.choose(named[endLogits], endLogits)
 	switch {
-	case len(m.problems) > 0 && (len(named[startLogits]) > 1 || len(named[endLogits]) > 1):
+	case !ok1 || !ok2:
 	case start != nil && end != nil:
 		m.part(startLogits, start)
 		m.part(endLogits, end)
@@ -462,27 +470,28 @@ func logitsName(key string) (as string, ok bool) {
 	return as, true
 }
 
-// choose returns the one output of those that are named as start or end.
-func (m *mapper) choose(outputs []*savedmodel.TensorInfo, as string) *savedmodel.TensorInfo {
+// choose returns the one output of those that are named as start or end, or nil if there is none. It
+// reports whether there is no more than one.
+func (m *mapper) choose(outputs []*savedmodel.TensorInfo, as string) (_ *savedmodel.TensorInfo, ok bool) {
 	for _, out := range outputs {
 		if baseName(out.Key) == as {
-			return out
+			return out, true
 		}
 	}
 	switch len(outputs) {
 	case 0:
-		return nil
+		return nil, true
 	case 1:
-		return outputs[0]
+		return outputs[0], true
 	}
 	fit := slices.DeleteFunc(slices.Clone(outputs), func(out *savedmodel.TensorInfo) bool {
 		return !isLogits(out.DType) || out.Shape != nil && len(out.Shape) != 2
 	})
 	if len(fit) == 1 {
-		return fit[0]
+		return fit[0], true
 	}
 	m.wrong("both %s and %s could be its %s", outputs[0].Key, outputs[1].Key, as)
-	return outputs[0]
+	return nil, false
 }
 
 // isPart reports whether an output of a shape can be the logits of starts or of ends, whatever its name
@@ -600,11 +609,11 @@ func (m *Mapping) String() string {
 	line("signature", fmt.Sprintf("%s, tags {%s}", m.Signature, strings.Join(m.Tags, ",")))
 	var inputs, outputs []string
 	for _, in := range m.Inputs {
-		inputs = append(inputs, fmt.Sprintf("%s from %s", in.As, in.Key))
-		if in.As == in.Key {
-			inputs[len(inputs)-1] = in.As
+		text := in.As
+		if in.As != in.Key {
+			text += " from " + in.Key
 		}
-		inputs[len(inputs)-1] += " " + in.Type
+		inputs = append(inputs, text+" "+in.Type)
 	}
 	if m.Examples != "" {
 		line("examples", fmt.Sprintf("%s takes serialized tf.train.Example messages with these features", m.Examples))
@@ -612,13 +621,13 @@ func (m *Mapping) String() string {
 	for _, out := range m.Outputs {
 		text := out.As
 		if out.As != out.Key {
-			text = fmt.Sprintf("%s from %s%s", out.As, out.Key, out.Index)
+			text += " from " + out.Key + out.Index
 		}
 		outputs = append(outputs, text+" "+out.Type)
 	}
 	line("inputs", strings.Join(inputs, ", "))
 	line("outputs", strings.Join(outputs, ", "))
-	line("batch", sizeText(m.Batch, "of %d windows, filled up with the last one"))
+	line("batch", sizeText(m.Batch, "%d, filled up with the last window"))
 	line("length", sizeText(m.Length, "%d word pieces"))
 	for _, note := range m.Notes {
 		line("note", note)

@@ -420,13 +420,13 @@ func TestMapping(t *testing.T) {
 		},
 		{
 			name: "logits of two windows", from: fixed, edit: func(e *exporter) { e.pack("logits", 2, tf.Shape{2, 10, 2}) },
-			text: "batch of 2 windows, filled up with the last one",
+			text: "batch 2, filled up with the last window",
 		},
 		{
 			name: "a batch of one", edit: func(e *exporter) {
 				e.inputs("input_ids", "attention_mask", "token_type_ids", tf.Int32, tf.Shape{1, -1})
 			},
-			text: "batch of 1 windows, filled up with the last one",
+			text: "batch 1, filled up with the last window",
 		},
 		{
 			name: "a batch of three", edit: func(e *exporter) {
@@ -434,7 +434,7 @@ func TestMapping(t *testing.T) {
 				e.input("unique_ids", "unique_ids", tf.Int32, tf.Shape{3})
 				e.pack("logits", 0, tf.Shape{2, 3, 10})
 			},
-			text: "batch of 3 windows, filled up with the last one",
+			text: "batch 3, filled up with the last window",
 		},
 		{
 			name: "a batch of eight", edit: func(e *exporter) {
@@ -655,9 +655,15 @@ func TestMappingErrors(t *testing.T) {
 		{
 			"two masks", func(e *exporter) {
 				e.input("input_mask", "attention_mask", tf.Int32, dynamic)
-				e.placeholder("padding_mask", tf.Int32, dynamic)
+				e.needed(e.placeholder("padding_mask", tf.Int32, dynamic), tf.Int32)
 			}, tfbert.Options{},
-			"but both attention_mask and padding_mask could be its input_mask",
+			"but its input padding_mask could be its input_mask as well",
+		},
+		{
+			"its own mask and another", func(e *exporter) {
+				e.needed(e.placeholder("attention_mask", tf.Int32, dynamic), tf.Int32)
+			}, tfbert.Options{},
+			"but its input attention_mask could be its input_mask as well",
 		},
 		{
 			"ids of text", func(e *exporter) {
@@ -707,6 +713,13 @@ func TestMappingErrors(t *testing.T) {
 			"but nothing says which of its outputs a and b is start_logits",
 		},
 		{
+			"two starts", func(e *exporter) {
+				e.signature.Outputs["start_a"], e.signature.Outputs["start_b"] = info("unstack:0", tf.Float, dynamic),
+					info("unstack:1", tf.Float, dynamic)
+				delete(e.signature.Outputs, "start_logits")
+			}, tfbert.Options{}, "but both start_a and start_b could be its start_logits",
+		},
+		{
 			"no end", func(e *exporter) { delete(e.signature.Outputs, "end_logits") }, tfbert.Options{},
 			"but it has no output end_logits",
 		},
@@ -735,7 +748,7 @@ func TestMappingErrors(t *testing.T) {
 			"a required feature", func(e *exporter) {
 				e.examples("examples", parse, ids, parsedFeature{name: "input_mask", shape: tf.Shape{10}},
 					parsedFeature{name: "label"})
-			}, tfbert.Options{}, "but the feature label of its examples has no default, and is not one that tfbert knows",
+			}, tfbert.Options{}, "but its feature label has no default, and is not one that tfbert knows",
 		},
 		{
 			"no signature", func(e *exporter) { e.rename() }, tfbert.Options{},
