@@ -44,18 +44,6 @@ func (r *Reader) Int64s(name string) ([]int64, error) {
 	return nil, fmt.Errorf("read %s: %s is neither int64 nor int32", name, e.DType)
 }
 
-// Int32s returns the elements of an Int32 variable.
-func (r *Reader) Int32s(name string) ([]int32, error) {
-	e, err := r.lookup(name)
-	if err != nil {
-		return nil, err
-	}
-	if e.DType != Int32 {
-		return nil, fmt.Errorf("read %s: %s is not int32", name, e.DType)
-	}
-	return readValues(r, e, func(b []byte) int32 { return int32(binary.LittleEndian.Uint32(b)) })
-}
-
 func readValues[T any](r *Reader, e *entry, decode func([]byte) T) ([]T, error) {
 	size := int(e.DType.Size())
 	values := make([]T, e.Size/int64(size))

@@ -14,7 +14,7 @@ import (
 	"github.com/tfbert/go/internal/tfproto"
 )
 
-// FuzzMetaGraph: whatever a saved_model.pb holds, it is described or refused.
+// FuzzMetaGraph holds that any saved_model.pb is described or refused.
 func FuzzMetaGraph(f *testing.F) {
 	tensor := &tfproto.TensorInfo{Encoding: &tfproto.TensorInfo_Name{Name: "x:0"}, Dtype: 1,
 		TensorShape: &tfproto.TensorShapeProto{Dim: []*tfproto.TensorShapeProto_Dim{{Size: -1}, {Size: 384}}}}

@@ -19,8 +19,8 @@ import (
 	"github.com/tfbert/go/tf"
 )
 
-// TestOpTable: every operation of the library has a class, so that those of a newer version are
-// looked at before this test passes with it. Until then they are refused.
+// TestOpTable holds that every operation of the library has a class. The operations of a newer version are
+// refused until somebody has classed them.
 func TestOpTable(t *testing.T) {
 	testenv.TensorFlow(t)
 	require.NoError(t, tf.Load(""))
@@ -361,7 +361,7 @@ func TestOpsRefused(t *testing.T) {
 	}
 }
 
-// TestOpsDeepCalls: functions that call one another without an end, or many times over, take no time.
+// TestOpsDeepCalls holds that functions that call one another without an end, or many times, take little time.
 func TestOpsDeepCalls(t *testing.T) {
 	calls := func(f string) (nodes []*tfproto.NodeDef) {
 		for range 20 {
@@ -394,7 +394,7 @@ func TestOpsDeepCalls(t *testing.T) {
 	}
 }
 
-// TestOpsTags: the graph that TensorFlow takes for the tags is the one that is looked at.
+// TestOpsTags holds that the graph that TensorFlow takes for the tags is the one that is checked.
 func TestOpsTags(t *testing.T) {
 	evil := func(tags ...string) *tfproto.MetaGraphDef {
 		m := metaOf([]*tfproto.NodeDef{opNode("a", "ReadFile")})
@@ -428,7 +428,7 @@ func TestOpsTags(t *testing.T) {
 	assert.Contains(t, string(graph), "first")
 }
 
-// TestOpsReport: the order and the names of the list.
+// TestOpsReport holds the order and the names of the list.
 func TestOpsReport(t *testing.T) {
 	reports, err := Ops(writeMetas(t,
 		metaOf(append(saverNodes(), opNode("a", "ReadFile"), opNode("b", "MyOp"), opNode("c", "MyOp")),
@@ -520,8 +520,8 @@ func FuzzOps(f *testing.F) {
 	})
 }
 
-// TestLoadStandard: models of other projects, with variables as each version of TensorFlow restores
-// them, pass and run.
+// TestLoadStandard holds that models of other projects pass and run, with variables as each version of
+// TensorFlow restores them.
 func TestLoadStandard(t *testing.T) {
 	for _, c := range []struct {
 		dir, signature, input, output string
@@ -553,7 +553,7 @@ func TestLoadStandard(t *testing.T) {
 	}
 }
 
-// TestLoadsWhatIsChecked: TensorFlow reads saved_model.pb where another form of the graph is beside it.
+// TestLoadsWhatIsChecked holds that TensorFlow reads saved_model.pb if there is another form of the graph, too.
 func TestLoadsWhatIsChecked(t *testing.T) {
 	testenv.TensorFlow(t)
 	dir := t.TempDir()

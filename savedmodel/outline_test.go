@@ -55,7 +55,7 @@ func TestSkeleton(t *testing.T) {
 	}
 }
 
-// TestSkeletonLies: a length beyond the file is found before anything is made for it.
+// TestSkeletonLies holds that a length beyond the file is found before memory is allocated for it.
 func TestSkeletonLies(t *testing.T) {
 	for _, path := range [][]protowire.Number{{3}, {2}, {2, 2}, {2, 2, 1}, {2, 2, 1, 5}, {2, 2, 2, 1, 3, 5}, {2, 4}} {
 		data := protowire.AppendVarint(nil, 1<<50)
@@ -74,8 +74,7 @@ func TestSkeletonLies(t *testing.T) {
 	}
 }
 
-// TestSkeletonHoles: a file of terabytes need not be on any disk. What it says is in it is not made
-// room for, but for what is left out, which takes none.
+// TestSkeletonHoles holds that a file of terabytes, which may have holes, does not take memory for what it claims.
 func TestSkeletonHoles(t *testing.T) {
 	const huge = 8 << 40
 	for _, c := range []struct {

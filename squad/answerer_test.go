@@ -97,7 +97,7 @@ func TestAnswerAllEmpty(t *testing.T) {
 	}
 }
 
-// TestAnswerAllStops holds that the sequence ends at once where it should, with the right error and
+// TestAnswerAllStops holds that the sequence ends at once when it should, with the right error and
 // no goroutine left: synctest fails a test that leaves one.
 func TestAnswerAllStops(t *testing.T) {
 	broken := errors.New("out of memory")

@@ -141,8 +141,8 @@ func TestAnswerAllConcurrently(t *testing.T) {
 	}
 }
 
-// TestAnswerAllIsBounded holds that of an endless file no more is held than two passes, even where a
-// batch does not come back or where lengths conspire to leave windows over.
+// TestAnswerAllIsBounded holds that AnswerAll keeps no more than two passes of an endless file, even if a batch
+// does not return or the lengths leave windows over.
 func TestAnswerAllIsBounded(t *testing.T) {
 	const lookahead, answers = 101, 2000 // no multiple of a batch
 	constant := func(n int) func(int) int { return func(int) int { return n } }

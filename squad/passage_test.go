@@ -37,7 +37,7 @@ func TestPassage(t *testing.T) {
 	}
 }
 
-// Whatever a model says of real passages, each text is where Locate finds it.
+// Each text of a real passage is where Locate finds it, for any logits.
 func TestLocateFindsEveryCandidate(t *testing.T) {
 	for _, name := range []string{"v1.s128.lower", "v1.s64.cased", "v2.s128.lower", "google.s128", "nv2006.s128"} {
 		g := miniGolden(t, name)

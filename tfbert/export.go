@@ -104,7 +104,9 @@ func exportFrom(
 	if err := tf.Load(""); err != nil {
 		return nil, err
 	}
-	report := &ExportReport{Dir: dir, Checkpoint: name, Config: src.config, Activation: src.config.activation(), Notes: src.notes}
+	report := &ExportReport{
+		Dir: dir, Checkpoint: name, Config: src.config, Activation: src.config.activation(), Notes: src.notes,
+	}
 	report.Settings = Settings{
 		Graph: graph, Precision: opts.Precision, MaxSeqLength: opts.MaxSeqLength,
 		DoLowerCase: !opts.Cased, Profile: opts.Profile, TensorFlow: tf.Version(), Source: filepath.Base(name),

@@ -338,7 +338,7 @@ func TestPredictConcurrently(t *testing.T) {
 	wg.Wait()
 }
 
-// Results are memory of their own: later runs and the model's end leave them alone.
+// Results have memory of their own: later runs and the end of the model do not change them.
 func TestPredictResultsAreKept(t *testing.T) {
 	dir := exportModel(t, newToy("gelu").write(t, "model.ckpt"), nil)
 	m, err := tfbert.Open(dir, nil)

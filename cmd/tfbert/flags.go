@@ -253,18 +253,17 @@ func (f *modelFlags) open(cmd *cobra.Command) (*tfbert.Model, error) {
 	if err := f.precision.lists.apply(); err != nil { // before TensorFlow is loaded
 		return nil, err
 	}
+	opts, err := f.options(cmd.Flags())
+	if err != nil {
+		return nil, err
+	}
 	dir := f.model
 	if f.initCheckpoint != "" {
-		var err error
 		dir, err = cachedModel(cmd, f.initCheckpoint,
 			&tfbert.ExportOptions{ConfigFile: f.bertConfigFile, VocabFile: f.tokenizer.vocabFile, Head: f.head})
 		if err != nil {
 			return nil, err
 		}
-	}
-	opts, err := f.options(cmd.Flags())
-	if err != nil {
-		return nil, err
 	}
 	if err := loadTensorFlow(); err != nil {
 		return nil, err

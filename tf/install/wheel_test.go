@@ -298,7 +298,7 @@ func TestHugeMembers(t *testing.T) {
 	assert.EqualValues(t, math.MaxInt64, size)
 }
 
-// FuzzWheel: whatever a wheel holds, it is extracted below its folder or refused.
+// FuzzWheel holds that any wheel is extracted below its folder or refused.
 func FuzzWheel(f *testing.F) {
 	path := filepath.Join(f.TempDir(), "x.whl")
 	w := tensorFlowWheel("tensorflow_cpu-2.21.0", "Requires-Dist: nvidia-nccl-cu12; extra == 'and-cuda'")
