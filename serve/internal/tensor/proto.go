@@ -52,7 +52,8 @@ func FromProto(name string, p *tfproto.TensorProto) (repository.Tensor, error) {
 		}
 	default:
 		return t, repository.Invalidf(
-			"input %q has the type %d: a question-answering model takes DT_INT32, DT_INT64 and DT_STRING only", name, p.GetDtype())
+			"input %q has the type %d: a question-answering model takes DT_INT32, DT_INT64 and DT_STRING only",
+			name, p.GetDtype())
 	}
 	return t, nil
 }
