@@ -22,12 +22,15 @@ func newInspect() *cobra.Command {
 	var asJSON, all, ops bool
 	var allowOps opsValue
 	var precision precisionFlags
+	var signature signatureFlags
 	cmd := &cobra.Command{
 		Use:   "inspect PATH",
 		Short: "Show what a SavedModel or a checkpoint holds",
 		Long: `Inspect shows the tags, signatures, operations and assets of a SavedModel
 directory, or the variables of a checkpoint (a folder, or a prefix such as
-model.ckpt). It needs no TensorFlow.
+model.ckpt). It needs no TensorFlow. Of a SavedModel it says whether tfbert can
+answer questions with it, and which inputs and outputs it uses for what; --tags
+and --signature choose what it looks at.
 
 With --precision it loads a model that answers questions, runs it once and shows
 in which types its operations really ran, after every rewrite of the graph.
@@ -47,20 +50,14 @@ operations that reach further are refused.`,
 				if ops {
 					return usagef("--ops and --precision exclude each other")
 				}
-				return inspectPrecision(cmd, args[0], precision, allowOps, asJSON)
+				m := modelFlags{model: args[0], signature: signature, precision: precision, allowOps: allowOps}
+				return inspectPrecision(cmd, &m, asJSON)
 			}
 			if ops {
 				return inspectOps(out, args[0], allowOps.OpPolicy, asJSON, all)
 			}
 			if _, err := os.Stat(filepath.Join(args[0], savedmodel.GraphFile)); err == nil {
-				info, err := savedmodel.Inspect(args[0])
-				if err != nil {
-					return err
-				}
-				if asJSON {
-					return printJSON(out, info)
-				}
-				return printSavedModel(out, info, all)
+				return inspectSavedModel(out, args[0], signature, asJSON, all)
 			}
 			r, err := checkpoint.Open(args[0])
 			if err != nil {
@@ -76,6 +73,7 @@ operations that reach further are refused.`,
 	precision.add(cmd.Flags())
 	cmd.Flags().Lookup("precision").NoOptDefVal = string(tfbert.AutoPrecision)
 	allowOps.add(cmd.Flags())
+	signature.add(cmd.Flags())
 	cmd.Flags().BoolVar(&ops, "ops", false, "list every operation type by what it can reach, without loading the model")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "as JSON")
 	cmd.Flags().BoolVar(&all, "all", false,
@@ -83,10 +81,8 @@ operations that reach further are refused.`,
 	return cmd
 }
 
-func inspectPrecision(
-	cmd *cobra.Command, dir string, precision precisionFlags, allowOps opsValue, asJSON bool,
-) (err error) {
-	m, err := (&modelFlags{model: dir, precision: precision, allowOps: allowOps}).open(cmd)
+func inspectPrecision(cmd *cobra.Command, flags *modelFlags, asJSON bool) (err error) {
+	m, err := flags.open(cmd)
 	if err != nil {
 		return err
 	}
@@ -101,6 +97,45 @@ func inspectPrecision(
 	return printPrecision(cmd.OutOrStdout(), report)
 }
 
+// answersJSON says whether a model answers questions.
+type answersJSON struct {
+	Answers bool            `json:"answers_questions"`
+	Because string          `json:"because,omitempty"` // it does not
+	Mapping *tfbert.Mapping `json:"mapping,omitempty"`
+}
+
+func inspectSavedModel(out io.Writer, dir string, signature signatureFlags, asJSON, all bool) error {
+	info, err := savedmodel.Inspect(dir)
+	if err != nil {
+		return err
+	}
+	var opts tfbert.Options
+	signature.set(&opts)
+	answers := answersJSON{Answers: true}
+	if answers.Mapping, err = tfbert.ReadMapping(dir, &opts); err != nil {
+		answers = answersJSON{Because: withAdvice(err)}
+	}
+	if asJSON {
+		return printJSON(out, struct {
+			*savedmodel.Info
+			answersJSON
+		}{info, answers})
+	}
+	if err := printSavedModel(out, info, all); err != nil {
+		return err
+	}
+	if !answers.Answers {
+		_, err = fmt.Fprintf(out, "\n%s\n", answers.Because)
+		return err
+	}
+	_, err = fmt.Fprintf(out, "\ntfbert answers questions with it:\n%s", indent(answers.Mapping.String()))
+	return err
+}
+
+func indent(lines string) string {
+	return "  " + strings.ReplaceAll(strings.TrimSuffix(lines, "\n"), "\n", "\n  ") + "\n"
+}
+
 func printSavedModel(out io.Writer, info *savedmodel.Info, all bool) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "SavedModel %s, %d bytes\n", info.Dir, info.Size)
@@ -110,7 +145,14 @@ func printSavedModel(out io.Writer, info *savedmodel.Info, all bool) error {
 		for _, s := range m.Signatures {
 			fmt.Fprintf(w, "  signature %s\t%s\n", s.Key, s.Method)
 			for _, t := range s.Inputs {
-				fmt.Fprintf(w, "    input %v\t%s\n", t, t.Name)
+				note := ""
+				if t.Optional {
+					note = " (has a default)"
+				}
+				fmt.Fprintf(w, "    input %v\t%s%s\n", t, t.Name, note)
+				for _, f := range t.Features {
+					fmt.Fprintf(w, "      feature %v\n", f)
+				}
 			}
 			for _, t := range s.Outputs {
 				fmt.Fprintf(w, "    output %v\t%s\n", t, t.Name)
