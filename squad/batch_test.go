@@ -1,7 +1,6 @@
 package squad_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"iter"
@@ -130,9 +129,7 @@ func TestAnswerAllConcurrently(t *testing.T) {
 			require.NoError(t, err)
 			all = append(all, p)
 		}
-		var b bytes.Buffer
-		require.NoError(t, squad.WriteNBest(&b, all))
-		return b.String()
+		return string(writeFile(t, squad.NBestFile, all))
 	}
 	for _, lookahead := range []int{0, 10, 100, 10000} {
 		want := answers(lookahead, 0)

@@ -1,7 +1,6 @@
 package squad
 
-// BestThresholds are the highest scores that a threshold on the no-answer probabilities can reach,
-// and the least such thresholds, above which a question counts as having no answer.
+// BestThresholds are the highest scores that a NAProbThresh can reach, and the least such thresholds.
 type BestThresholds struct {
 	ExactMatch, ExactMatchThresh float64
 	F1, F1Thresh                 float64

@@ -79,8 +79,9 @@ func TestFeaturizerDefaults(t *testing.T) {
 	w := windowsOf(t, f, "q", "who", strings.Repeat("dog ", 400))
 	require.Len(t, w.Features, 2)
 	assert.Len(t, w.Features[0].InputIDs, 384)
-	assert.Equal(t, squad.DocSpan{Start: 0, Length: 380}, w.Features[0].DocSpan)
-	assert.Equal(t, squad.DocSpan{Start: 128, Length: 272}, w.Features[1].DocSpan)
+	for i, want := range [][2]int{{0, 380}, {128, 272}} {
+		assert.Equal(t, want, [2]int{w.Features[i].DocStart, w.Features[i].DocLength})
+	}
 
 	w = windowsOf(t, f, "q", strings.Repeat("who ", 100), "dog")
 	assert.Equal(t, 64+4, w.Features[0].Len)

@@ -94,23 +94,27 @@ func TestMiniGolden(t *testing.T) {
 		got = append(got, results...)
 		return nil
 	}
-	var predictions []squad.Prediction
+	dir := t.TempDir()
+	files, err := squad.CreateFiles(dir, false)
+	require.NoError(t, err)
+	defer files.Abort()
 	for p, err := range a.AnswerAll(t.Context(), examples(t, testenv.Golden(t, "mini", "mini-v1.1.json"))) {
 		require.NoError(t, err)
-		predictions = append(predictions, p)
+		require.NoError(t, files.Write(&p))
 	}
+	require.NoError(t, files.Commit())
 	d := difference(t, readLogits(t, testenv.Golden(t, "mini", "model.s384.logits.npy")), got)
 	t.Logf("largest difference of logits: %.1e", d)
 	assert.Less(t, d, tolerance)
 
 	want, err := os.ReadFile(testenv.Golden(t, "mini", "model.s384.predictions.json"))
 	require.NoError(t, err)
-	var file bytes.Buffer
-	require.NoError(t, squad.WritePredictions(&file, predictions))
+	text, err := os.ReadFile(filepath.Join(dir, squad.PredictionsFile))
+	require.NoError(t, err)
 	if d == 0 {
-		assert.Equal(t, string(want), file.String())
+		assert.Equal(t, string(want), string(text))
 	} else {
-		assert.Equal(t, readAnswers(t, want), readAnswers(t, file.Bytes()))
+		assert.Equal(t, readAnswers(t, want), readAnswers(t, text))
 	}
 }
 
