@@ -2,10 +2,12 @@ package file
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -28,6 +30,43 @@ func TestRead(t *testing.T) {
 
 	_, err = Read(path+"x", 2)
 	assert.ErrorIs(t, err, fs.ErrNotExist)
+}
+
+// A text is read as it is or packed by gzip; what is known to be something else is named.
+func TestParse(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "vocab.txt")
+	parse := func(content string) (string, error) {
+		require.NoError(t, os.WriteFile(path, []byte(content), 0o644))
+		return Parse(path, func(r io.Reader) (string, error) {
+			b, err := io.ReadAll(r)
+			return string(b), err
+		})
+	}
+	long := strings.Repeat("long ", 1<<16)
+	for _, text := range []string{"", "a", "\n", "\ufeff{}", long} {
+		got, err := parse(text)
+		require.NoError(t, err)
+		assert.Equal(t, text, got)
+		got, err = parse(gzipOf(t, text))
+		require.NoError(t, err)
+		assert.Equal(t, text, got)
+	}
+	for content, want := range map[string]string{
+		"version https://git-lfs.github.com/spec/v1\n": " is a Git LFS pointer, not the file itself: run git lfs pull",
+		"<html>":                      " is an HTML page, such as the login or error page of a site: download the file again",
+		zipOf(t, "vocab.txt"):         " is a zip archive: unpack it",
+		gzipOf(t, "<!DOCTYPE html>"):  ", unpacked, is an HTML page, such as the login or error page of a site: download the file again",
+		gzipOf(t, gzipOf(t, "twice")): ", unpacked, is a gzip file: unpack it",
+		gzipOf(t, long)[:200]:         ": unexpected EOF",
+		"\x1f\x8b\x08":                ": unexpected EOF",
+	} {
+		_, err := parse(content)
+		assert.EqualError(t, err, path+want)
+	}
+	_, err := parse("<html>")
+	assert.ErrorAs(t, err, new(*KindError))
+	_, err = Parse("s3://bucket/vocab.txt", func(io.Reader) (int, error) { return 0, nil })
+	assert.EqualError(t, err, "open s3://bucket/vocab.txt: s3:// is not supported: give a local path")
 }
 
 // A file with a hole claims more bytes than its disk has.

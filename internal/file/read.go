@@ -2,6 +2,8 @@
 package file
 
 import (
+	"bufio"
+	"compress/gzip"
 	"errors"
 	"fmt"
 	"io"
@@ -63,15 +65,50 @@ func Read(path string, most int64) ([]byte, error) {
 	return data, err
 }
 
-// Parse reads a file, which may be a pipe, with the reader of its format. The error names the file.
+// Parse reads a file, which may be a pipe, with the reader of its format. It unpacks what gzip has packed. The
+// error names the file, and what it is if that is something else, as Text says.
 func Parse[T any](path string, read func(io.Reader) (T, error)) (v T, err error) {
+	if err := CheckLocal(path); err != nil {
+		return v, fmt.Errorf("open %s: %w", path, err)
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return v, err
 	}
 	defer f.Close()
-	if v, err = read(f); err != nil {
+	r, err := Text(path, f)
+	if err != nil {
+		return v, err
+	}
+	if v, err = read(r); err != nil {
 		err = fmt.Errorf("%s: %w", path, err)
 	}
 	return v, err
+}
+
+// Text returns a reader of the text in a file, which gzip may have packed. It returns a *KindError for a file that
+// is known to be something else, such as a page or an archive.
+func Text(path string, f io.Reader) (io.Reader, error) {
+	r := bufio.NewReaderSize(f, 1<<16)
+	head, err := r.Peek(sniffed)
+	if err != nil && err != io.EOF {
+		return r, nil // the reader of the format meets the error again
+	}
+	switch kind := Sniff(head); kind {
+	case "", Empty: // the reader of the format says what is missing
+		return r, nil
+	case Gzip:
+	default:
+		return nil, &KindError{path, kind}
+	}
+	z, err := gzip.NewReader(r)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	unpacked := bufio.NewReaderSize(z, 1<<16)
+	head, _ = unpacked.Peek(sniffed)
+	if kind := Sniff(head); kind != "" && kind != Empty {
+		return nil, fmt.Errorf("%s, unpacked, is %s", path, kind)
+	}
+	return unpacked, nil
 }
