@@ -19,6 +19,10 @@ const (
 	Empty       Kind = "an empty file: its download or copy did not finish"
 	LFSPointer  Kind = "a Git LFS pointer, not the file itself: run git lfs pull"
 	HTML        Kind = "an HTML page, such as the login or error page of a site: download the file again"
+	UTF16       Kind = "text in UTF-16 or UTF-32: save it as UTF-8"
+	Table       Kind = "a table of comma or tab separated values (CSV, TSV): convert it to JSON"
+	Parquet     Kind = "a Parquet file: convert it to JSON lines"
+	Arrow       Kind = "an Arrow file: convert it to JSON lines"
 	XML         Kind = "an XML document, such as the error message of a store of files: download the file again"
 	AppleDouble Kind = "metadata that macOS keeps beside a file, not the file itself"
 
@@ -67,6 +71,14 @@ var magics = []struct {
 }{
 	{"version https://git-lfs.github.com/spec/", LFSPointer},
 	{"\x00\x05\x16\x07\x00", AppleDouble},
+	{"\xff\xfe", UTF16},
+	{"\xfe\xff", UTF16},
+	{"{\x00", UTF16}, // without a byte order mark: JSON or a vocabulary
+	{"[\x00", UTF16},
+	{"\x00{", UTF16},
+	{"\x00[", UTF16},
+	{"PAR1", Parquet},
+	{"ARROW1\x00\x00", Arrow},
 	{"PK\x03\x04", Zip},
 	{"PK\x05\x06", Zip}, // without any member
 	{"\x1f\x8b\x08", Gzip},
@@ -83,6 +95,7 @@ var magics = []struct {
 
 var (
 	markup    = regexp.MustCompile(`(?i)^(<!--.*?-->\s*)*<(!doctype html|html|head|body)[\s>]`)
+	table     = regexp.MustCompile(`^"?[A-Za-z][\w .]*"?([,;\t]"?[A-Za-z][\w .]*"?)+\r?\n`) // the names of its columns
 	textGraph = regexp.MustCompile(`^(#[^\n]*\n|\s)*(saved_model_schema_version\s*:|meta_graphs\s*:?\s*\{|node\s*:?\s*\{\s*name)`)
 )
 
@@ -107,6 +120,8 @@ func Sniff(head []byte) Kind {
 			return HTML
 		}
 		return XML
+	case table.Match(text):
+		return Table
 	case textGraph.Match(text):
 		return TextGraph
 	case isTar(head):
