@@ -24,7 +24,7 @@ var (
 	modelPath  = regexp.MustCompile(`(?m)^\s*model_checkpoint_path\s*:\s*("(?:[^"\\]|\\.)*")`)
 )
 
-// findPrefix turns what a user may name into a checkpoint's prefix.
+// findPrefix returns the prefix of the checkpoint that a user names.
 func findPrefix(path string) (string, error) {
 	info, err := os.Stat(path)
 	switch {
@@ -35,16 +35,17 @@ func findPrefix(path string) (string, error) {
 	case exists(path + indexSuffix):
 		return path, nil
 	case err == nil:
-		return "", fmt.Errorf("%s is not a checkpoint of version 2: there is no %s%s; name the prefix of the .index and .data files", path, path, indexSuffix)
+		return "", fmt.Errorf("%s is not a checkpoint of version 2: there is no %s%s; "+
+			"name the prefix of the .index and .data files", path, path, indexSuffix)
 	}
 	return "", fmt.Errorf("no checkpoint here: %s%s does not exist", path, indexSuffix)
 }
 
-// maxState is more than a "checkpoint" file has, which names the checkpoints of a training.
+// maxState is more bytes than a "checkpoint" file has, which names the checkpoints of a training.
 const maxState = 1 << 20
 
-// findInDir returns the checkpoint that dir's "checkpoint" file names, or else the only one there. It
-// is always in dir or below it, whatever the file says.
+// findInDir returns the checkpoint that the "checkpoint" file of dir names, or else the only one there. It is
+// always in dir or below it.
 func findInDir(dir string) (string, error) {
 	path := filepath.Join(dir, "checkpoint")
 	state, err := file.Read(path, maxState)
@@ -79,9 +80,8 @@ func findInDir(dir string) (string, error) {
 	return "", fmt.Errorf("several checkpoints in this folder; name one of %s", strings.Join(prefixes, ", "))
 }
 
-// within finds the checkpoint in dir that name, a path relative to dir or an absolute one, means. A
-// path that leads elsewhere is that of the machine the training ran on, or a trap: of it the last
-// element alone counts.
+// within returns the checkpoint in dir that name means, a path relative to dir or an absolute one. A path that
+// leads elsewhere is a path on the machine of the training, or a trap: only its last element counts.
 func within(dir, name string) (prefix string, ok bool) {
 	if abs, err := filepath.Abs(dir); err == nil && filepath.IsAbs(name) {
 		if rel, err := filepath.Rel(abs, name); err == nil {

@@ -14,6 +14,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/tfbert/go/internal/file"
 	"github.com/tfbert/go/internal/tfproto"
 	"github.com/tfbert/go/tf"
 )
@@ -22,16 +23,14 @@ import (
 const (
 	GraphFile       = "saved_model.pb"
 	VariablesPrefix = "variables/variables" // a checkpoint's prefix
-	AssetsDir       = "assets"
-	// ExtraAssetsDir is for files that a model's users add; TensorFlow does not read it.
-	ExtraAssetsDir = "assets.extra"
+	ExtraAssetsDir  = "assets.extra"        // for files of the model's users, which TensorFlow does not read
 )
 
-// ServeTag is the tag of a meta graph for serving.
-const ServeTag = "serve"
-
-// DefaultSignature is the key of the signature that servers use when none is named.
-const DefaultSignature = "serving_default"
+// The tag of the meta graph and the key of the signature that servers use by default.
+const (
+	ServeTag         = "serve"
+	DefaultSignature = "serving_default"
+)
 
 // Info is what a SavedModel directory holds.
 type Info struct {
@@ -42,13 +41,12 @@ type Info struct {
 
 // MetaGraph is one graph of a SavedModel, chosen by its tags.
 type MetaGraph struct {
-	Tags              []string    `json:"tags"`
-	TensorFlowVersion string      `json:"tensorflow_version"`
-	Signatures        []Signature `json:"signatures"` // by key
-	Assets            []string    `json:"assets,omitempty"`
-	// Ops counts the operations of each type, those of the functions included.
-	Ops       map[string]int `json:"ops"`
-	Functions int            `json:"functions,omitempty"`
+	Tags              []string       `json:"tags"`
+	TensorFlowVersion string         `json:"tensorflow_version"`
+	Signatures        []Signature    `json:"signatures"` // by key
+	Assets            []string       `json:"assets,omitempty"`
+	Ops               map[string]int `json:"ops"` // operations of each type, also in functions
+	Functions         int            `json:"functions,omitempty"`
 }
 
 // Signature is a function of a meta graph: named inputs and outputs bound to its tensors.
@@ -64,8 +62,7 @@ type TensorInfo struct {
 	Key   string      `json:"key"`
 	Name  string      `json:"name"` // "start_logits:0"; for sparse tensors, of their values
 	DType tf.DataType `json:"-"`
-	// Shape is the tensor's shape; nil where not even its rank is known.
-	Shape tf.Shape `json:"shape"`
+	Shape tf.Shape    `json:"shape"` // nil if not even its rank is known
 }
 
 // MarshalJSON writes the data type by name.
@@ -77,7 +74,7 @@ func (t TensorInfo) MarshalJSON() ([]byte, error) {
 	}{plain(t), t.DType.String()})
 }
 
-// String writes the tensor as "input_ids int32 [?,384]".
+// String returns the tensor as "input_ids int32 [?,384]".
 func (t TensorInfo) String() string {
 	return fmt.Sprintf("%s %v %s", t.Key, t.DType, shapeString(t.Shape))
 }
@@ -100,9 +97,9 @@ func Inspect(dir string) (*Info, error) {
 		if err != nil || d.IsDir() {
 			return err
 		}
-		file, err := d.Info()
+		member, err := d.Info()
 		if err == nil {
-			info.Size += file.Size()
+			info.Size += member.Size()
 		}
 		return err
 	})
@@ -112,7 +109,7 @@ func Inspect(dir string) (*Info, error) {
 	return info, nil
 }
 
-// describe describes a SavedModel, without the size of its files.
+// describe returns the description of a SavedModel, without the size of its files.
 func describe(dir string, model *tfproto.SavedModel) *Info {
 	info := &Info{Dir: dir}
 	for _, m := range model.MetaGraphs {
@@ -121,8 +118,7 @@ func describe(dir string, model *tfproto.SavedModel) *Info {
 	return info
 }
 
-// MetaGraph finds the first meta graph with exactly the given tags, which is the one that TensorFlow
-// loads.
+// MetaGraph returns the first meta graph with exactly the given tags, which is the one that TensorFlow loads.
 func (i *Info) MetaGraph(tags []string) (*MetaGraph, error) {
 	want := set(tags) // as TensorFlow compares them
 	var have []string
@@ -133,11 +129,11 @@ func (i *Info) MetaGraph(tags []string) (*MetaGraph, error) {
 		}
 		have = append(have, "{"+strings.Join(m.Tags, ",")+"}")
 	}
-	return nil, fmt.Errorf("%s has no meta graph with the tags {%s}, only %s",
+	return nil, fmt.Errorf("%s does not have a meta graph with the tags {%s}, only %s",
 		i.Dir, strings.Join(tags, ","), strings.Join(have, " "))
 }
 
-// Signature finds a signature by key.
+// Signature returns the signature with a key.
 func (m *MetaGraph) Signature(key string) (*Signature, error) {
 	n, found := slices.BinarySearchFunc(m.Signatures, key, func(s Signature, key string) int {
 		return cmp.Compare(s.Key, key)
@@ -152,10 +148,10 @@ func (m *MetaGraph) Signature(key string) (*Signature, error) {
 	return &m.Signatures[n], nil
 }
 
-// Input finds an input by key.
+// Input returns the input with a key.
 func (s *Signature) Input(key string) (TensorInfo, error) { return find(s.Inputs, "input", s.Key, key) }
 
-// Output finds an output by key.
+// Output returns the output with a key.
 func (s *Signature) Output(key string) (TensorInfo, error) {
 	return find(s.Outputs, "output", s.Key, key)
 }
@@ -175,15 +171,10 @@ func find(infos []TensorInfo, kind, signature, key string) (TensorInfo, error) {
 func list(keys []string) string { return cmp.Or(strings.Join(keys, ", "), "(none)") }
 
 func readSavedModel(dir string, p parts) (*tfproto.SavedModel, error) {
-	path := filepath.Join(dir, GraphFile)
-	// To open a pipe would be to wait for its writer.
-	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a plain file", path)
-	}
-	f, err := os.Open(path)
+	f, size, err := file.Open(filepath.Join(dir, GraphFile))
 	if err == nil {
 		defer f.Close()
-		return parseSavedModel(f, p)
+		return parseSavedModel(f, size, p)
 	}
 	info, statErr := os.Stat(dir)
 	switch {
@@ -201,10 +192,10 @@ func readSavedModel(dir string, p parts) (*tfproto.SavedModel, error) {
 	return nil, fmt.Errorf("%s is not a SavedModel: it has no %s", dir, GraphFile)
 }
 
-// parseSavedModel reads parts of a SavedModel.
-func parseSavedModel(f *os.File, p parts) (*tfproto.SavedModel, error) {
+// parseSavedModel reads parts of a SavedModel of a size.
+func parseSavedModel(f *os.File, size int64, p parts) (*tfproto.SavedModel, error) {
 	model := &tfproto.SavedModel{}
-	data, err := p.read(f)
+	data, err := p.read(f, size)
 	var pathError *fs.PathError
 	switch {
 	case errors.As(err, &pathError):
@@ -250,7 +241,7 @@ func metaGraph(m *tfproto.MetaGraphDef) MetaGraph {
 	return g
 }
 
-// assets returns the assets' definitions. TensorFlow 1 kept them in a collection.
+// assets returns the definitions of the assets. TensorFlow 1 kept them in a collection.
 func assets(m *tfproto.MetaGraphDef) []*tfproto.AssetFileDef {
 	if len(m.AssetFileDef) > 0 {
 		return m.AssetFileDef
@@ -266,7 +257,7 @@ func assets(m *tfproto.MetaGraphDef) []*tfproto.AssetFileDef {
 }
 
 func tensorInfos(infos map[string]*tfproto.TensorInfo) []TensorInfo {
-	sorted := []TensorInfo{} // in JSON, none is an empty list
+	sorted := []TensorInfo{} // not nil, so that it is a list in JSON, too
 	for _, key := range slices.Sorted(maps.Keys(infos)) {
 		t := infos[key]
 		name := t.GetName()

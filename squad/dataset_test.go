@@ -87,54 +87,72 @@ var badDatasets = []badDataset{
 	{"mistake after BOM", "\ufeff{x", `not JSON: invalid character 'x' at start of value (line 1, byte 1)`},
 	{"UTF-16", "\xff\xfe{\x00", `the file is UTF-16: save it as UTF-8`},
 	{"text", "hello", `not JSON: invalid character 'h' at start of value (line 1, byte 0)`},
-	{"cut off", "{\"data\": [\n{\"title\": \"T\", \"paragr", `article 1 ("T"): not JSON: the file ends in the middle of a value: unexpected EOF (line 2, byte`},
+	{"cut off", "{\"data\": [\n{\"title\": \"T\", \"paragr",
+		`article 1 ("T"): not JSON: the file ends in the middle of a value: unexpected EOF (line 2, byte`},
 	{"cut off after a value", `{"data": []`, `not JSON: the file ends in the middle of a value`},
 	{"two documents", `{"data": []} {}`, `not JSON: there is more text after the end of the document`},
-	{"missing comma", "{\"data\": [{\"paragraphs\": []}\n{\"paragraphs\": []}]}", `not JSON: invalid character '{' after array element (expecting ',' or ']') (line 2, byte 29)`},
+	{"missing comma", "{\"data\": [{\"paragraphs\": []}\n{\"paragraphs\": []}]}",
+		`not JSON: invalid character '{' after array element (expecting ',' or ']') (line 2, byte 29)`},
 	{"array of numbers", `[1]`, `entry 1: the entry is a number, want an object`},
 	{"number", `1`, `the file is a number, want an object`},
 	{"no data", `{"version": "1.1"}`, `not a SQuAD file: there is no "data"`},
 	{"data of the wrong type", `{"data": {"a": 1}}`, `"data" is an object, want an array`},
-	{"neither article nor question", `{"data": [{"context": "x", "text": "1"}]}`, `article 1: not a SQuAD file: the article has no "paragraphs"`},
-	{"an entry of neither", `[{"paragraphs": []}, {"a": 1}]`, `entry 2: not a SQuAD file: the entry has no "paragraphs"`},
-	{"a line of neither", `{"paragraphs": []}` + "\n" + `{"a": 1}`, `entry 2: not a SQuAD file: the entry has no "paragraphs" (line 2, byte `},
-	{"a line after a data set", `{"data": []}` + "\n" + `{"paragraphs": []}`, `not JSON: there is more text after the end of the document`},
+	{"neither article nor question", `{"data": [{"context": "x", "text": "1"}]}`,
+		`article 1: not a SQuAD file: the article has no "paragraphs"`},
+	{"an entry of neither", `[{"paragraphs": []}, {"a": 1}]`,
+		`entry 2: not a SQuAD file: the entry has no "paragraphs"`},
+	{"a line of neither", `{"paragraphs": []}` + "\n" + `{"a": 1}`,
+		`entry 2: not a SQuAD file: the entry has no "paragraphs" (line 2, byte `},
+	{"a line after a data set", `{"data": []}` + "\n" + `{"paragraphs": []}`,
+		`not JSON: there is more text after the end of the document`},
 	{"an array and more", `[] []`, `not JSON: there is more text after the end of the document`},
 	{"predictions", `{"a": "x", "b": ""}`, `not a SQuAD file: there is no "data"; the file looks like predictions`},
 	{"null odds", `{"a": -1.5, "b": 0}`, `not a SQuAD file: there is no "data"; the file looks like no-answer odds`},
-	{"flat question without an id", `{"data": [{"context": "x", "question": "Why?"}]}`, `article 1: the question has no "id"`},
+	{"flat question without an id", `{"data": [{"context": "x", "question": "Why?"}]}`,
+		`article 1: the question has no "id"`},
 	{"article of the wrong type", `{"data": [null]}`, `article 1: the article is null, want an object`},
 	{"no qas", `{"data": [{"paragraphs": [{"context": "x"}]}]}`, `article 1, paragraph 1: the paragraph has no "qas"`},
-	{"no id", qas(`{"question": "Why?"}`), `article 1, paragraph 1, question 1: the question has no "id"`},
-	{"id of the wrong type", qas(`{"id": []}`), `question 1: "id" is an array, want a string or a number`},
-	{"id of too many digits", qas(`{"id": 1` + strings.Repeat("0", 5000) + `}`), `"id" has 5001 digits, and Python reads no whole number of more than 4300`},
-	{"id that is not text", qas(`{"id": "\ud800"}`), `"id" has half a surrogate pair, which is not text`},
-	{"mistake in a repeated key", qas(`{"id": "a", "id": []}`), `"id" is an array, want a string or a number`},
-	{"invalid UTF-8", qas("{\"id\": \"a\", \"question\": \"\xff Why?\"}"), `question "a": not JSON: invalid UTF-8 (line 1, byte`},
-	{"control character", qas("{\"id\": \"a\", \"question\": \"a\tb\"}"), `question "a": not JSON: invalid character '\t' in string`},
+	{"no id", datasetOf(`{"question": "Why?"}`), `article 1, paragraph 1, question 1: the question has no "id"`},
+	{"id of the wrong type", datasetOf(`{"id": []}`), `question 1: "id" is an array, want a string or a number`},
+	{"id of too many digits", datasetOf(`{"id": 1` + strings.Repeat("0", 5000) + `}`),
+		`"id" has 5001 digits, and Python reads no whole number of more than 4300`},
+	{"id that is not text", datasetOf(`{"id": "\ud800"}`), `"id" has half a surrogate pair, which is not text`},
+	{"mistake in a repeated key", datasetOf(`{"id": "a", "id": []}`), `"id" is an array, want a string or a number`},
+	{"invalid UTF-8", datasetOf("{\"id\": \"a\", \"question\": \"\xff Why?\"}"),
+		`question "a": not JSON: invalid UTF-8 (line 1, byte`},
+	{"control character", datasetOf("{\"id\": \"a\", \"question\": \"a\tb\"}"),
+		`question "a": not JSON: invalid character '\t' in string`},
 }
 
 // badToPredict are files that cannot be predicted. ReadDataset reads them, as they may be scored.
 var badToPredict = []badDataset{
-	{"no context", `{"data": [{"title": "T", "paragraphs": [{"qas": []}]}]}`, `article 1 ("T"), paragraph 1: the paragraph has no "context"`},
-	{"context of the wrong type", `{"data": [{"paragraphs": [{"context": ["x"], "qas": []}]}]}`, `article 1, paragraph 1: "context" is an array, want a string`},
-	{"no question", qas(`{"id": "a"}`), `question "a": the question has no "question"`},
-	{"question of the wrong type", qas(`{"id": "a", "question": true}`), `question "a": "question" is true, want a string`},
-	{"repeated id", qas(`{"id": "a", "question": "Why?"}, {"id": "a", "question": "How?"}`), `article 1, paragraph 1: the question id "a" appears twice: give every question an id of its own`},
-	{"repeated id, number and string", qas(`{"id": 7, "question": "Why?"}, {"id": "7", "question": "How?"}`), `the question id "7" appears twice`},
-	{"lone surrogate", qas(`{"id": "a", "question": "\ud800 Why?"}`), `question "a": "question" has half a surrogate pair, which is not text`},
+	{"no context", `{"data": [{"title": "T", "paragraphs": [{"qas": []}]}]}`,
+		`article 1 ("T"), paragraph 1: the paragraph has no "context"`},
+	{"context of the wrong type", `{"data": [{"paragraphs": [{"context": ["x"], "qas": []}]}]}`,
+		`article 1, paragraph 1: "context" is an array, want a string`},
+	{"no question", datasetOf(`{"id": "a"}`), `question "a": the question has no "question"`},
+	{"question of the wrong type", datasetOf(`{"id": "a", "question": true}`),
+		`question "a": "question" is true, want a string`},
+	{"repeated id", datasetOf(`{"id": "a", "question": "Why?"}, {"id": "a", "question": "How?"}`),
+		`article 1, paragraph 1: the question id "a" appears twice: give every question an id of its own`},
+	{"repeated id, number and string", datasetOf(`{"id": 7, "question": "Why?"}, {"id": "7", "question": "How?"}`),
+		`the question id "7" appears twice`},
+	{"lone surrogate", datasetOf(`{"id": "a", "question": "\ud800 Why?"}`),
+		`question "a": "question" has half a surrogate pair, which is not text`},
 	{"data twice", `{"data": [], "data": []}`, `"data" appears twice`},
 	{"paragraphs beside data", `{"paragraphs": [], "data": []}`, `"data" appears after "paragraphs"`},
 	{"paragraphs twice", `{"data": [{"paragraphs": [], "paragraphs": []}]}`, `article 1: "paragraphs" appears twice`},
 	{"flat question without context", `{"id": 1, "question": "Why?"}`, `the question has no "context"`},
-	{"flat question of the wrong type", `[{"id": 1, "context": "x", "question": 1}]`, `entry 1, question "1": "question" is a number, want a string`},
-	{"repeated id on two lines", `{"id": 1, "context": "x", "question": "Why?"}` + "\n" + `{"id": 1, "context": "x", "question": "Why?"}`, `the question id "1" appears twice`},
+	{"flat question of the wrong type", `[{"id": 1, "context": "x", "question": 1}]`,
+		`entry 1, question "1": "question" is a number, want a string`},
+	{"repeated id on two lines",
+		`{"id": 1, "context": "x", "question": "Why?"}` + "\n" + `{"id": 1, "context": "x", "question": "Why?"}`, `the question id "1" appears twice`},
 }
 
 type badDataset struct{ name, text, want string }
 
-// qas returns a data set of one paragraph with the questions given.
-func qas(questions string) string {
+// datasetOf returns a data set of one paragraph with the questions given.
+func datasetOf(questions string) string {
 	return `{"data": [{"paragraphs": [{"context": "x", "qas": [` + questions + `]}]}]}`
 }
 
@@ -251,7 +269,7 @@ func TestReadDatasetIDs(t *testing.T) {
 		`"é"`: "é", `0`: "0", `-0`: "0", `1.50`: "1.5", `1e22`: "1e+22", `1e999`: "Infinity", `NaN`: "NaN",
 		`null`: "null", `true`: "true", `false`: "false", `123456789012345678901234567890`: "123456789012345678901234567890",
 	} {
-		text := qas(`{"id": ` + id + `, "question": "Why?"}`)
+		text := datasetOf(`{"id": ` + id + `, "question": "Why?"}`)
 		d, err := squad.ReadDataset(strings.NewReader(text))
 		require.NoError(t, err)
 		assert.Equal(t, map[string]int{want: 1}, d.IDs())
@@ -260,7 +278,7 @@ func TestReadDatasetIDs(t *testing.T) {
 			assert.Equal(t, want, ex.ID)
 		}
 	}
-	d, err := squad.ReadDataset(strings.NewReader(qas(`{"id": 7, "answers": {}}, {"id": "7", "answers": ""}, {"id": 8, "answers": null}`)))
+	d, err := squad.ReadDataset(strings.NewReader(datasetOf(`{"id": 7, "answers": {}}, {"id": "7", "answers": ""}, {"id": 8, "answers": null}`)))
 	require.NoError(t, err)
 	assert.Equal(t, map[string]int{"7": 2, "8": 1}, d.IDs())
 	assert.False(t, d.Labelled())
@@ -279,7 +297,7 @@ func TestReadErrorSaysWhere(t *testing.T) {
 			squad.ReadError{Format: "data set", Place: `article 1 ("T")`, Line: 2, Byte: 26},
 		},
 		"question": {
-			readDataset, qas("\n" + `{"id": "a", "question": ""}, {"id": []}`),
+			readDataset, datasetOf("\n" + `{"id": "a", "question": ""}, {"id": []}`),
 			squad.ReadError{Format: "data set", Place: `article 1, paragraph 1, question 2`, Line: 2, Byte: 86},
 		},
 		"whole file":  {readDataset, `{}`, squad.ReadError{Format: "data set"}},
@@ -320,7 +338,7 @@ func FuzzReadDataset(f *testing.F) {
 	for _, tt := range slices.Concat(badDatasets, badToPredict) {
 		f.Add([]byte(tt.text))
 	}
-	f.Add([]byte(qas(`{"id": 1, "question": "Why?", "answers": [{"text": "x", "answer_start": NaN}]}`)))
+	f.Add([]byte(datasetOf(`{"id": 1, "question": "Why?", "answers": [{"text": "x", "answer_start": NaN}]}`)))
 	f.Add([]byte(`{"header": 1} {"context": "x", "qas": [{"qid": "1", "question": "Why?", "answers": ["x"]}]}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		var d *squad.Dataset

@@ -22,7 +22,7 @@ type Report struct {
 	Analysis *Analysis
 
 	// Missing holds the ids of the questions without a prediction, in the order of the data set.
-	// Version 1.1 gives them no points; version 2.0 leaves them out.
+	// They get no points in version 1.1, and version 2.0 leaves them out.
 	Missing []string
 
 	messages []string // lines the script prints before the result

@@ -43,7 +43,7 @@ func bestThresholds(ranked []*result) *BestThresholds {
 
 // bestThreshold starts from a threshold so low that every question counts as having no answer, and
 // lets one question after the other be answered. Like the script it also looks between questions
-// of equal probability, where no threshold lies.
+// of equal probability, which no threshold can separate.
 func bestThreshold(ranked []*result, score func(*result) float64) (best float64, thresh number) {
 	var current float64
 	for _, q := range ranked {

@@ -32,7 +32,8 @@ func sharedDataset(t testing.TB, name string) *squad.Dataset {
 }
 
 func sharedAnswers(t testing.TB, name string) map[string]string {
-	return readShared(t, func(f *os.File) (map[string]string, error) { return squad.ReadAnswers(f, nil) }, "data", "predictions", name)
+	return readShared(t, func(f *os.File) (map[string]string, error) { return squad.ReadAnswers(f, nil) }, "data",
+		"predictions", name)
 }
 
 func sharedText(t testing.TB, elem ...string) string {
@@ -42,8 +43,8 @@ func sharedText(t testing.TB, elem ...string) string {
 	}, elem...)
 }
 
-// printed returns what a report prints to the two streams.
-func printed(t *testing.T, r *squad.Report) (stdout, stderr string) {
+// printReport returns what a report prints to the two streams.
+func printReport(t *testing.T, r *squad.Report) (stdout, stderr string) {
 	t.Helper()
 	var out, err bytes.Buffer
 	require.NoError(t, r.Print(&out, &err))
@@ -56,7 +57,7 @@ func TestEvaluateV1Golden(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r, err := squad.Evaluate(d, sharedAnswers(t, name+".json"), nil)
 			require.NoError(t, err)
-			stdout, stderr := printed(t, r)
+			stdout, stderr := printReport(t, r)
 			assert.Equal(t, sharedText(t, "golden", "eval", name+".stdout"), stdout)
 			assert.Equal(t, sharedText(t, "golden", "eval", name+".stderr"), stderr)
 			assert.Equal(t, 10570, r.Total)
@@ -68,24 +69,26 @@ func TestEvaluateV2Golden(t *testing.T) {
 	const name = "v2.0-bert-single"
 	d := sharedDataset(t, "dev-v2.0-rebuilt.json")
 	answers := sharedAnswers(t, name+".json")
-	probs := readShared(t, func(f *os.File) ([]squad.NAProb, error) { return squad.ReadNAProbs(f, nil) }, "golden", "eval", name+".na_prob.json")
+	probs := readShared(t, func(f *os.File) ([]squad.NAProb, error) { return squad.ReadNAProbs(f, nil) }, "golden",
+		"eval", name+".na_prob.json")
 
 	t.Run("plain", func(t *testing.T) {
 		r, err := squad.Evaluate(d, answers, nil)
 		require.NoError(t, err)
-		stdout, stderr := printed(t, r)
+		stdout, stderr := printReport(t, r)
 		assert.Equal(t, sharedText(t, "golden", "eval", name+".stdout"), stdout)
 		assert.Empty(t, stderr)
 	})
 	t.Run("na", func(t *testing.T) {
 		r, err := squad.Evaluate(d, answers, &squad.EvaluateOptions{Version: "2.0", NAProbs: probs})
 		require.NoError(t, err)
-		stdout, stderr := printed(t, r)
+		stdout, stderr := printReport(t, r)
 		assert.Equal(t, sharedText(t, "golden", "eval", name+".na.stdout"), stdout)
 		assert.Empty(t, stderr)
 	})
 	t.Run("na-thresh", func(t *testing.T) {
-		r, err := squad.Evaluate(d, answers, &squad.EvaluateOptions{Version: "2.0", NAProbs: probs, NAProbThresh: new(3.5)})
+		r, err := squad.Evaluate(d, answers,
+			&squad.EvaluateOptions{Version: "2.0", NAProbs: probs, NAProbThresh: new(3.5)})
 		require.NoError(t, err)
 		var stdout, stderr, file bytes.Buffer
 		require.NoError(t, r.PrintMessages(&stdout, &stderr))
@@ -98,9 +101,10 @@ func TestEvaluateV2Golden(t *testing.T) {
 	t.Run("analysis", func(t *testing.T) {
 		r, err := squad.Evaluate(d, answers, &squad.EvaluateOptions{Version: "2.0", NAProbs: probs, Analyze: true})
 		require.NoError(t, err)
-		stdout, _ := printed(t, r)
+		stdout, _ := printReport(t, r)
 		want := strings.TrimSuffix(sharedText(t, "golden", "eval", name+".na.stdout"), "\n}\n") +
-			",\n  \"pr_exact_ap\": 45.5171291117719,\n  \"pr_f1_ap\": 53.24669057214187,\n  \"pr_oracle_ap\": 71.72849077543593\n}\n"
+			",\n  \"pr_exact_ap\": 45.5171291117719,\n  \"pr_f1_ap\": 53.24669057214187,\n  \"pr_oracle_ap\": " +
+			"71.72849077543593\n}\n"
 		assert.Equal(t, want, stdout)
 		require.Len(t, r.Analysis.Curves, 3)
 		for _, c := range r.Analysis.Curves {
@@ -132,10 +136,14 @@ func TestEvaluateAnswer(t *testing.T) {
 		v1, v2 [2]float64 // exact match, F1
 	}{
 		{"equal", "Denver Broncos", []string{"Denver Broncos"}, [2]float64{100, 100}, [2]float64{100, 100}},
-		{"equal but for case, article and punctuation", "the denver broncos.", []string{"Denver Broncos"}, [2]float64{100, 100}, [2]float64{100, 100}},
-		{"best of several", "Broncos", []string{"Panthers", "Denver Broncos", "in Denver, Broncos"}, [2]float64{0, 200. / 3}, [2]float64{0, 200. / 3}},
+		{"equal but for case, article and punctuation", "the denver broncos.", []string{"Denver Broncos"},
+			[2]float64{100, 100}, [2]float64{100, 100}},
+		{"best of several", "Broncos", []string{"Panthers", "Denver Broncos", "in Denver, Broncos"},
+			[2]float64{0, 200. / 3},
+			[2]float64{0, 200. / 3}},
 		{"another order", "Broncos Denver", []string{"Denver Broncos"}, [2]float64{0, 100}, [2]float64{0, 100}},
-		{"words count as often as they occur", "no no no yes", []string{"no no"}, [2]float64{0, 200. / 3}, [2]float64{0, 200. / 3}},
+		{"words count as often as they occur", "no no no yes", []string{"no no"}, [2]float64{0, 200. / 3},
+			[2]float64{0, 200. / 3}},
 		{"nothing in common", "x", []string{"y"}, [2]float64{}, [2]float64{}},
 		{"nothing for something", "", []string{"y"}, [2]float64{}, [2]float64{}},
 		// v1.1 finds no word in common; v2.0 drops the reference and so has an answer of "".
@@ -157,9 +165,10 @@ func TestEvaluateAnswer(t *testing.T) {
 
 func TestEvaluateV1Messages(t *testing.T) {
 	d := dataset("v2.0", question("a", "x"), question("b"), question("c", "x"), question("d", "x"))
-	r, err := squad.Evaluate(d, map[string]string{"a": "x", "c": "x y", "other": "x"}, &squad.EvaluateOptions{Version: "1.1"})
+	r, err := squad.Evaluate(d, map[string]string{"a": "x", "c": "x y", "other": "x"},
+		&squad.EvaluateOptions{Version: "1.1"})
 	require.NoError(t, err)
-	stdout, stderr := printed(t, r)
+	stdout, stderr := printReport(t, r)
 	assert.Equal(t, "{\"exact_match\": 25.0, \"f1\": 41.666666666666664}\n", stdout)
 	assert.Equal(t, "Evaluation expects v-1.1, but got dataset with v-v2.0\n"+
 		"Unanswered question b will receive score 0.\n"+
@@ -172,10 +181,11 @@ func TestEvaluateV1Messages(t *testing.T) {
 func TestEvaluateV2Missing(t *testing.T) {
 	d := dataset("v2.0", question("a", "x"), question("b"), question("c", "x"), question("d"))
 	probs := []squad.NAProb{{ID: "d", Prob: .5}, {ID: "b", Prob: .5}, {ID: "a", Prob: .1}, {ID: "other", Prob: 0}}
-	r, err := squad.Evaluate(d, map[string]string{"a": "x", "d": "x"}, &squad.EvaluateOptions{Version: "2.0", NAProbs: probs, Analyze: true})
+	r, err := squad.Evaluate(d, map[string]string{"a": "x", "d": "x"},
+		&squad.EvaluateOptions{Version: "2.0", NAProbs: probs, Analyze: true})
 	require.NoError(t, err)
 	assert.Equal(t, []string{"b", "c"}, r.Missing)
-	stdout, stderr := printed(t, r)
+	stdout, stderr := printReport(t, r)
 	assert.Empty(t, stderr)
 	assert.Equal(t, `Missing prediction for b
 Missing prediction for c
@@ -199,7 +209,9 @@ Missing prediction for c
 }
 `, stdout)
 
-	whole, err := squad.Evaluate(dataset("v2.0", question("a", "x"), question("d")), map[string]string{"a": "x", "d": "x"}, &squad.EvaluateOptions{Version: "2.0", NAProbs: probs, Analyze: true})
+	whole, err := squad.Evaluate(dataset("v2.0", question("a", "x"), question("d")),
+		map[string]string{"a": "x", "d": "x"},
+		&squad.EvaluateOptions{Version: "2.0", NAProbs: probs, Analyze: true})
 	require.NoError(t, err)
 	assert.Equal(t, whole.Scores, r.Scores)
 	assert.Equal(t, whole.Analysis, r.Analysis, "as if the data set did not hold them")
@@ -225,7 +237,8 @@ func TestEvaluateThreshold(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			r, err := squad.Evaluate(d, answers, &squad.EvaluateOptions{Version: "2.0", NAProbs: test.probs, NAProbThresh: test.thresh})
+			r, err := squad.Evaluate(d, answers,
+				&squad.EvaluateOptions{Version: "2.0", NAProbs: test.probs, NAProbThresh: test.thresh})
 			require.NoError(t, err)
 			assert.Equal(t, squad.Scores{ExactMatch: test.hasAns, F1: test.hasAns, Total: 1}, *r.HasAns)
 			assert.Equal(t, squad.Scores{ExactMatch: test.noAns, F1: test.noAns, Total: 1}, *r.NoAns)
@@ -242,16 +255,21 @@ func TestBestThresholds(t *testing.T) {
 		probs []squad.NAProb
 		want  squad.BestThresholds
 	}{
-		{"answer a and b", []squad.NAProb{{ID: "a", Prob: .1}, {ID: "b", Prob: .2}, {ID: "c", Prob: .3}, {ID: "d", Prob: .4}},
+		{"answer a and b",
+			[]squad.NAProb{{ID: "a", Prob: .1}, {ID: "b", Prob: .2}, {ID: "c", Prob: .3}, {ID: "d", Prob: .4}},
 			squad.BestThresholds{ExactMatch: 75, ExactMatchThresh: .1, F1: 100 * (3 + 2./3) / 4, F1Thresh: .2}},
-		{"answer nothing", []squad.NAProb{{ID: "a", Prob: .4}, {ID: "b", Prob: .3}, {ID: "c", Prob: .2}, {ID: "d", Prob: .1}},
+		{"answer nothing",
+			[]squad.NAProb{{ID: "a", Prob: .4}, {ID: "b", Prob: .3}, {ID: "c", Prob: .2}, {ID: "d", Prob: .1}},
 			squad.BestThresholds{ExactMatch: 50, F1: 100 * (1 + 1 + 2./3) / 4, F1Thresh: .4}},
-		{"a gain that only makes up for a loss is none", []squad.NAProb{{ID: "c", Prob: -3}, {ID: "a", Prob: -2}, {ID: "b", Prob: 5}, {ID: "d", Prob: 6}},
+		{"a gain that only makes up for a loss is none",
+			[]squad.NAProb{{ID: "c", Prob: -3}, {ID: "a", Prob: -2}, {ID: "b", Prob: 5}, {ID: "d", Prob: 6}},
 			squad.BestThresholds{ExactMatch: 50, F1: 100 * (1 + 1 + 2./3) / 4, F1Thresh: 5}},
 		// a first: the gain counts, although no threshold lies between a and c.
-		{"ties in the order of the probabilities", []squad.NAProb{{ID: "a", Prob: .5}, {ID: "c", Prob: .5}, {ID: "b", Prob: .6}, {ID: "d", Prob: .7}},
+		{"ties in the order of the probabilities",
+			[]squad.NAProb{{ID: "a", Prob: .5}, {ID: "c", Prob: .5}, {ID: "b", Prob: .6}, {ID: "d", Prob: .7}},
 			squad.BestThresholds{ExactMatch: 75, ExactMatchThresh: .5, F1: 75, F1Thresh: .5}},
-		{"ties in another order", []squad.NAProb{{ID: "c", Prob: .5}, {ID: "a", Prob: .5}, {ID: "b", Prob: .6}, {ID: "d", Prob: .7}},
+		{"ties in another order",
+			[]squad.NAProb{{ID: "c", Prob: .5}, {ID: "a", Prob: .5}, {ID: "b", Prob: .6}, {ID: "d", Prob: .7}},
 			squad.BestThresholds{ExactMatch: 50, F1: 100 * (1 + 1 + 2./3) / 4, F1Thresh: .6}},
 	}
 	for _, test := range tests {
@@ -292,9 +310,10 @@ func TestCurves(t *testing.T) {
 func TestEvaluateOneClass(t *testing.T) {
 	none := dataset("2.0", question("a"), question("b"))
 	probs := []squad.NAProb{{ID: "a", Prob: .1}, {ID: "b", Prob: .2}}
-	r, err := squad.Evaluate(none, map[string]string{"a": "", "b": ""}, &squad.EvaluateOptions{Version: "2.0", NAProbs: probs, Analyze: true})
+	r, err := squad.Evaluate(none, map[string]string{"a": "", "b": ""},
+		&squad.EvaluateOptions{Version: "2.0", NAProbs: probs, Analyze: true})
 	require.NoError(t, err)
-	stdout, _ := printed(t, r)
+	stdout, _ := printReport(t, r)
 	assert.Equal(t, `{
   "exact": 100.0,
   "f1": 100.0,
@@ -339,7 +358,7 @@ func TestThresholdNumbers(t *testing.T) {
 		require.NoError(t, err)
 		r, err := squad.Evaluate(d, answers, &squad.EvaluateOptions{NAProbs: probs, Analyze: true})
 		require.NoError(t, err)
-		stdout, _ := printed(t, r)
+		stdout, _ := printReport(t, r)
 		assert.Contains(t, stdout, `"best_exact_thresh": `+tt.want+",\n", tt.has)
 		assert.Contains(t, stdout, `"best_f1_thresh": `+tt.want+",\n", tt.has)
 	}
@@ -349,21 +368,24 @@ func TestThresholdNumbers(t *testing.T) {
 	probs[0].Prob = 1.5
 	r, err := squad.Evaluate(d, answers, &squad.EvaluateOptions{NAProbs: probs})
 	require.NoError(t, err)
-	stdout, _ := printed(t, r)
+	stdout, _ := printReport(t, r)
 	assert.Contains(t, stdout, `"best_exact_thresh": 1.5,`, "the field counts")
 	r.Best.ExactMatchThresh = 3
-	stdout, _ = printed(t, r)
+	stdout, _ = printReport(t, r)
 	assert.Contains(t, stdout, `"best_exact_thresh": 3.0,`)
 }
 
 // By the rules of 1.1 every question counts. Those of 2.0 keep scores by id: the last question replaces the others, in
 // the place of the first.
 func TestEvaluateRepeatedIDs(t *testing.T) {
-	d := dataset("1.1", question("a", "x"), question("b", "y z"), question("a", "y"), question("a", "x y"), question("c"), question("b"))
+	d := dataset("1.1", question("a", "x"), question("b", "y z"), question("a", "y"), question("a", "x y"),
+		question("c"), question("b"))
 	answers := map[string]string{"a": "x", "b": "y", "c": ""}
-	r, err := squad.Evaluate(d, answers, &squad.EvaluateOptions{Version: "2.0", NAProbs: []squad.NAProb{{ID: "b", Prob: 2}, {ID: "a", Prob: 1}, {ID: "c", Prob: 3}}, Analyze: true})
+	r, err := squad.Evaluate(d, answers,
+		&squad.EvaluateOptions{Version: "2.0",
+			NAProbs: []squad.NAProb{{ID: "b", Prob: 2}, {ID: "a", Prob: 1}, {ID: "c", Prob: 3}}, Analyze: true})
 	require.NoError(t, err)
-	stdout, stderr := printed(t, r)
+	stdout, stderr := printReport(t, r)
 	assert.Empty(t, stderr)
 	assert.Equal(t, `{
   "exact": 66.66666666666667,
@@ -390,7 +412,7 @@ func TestEvaluateRepeatedIDs(t *testing.T) {
 	d = dataset("1.1", question("a", "x"), question("b", "y z"), question("a", "y"), question("a", "x y"))
 	r, err = squad.Evaluate(d, map[string]string{"a": "x"}, nil)
 	require.NoError(t, err)
-	stdout, _ = printed(t, r)
+	stdout, _ = printReport(t, r)
 	assert.Equal(t, "{\"exact_match\": 25.0, \"f1\": 41.666666666666664}\n", stdout)
 	assert.Equal(t, 4, r.Total)
 
@@ -413,7 +435,7 @@ func TestEvaluateBadAnswers(t *testing.T) {
 		`[{"text": "x", "text": 1}]`: `"text" is a number, want a string`,
 		`[{"text": "\ud800"}]`:       `"text" has half a surrogate pair, which is not text`,
 	} {
-		d, err := squad.ReadDataset(strings.NewReader(qas(`{"id": "a", "answers": [{"text": "x"}]}, {"id": "b", "answers": ` + answers + `}`)))
+		d, err := squad.ReadDataset(strings.NewReader(datasetOf(`{"id": "a", "answers": [{"text": "x"}]}, {"id": "b", "answers": ` + answers + `}`)))
 		require.NoError(t, err)
 		_, err = squad.Evaluate(d, map[string]string{"a": "x", "b": "x"}, &squad.EvaluateOptions{Version: "1.1"})
 		require.ErrorContains(t, err, `read data set: article 1, paragraph 1, question "b": `+want)
@@ -422,9 +444,10 @@ func TestEvaluateBadAnswers(t *testing.T) {
 		assert.ErrorContains(t, err, want, "2.0 looks at all answers")
 		r, err := squad.Evaluate(d, map[string]string{"a": "x"}, &squad.EvaluateOptions{Version: "1.1"})
 		require.NoError(t, err, "1.1 does not look at those of a question without a prediction")
-		stdout, stderr := printed(t, r)
+		stdout, stderr := printReport(t, r)
 		assert.Equal(t, "{\"exact_match\": 50.0, \"f1\": 50.0}\n", stdout)
-		assert.Equal(t, "Unanswered question b will receive score 0.\n", stderr, "and nothing of a version that is not there")
+		assert.Equal(t, "Unanswered question b will receive score 0.\n", stderr,
+			"and nothing of a version that is not there")
 	}
 }
 

@@ -124,7 +124,7 @@ func (f *Featurizer) builder() (*featureBuilder, error) {
 			"it must be more than max_query_length %d + 3; lower max_query_length",
 			b.MaxSeqLength, b.MaxQueryLength)
 	}
-	// Padding is id 0 whatever token the vocabulary has there, as in the reference.
+	// Padding is id 0, as in the reference, even if the vocabulary has another token there.
 	for _, special := range []struct {
 		token string
 		id    *int32

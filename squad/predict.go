@@ -78,7 +78,7 @@ func (a *Answerer) answerAll(
 	defer cancel(nil)
 
 	passes := make(chan []*task)
-	batches := make(chan []taskWindow, max(a.Lookahead, minBatches)) // a pass, of whatever batches
+	batches := make(chan []taskWindow, max(a.Lookahead, minBatches)) // room for the batches of a pass
 	wg.Go(func() {
 		defer close(passes)
 		defer close(batches)

@@ -47,7 +47,8 @@ func ReadAnswers(r io.Reader, isQuestion func(id string) bool) (map[string]strin
 		return err
 	})
 	if err == nil && sawData && !answered {
-		err = looksLike(&ReadError{Format: s.format, Err: errors.New("it answers no question of the data set")}, datasetFormat)
+		err = looksLike(&ReadError{Format: s.format, Err: errors.New("it answers no question of the data set")},
+			datasetFormat)
 	}
 	if err != nil {
 		return nil, err
@@ -85,7 +86,7 @@ func mattersIf(asked bool, err error) error {
 	return err
 }
 
-// An NAProb says how likely it is that a question has no answer, as a probability or, in
+// An NAProb is how likely it is that a question has no answer, as a probability or, in
 // null_odds.json, as a difference of logits.
 type NAProb struct {
 	ID   string

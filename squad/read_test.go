@@ -30,18 +30,23 @@ func TestReadAnswers(t *testing.T) {
 		{"string", `"x"`, "read predictions: the file is a string, want an object (line 1, byte 0)"},
 		{"n-best lists", "{\n\"a\": [{\"text\": \"x\"}]}",
 			`read predictions: the answer to question "a" is an array, want a string; the file looks like n-best lists (line 2, byte 5)`},
-		{"odds", `{"a": 0.5}`, `the answer to question "a" is a number, want a string; the file looks like no-answer odds (line 1, byte `},
+		{"odds", `{"a": 0.5}`,
+			`the answer to question "a" is a number, want a string; the file looks like no-answer odds (line 1, byte `},
 		{"null", `{"a": null}`, `the answer to question "a" is null, want a string (line 1, byte `},
-		{"text and then null", `{"a": "x", "a": null}`, `the answer to question "a" is null, want a string (line 1, byte `},
-		{"half a surrogate pair", `{"a": "\udfff"}`, `the answer to question "a" has half a surrogate pair, which is not text (line 1, byte `},
-		{"cut off", `{"a": "x`, `read predictions: not JSON: the file ends in the middle of a value: unexpected EOF (line 1, byte`},
+		{"text and then null", `{"a": "x", "a": null}`,
+			`the answer to question "a" is null, want a string (line 1, byte `},
+		{"half a surrogate pair", `{"a": "\udfff"}`,
+			`the answer to question "a" has half a surrogate pair, which is not text (line 1, byte `},
+		{"cut off", `{"a": "x`,
+			`read predictions: not JSON: the file ends in the middle of a value: unexpected EOF (line 1, byte`},
 		{"cut off after a mistake", `{"a": [`, `the answer to question "a" is an array, want a string`},
 		{"more", `{} {}`, `not JSON: there is more text after the end of the document`},
 		{"data set", `{"version": "1.1", "data": [{"title": "T", "paragraphs": []}]}`,
 			`read predictions: it answers no question of the data set; the file looks like a data set`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			answers, err := squad.ReadAnswers(strings.NewReader(tt.text), func(id string) bool { return id != "version" })
+			answers, err := squad.ReadAnswers(strings.NewReader(tt.text),
+				func(id string) bool { return id != "version" })
 			assert.Nil(t, answers)
 			assert.ErrorContains(t, err, tt.want)
 		})
@@ -65,7 +70,8 @@ func TestReadAnswersOthers(t *testing.T) {
 	require.NoError(t, err, "an answer shows that it is not a data set")
 	assert.Equal(t, map[string]string{"a": "x"}, answers)
 	for _, other := range []string{`null`, `{"a": 1}`, `[1, [2]]`, `"0.5"`, strings.Repeat("9", 5000)} {
-		probs, err := squad.ReadNAProbs(strings.NewReader(strings.ReplaceAll(`{"scores": #, "a": 0.5, "data": #}`, "#", other)), isA)
+		probs, err := squad.ReadNAProbs(strings.NewReader(strings.ReplaceAll(`{"scores": #, "a": 0.5, "data": #}`,
+			"#", other)), isA)
 		require.NoError(t, err, other)
 		assert.Equal(t, []squad.NAProb{{ID: "a", Prob: 0.5}}, probs, other)
 	}
@@ -86,7 +92,8 @@ func TestReadNAProbs(t *testing.T) {
 	assert.Equal(t, 1., probs[3].Prob)
 
 	for _, tt := range []struct{ name, text, want string }{
-		{"text", `{"a": "0.5"}`, `read no-answer odds: the value of question "a" is a string, want a number (line 1, byte `},
+		{"text", `{"a": "0.5"}`,
+			`read no-answer odds: the value of question "a" is a string, want a number (line 1, byte `},
 		{"digits", `{"a": ` + strings.Repeat("9", 4301) + `}`,
 			`the value of question "a" has 4301 digits, and Python reads no whole number of more than 4300`},
 		{"a word like NaN", `{"a": NaNs}`, `read no-answer odds: not JSON: invalid character 's' after object value`},
@@ -103,7 +110,8 @@ func TestReadNAProbs(t *testing.T) {
 
 func TestReadNBest(t *testing.T) {
 	candidate := func(text string, p, start, end float64) squad.Candidate {
-		return squad.Candidate{Text: text, Probability: p, StartLogit: start, EndLogit: end, Window: -1, StartWord: -1, EndWord: -1}
+		return squad.Candidate{Text: text, Probability: p, StartLogit: start, EndLogit: end, Window: -1, StartWord: -1,
+			EndWord: -1}
 	}
 	want := []squad.NBest{
 		{ID: "b", Candidates: []squad.Candidate{candidate("x \"é\"", 0.75, 1.5, -2e-7), candidate("", 0.25, 1, 0)}},
@@ -119,10 +127,13 @@ func TestReadNBest(t *testing.T) {
 	assert.Equal(t, want, lists)
 
 	for _, tt := range []struct{ name, text, want string }{
-		{"predictions.json", `{"a": "x"}`, `read n-best lists: the n-best list of question "a" is a string, want an array (line 1, byte `},
+		{"predictions.json", `{"a": "x"}`,
+			`read n-best lists: the n-best list of question "a" is a string, want an array (line 1, byte `},
 		{"entries", `{"a": ["x"]}`, `entry 0 of the n-best list of question "a" is a string, want an object`},
-		{"text", `{"a": [{}, {"text": 1}]}`, `text in entry 1 of the n-best list of question "a" is a number, want a string`},
-		{"probability", `{"a": [{"text": "x", "probability": null}]}`, `probability in entry 0 of the n-best list of question "a" is null, want a number`},
+		{"text", `{"a": [{}, {"text": 1}]}`,
+			`text in entry 1 of the n-best list of question "a" is a number, want a string`},
+		{"probability", `{"a": [{"text": "x", "probability": null}]}`,
+			`probability in entry 0 of the n-best list of question "a" is null, want a number`},
 		{"cut off", `{"a": [{"text": "x"`, "the file ends in the middle of a value"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -139,7 +150,8 @@ func FuzzReadAnswers(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		var answers map[string]string
 		var err error
-		bounded.Run(t, 100*len(text), 10*time.Second, func() { answers, err = squad.ReadAnswers(bytes.NewReader(text), nil) })
+		bounded.Run(t, 100*len(text), 10*time.Second,
+			func() { answers, err = squad.ReadAnswers(bytes.NewReader(text), nil) })
 		require.Equal(t, err == nil, answers != nil)
 		if err != nil {
 			return
@@ -159,7 +171,8 @@ func FuzzReadNAProbs(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		var probs []squad.NAProb
 		var err error
-		bounded.Run(t, 100*len(text), 10*time.Second, func() { probs, err = squad.ReadNAProbs(bytes.NewReader(text), nil) })
+		bounded.Run(t, 100*len(text), 10*time.Second,
+			func() { probs, err = squad.ReadNAProbs(bytes.NewReader(text), nil) })
 		if err != nil {
 			require.Nil(t, probs)
 			return

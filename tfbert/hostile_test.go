@@ -40,7 +40,8 @@ func zipOf(t testing.TB, members ...member) []byte {
 		_, err = w.Write([]byte(m.body))
 		require.NoError(t, err)
 		require.NoError(t, w.Close())
-		h := &zip.FileHeader{Name: m.name, Method: zip.Deflate, CompressedSize64: uint64(packed.Len()), UncompressedSize64: max(m.declared, uint64(len(m.body)))}
+		h := &zip.FileHeader{Name: m.name, Method: zip.Deflate, CompressedSize64: uint64(packed.Len()),
+			UncompressedSize64: max(m.declared, uint64(len(m.body)))}
 		if m.declared != 0 {
 			h.UncompressedSize64 = m.declared
 		}
@@ -54,7 +55,7 @@ func zipOf(t testing.TB, members ...member) []byte {
 	return buf.Bytes()
 }
 
-// A zip writes nothing but its checkpoint's files, in the folder that is made for it, and no more
+// A zip writes only the files of its checkpoint, in the folder that is made for it, and no more
 // than it says at the sizes that zips have.
 func TestHostileZip(t *testing.T) {
 	index := member{name: "model.ckpt.index", body: "x"}
@@ -67,26 +68,36 @@ func TestHostileZip(t *testing.T) {
 		zip  []byte
 		want string
 	}{
-		{"path upwards", zipOf(t, index, member{name: "../model.ckpt.data-00000-of-00001"}), `member "../model.ckpt.data-00000-of-00001" would land outside its folder: refused`},
+		{"path upwards", zipOf(t, index, member{name: "../model.ckpt.data-00000-of-00001"}),
+			`member "../model.ckpt.data-00000-of-00001" would land outside its folder: refused`},
 		{"path upwards inside", zipOf(t, member{name: "a/../../model.ckpt.index"}), "would land outside"},
 		{"path upwards of what is not unpacked", zipOf(t, index, member{name: "../../.bashrc"}), "would land outside"},
 		{"absolute path", zipOf(t, member{name: "/etc/model.ckpt.index"}), "would land outside"},
 		{"line feed", zipOf(t, member{name: "model\n.index"}), `member "model\n.index" would land outside`},
 		{"backslashes", zipOf(t, member{name: `..\model.ckpt.index`}), "would land outside"},
-		{"link", zipOf(t, index, member{name: "vocab.txt", mode: fs.ModeSymlink | 0o777, body: "/etc/passwd"}), "vocab.txt: is not a plain file"},
-		{"device", zipOf(t, index, member{name: "vocab.txt", mode: fs.ModeDevice | 0o666}), "vocab.txt: is not a plain file"},
+		{"link", zipOf(t, index, member{name: "vocab.txt", mode: fs.ModeSymlink | 0o777, body: "/etc/passwd"}),
+			"vocab.txt is not a plain file"},
+		{"device", zipOf(t, index, member{name: "vocab.txt", mode: fs.ModeDevice | 0o666}), "vocab.txt is not a plain file"},
 		{"pipe", zipOf(t, member{name: "model.ckpt.index", mode: fs.ModeNamedPipe | 0o666}), "is not a plain file"},
 		{"member twice", zipOf(t, index, index), "file exists"},
-		{"member twice, in folders", zipOf(t, member{name: "a/model.ckpt.index"}, member{name: `b\model.ckpt.index`}), "file exists"},
+		{"member twice, in folders", zipOf(t, member{name: "a/model.ckpt.index"}, member{name: `b\model.ckpt.index`}),
+			"file exists"},
 		{"many members", zipOf(t, many...), "more than 4096 files of checkpoints"},
 		{"bomb", zipOf(t, index, member{name: "model.ckpt.data-00000-of-00001", body: strings.Repeat("\x00", 80<<20)}),
 			"bytes unpacks to more than 67108864, which no checkpoint does"},
-		{"bomb of many", zipOf(t, index, member{name: "a.data-00000-of-00001", body: strings.Repeat("\x00", 40<<20)}, member{name: "b.data-00000-of-00001", body: strings.Repeat("\x00", 40<<20)}),
+		{"bomb of many", zipOf(t, index, member{name: "a.data-00000-of-00001", body: strings.Repeat("\x00", 40<<20)},
+			member{name: "b.data-00000-of-00001", body: strings.Repeat("\x00", 40<<20)}),
 			"b.data-00000-of-00001: this zip of "},
-		{"claim of exabytes", zipOf(t, index, member{name: "model.ckpt.data-00000-of-00001", declared: 1<<64 - 1}), "unpacks to more than"},
-		{"claims that wrap around", zipOf(t, member{name: "a.index", body: "x"}, member{name: "a.data-0", declared: 1<<64 - 2}, member{name: "b.data-0", declared: 3}), "unpacks to more than"},
-		{"more than it declares", zipOf(t, index, member{name: "model.ckpt.data-00000-of-00001", body: strings.Repeat("\x00", 8<<20), declared: 10}), "zip: not a valid zip file"},
-		{"less than it declares", zipOf(t, index, member{name: "model.ckpt.data-00000-of-00001", body: "x", declared: 10}), "unexpected EOF"},
+		{"claim of exabytes", zipOf(t, index, member{name: "model.ckpt.data-00000-of-00001", declared: 1<<64 - 1}),
+			"unpacks to more than"},
+		{"claims that wrap around",
+			zipOf(t, member{name: "a.index", body: "x"}, member{name: "a.data-0", declared: 1<<64 - 2},
+				member{name: "b.data-0", declared: 3}), "unpacks to more than"},
+		{"more than it declares",
+			zipOf(t, index, member{name: "model.ckpt.data-00000-of-00001", body: strings.Repeat("\x00", 8<<20), declared: 10}),
+			"zip: not a valid zip file"},
+		{"less than it declares", zipOf(t, index, member{name: "model.ckpt.data-00000-of-00001", body: "x", declared: 10}),
+			"unexpected EOF"},
 		{"only a suffix", zipOf(t, member{name: ".index", body: "x"}), "no checkpoint in this folder"},
 		{"claim of members", claimMembers(zipOf(t, index)), "zip"},
 	} {
@@ -94,7 +105,7 @@ func TestHostileZip(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "model.zip")
 			require.NoError(t, os.WriteFile(path, c.zip, 0o666))
 			bounded.Run(t, 100*len(c.zip), 30*time.Second, func() { checkNothingLeft(t, t.Context(), path, nil, c.want) })
-			assert.Equal(t, []string{"model.zip"}, names(t, filepath.Dir(path)))
+			assert.Equal(t, []string{"model.zip"}, fileNames(t, filepath.Dir(path)))
 		})
 	}
 }
@@ -134,10 +145,15 @@ func TestHostileCheckpoint(t *testing.T) {
 		spoil func(t *testing.T, dir string)
 		want  string
 	}{
-		{"a million layers", config(`{"vocab_size": 20, "hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1048576}`), "variables, too few for 1048576 layers"},
-		{"a wide layer", config(`{"vocab_size": 20, "hidden_size": 1048576, "num_attention_heads": 2, "intermediate_size": 1048576}`), "does not fit"},
+		{"a million layers",
+			config(`{"vocab_size": 20, "hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1048576}`),
+			"variables, too few for 1048576 layers"},
+		{"a wide layer",
+			config(`{"vocab_size": 20, "hidden_size": 1048576, "num_attention_heads": 2, "intermediate_size": 1048576}`),
+			"does not fit"},
 		{"deep JSON", config(strings.Repeat("[", 1<<20)), "not a bert_config.json"},
-		{"long JSON", config(`{"vocab_size": 20, "x": "` + strings.Repeat("x", 2<<20) + `"}`), "not a bert_config.json: it is longer than 1048576 bytes"},
+		{"long JSON", config(`{"vocab_size": 20, "x": "` + strings.Repeat("x", 2<<20) + `"}`),
+			"not a bert_config.json: it is longer than 1048576 bytes"},
 		{"configuration of 8 TiB", hole("bert_config.json"), "not a bert_config.json: it is longer than 1048576 bytes"},
 		{"vocabulary of 8 TiB", hole("vocab.txt"), "vocab.txt: read vocabulary: more than 16 MiB"},
 		{"endless configuration", device("bert_config.json"), "bert_config.json is not a plain file"},
@@ -153,9 +169,11 @@ func TestHostileCheckpoint(t *testing.T) {
 
 // What a zip holds is unpacked into its folder or refused, and nothing stays of it.
 func FuzzUnpack(f *testing.F) {
-	f.Add(zipOf(f, member{name: "model.ckpt.index", body: "x"}, member{name: "a/checkpoint", body: `model_checkpoint_path: "../x"`}))
+	f.Add(zipOf(f, member{name: "model.ckpt.index", body: "x"},
+		member{name: "a/checkpoint", body: `model_checkpoint_path: "../x"`}))
 	f.Add(zipOf(f, member{name: "../vocab.txt", body: "[UNK]"}))
-	f.Add(zipOf(f, member{name: "x.index", mode: fs.ModeSymlink, body: "/etc/passwd"}, member{name: "y.data-00000-of-00001", declared: 1 << 40}))
+	f.Add(zipOf(f, member{name: "x.index", mode: fs.ModeSymlink, body: "/etc/passwd"},
+		member{name: "y.data-00000-of-00001", declared: 1 << 40}))
 	dir := f.TempDir()
 	path := filepath.Join(dir, "model.zip")
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -164,6 +182,6 @@ func FuzzUnpack(f *testing.F) {
 			_, err := tfbert.Export(t.Context(), path, filepath.Join(dir, "model"), nil)
 			require.Error(t, err)
 		})
-		require.Equal(t, []string{"model.zip"}, names(t, dir))
+		require.Equal(t, []string{"model.zip"}, fileNames(t, dir))
 	})
 }

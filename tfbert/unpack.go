@@ -13,16 +13,16 @@ import (
 	"unicode"
 )
 
-// What a zip may unpack to, so that a small one does not fill the disk. Trained weights hardly shrink;
-// only what is all zeros shrinks to a thousandth.
+// What a zip may unpack to, so that a small one does not fill the disk. Trained weights hardly shrink. Only
+// zeros shrink to a thousandth.
 const (
 	maxMembers = 4096
 	maxGrowth  = 64       // times the size of the zip
 	minUnpack  = 64 << 20 // bytes that a zip of any size may unpack to
 )
 
-// unpack takes a checkpoint's files out of a zip into a new folder, whatever folder they are in
-// there. It refuses a zip that would write anywhere else or that unpacks to more than it should.
+// unpack writes the files of a checkpoint in a zip into a new folder, without the folders that they are in.
+// It returns an error if the zip would write anywhere else or unpacks to more than it should.
 func unpack(ctx context.Context, file, dir string) error {
 	f, err := os.Open(file)
 	if err != nil {
@@ -57,7 +57,7 @@ func unpack(ctx context.Context, file, dir string) error {
 	return nil
 }
 
-// checkpointMembers finds the files of a checkpoint in a zip of a size.
+// checkpointMembers returns the files of a checkpoint in a zip of a size.
 func checkpointMembers(files []*zip.File, size int64) (members []*zip.File, err error) {
 	most := max(minUnpack, uint64(size)*maxGrowth)
 	left, found := most, false
@@ -71,11 +71,12 @@ func checkpointMembers(files []*zip.File, size int64) (members []*zip.File, err 
 		}
 		switch {
 		case !f.Mode().IsRegular():
-			return nil, fmt.Errorf("%s: is not a plain file (%v): refused", f.Name, f.Mode())
+			return nil, fmt.Errorf("%s is not a plain file (%v): refused", f.Name, f.Mode())
 		case len(members) == maxMembers:
 			return nil, fmt.Errorf("more than %d files of checkpoints in this zip: refused", maxMembers)
 		case f.UncompressedSize64 > left:
-			return nil, fmt.Errorf("%s: this zip of %d bytes unpacks to more than %d, which no checkpoint does: unpack it yourself if it is right", f.Name, size, most)
+			return nil, fmt.Errorf("%s: this zip of %d bytes unpacks to more than %d, which no checkpoint does: "+
+				"unpack it yourself if it is right", f.Name, size, most)
 		}
 		left -= f.UncompressedSize64
 		members = append(members, f)
@@ -87,7 +88,7 @@ func checkpointMembers(files []*zip.File, size int64) (members []*zip.File, err 
 	return members, nil
 }
 
-// slashed is a member's path, for which some archivers use backslashes.
+// slashed returns the path of a member with slashes. Some archivers use backslashes.
 func slashed(name string) string { return strings.ReplaceAll(name, `\`, "/") }
 
 // memberName returns the name of a member without the folders it is in.
@@ -98,8 +99,8 @@ func wanted(name string) bool {
 		strings.HasSuffix(name, ".index") || strings.Contains(name, ".data-")
 }
 
-// unpackFile writes a member into root. What inflates beyond the size that the member declares is an
-// error of the reader's.
+// unpackFile writes a member into root. The reader returns an error if the member inflates beyond the size that
+// it declares.
 func unpackFile(ctx context.Context, f *zip.File, root *os.Root) error {
 	r, err := f.Open()
 	if err != nil {

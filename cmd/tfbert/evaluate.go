@@ -87,7 +87,8 @@ data set's version asks for.`,
 	f.StringVar(&version, "version", "", "rules of SQuAD 1.1 or 2.0 (default: the data set's version)")
 	f.StringVarP(&outFile, "out_file", "o", "", "`file` to write the scores to instead of printing them")
 	f.StringVarP(&naProbFile, "na_prob_file", "n", "", "`file` with no-answer probabilities, or null_odds.json")
-	f.Float64VarP(&naProbThresh, "na_prob_thresh", "t", 1, "probability above which a question counts as having no answer")
+	f.Float64VarP(&naProbThresh, "na_prob_thresh", "t", 1,
+		"probability above which a question counts as having no answer")
 	f.StringVarP(&imageDir, "out_image_dir", "p", "", "`directory` for precision-recall plots")
 	f.StringVar(&imageFormat, "out_image_format", "png", "png or svg")
 	return cmd

@@ -47,7 +47,8 @@ func TestParse(t *testing.T) {
 	long := strings.Repeat("long ", 1<<16)
 	for _, text := range []string{"", "a", "\n", "{}\ufeff", long} {
 		for _, content := range []string{
-			text, "\ufeff" + text, gzipOf(t, text), gzipOf(t, "\ufeff"+text), gzipOf(t, text[:len(text)/2]) + gzipOf(t, text[len(text)/2:]),
+			text, "\ufeff" + text, gzipOf(t, text), gzipOf(t, "\ufeff"+text), gzipOf(t,
+				text[:len(text)/2]) + gzipOf(t, text[len(text)/2:]),
 		} {
 			got, err := parse(content)
 			require.NoError(t, err)
@@ -56,9 +57,10 @@ func TestParse(t *testing.T) {
 	}
 	for content, want := range map[string]string{
 		"version https://git-lfs.github.com/spec/v1\n": " is a Git LFS pointer, not the file itself: run git lfs pull",
-		"<html>":                       " is an HTML page, such as the login or error page of a site: download the file again",
-		zipOf(t, "vocab.txt"):          " is a zip archive: unpack it",
-		gzipOf(t, "<!DOCTYPE html>"):   ", unpacked, is an HTML page, such as the login or error page of a site: download the file again",
+		"<html>":              " is an HTML page, such as the login or error page of a site: download the file again",
+		zipOf(t, "vocab.txt"): " is a zip archive: unpack it",
+		gzipOf(t,
+			"<!DOCTYPE html>"): ", unpacked, is an HTML page, such as the login or error page of a site: download the file again",
 		gzipOf(t, gzipOf(t, "twice")):  ", unpacked, is a gzip file: unpack it",
 		"\xff\xfe{\x00":                " is text in UTF-16 or UTF-32: save it as UTF-8",
 		"id,context,question\n1,a,b\n": " is a table of comma or tab separated values (CSV, TSV): convert it to JSON",
@@ -134,27 +136,27 @@ func TestPending(t *testing.T) {
 	_, err = p.WriteAt([]byte("e"), 1)
 	require.NoError(t, err)
 	require.NoError(t, p.Close())
-	assert.Equal(t, "old", read(t, path), "until it is committed")
+	assert.Equal(t, "old", readText(t, path), "until it is committed")
 
 	require.NoError(t, p.Commit())
-	assert.Equal(t, "new", read(t, path))
+	assert.Equal(t, "new", readText(t, path))
 	require.NoError(t, p.Abort(), "after a commit it does nothing")
-	assert.Equal(t, []string{"a.txt"}, names(t, dir))
+	assert.Equal(t, []string{"a.txt"}, fileNames(t, dir))
 	assert.ErrorIs(t, p.Commit(), fs.ErrClosed)
 
 	plain := filepath.Join(dir, "plain")
 	require.NoError(t, os.WriteFile(plain, nil, 0o666))
-	assert.Equal(t, mode(t, plain), mode(t, path), "the permissions of a file that is just created")
+	assert.Equal(t, modeOf(t, plain), modeOf(t, path), "the permissions of a file that is just created")
 }
 
 func TestPendingAbort(t *testing.T) {
 	dir := t.TempDir()
 	p, err := Create(filepath.Join(dir, "a.txt"))
 	require.NoError(t, err)
-	assert.Len(t, names(t, dir), 1)
+	assert.Len(t, fileNames(t, dir), 1)
 	require.NoError(t, p.Abort())
 	require.NoError(t, p.Abort())
-	assert.Empty(t, names(t, dir))
+	assert.Empty(t, fileNames(t, dir))
 	assert.ErrorIs(t, p.Commit(), fs.ErrClosed)
 }
 
@@ -170,14 +172,14 @@ func TestPendingErrors(t *testing.T) {
 	require.NoError(t, err)
 	assert.EqualError(t, p.Commit(), "write "+folder+": file exists")
 	require.NoError(t, p.Abort())
-	assert.Equal(t, []string{"folder"}, names(t, dir))
+	assert.Equal(t, []string{"folder"}, fileNames(t, dir))
 
 	p, err = Create(filepath.Join(dir, "closed"))
 	require.NoError(t, err)
 	require.NoError(t, p.File.Close())
 	assert.ErrorIs(t, p.Commit(), fs.ErrClosed)
 	require.NoError(t, p.Abort())
-	assert.Equal(t, []string{"folder"}, names(t, dir))
+	assert.Equal(t, []string{"folder"}, fileNames(t, dir))
 }
 
 func TestPendingFullDisk(t *testing.T) {
@@ -192,21 +194,21 @@ func TestPendingFullDisk(t *testing.T) {
 	require.NoError(t, full.Close())
 }
 
-func read(t *testing.T, path string) string {
+func readText(t *testing.T, path string) string {
 	t.Helper()
 	data, err := os.ReadFile(path)
 	require.NoError(t, err)
 	return string(data)
 }
 
-func mode(t *testing.T, path string) fs.FileMode {
+func modeOf(t *testing.T, path string) fs.FileMode {
 	t.Helper()
 	info, err := os.Stat(path)
 	require.NoError(t, err)
 	return info.Mode()
 }
 
-func names(t *testing.T, dir string) (found []string) {
+func fileNames(t *testing.T, dir string) (found []string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
 	require.NoError(t, err)

@@ -17,7 +17,8 @@ func readAll(t *testing.T, text string) (string, *Reader) {
 	t.Helper()
 	var got string
 	var r *Reader
-	for i, in := range []io.Reader{strings.NewReader(text), iotest.OneByteReader(strings.NewReader(text)), iotest.HalfReader(strings.NewReader(text))} {
+	for i, in := range []io.Reader{strings.NewReader(text), iotest.OneByteReader(strings.NewReader(text)),
+		iotest.HalfReader(strings.NewReader(text))} {
 		for _, size := range []int{1, 5, 4096} {
 			if i > 0 {
 				in = strings.NewReader(text)
