@@ -94,6 +94,7 @@ var badDatasets = []badDataset{
 	{"missing comma", "{\"data\": [{\"paragraphs\": []}\n{\"paragraphs\": []}]}",
 		`not JSON: invalid character '{' after array element (expecting ',' or ']') (line 2, byte 29)`},
 	{"array of numbers", `[1]`, `entry 1: the entry is a number, want an object`},
+	{"text that begins like null", `not JSON`, `not JSON: invalid character 'o' in literal null`},
 	{"number", `1`, `the file is a number, want an object`},
 	{"no data", `{"version": "1.1"}`, `not a SQuAD file: there is no "data"`},
 	{"data of the wrong type", `{"data": {"a": 1}}`, `"data" is an object, want an array`},

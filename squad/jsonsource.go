@@ -10,6 +10,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -272,7 +273,13 @@ func (s *jsonSource) wrongKind(what string, got jsontext.Kind, want string) erro
 	if !ok {
 		name = got.String()
 	}
-	return s.errorf("%s is %s, want %s", what, name, want)
+	err := s.errorf("%s is %s, want %s", what, name, want)
+	if got == jsontext.KindNull || got == jsontext.KindTrue || got == jsontext.KindFalse {
+		if _, err := s.dec.ReadToken(); err != nil { // only the first letter is known so far
+			return err
+		}
+	}
+	return err
 }
 
 // errorf returns the error for a value that is JSON but not what it should be.
@@ -287,6 +294,9 @@ func (s *jsonSource) locate(err error) *ReadError {
 	}
 	offset := s.dec.InputOffset()
 	unread := s.dec.UnreadBuffer()
+	if cause := errors.Unwrap(err); cause != nil && strings.HasPrefix(err.Error(), "jsontext: read error: ") {
+		err = cause
+	}
 	var syntax *jsontext.SyntacticError
 	if errors.As(err, &syntax) {
 		if skip := syntax.ByteOffset - offset; skip > 0 {

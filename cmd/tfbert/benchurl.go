@@ -116,15 +116,11 @@ func (f *serverFlags) questions() ([][2]string, error) {
 		}
 		path = filepath.Join(models, demoFile)
 	}
-	in, err := os.Open(path)
+	text, err := file.OpenText(path)
 	if err != nil {
 		return nil, err
 	}
-	defer in.Close()
-	text, err := file.Text(path, in)
-	if err != nil {
-		return nil, err
-	}
+	defer text.Close()
 	var pairs [][2]string
 	for p, err := range squad.Paragraphs(text) {
 		if err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"os"
 	"slices"
 
 	"github.com/tfbert/go/internal/file"
@@ -14,17 +13,12 @@ import (
 // examples reads a data set's questions, a paragraph at a time; its errors name the file.
 func examples(path string) iter.Seq2[*squad.Example, error] {
 	return func(yield func(*squad.Example, error) bool) {
-		f, err := os.Open(path)
+		text, err := file.OpenText(path)
 		if err != nil {
 			yield(nil, err)
 			return
 		}
-		defer f.Close()
-		text, err := file.Text(path, f)
-		if err != nil {
-			yield(nil, err)
-			return
-		}
+		defer text.Close()
 		for ex, err := range squad.Examples(text) {
 			if err != nil {
 				err = fmt.Errorf("%s: %w", path, err)

@@ -66,22 +66,36 @@ func Read(path string, most int64) ([]byte, error) {
 // Parse reads the text of a file, which may be a pipe, with the reader of its format. The error names the file, and
 // what it is if that is something else, as Text says.
 func Parse[T any](path string, read func(io.Reader) (T, error)) (v T, err error) {
-	if err := CheckLocal(path); err != nil {
-		return v, fmt.Errorf("open %s: %w", path, err)
-	}
-	f, err := os.Open(path)
+	text, err := OpenText(path)
 	if err != nil {
 		return v, err
 	}
-	defer f.Close()
-	r, err := Text(path, f)
-	if err != nil {
-		return v, err
-	}
-	if v, err = read(r); err != nil {
+	defer text.Close()
+	if v, err = read(text); err != nil {
 		err = fmt.Errorf("%s: %w", path, err)
 	}
 	return v, err
+}
+
+// OpenText opens a file, which may be a pipe, to read its text as Text does.
+func OpenText(path string) (io.ReadCloser, error) {
+	if err := CheckLocal(path); err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	text, err := Text(path, f)
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return &textFile{text, f}, nil
+}
+
+type textFile struct {
+	io.Reader
+	io.Closer
 }
 
 // Text returns a reader of the text in a file, which gzip may have packed, without a byte order mark. It returns a
