@@ -9,6 +9,8 @@ import (
 type Dataset struct {
 	Version  string
 	Articles []Article
+
+	unversioned bool // the file does not have a version
 }
 
 // An Article is one entry of a data set's "data".
@@ -21,31 +23,30 @@ type Article struct {
 type Paragraph struct {
 	Context string
 	QAs     []Question
+
+	noContext error // why Context is ""
 }
 
-// A Question is one question and its reference answers, if the file has any.
+// A Question is one question and the texts of its reference answers, if the file has any.
 type Question struct {
-	ID               string
-	Question         string
-	Answers          []Answer
-	IsImpossible     bool
-	PlausibleAnswers []Answer
+	ID       string
+	Question string
+	Answers  []string
+
+	noQuestion error // why Question is ""
+	badAnswers error // why Answers is not what the file has
 }
 
-// An Answer is a reference answer. AnswerStart counts code points from the start of the context.
-type Answer struct {
-	Text        string
-	AnswerStart int
-}
-
-// ReadDataset reads a whole data set into memory. [Paragraphs] and [Examples] read the same files
-// a paragraph at a time.
+// ReadDataset reads a whole data set into memory, to score or to predict. [Paragraphs] and [Examples] read the
+// same files a paragraph at a time.
 //
-// Only data, paragraphs, context, qas, id and question are required, the keys that the reference scripts
-// read to predict. An id may be a number, as Triton's client sends it, and becomes the key that Python's
-// json.dumps writes for it. ReadDataset returns a [ReadError] if the file is not JSON in UTF-8, starts
-// with a byte order mark or is not SQuAD, and also if a question id is repeated: the reference scripts
-// keep one of the answers and drop the others.
+// The file is a SQuAD file, or has the same entries without "data", in an array or as JSON lines. An entry may
+// also be one question with its context, as Hugging Face has them, or a paragraph, as in MRQA's files.
+//
+// ReadDataset returns a [ReadError] if the file is not JSON in UTF-8 or has no ids of questions. As to the
+// scripts, all else matters only to who needs it: [Evaluate] needs answers, and [Dataset.Examples] contexts and
+// questions. Of a repeated key the last value counts. An id that is not a string becomes the key that Python's
+// json.dumps writes for it.
 func ReadDataset(r io.Reader) (*Dataset, error) {
 	d := new(Dataset)
 	var paragraphs []Paragraph
@@ -58,15 +59,25 @@ func ReadDataset(r io.Reader) (*Dataset, error) {
 		d.Articles = append(d.Articles, Article{Title: title, Paragraphs: paragraphs})
 		paragraphs = nil
 	}
+	s.restart = func(key string) {
+		paragraphs = nil
+		if key == "data" {
+			d.Articles = nil
+		}
+	}
 	if err := s.scan(); err != nil {
 		return nil, err
 	}
-	d.Version = s.version
+	d.unversioned = s.version == nil
+	if s.version != nil {
+		d.Version = *s.version
+	}
 	return d, nil
 }
 
-// Paragraphs reads a data set one paragraph at a time, with the checks of [ReadDataset]. To find repeated
-// ids it holds some 40 bytes a question. An error ends the sequence.
+// Paragraphs reads a data set one paragraph at a time. Every paragraph needs a context, and every question its
+// text. Paragraphs also returns an error if a question's id is repeated: the scripts keep one of the answers and
+// drop the others. To find such ids it holds some 40 bytes a question. An error ends the sequence.
 func Paragraphs(r io.Reader) iter.Seq2[*Paragraph, error] {
 	return func(yield func(*Paragraph, error) bool) {
 		s := newScanner(r)
@@ -85,4 +96,27 @@ func (d *Dataset) All() iter.Seq[*Paragraph] {
 			}
 		}
 	}
+}
+
+// IDs returns the ids of the questions and how often each occurs.
+func (d *Dataset) IDs() map[string]int {
+	ids := make(map[string]int)
+	for p := range d.All() {
+		for i := range p.QAs {
+			ids[p.QAs[i].ID]++
+		}
+	}
+	return ids
+}
+
+// Labelled reports whether a question has a reference answer.
+func (d *Dataset) Labelled() bool {
+	for p := range d.All() {
+		for i := range p.QAs {
+			if len(p.QAs[i].Answers) > 0 {
+				return true
+			}
+		}
+	}
+	return false
 }

@@ -52,9 +52,11 @@ type EvaluateOptions struct {
 // ignores answers to other questions. In version 2.0, "" means that there is no answer.
 //
 // A question without a prediction gets no points by the rules of 1.1. The script for 2.0 stops there;
-// Evaluate leaves such questions out and reports them as missing. Evaluate returns an error, as the
-// scripts do, if there is nothing to score, or by the rules of 1.1 if a question that was answered has
-// no reference answer.
+// Evaluate leaves such questions out and reports them as missing. If a question's id is repeated, 1.1 scores each
+// question, and 2.0 only the last.
+//
+// Evaluate returns an error, as the scripts do, if there is nothing to score, or by the rules of 1.1 if a question
+// that was answered has no reference answer.
 func Evaluate(d *Dataset, answers map[string]string, opts *EvaluateOptions) (*Report, error) {
 	if opts == nil {
 		opts = &EvaluateOptions{}
@@ -74,7 +76,7 @@ func Evaluate(d *Dataset, answers map[string]string, opts *EvaluateOptions) (*Re
 
 func evaluateV1(d *Dataset, answers map[string]string) (*Report, error) {
 	r := &Report{Version: "1.1"}
-	if d.Version != "1.1" {
+	if d.Version != "1.1" && !d.unversioned { // without a version the script stops
 		r.messages = append(r.messages, "Evaluation expects v-1.1, but got dataset with v-"+d.Version)
 	}
 	var sum tally
@@ -88,14 +90,19 @@ func evaluateV1(d *Dataset, answers map[string]string) (*Report, error) {
 				sum.add(0, 0)
 				continue
 			}
-			if len(q.Answers) == 0 {
+			switch {
+			case q.badAnswers != nil:
+				return nil, q.badAnswers
+			case len(q.Answers) == 0 && !d.Labelled():
+				return nil, errors.New("evaluate: the data set is unlabelled: no question has a reference answer")
+			case len(q.Answers) == 0:
 				return nil, fmt.Errorf("evaluate: question %q has no reference answer; "+
 					"data with unanswerable questions follows the rules of version 2.0", q.ID)
 			}
 			var exact, f1 float64
 			words := normalize(answer)
 			for _, gold := range q.Answers {
-				goldWords := normalize(gold.Text)
+				goldWords := normalize(gold)
 				exact = max(exact, exactMatch(words, goldWords))
 				f1 = max(f1, overlapF1(words, goldWords))
 			}

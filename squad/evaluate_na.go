@@ -4,6 +4,8 @@ package squad
 type BestThresholds struct {
 	ExactMatch, ExactMatchThresh float64
 	F1, F1Thresh                 float64
+
+	exact, f1 number // the thresholds as Python has them
 }
 
 // An Analysis shows how well the no-answer probabilities tell questions with an answer from those
@@ -33,15 +35,16 @@ func f1Of(q *result) float64    { return q.f1 }
 
 func bestThresholds(ranked []*result) *BestThresholds {
 	var b BestThresholds
-	b.ExactMatch, b.ExactMatchThresh = bestThreshold(ranked, exactOf)
-	b.F1, b.F1Thresh = bestThreshold(ranked, f1Of)
+	b.ExactMatch, b.exact = bestThreshold(ranked, exactOf)
+	b.F1, b.f1 = bestThreshold(ranked, f1Of)
+	b.ExactMatchThresh, b.F1Thresh = b.exact.float, b.f1.float
 	return &b
 }
 
 // bestThreshold starts from a threshold so low that every question counts as having no answer, and
 // lets one question after the other be answered. Like the script it also looks between questions
 // of equal probability, which no threshold can separate.
-func bestThreshold(ranked []*result, score func(*result) float64) (best, thresh float64) {
+func bestThreshold(ranked []*result, score func(*result) float64) (best float64, thresh number) {
 	var current float64
 	for _, q := range ranked {
 		if !q.hasAns {
@@ -67,9 +70,9 @@ func analyze(results []result, ranked []*result) *Analysis {
 	var a Analysis
 	for i := range results {
 		if q := &results[i]; q.hasAns {
-			a.HasAns = append(a.HasAns, q.naProb)
+			a.HasAns = append(a.HasAns, q.naProb.float)
 		} else {
-			a.NoAns = append(a.NoAns, q.naProb)
+			a.NoAns = append(a.NoAns, q.naProb.float)
 		}
 	}
 	if n := len(a.HasAns); n > 0 {
@@ -91,7 +94,7 @@ func curve(name string, ranked []*result, hasAns int, score func(*result) float6
 		if q.hasAns {
 			truePositives += score(q)
 		}
-		if i < len(ranked)-1 && q.naProb == ranked[i+1].naProb {
+		if i < len(ranked)-1 && q.naProb.compare(&ranked[i+1].naProb) == 0 {
 			continue
 		}
 		p := PRPoint{

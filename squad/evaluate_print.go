@@ -65,9 +65,9 @@ func (r *Report) members(w *pyjson.Writer) {
 	}
 	if b := r.Best; b != nil {
 		figure(w, "best_exact", b.ExactMatch)
-		figure(w, "best_exact_thresh", b.ExactMatchThresh)
+		threshold(w, "best_exact_thresh", b.ExactMatchThresh, &b.exact)
 		figure(w, "best_f1", b.F1)
-		figure(w, "best_f1_thresh", b.F1Thresh)
+		threshold(w, "best_f1_thresh", b.F1Thresh, &b.f1)
 	}
 	if r.Analysis != nil {
 		for _, c := range r.Analysis.Curves {
@@ -86,6 +86,15 @@ func scores(w *pyjson.Writer, prefix string, s *Scores) {
 func figure(w *pyjson.Writer, name string, value float64) {
 	w.Key(name)
 	w.Float(value)
+}
+
+// threshold writes a value as Python has it, where it is still that one.
+func threshold(w *pyjson.Writer, name string, value float64, python *number) {
+	w.Key(name)
+	if python.float != value {
+		python = &number{float: value}
+	}
+	w.Number(python.String())
 }
 
 func printed(err error) error {

@@ -32,9 +32,8 @@ func sharedDataset(t testing.TB, name string) *squad.Dataset {
 }
 
 func sharedAnswers(t testing.TB, name string) map[string]string {
-	return readShared(t, func(f *os.File) (map[string]string, error) {
-		return squad.ReadAnswers(f)
-	}, "data", "predictions", name)
+	return readShared(t, func(f *os.File) (map[string]string, error) { return squad.ReadAnswers(f, nil) }, "data",
+		"predictions", name)
 }
 
 func sharedText(t testing.TB, elem ...string) string {
@@ -70,9 +69,8 @@ func TestEvaluateV2Golden(t *testing.T) {
 	const name = "v2.0-bert-single"
 	d := sharedDataset(t, "dev-v2.0-rebuilt.json")
 	answers := sharedAnswers(t, name+".json")
-	probs := readShared(t, func(f *os.File) ([]squad.NAProb, error) {
-		return squad.ReadNAProbs(f)
-	}, "golden", "eval", name+".na_prob.json")
+	probs := readShared(t, func(f *os.File) ([]squad.NAProb, error) { return squad.ReadNAProbs(f, nil) }, "golden",
+		"eval", name+".na_prob.json")
 
 	t.Run("plain", func(t *testing.T) {
 		r, err := squad.Evaluate(d, answers, nil)
@@ -89,7 +87,8 @@ func TestEvaluateV2Golden(t *testing.T) {
 		assert.Empty(t, stderr)
 	})
 	t.Run("na-thresh", func(t *testing.T) {
-		r, err := squad.Evaluate(d, answers, &squad.EvaluateOptions{Version: "2.0", NAProbs: probs, NAProbThresh: new(3.5)})
+		r, err := squad.Evaluate(d, answers,
+			&squad.EvaluateOptions{Version: "2.0", NAProbs: probs, NAProbThresh: new(3.5)})
 		require.NoError(t, err)
 		var stdout, stderr, file bytes.Buffer
 		require.NoError(t, r.PrintMessages(&stdout, &stderr))
@@ -118,11 +117,7 @@ func TestEvaluateV2Golden(t *testing.T) {
 
 // question returns a question with the reference answers given.
 func question(id string, golds ...string) squad.Question {
-	q := squad.Question{ID: id}
-	for _, g := range golds {
-		q.Answers = append(q.Answers, squad.Answer{Text: g})
-	}
-	return q
+	return squad.Question{ID: id, Answers: golds}
 }
 
 func dataset(version string, questions ...squad.Question) *squad.Dataset {
@@ -143,7 +138,8 @@ func TestEvaluateAnswer(t *testing.T) {
 		{"equal", "Denver Broncos", []string{"Denver Broncos"}, [2]float64{100, 100}, [2]float64{100, 100}},
 		{"equal but for case, article and punctuation", "the denver broncos.", []string{"Denver Broncos"},
 			[2]float64{100, 100}, [2]float64{100, 100}},
-		{"best of several", "Broncos", []string{"Panthers", "Denver Broncos", "in Denver, Broncos"}, [2]float64{0, 200. / 3},
+		{"best of several", "Broncos", []string{"Panthers", "Denver Broncos", "in Denver, Broncos"},
+			[2]float64{0, 200. / 3},
 			[2]float64{0, 200. / 3}},
 		{"another order", "Broncos Denver", []string{"Denver Broncos"}, [2]float64{0, 100}, [2]float64{0, 100}},
 		{"words count as often as they occur", "no no no yes", []string{"no no"}, [2]float64{0, 200. / 3},
@@ -213,7 +209,8 @@ Missing prediction for c
 }
 `, stdout)
 
-	whole, err := squad.Evaluate(dataset("v2.0", question("a", "x"), question("d")), map[string]string{"a": "x", "d": "x"},
+	whole, err := squad.Evaluate(dataset("v2.0", question("a", "x"), question("d")),
+		map[string]string{"a": "x", "d": "x"},
 		&squad.EvaluateOptions{Version: "2.0", NAProbs: probs, Analyze: true})
 	require.NoError(t, err)
 	assert.Equal(t, whole.Scores, r.Scores)
@@ -258,16 +255,21 @@ func TestBestThresholds(t *testing.T) {
 		probs []squad.NAProb
 		want  squad.BestThresholds
 	}{
-		{"answer a and b", []squad.NAProb{{"a", .1}, {"b", .2}, {"c", .3}, {"d", .4}},
+		{"answer a and b",
+			[]squad.NAProb{{ID: "a", Prob: .1}, {ID: "b", Prob: .2}, {ID: "c", Prob: .3}, {ID: "d", Prob: .4}},
 			squad.BestThresholds{ExactMatch: 75, ExactMatchThresh: .1, F1: 100 * (3 + 2./3) / 4, F1Thresh: .2}},
-		{"answer nothing", []squad.NAProb{{"a", .4}, {"b", .3}, {"c", .2}, {"d", .1}},
+		{"answer nothing",
+			[]squad.NAProb{{ID: "a", Prob: .4}, {ID: "b", Prob: .3}, {ID: "c", Prob: .2}, {ID: "d", Prob: .1}},
 			squad.BestThresholds{ExactMatch: 50, F1: 100 * (1 + 1 + 2./3) / 4, F1Thresh: .4}},
-		{"a gain that only makes up for a loss is none", []squad.NAProb{{"c", -3}, {"a", -2}, {"b", 5}, {"d", 6}},
+		{"a gain that only makes up for a loss is none",
+			[]squad.NAProb{{ID: "c", Prob: -3}, {ID: "a", Prob: -2}, {ID: "b", Prob: 5}, {ID: "d", Prob: 6}},
 			squad.BestThresholds{ExactMatch: 50, F1: 100 * (1 + 1 + 2./3) / 4, F1Thresh: 5}},
 		// a first: the gain counts, although no threshold lies between a and c.
-		{"ties in the order of the probabilities", []squad.NAProb{{"a", .5}, {"c", .5}, {"b", .6}, {"d", .7}},
+		{"ties in the order of the probabilities",
+			[]squad.NAProb{{ID: "a", Prob: .5}, {ID: "c", Prob: .5}, {ID: "b", Prob: .6}, {ID: "d", Prob: .7}},
 			squad.BestThresholds{ExactMatch: 75, ExactMatchThresh: .5, F1: 75, F1Thresh: .5}},
-		{"ties in another order", []squad.NAProb{{"c", .5}, {"a", .5}, {"b", .6}, {"d", .7}},
+		{"ties in another order",
+			[]squad.NAProb{{ID: "c", Prob: .5}, {ID: "a", Prob: .5}, {ID: "b", Prob: .6}, {ID: "d", Prob: .7}},
 			squad.BestThresholds{ExactMatch: 50, F1: 100 * (1 + 1 + 2./3) / 4, F1Thresh: .6}},
 	}
 	for _, test := range tests {
@@ -288,7 +290,7 @@ func TestBestThresholds(t *testing.T) {
 func TestCurves(t *testing.T) {
 	d := dataset("v2.0", question("a", "x"), question("b", "x y z"), question("c"), question("d", "z"))
 	answers := map[string]string{"a": "x", "b": "x", "c": "x", "d": ""}
-	probs := []squad.NAProb{{"a", .1}, {"b", .2}, {"c", .2}, {"d", .9}}
+	probs := []squad.NAProb{{ID: "a", Prob: .1}, {ID: "b", Prob: .2}, {ID: "c", Prob: .2}, {ID: "d", Prob: .9}}
 	r, err := squad.Evaluate(d, answers, &squad.EvaluateOptions{Version: "2.0", NAProbs: probs, Analyze: true})
 	require.NoError(t, err)
 	// The points behind a, behind the tie of b and c, and behind d.
@@ -307,7 +309,7 @@ func TestCurves(t *testing.T) {
 
 func TestEvaluateOneClass(t *testing.T) {
 	none := dataset("2.0", question("a"), question("b"))
-	probs := []squad.NAProb{{"a", .1}, {"b", .2}}
+	probs := []squad.NAProb{{ID: "a", Prob: .1}, {ID: "b", Prob: .2}}
 	r, err := squad.Evaluate(none, map[string]string{"a": "", "b": ""},
 		&squad.EvaluateOptions{Version: "2.0", NAProbs: probs, Analyze: true})
 	require.NoError(t, err)
@@ -326,6 +328,127 @@ func TestEvaluateOneClass(t *testing.T) {
 }
 `, stdout, "no curves without questions that have an answer")
 	assert.Equal(t, &squad.Analysis{NoAns: []float64{.1, .2}}, r.Analysis)
+}
+
+// Thresholds are printed as Python prints the numbers that the file has. The outputs are those of the script's rules
+// under Python 3.11.
+func TestThresholdNumbers(t *testing.T) {
+	d := dataset("v2.0", question("has", "x"), question("none"))
+	answers := map[string]string{"has": "x", "none": "y"}
+	for _, tt := range []struct{ has, none, want string }{
+		{"-1", "0", "-1"},
+		{"-0", "1", "0"},
+		{"-0.0", "1", "-0.0"},
+		{"1.0", "2", "1.0"},
+		{"1e3", "1e4", "1000.0"},
+		{"1E-7", "1", "1e-07"},
+		{"false", "true", "false"},
+		{"true", "2", "true"},
+		{"-1e400", "0", "-Infinity"},
+		{"Infinity", "1" + strings.Repeat("0", 400), "0.0"}, // answering neither question is as good
+		{"1e400", "Infinity", "Infinity"},
+		{"1" + strings.Repeat("0", 400), "Infinity", "1" + strings.Repeat("0", 400)},
+		{"9007199254740992", "9007199254740993", "9007199254740992"},
+		{"9007199254740993", "9007199254740992", "0.0"},
+		{"9007199254740993", "9007199254740992.0", "0.0"},
+		{"9007199254740992.0", "9007199254740993", "9007199254740992.0"},
+		{"2", "1", "0.0"},
+	} {
+		probs, err := squad.ReadNAProbs(strings.NewReader(`{"has": `+tt.has+`, "none": `+tt.none+`}`), nil)
+		require.NoError(t, err)
+		r, err := squad.Evaluate(d, answers, &squad.EvaluateOptions{NAProbs: probs, Analyze: true})
+		require.NoError(t, err)
+		stdout, _ := printReport(t, r)
+		assert.Contains(t, stdout, `"best_exact_thresh": `+tt.want+",\n", tt.has)
+		assert.Contains(t, stdout, `"best_f1_thresh": `+tt.want+",\n", tt.has)
+	}
+
+	probs, err := squad.ReadNAProbs(strings.NewReader(`{"has": 1, "none": 2}`), nil)
+	require.NoError(t, err)
+	probs[0].Prob = 1.5
+	r, err := squad.Evaluate(d, answers, &squad.EvaluateOptions{NAProbs: probs})
+	require.NoError(t, err)
+	stdout, _ := printReport(t, r)
+	assert.Contains(t, stdout, `"best_exact_thresh": 1.5,`, "the field counts")
+	r.Best.ExactMatchThresh = 3
+	stdout, _ = printReport(t, r)
+	assert.Contains(t, stdout, `"best_exact_thresh": 3.0,`)
+}
+
+// By the rules of 1.1 every question counts. Those of 2.0 keep scores by id: the last question replaces the others, in
+// the place of the first.
+func TestEvaluateRepeatedIDs(t *testing.T) {
+	d := dataset("1.1", question("a", "x"), question("b", "y z"), question("a", "y"), question("a", "x y"),
+		question("c"), question("b"))
+	answers := map[string]string{"a": "x", "b": "y", "c": ""}
+	r, err := squad.Evaluate(d, answers,
+		&squad.EvaluateOptions{Version: "2.0",
+			NAProbs: []squad.NAProb{{ID: "b", Prob: 2}, {ID: "a", Prob: 1}, {ID: "c", Prob: 3}}, Analyze: true})
+	require.NoError(t, err)
+	stdout, stderr := printReport(t, r)
+	assert.Empty(t, stderr)
+	assert.Equal(t, `{
+  "exact": 66.66666666666667,
+  "f1": 88.88888888888887,
+  "total": 3,
+  "HasAns_exact": 0.0,
+  "HasAns_f1": 66.66666666666666,
+  "HasAns_total": 1,
+  "NoAns_exact": 100.0,
+  "NoAns_f1": 100.0,
+  "NoAns_total": 2,
+  "best_exact": 66.66666666666667,
+  "best_exact_thresh": 0.0,
+  "best_f1": 88.88888888888887,
+  "best_f1_thresh": 1.0,
+  "pr_exact_ap": 0.0,
+  "pr_f1_ap": 44.44444444444444,
+  "pr_oracle_ap": 100.0
+}
+`, stdout)
+	assert.Equal(t, []float64{1}, r.Analysis.HasAns)
+	assert.Equal(t, []float64{2, 3}, r.Analysis.NoAns)
+
+	d = dataset("1.1", question("a", "x"), question("b", "y z"), question("a", "y"), question("a", "x y"))
+	r, err = squad.Evaluate(d, map[string]string{"a": "x"}, nil)
+	require.NoError(t, err)
+	stdout, _ = printReport(t, r)
+	assert.Equal(t, "{\"exact_match\": 25.0, \"f1\": 41.666666666666664}\n", stdout)
+	assert.Equal(t, 4, r.Total)
+
+	r, err = squad.Evaluate(d, map[string]string{"b": "x"}, &squad.EvaluateOptions{Version: "2.0"})
+	require.NoError(t, err)
+	assert.Equal(t, []string{"a", "a", "a"}, r.Missing, "the script prints a line for each")
+}
+
+// A mistake in the answers of a question is one where the scripts look at them.
+func TestEvaluateBadAnswers(t *testing.T) {
+	for answers, want := range map[string]string{
+		`3`:                          `"answers" is a number, want an array`,
+		`"x"`:                        `"answers" is a string, want an array`,
+		`{"x": 1}`:                   `"answers" has no "text"`,
+		`{"text": [1]}`:              `an answer is a number, want a string`,
+		`{"text": {"x": 1}}`:         `"text" is an object, want an array`,
+		`[{}]`:                       `an entry of "answers" has no "text"`,
+		`[{"text": null}]`:           `"text" is null, want a string`,
+		`[{"text": "x"}, ["x"]]`:     `an answer is an array, want an object`,
+		`[{"text": "x", "text": 1}]`: `"text" is a number, want a string`,
+		`[{"text": "\ud800"}]`:       `"text" has half a surrogate pair, which is not text`,
+	} {
+		d, err := squad.ReadDataset(strings.NewReader(datasetOf(`{"id": "a", "answers": [{"text": "x"}]}, {"id": "b", "answers": ` + answers + `}`)))
+		require.NoError(t, err)
+		_, err = squad.Evaluate(d, map[string]string{"a": "x", "b": "x"}, &squad.EvaluateOptions{Version: "1.1"})
+		require.ErrorContains(t, err, `read data set: article 1, paragraph 1, question "b": `+want)
+		assert.Regexp(t, `\(line 1, byte \d+\)$`, err.Error())
+		_, err = squad.Evaluate(d, map[string]string{"a": "x"}, &squad.EvaluateOptions{Version: "2.0"})
+		assert.ErrorContains(t, err, want, "2.0 looks at all answers")
+		r, err := squad.Evaluate(d, map[string]string{"a": "x"}, &squad.EvaluateOptions{Version: "1.1"})
+		require.NoError(t, err, "1.1 does not look at those of a question without a prediction")
+		stdout, stderr := printReport(t, r)
+		assert.Equal(t, "{\"exact_match\": 50.0, \"f1\": 50.0}\n", stdout)
+		assert.Equal(t, "Unanswered question b will receive score 0.\n", stderr,
+			"and nothing of a version that is not there")
+	}
 }
 
 func TestEvaluateErrors(t *testing.T) {
@@ -353,6 +476,9 @@ func TestEvaluateErrors(t *testing.T) {
 			`evaluate: the data set has no questions`},
 		{"v2.0 without predictions", func() (*squad.Report, error) { return squad.Evaluate(d, nil, nil) },
 			`evaluate: no question of the data set has a prediction`},
+		{"unlabelled", func() (*squad.Report, error) {
+			return squad.Evaluate(dataset("1.1", question("a"), question("b")), answers, nil)
+		}, "evaluate: the data set is unlabelled: no question has a reference answer"},
 		{"probability missing", v2(squad.NAProb{ID: "a"}),
 			`evaluate: question "b" has a prediction but no no-answer probability; both files must be of the same run`},
 		{"probability twice", v2(squad.NAProb{ID: "a"}, squad.NAProb{ID: "b"}, squad.NAProb{ID: "a"}),

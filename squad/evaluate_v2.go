@@ -1,7 +1,6 @@
 package squad
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -10,7 +9,10 @@ import (
 
 func evaluateV2(d *Dataset, answers map[string]string, opts *EvaluateOptions) (*Report, error) {
 	r := &Report{Version: "2.0"}
-	results := r.score(d, answers)
+	results, err := r.score(d, answers)
+	if err != nil {
+		return nil, err
+	}
 	if len(results) == 0 {
 		return nil, errors.New("evaluate: no question of the data set has a prediction")
 	}
@@ -31,7 +33,7 @@ func evaluateV2(d *Dataset, answers map[string]string, opts *EvaluateOptions) (*
 			class = &hasAns
 		}
 		exact, f1 := q.exact, q.f1
-		if q.naProb > thresh {
+		if q.naProb.above(thresh) {
 			exact, f1 = 1, 1
 			if q.hasAns {
 				exact, f1 = 0, 0
@@ -62,15 +64,20 @@ type result struct {
 	hasAns    bool
 	predicted bool // an answer that is not empty
 	exact, f1 float64
-	naProb    float64
+	naProb    number
 }
 
-// score scores every question that has a prediction, in the order of the data set.
-func (r *Report) score(d *Dataset, answers map[string]string) []result {
+// score scores every question that has a prediction, in the order of the data set. Of a repeated id the first place
+// and the last question count, as in the script's dictionaries.
+func (r *Report) score(d *Dataset, answers map[string]string) ([]result, error) {
 	var results []result
+	at := make(map[string]int) // in results
 	for p := range d.All() {
 		for i := range p.QAs {
 			q := &p.QAs[i]
+			if q.badAnswers != nil {
+				return nil, q.badAnswers
+			}
 			answer, ok := answers[q.ID]
 			if !ok {
 				r.Missing = append(r.Missing, q.ID)
@@ -78,24 +85,30 @@ func (r *Report) score(d *Dataset, answers map[string]string) []result {
 				continue
 			}
 			exact, f1 := scoreV2(answer, q.Answers)
-			results = append(results, result{
+			scored := result{
 				id:        q.ID,
 				hasAns:    len(q.Answers) > 0,
 				predicted: answer != "",
 				exact:     exact,
 				f1:        f1,
-			})
+			}
+			if i, ok := at[q.ID]; ok {
+				results[i] = scored
+			} else {
+				at[q.ID] = len(results)
+				results = append(results, scored)
+			}
 		}
 	}
-	return results
+	return results, nil
 }
 
 // scoreV2 compares an answer with the references that have words, or with "" if there are none.
-func scoreV2(answer string, golds []Answer) (exact, f1 float64) {
+func scoreV2(answer string, golds []string) (exact, f1 float64) {
 	words := normalize(answer)
 	none := true
 	for _, gold := range golds {
-		goldWords := normalize(gold.Text)
+		goldWords := normalize(gold)
 		if len(goldWords) == 0 {
 			continue
 		}
@@ -132,7 +145,7 @@ func rank(results []result, probs []NAProb) ([]*result, error) {
 		case math.IsNaN(p.Prob):
 			return nil, fmt.Errorf("the no-answer probability of question %q is NaN", p.ID)
 		}
-		q.naProb = p.Prob
+		q.naProb = p.number()
 		ranked = append(ranked, q)
 		byID[p.ID] = nil
 	}
@@ -142,6 +155,6 @@ func rank(results []result, probs []NAProb) ([]*result, error) {
 				"both files must be of the same run", results[i].id)
 		}
 	}
-	slices.SortStableFunc(ranked, func(a, b *result) int { return cmp.Compare(a.naProb, b.naProb) })
+	slices.SortStableFunc(ranked, func(a, b *result) int { return a.naProb.compare(&b.naProb) })
 	return ranked, nil
 }

@@ -1,6 +1,7 @@
 package squad
 
 import (
+	"cmp"
 	"io"
 	"iter"
 	"unicode/utf8"
@@ -14,18 +15,16 @@ type Example struct {
 }
 
 // Examples reads the questions of a data set as the reference scripts do to predict: one paragraph
-// at a time, and only contexts, ids and questions. It refuses what [ReadDataset] refuses. The sequence
-// can be read once. An error ends it.
+// at a time, with the checks of [Paragraphs]. The sequence can be read once. An error ends it.
 func Examples(r io.Reader) iter.Seq2[*Example, error] {
 	return func(yield func(*Example, error) bool) {
 		s := newScanner(r)
-		s.questionsOnly = true
 		s.scanTo(func(p *Paragraph, err error) bool {
 			if err != nil {
 				return yield(nil, err)
 			}
-			for ex := range p.examples() {
-				if !yield(ex, nil) {
+			for ex, err := range p.examples() {
+				if !yield(ex, err) {
 					return false
 				}
 			}
@@ -35,24 +34,29 @@ func Examples(r io.Reader) iter.Seq2[*Example, error] {
 }
 
 // examples returns the examples of p.
-func (p *Paragraph) examples() iter.Seq[*Example] {
-	return func(yield func(*Example) bool) {
+func (p *Paragraph) examples() iter.Seq2[*Example, error] {
+	return func(yield func(*Example, error) bool) {
 		words := Words(p.Context)
-		for _, q := range p.QAs {
-			if !yield(&Example{ID: q.ID, Question: q.Question, Words: words}) {
+		for i := range p.QAs {
+			q := &p.QAs[i]
+			if err := cmp.Or(p.noContext, q.noQuestion); err != nil {
+				yield(nil, err)
+				return
+			}
+			if !yield(&Example{ID: q.ID, Question: q.Question, Words: words}, nil) {
 				return
 			}
 		}
 	}
 }
 
-// Examples returns the examples of d in file order, as the function [Examples] does for a file. The
-// errors are nil.
+// Examples returns the examples of d in file order, as the function [Examples] does for a file. An error, which
+// reports a context or a question that the file does not have, ends the sequence.
 func (d *Dataset) Examples() iter.Seq2[*Example, error] {
 	return func(yield func(*Example, error) bool) {
 		for p := range d.All() {
-			for ex := range p.examples() {
-				if !yield(ex, nil) {
+			for ex, err := range p.examples() {
+				if !yield(ex, err) || err != nil {
 					return
 				}
 			}

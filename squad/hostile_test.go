@@ -17,8 +17,8 @@ import (
 // readers are the readers of files of JSON.
 var readers = map[string]func(io.Reader) error{
 	"data set":    func(r io.Reader) error { _, err := squad.ReadDataset(r); return err },
-	"predictions": func(r io.Reader) error { _, err := squad.ReadAnswers(r); return err },
-	"odds":        func(r io.Reader) error { _, err := squad.ReadNAProbs(r); return err },
+	"predictions": func(r io.Reader) error { _, err := squad.ReadAnswers(r, nil); return err },
+	"odds":        func(r io.Reader) error { _, err := squad.ReadNAProbs(r, nil); return err },
 	"n-best":      func(r io.Reader) error { _, err := squad.ReadNBest(r); return err },
 }
 

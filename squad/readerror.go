@@ -29,3 +29,28 @@ func (e *ReadError) Error() string {
 }
 
 func (e *ReadError) Unwrap() error { return e.Err }
+
+// Formats of the files that this package reads.
+const (
+	datasetFormat     = "data set"
+	predictionsFormat = "predictions"
+	oddsFormat        = "no-answer odds"
+	nBestFormat       = "n-best lists"
+)
+
+// A ContentError reports a file that is valid but of another format than the one asked for, as where a command's
+// arguments are swapped.
+type ContentError struct {
+	Format string // what the file looks like, in the words of ReadError
+	Err    error  // why it is not what was asked for
+}
+
+func (e *ContentError) Error() string {
+	like := e.Format
+	if like == datasetFormat {
+		like = "a " + like
+	}
+	return fmt.Sprintf("%v; the file looks like %s", e.Err, like)
+}
+
+func (e *ContentError) Unwrap() error { return e.Err }

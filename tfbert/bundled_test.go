@@ -78,7 +78,7 @@ func readLogits(t testing.TB, path string) []squad.RawResult {
 
 func readAnswers(t testing.TB, data []byte) map[string]string {
 	t.Helper()
-	answers, err := squad.ReadAnswers(bytes.NewReader(data))
+	answers, err := squad.ReadAnswers(bytes.NewReader(data), nil)
 	require.NoError(t, err)
 	return answers
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"github.com/tfbert/go/checkpoint"
+	"github.com/tfbert/go/internal/file"
 	"github.com/tfbert/go/savedmodel"
 	"github.com/tfbert/go/tf"
 	"github.com/tfbert/go/wordpiece"
@@ -241,12 +242,17 @@ func writeGraph(dir string, build func(g *tf.Graph) (savedmodel.Content, error))
 	return savedmodel.Write(dir, content)
 }
 
+// copyFile copies a text, which gzip may have packed, as the text that it is.
 func copyFile(to, from string) error {
-	r, err := os.Open(from)
+	f, err := os.Open(from)
 	if err != nil {
 		return err
 	}
-	defer r.Close()
+	defer f.Close()
+	r, err := file.Text(from, f)
+	if err != nil {
+		return err
+	}
 	w, err := os.Create(to)
 	if err != nil {
 		return err

@@ -3,8 +3,10 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -16,6 +18,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/tfbert/go/internal/bench"
+	"github.com/tfbert/go/internal/file"
 	"github.com/tfbert/go/internal/machine"
 	"github.com/tfbert/go/internal/probe"
 	"github.com/tfbert/go/savedmodel"
@@ -300,16 +303,11 @@ func (b *benchmark) resolve() (err error) {
 }
 
 func readShape(path string) (*tfbert.Config, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("--config is base, large or a bert_config.json: %w", err)
+	c, err := file.Parse(path, tfbert.ReadConfig)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("--config is base, large or a bert_config.json: %w", err)
 	}
-	defer f.Close()
-	c, err := tfbert.ReadConfig(f)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return c, nil
+	return c, err
 }
 
 // run measures every row. Models that it exports are gone when it returns.

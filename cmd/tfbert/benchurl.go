@@ -26,6 +26,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/tfbert/go/internal/bench"
+	"github.com/tfbert/go/internal/file"
 	"github.com/tfbert/go/internal/serveproto"
 	"github.com/tfbert/go/squad"
 )
@@ -115,13 +116,13 @@ func (f *serverFlags) questions() ([][2]string, error) {
 		}
 		path = filepath.Join(models, demoFile)
 	}
-	file, err := os.Open(path)
+	text, err := file.OpenText(path)
 	if err != nil {
 		return nil, err
 	}
-	defer file.Close()
+	defer text.Close()
 	var pairs [][2]string
-	for p, err := range squad.Paragraphs(file) {
+	for p, err := range squad.Paragraphs(text) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}

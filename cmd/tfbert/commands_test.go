@@ -40,6 +40,7 @@ func commands() map[string]func(ts *testscript.TestScript, neg bool, args []stri
 		"json":      assertJSON,
 		"nothing":   assertEmpty,
 		"gunzip":    gunzipFile,
+		"gzip":      gzipFile,
 		"tokens":    compareTokens,
 		"digest":    compareDigest,
 		"logits":    copyLogits,
@@ -189,6 +190,17 @@ func gunzipFile(ts *testscript.TestScript, args []string) {
 	b, err := io.ReadAll(z)
 	ts.Check(err)
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), b, 0o666))
+}
+
+// gzip FROM TO
+func gzipFile(ts *testscript.TestScript, args []string) {
+	requireUsage(ts, len(args) == 2, "gzip from to")
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	_, err := z.Write([]byte(ts.ReadFile(args[0])))
+	ts.Check(err)
+	ts.Check(z.Close())
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), b.Bytes(), 0o666))
 }
 
 // tokens GOLDEN LOWER CASED compares what tokenize made of a recording's lines, lower-cased and not,

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,13 +11,11 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/tfbert/go/internal/file"
-	"github.com/tfbert/go/squad"
 	"github.com/tfbert/go/squad/compare"
 )
 
 func newCompare() *cobra.Command {
-	var predictFile string
+	var predictFile, version string
 	var logits []string
 	var asJSON bool
 	cmd := &cobra.Command{
@@ -28,6 +27,9 @@ wrote, and prints the answers that differ with their probabilities. If both
 folders have a logits.npy, it compares the logits that both hold.`,
 		Args: args("A", "B"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if version != "" && version != "1.1" && version != "2.0" {
+				return usagef("--version is 1.1 or 2.0, not %q", version)
+			}
 			if len(logits) != 0 && len(logits) != 2 {
 				return usagef("--logits takes two files: A.npy,B.npy")
 			}
@@ -48,14 +50,16 @@ folders have a logits.npy, it compares the logits that both hold.`,
 				}
 			}
 			if predictFile != "" {
-				data, err := file.Parse(predictFile, squad.ReadDataset)
+				data, err := readReference(predictFile)
 				if err != nil {
 					return err
 				}
-				missing, err := c.Score(data)
+				data.Version = cmp.Or(version, data.Version)
+				missing, err := c.Score(data.Dataset)
 				if err != nil {
 					return fmt.Errorf("%s: %w", predictFile, err)
 				}
+				data.warn()
 				if missing > 0 {
 					warn("%d questions of the data set have no prediction", missing)
 				}
@@ -69,6 +73,7 @@ folders have a logits.npy, it compares the logits that both hold.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&predictFile, "predict_file", "", "SQuAD `file` to score both folders against")
+	f.StringVar(&version, "version", "", "rules of SQuAD 1.1 or 2.0 to score by (default: the data set's version)")
 	f.StringSliceVar(&logits, "logits", nil,
 		"two `files` of --save_logits to compare (default: logits.npy of both folders)")
 	f.BoolVar(&asJSON, "json", false, "print the comparison as JSON")

@@ -2,12 +2,12 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"os"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/tfbert/go/internal/file"
 	"github.com/tfbert/go/savedmodel"
 	"github.com/tfbert/go/squad"
 	"github.com/tfbert/go/tfbert"
@@ -31,14 +31,9 @@ func (f *tokenizerFlags) tokenizer() (*wordpiece.Tokenizer, error) {
 	if f.vocabFile == "" {
 		return nil, usagef("--vocab_file is required")
 	}
-	file, err := os.Open(f.vocabFile)
+	vocab, err := file.Parse(f.vocabFile, f.profile.ReadVocab)
 	if err != nil {
 		return nil, err
-	}
-	defer file.Close()
-	vocab, err := f.profile.ReadVocab(file)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", f.vocabFile, err)
 	}
 	return &wordpiece.Tokenizer{Vocab: vocab, Cased: !f.doLowerCase, Profile: f.profile.Profile}, nil
 }

@@ -1,11 +1,15 @@
 package file
 
 import (
+	"bytes"
+	"compress/gzip"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -28,6 +32,73 @@ func TestRead(t *testing.T) {
 
 	_, err = Read(path+"x", 2)
 	assert.ErrorIs(t, err, fs.ErrNotExist)
+}
+
+// A text is read as it is or packed by gzip; what is known to be something else is named.
+func TestParse(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "vocab.txt")
+	parse := func(content string) (string, error) {
+		require.NoError(t, os.WriteFile(path, []byte(content), 0o644))
+		return Parse(path, func(r io.Reader) (string, error) {
+			b, err := io.ReadAll(r)
+			return string(b), err
+		})
+	}
+	long := strings.Repeat("long ", 1<<16)
+	for _, text := range []string{"", "a", "\n", "{}\ufeff", long} {
+		for _, content := range []string{
+			text, "\ufeff" + text, gzipOf(t, text), gzipOf(t, "\ufeff"+text), gzipOf(t,
+				text[:len(text)/2]) + gzipOf(t, text[len(text)/2:]),
+		} {
+			got, err := parse(content)
+			require.NoError(t, err)
+			assert.Equal(t, text, got)
+		}
+	}
+	for content, want := range map[string]string{
+		"version https://git-lfs.github.com/spec/v1\n": " is a Git LFS pointer, not the file itself: run git lfs pull",
+		"<html>":              " is an HTML page, such as the login or error page of a site: download the file again",
+		zipOf(t, "vocab.txt"): " is a zip archive: unpack it",
+		gzipOf(t,
+			"<!DOCTYPE html>"): ", unpacked, is an HTML page, such as the login or error page of a site: download the file again",
+		gzipOf(t, gzipOf(t, "twice")):  ", unpacked, is a gzip file: unpack it",
+		"\xff\xfe{\x00":                " is text in UTF-16 or UTF-32: save it as UTF-8",
+		"id,context,question\n1,a,b\n": " is a table of comma or tab separated values (CSV, TSV): convert it to JSON",
+		gzipOf(t, long)[:200]:          ": the gzip file is cut off: its download or copy did not finish",
+		"\x1f\x8b\x08":                 ": the gzip file is cut off: its download or copy did not finish",
+		gzipOf(t, long) + long:         ": unpack: gzip: invalid header",
+		flip(gzipOf(t, long)):          ": unpack: gzip: invalid checksum",
+	} {
+		_, err := parse(content)
+		assert.EqualError(t, err, path+want)
+	}
+	_, err := parse("<html>")
+	assert.ErrorAs(t, err, new(*KindError))
+	_, err = Parse("s3://bucket/vocab.txt", func(io.Reader) (int, error) { return 0, nil })
+	assert.EqualError(t, err, "open s3://bucket/vocab.txt: s3:// is not supported: give a local path")
+}
+
+// flip changes the checksum of what gzip has packed.
+func flip(packed string) string {
+	b := []byte(packed)
+	b[len(b)-8] ^= 1
+	return string(b)
+}
+
+// What unpacks without end is not read to its end.
+func TestTextBomb(t *testing.T) {
+	var bomb bytes.Buffer
+	z := gzip.NewWriter(&bomb)
+	for range 300 {
+		_, err := z.Write(make([]byte, 1<<20))
+		require.NoError(t, err)
+	}
+	require.NoError(t, z.Close())
+	r, err := Text("bomb", &bomb)
+	require.NoError(t, err)
+	n, err := io.Copy(io.Discard, r)
+	assert.EqualError(t, err, "the gzip file unpacks to more than 256 times its size")
+	assert.Less(t, n, int64(260<<20))
 }
 
 // A file with a hole claims more bytes than its disk has.

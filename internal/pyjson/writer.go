@@ -67,6 +67,9 @@ func (w *Writer) Float(f float64) { w.scalar(AppendFloat(w.buf[:0], f)) }
 // Int writes an integer.
 func (w *Writer) Int(i int64) { w.scalar(AppendInt(w.buf[:0], i)) }
 
+// Number writes a number whose text json.dumps has already written.
+func (w *Writer) Number(text string) { w.scalar(append(w.buf[:0], text...)) }
+
 // Bool writes true or false.
 func (w *Writer) Bool(b bool) { w.scalar(strconv.AppendBool(w.buf[:0], b)) }
 

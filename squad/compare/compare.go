@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math"
 	"path/filepath"
@@ -79,7 +80,13 @@ type folder struct {
 }
 
 func readFolder(dir string) (p folder, err error) {
-	if p.answers, err = file.Parse(filepath.Join(dir, squad.PredictionsFile), squad.ReadAnswers); err != nil {
+	lists := make(map[string]bool)
+	hasList := func(id string) bool { return lists[id] }
+	readAnswers := func(r io.Reader) (map[string]string, error) { return squad.ReadAnswers(r, hasList) }
+	readOdds := func(r io.Reader) ([]squad.NAProb, error) { return squad.ReadNAProbs(r, hasList) }
+
+	answersPath := filepath.Join(dir, squad.PredictionsFile)
+	if p.answers, err = file.Parse(answersPath, readAnswers); err != nil {
 		return p, err
 	}
 	if p.nBest, err = file.Parse(filepath.Join(dir, squad.NBestFile), squad.ReadNBest); err != nil {
@@ -89,12 +96,16 @@ func readFolder(dir string) (p folder, err error) {
 	for _, list := range p.nBest {
 		_, ok := p.answers[list.ID]
 		same = same && ok
+		lists[list.ID] = true
 	}
 	if !same {
+		if _, err := file.Parse(answersPath, readAnswers); err != nil { // now that it is known which have to be texts
+			return p, err
+		}
 		return p, fmt.Errorf("%s: %s and %s hold different questions: they are not of one run",
 			dir, squad.PredictionsFile, squad.NBestFile)
 	}
-	p.nullOdds, err = file.Parse(filepath.Join(dir, squad.NullOddsFile), squad.ReadNAProbs)
+	p.nullOdds, err = file.Parse(filepath.Join(dir, squad.NullOddsFile), readOdds)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
 	}
