@@ -205,7 +205,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"empty index", "types", change(".index", func([]byte) []byte { return nil }),
 			[]string{"types.index is an empty file"}},
 		{"index cut short", "types", change(".index", func(b []byte) []byte { return b[:len(b)-1] }),
-			[]string{"types.index is an empty file"}},
+			[]string{"types.index: not a table file"}},
 		{"index cut in front", "types", change(".index", func(b []byte) []byte { return b[1:] }),
 			[]string{"types.index: ", "the file is damaged; copy it again"}},
 	}
