@@ -24,14 +24,18 @@ type Model struct {
 	meta    MetaGraph
 }
 
-// Load loads the meta graph with the given tags into a session.
-func Load(dir string, opts *Options) (*Model, error) {
+// Load loads the meta graph with the given tags into a session. path leads to the SavedModel as Find says.
+func Load(path string, opts *Options) (*Model, error) {
 	if opts == nil {
 		opts = &Options{}
 	}
 	tags := opts.Tags
 	if tags == nil {
 		tags = []string{ServeTag}
+	}
+	dir, _, err := Find(path)
+	if err != nil {
+		return nil, err
 	}
 	// The file is read here first: our errors name what it holds instead, and a policy is kept before
 	// TensorFlow sees the model.

@@ -168,7 +168,11 @@ func (r *OpReport) Refused(p OpPolicy) []OpUse {
 }
 
 // Ops lists the operations of a SavedModel's meta graphs, without TensorFlow.
-func Ops(dir string) ([]OpReport, error) {
+func Ops(path string) ([]OpReport, error) {
+	dir, _, err := Find(path)
+	if err != nil {
+		return nil, err
+	}
 	model, err := readSavedModel(dir, withoutTensors)
 	if err != nil {
 		return nil, err

@@ -173,7 +173,7 @@ func TestExportErrors(t *testing.T) {
 			want: []string{"checksum"},
 		},
 		{name: "a missing shard", damage: remove(dataFile), want: []string{dataFile}},
-		{name: "no index", damage: remove("model.ckpt.index"), want: []string{"no checkpoint in this folder"}},
+		{name: "no index", damage: remove("model.ckpt.index"), want: []string{"but not its .index: copy it"}},
 		{name: "a damaged index", damage: change("model.ckpt.index", func(b []byte) []byte { return b[:len(b)-1] }), want: []string{"model.ckpt.index"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

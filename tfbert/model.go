@@ -49,13 +49,16 @@ type Model struct {
 var _ squad.Predictor = (*Model)(nil)
 
 // Open loads a SavedModel with the signature of NVIDIA's export: one that Export wrote, or any other with
-// a vocab.txt beside it or in Options.
-func Open(dir string, opts *Options) (*Model, error) {
+// a vocab.txt beside it or in Options. path leads to it as [savedmodel.Find] says.
+func Open(path string, opts *Options) (*Model, error) {
 	if opts == nil {
 		opts = &Options{}
 	}
+	dir, _, err := savedmodel.Find(path)
+	if err != nil {
+		return nil, err
+	}
 	m := &Model{trim: opts.TrimPadding}
-	var err error
 	if m.settings, err = ReadSettings(dir); err != nil {
 		return nil, err
 	}

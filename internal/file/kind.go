@@ -46,6 +46,9 @@ const (
 	TFLite      Kind = "a TensorFlow Lite model, not a SavedModel"
 )
 
+// IsArchive reports whether a file holds other files or is packed.
+func (k Kind) IsArchive() bool { return strings.HasSuffix(string(k), ": unpack it") }
+
 // A KindError reports a file that is something else than it should be.
 type KindError struct {
 	Path string
