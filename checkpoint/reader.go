@@ -116,6 +116,7 @@ func parseIndex(table []byte) (nshards int32, entries []entry, err error) {
 	if err == nil && nshards == 0 {
 		err = damaged("no header entry")
 	}
+	findSlots(entries)
 	return nshards, entries, err
 }
 

@@ -338,6 +338,22 @@ func TestFloat16(t *testing.T) {
 	}
 }
 
+// What stands below a variable's name is its state, whatever the optimizer is called.
+func TestKindBelowAVariable(t *testing.T) {
+	entries := []entry{}
+	for _, name := range []string{
+		"a/kernel", "a/kernel/BERTAdam", "a/kernel/some/optimizer/m", "a/kernel_1", "a/kernel_1x/y", "b/adapter/w",
+	} {
+		entries = append(entries, entry{Variable: Variable{Name: name}})
+	}
+	findSlots(entries)
+	var kinds []Kind
+	for _, e := range entries {
+		kinds = append(kinds, e.Kind)
+	}
+	assert.Equal(t, []Kind{Weight, Slot, Slot, Weight, Weight, Weight}, kinds)
+}
+
 func TestKind(t *testing.T) {
 	tests := map[string]Kind{
 		"bert/embeddings/word_embeddings":                          Weight,

@@ -16,13 +16,13 @@ type Variable struct {
 	Kind  Kind
 }
 
-// Kind tells what a variable is for, judged by its name.
+// Kind tells what a variable is for, judged by its name and those of the others.
 type Kind int
 
 const (
 	// Weight is a parameter of the model: whatever is neither of the others.
 	Weight Kind = iota
-	// Slot is an optimizer's state for one weight, such as "w/adam_m".
+	// Slot is the training's state of one weight, such as "w/adam_m": what stands below another variable's name.
 	Slot
 	// Bookkeeping is the training's own state, such as "global_step" or a loss scale.
 	Bookkeeping
@@ -58,7 +58,23 @@ var bookkeepingNames = map[string]bool{
 	"_CHECKPOINTABLE_OBJECT_GRAPH": true,
 }
 
-// kindOf judges by name alone: a checkpoint says nothing else about a variable's purpose.
+// findSlots makes slots of the weights whose names stand below another variable's, whatever their optimizer calls them.
+func findSlots(entries []entry) {
+	names := make(map[string]bool, len(entries))
+	for i := range entries {
+		names[entries[i].Name] = true
+	}
+	for i := range entries {
+		e := &entries[i]
+		for end := strings.LastIndexByte(e.Name, '/'); end > 0 && e.Kind == Weight; end = strings.LastIndexByte(e.Name[:end], '/') {
+			if names[e.Name[:end]] {
+				e.Kind = Slot
+			}
+		}
+	}
+}
+
+// kindOf judges by one name alone.
 func kindOf(name string) Kind {
 	// Keras writes w/.OPTIMIZER_SLOT/optimizer/m/.ATTRIBUTES/VARIABLE_VALUE.
 	if strings.Contains(name, "/.OPTIMIZER_SLOT/") {
