@@ -5,8 +5,8 @@ import "fmt"
 // DType is the element type of a variable, numbered as in TensorFlow's types.proto.
 type DType int32
 
-// The element types a checkpoint of a model holds. Others are listed by number; they can be read
-// only as the bytes they are.
+// The element types in the checkpoints of models. Other types are listed by number and can be read only as
+// bytes.
 const (
 	Float32  DType = 1
 	Float64  DType = 2
@@ -52,5 +52,5 @@ func (d DType) String() string {
 	return fmt.Sprintf("dtype(%d)", int32(d))
 }
 
-// Size returns the bytes one element takes, or 0 where that is not fixed (String) or not known.
+// Size returns the bytes of one element, or 0 if that is not fixed (String) or not known.
 func (d DType) Size() int64 { return dtypes[d].size }

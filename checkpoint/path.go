@@ -29,7 +29,7 @@ var (
 	modelPath  = regexp.MustCompile(`(?m)^\s*model_checkpoint_path\s*:\s*("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')`)
 )
 
-// findPrefix turns what a user may name into a checkpoint's prefix.
+// findPrefix returns the prefix of the checkpoint that a user names.
 func findPrefix(path string) (string, error) {
 	if err := file.CheckLocal(path); err != nil {
 		return "", err
@@ -87,11 +87,11 @@ func notHere(prefix string) error {
 	return fmt.Errorf("no checkpoint here: %s%s does not exist%s", prefix, indexSuffix, l.others())
 }
 
-// maxState is more than a "checkpoint" file has, which names the checkpoints of a training.
+// maxState is more bytes than a "checkpoint" file has, which names the checkpoints of a training.
 const maxState = 1 << 20
 
-// findInDir returns the checkpoint that dir's "checkpoint" file names, or else the only one there. It
-// is always in dir or below it, whatever the file says.
+// findInDir returns the checkpoint that the "checkpoint" file of dir names, or else the only one there. It is
+// always in dir or below it.
 func findInDir(dir string) (string, error) {
 	path := filepath.Join(dir, stateFile)
 	if info, err := os.Stat(path); err == nil && info.IsDir() {

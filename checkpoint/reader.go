@@ -2,8 +2,8 @@
 // in pure Go: the files model.ckpt.index and model.ckpt.data-00000-of-00001 that tf.train.Saver and
 // a SavedModel's variables folder hold.
 //
-// Every byte handed out has passed its checksum. A [Reader] is safe for concurrent use; a [Writer]
-// is not. Partitioned variables and string tensors are not supported; the .meta file is not read.
+// The checksum of every byte that is returned was right. A [Reader] is safe for concurrent use, a [Writer] is
+// not. Partitioned variables and string tensors are not supported. The .meta file is not read.
 package checkpoint
 
 import (
@@ -23,8 +23,8 @@ import (
 // bundleVersion is the version of the format that is read and written.
 const bundleVersion = 1
 
-// What a checkpoint may hold, so that a damaged or hostile one takes no memory to speak of. An index
-// takes about 100 bytes for a variable, and BERT-Large with its optimizer's slots has 1,200 variables.
+// The most that a checkpoint may hold, so that a damaged or hostile one takes little memory. An index takes
+// about 100 bytes for a variable, and BERT-Large with its optimizer's slots has 1,200 variables.
 const (
 	maxIndexSize = 64 << 20 // also of the names together
 	maxVariables = 1 << 18
@@ -33,7 +33,7 @@ const (
 )
 
 // maxValues is the size of the largest variable that is read: 2^20 words of 2,048 float32 each. A data
-// file of that size need not be on any disk, as it may have holes.
+// file of that size may have holes, and so take little of a disk.
 const maxValues = 8 << 30
 
 // chunkSize is how much of a variable is read at a time: a multiple of every element size.
@@ -120,7 +120,7 @@ func parseIndex(table []byte) (nshards int32, entries []entry, err error) {
 	return nshards, entries, err
 }
 
-// shortened returns enough of a name for an error.
+// shortened returns the beginning of a long name, for an error.
 func shortened(name []byte) []byte { return name[:min(len(name), 200)] }
 
 func parseHeader(value []byte) (nshards int32, err error) {
@@ -177,7 +177,7 @@ func parseEntry(name string, value []byte, nshards int32) (entry, error) {
 	return e, nil
 }
 
-// openShards opens every data file that an entry lies in and checks that it reaches to its end.
+// openShards opens every data file that has an entry, and checks that it holds all of its entries.
 func (r *Reader) openShards() error {
 	sizes := map[int32]int64{}
 	for i := range r.entries {
@@ -223,7 +223,7 @@ func (r *Reader) Variables() []Variable {
 	return vars
 }
 
-// Variable describes the variable called name; ok is false if there is none.
+// Variable returns the description of the variable called name. ok reports whether there is one.
 func (r *Reader) Variable(name string) (v Variable, ok bool) {
 	e := r.find(name)
 	if e == nil {
@@ -271,13 +271,14 @@ func (r *Reader) lookup(name string) (*entry, error) {
 		return nil, fmt.Errorf("read %s: string tensors are not supported", name)
 	}
 	if e.Size > maxValues {
-		return nil, fmt.Errorf("read %s: it has %d bytes, and no more than %d are read: no model has such a variable", name, e.Size, int64(maxValues))
+		return nil, fmt.Errorf("read %s: it has %d bytes, and no more than %d are read: no model has such a variable",
+			name, e.Size, int64(maxValues))
 	}
 	return e, nil
 }
 
-// readChunks passes the bytes of a variable to visit in chunks of whole elements. Only when it
-// returns nil has what it passed proved right.
+// readChunks passes the bytes of a variable to visit in chunks of whole elements. It checks them only at the
+// end: if it returns an error, what it passed may be wrong.
 func (r *Reader) readChunks(e *entry, visit func(chunk []byte)) error {
 	fail := func(err error) error {
 		return fmt.Errorf("read %s: %s: %w", e.Name, shardPath(r.prefix, e.shard, r.nshards), err)

@@ -36,8 +36,8 @@ func damaged(format string, args ...any) error {
 	return fmt.Errorf(format+": %w", append(args, errDamaged)...)
 }
 
-// readTable calls visit for every entry of a table, in key order. It is strict: a table that any
-// writer of the format could not have written is an error. key and value are lent for the call.
+// readTable calls visit for every entry of a table, in the order of the keys. It is strict: it returns an error
+// if no writer of the format writes such a table. key and value are valid only during the call.
 func readTable(table []byte, visit func(key, value []byte) error) error {
 	if len(table) < footerSize {
 		return errNotTable
@@ -137,8 +137,8 @@ func readBlock(body []byte, h blockHandle) ([]byte, error) {
 	return nil, fmt.Errorf("block of unknown compression type %d", kind)
 }
 
-// walkBlock calls visit for every entry of a block. Keys are prefix-compressed: an entry says how
-// many bytes it shares with the previous key. The restart array behind the entries serves binary
+// walkBlock calls visit for every entry of a block. Keys are prefix-compressed: an entry has the number of
+// bytes that it shares with the previous key. The restart array behind the entries serves binary
 // search, which a full walk does not need.
 func walkBlock(block []byte, visit func(key, value []byte) error) error {
 	if len(block) < 4 {

@@ -81,7 +81,7 @@ func (h blockHandle) append(b []byte) []byte {
 	return binary.AppendUvarint(binary.AppendUvarint(b, h.offset), h.size)
 }
 
-func block(pairs ...pair) []byte {
+func blockOf(pairs ...pair) []byte {
 	b := blockBuilder{interval: 2}
 	for _, p := range pairs {
 		b.add([]byte(p.key), []byte(p.value))
@@ -92,8 +92,8 @@ func block(pairs ...pair) []byte {
 func TestSnappyBlock(t *testing.T) {
 	pairs := []pair{{"a", "1111111111111111111111111111111111111"}, {"b", "2"}}
 	var table rawTable
-	h := table.block(blockSnappy, snappy.Encode(nil, block(pairs...)))
-	got, err := readAll(table.finish(block(pair{"b", string(h.append(nil))})))
+	h := table.block(blockSnappy, snappy.Encode(nil, blockOf(pairs...)))
+	got, err := readAll(table.finish(blockOf(pair{"b", string(h.append(nil))})))
 	require.NoError(t, err)
 	assert.Equal(t, pairs, got)
 }
@@ -103,7 +103,7 @@ func TestTableRefuses(t *testing.T) {
 	one := func(kind byte, content []byte) []byte {
 		var table rawTable
 		h := table.block(kind, content)
-		return table.finish(block(pair{"z", string(h.append(nil))}))
+		return table.finish(blockOf(pair{"z", string(h.append(nil))}))
 	}
 	claim := binary.AppendUvarint(nil, 1<<31)
 	nested := func() []byte { // every key one byte longer than the last: n entries, n²/2 key bytes
@@ -119,20 +119,22 @@ func TestTableRefuses(t *testing.T) {
 		table []byte
 		want  string
 	}{
-		{"keys descending", one(blockRaw, block(pair{"b", ""}, pair{"a", ""})), "keys out of order"},
-		{"key twice", one(blockRaw, block(pair{"a", ""}, pair{"a", ""})), "keys out of order"},
-		{"key beyond the index's", one(blockRaw, block(pair{"zz", ""})), "keys out of order"},
-		{"unknown compression", one(7, block(pair{"a", ""})), "block of unknown compression type 7"},
+		{"keys descending", one(blockRaw, blockOf(pair{"b", ""}, pair{"a", ""})), "keys out of order"},
+		{"key twice", one(blockRaw, blockOf(pair{"a", ""}, pair{"a", ""})), "keys out of order"},
+		{"key beyond the index's", one(blockRaw, blockOf(pair{"zz", ""})), "keys out of order"},
+		{"unknown compression", one(7, blockOf(pair{"a", ""})), "block of unknown compression type 7"},
 		{"snappy that claims 2 GiB", one(blockSnappy, append(claim, 0, 0, 0, 0)), "bad snappy length"},
 		{"snappy that is none", one(blockSnappy, []byte{4, 0xff, 0xff}), "snappy: corrupt input"},
 		{"no restarts", one(blockRaw, nil), "block without restart array"},
 		{"too many restarts", one(blockRaw, []byte{0, 0, 0, 0, 2, 0, 0, 0}), "restart array longer than its block"},
-		{"shares more than there is", one(blockRaw, []byte{1, 1, 0, 'a', 0, 0, 0, 0, 1, 0, 0, 0}), "entry longer than its block"},
+		{"shares more than there is", one(blockRaw, []byte{1, 1, 0, 'a', 0, 0, 0, 0, 1, 0, 0, 0}),
+			"entry longer than its block"},
 		{"value outside", one(blockRaw, []byte{0, 1, 9, 'a', 0, 0, 0, 0, 1, 0, 0, 0}), "entry longer than its block"},
 		{"endless varint", one(blockRaw, append(bytes.Repeat([]byte{0xff}, 12), 0, 0, 0, 0, 1, 0, 0, 0)), "bad entry header"},
 		{"nested prefixes", one(blockRaw, nested()), "keys share too much"},
-		{"block outside", (&rawTable{}).finish(block(pair{"z", string(blockHandle{1 << 40, 1 << 63}.append(nil))})), "block ends outside the file"},
-		{"handle with more behind", (&rawTable{}).finish(block(pair{"z", "\x00\x00\x00"})), "bad block handle"},
+		{"block outside", (&rawTable{}).finish(blockOf(pair{"z", string(blockHandle{1 << 40, 1 << 63}.append(nil))})),
+			"block ends outside the file"},
+		{"handle with more behind", (&rawTable{}).finish(blockOf(pair{"z", "\x00\x00\x00"})), "bad block handle"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -143,8 +145,8 @@ func TestTableRefuses(t *testing.T) {
 
 	t.Run("one block twice", func(t *testing.T) {
 		var table rawTable
-		h := string(table.block(blockRaw, block()).append(nil))
-		_, err := readAll(table.finish(block(pair{"a", h}, pair{"b", h})))
+		h := string(table.block(blockRaw, blockOf()).append(nil))
+		_, err := readAll(table.finish(blockOf(pair{"a", h}, pair{"b", h})))
 		assert.ErrorContains(t, err, "bad block handle")
 	})
 }
@@ -173,8 +175,8 @@ func FuzzTable(f *testing.F) {
 		table, err := os.ReadFile("testdata/" + name + ".index")
 		require.NoError(f, err)
 		f.Add(table, true)
-		f.Add(block(pair{"", "\x08\x01"}, pair{"a", "\x08\x01\x12\x00"}), false)
-		f.Add(snappy.Encode(nil, block(pair{"", "\x08\x01"})), true)
+		f.Add(blockOf(pair{"", "\x08\x01"}, pair{"a", "\x08\x01\x12\x00"}), false)
+		f.Add(snappy.Encode(nil, blockOf(pair{"", "\x08\x01"})), true)
 	}
 	f.Fuzz(func(t *testing.T, b []byte, compressed bool) {
 		parse := func(table []byte) {
@@ -207,7 +209,7 @@ func FuzzTable(f *testing.F) {
 			kind = blockSnappy
 		}
 		h := table.block(kind, b)
-		parse(table.finish(block(pair{"\xff", string(h.append(nil))})))
+		parse(table.finish(blockOf(pair{"\xff", string(h.append(nil))})))
 		parse((&rawTable{}).finish(b))
 	})
 }

@@ -7,7 +7,7 @@ import (
 	"io"
 )
 
-// TensorFlow's settings, kept so that the same content gives the same bytes.
+// TensorFlow's settings, so that the same content is written as the same bytes.
 const (
 	blockSize       = 256 << 10
 	restartInterval = 16
@@ -122,7 +122,7 @@ func commonPrefix(a, b []byte) int {
 }
 
 // separator returns a short key in [a, b), as LevelDB chooses it: the first byte in which the two
-// differ raised by one, where that stays below b.
+// differ raised by one, if that stays below b.
 func separator(a, b []byte) []byte {
 	n := commonPrefix(a, b)
 	if n < len(a) && n < len(b) && a[n] < 0xff && a[n]+1 < b[n] {

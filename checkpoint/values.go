@@ -8,8 +8,7 @@ import (
 	"github.com/x448/float16"
 )
 
-// Float32s returns the elements of a floating-point variable. Float16 and BFloat16 widen exactly;
-// Float64 is rounded to the nearest float32.
+// Float32s returns the elements of a floating-point variable. Float64 is rounded to the nearest float32.
 func (r *Reader) Float32s(name string) ([]float32, error) {
 	e, err := r.lookup(name)
 	if err != nil {
@@ -43,18 +42,6 @@ func (r *Reader) Int64s(name string) ([]int64, error) {
 		return readValues(r, e, func(b []byte) int64 { return int64(int32(le.Uint32(b))) })
 	}
 	return nil, fmt.Errorf("read %s: %s is neither int64 nor int32", name, e.DType)
-}
-
-// Int32s returns the elements of an Int32 variable.
-func (r *Reader) Int32s(name string) ([]int32, error) {
-	e, err := r.lookup(name)
-	if err != nil {
-		return nil, err
-	}
-	if e.DType != Int32 {
-		return nil, fmt.Errorf("read %s: %s is not int32", name, e.DType)
-	}
-	return readValues(r, e, func(b []byte) int32 { return int32(binary.LittleEndian.Uint32(b)) })
 }
 
 func readValues[T any](r *Reader, e *entry, decode func([]byte) T) ([]T, error) {

@@ -20,7 +20,7 @@ type Variable struct {
 type Kind int
 
 const (
-	// Weight is a parameter of the model: whatever is neither of the others.
+	// Weight is a parameter of the model: any variable that is neither of the others.
 	Weight Kind = iota
 	// Slot is the training's state of one weight, such as "w/adam_m": what stands below another variable's name.
 	Slot

@@ -15,8 +15,8 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// Writer writes a checkpoint of one data file. Variables go straight to disk, so no more than one
-// needs to be in memory. The files appear under their own names when Close succeeds:
+// Writer writes a checkpoint of one data file. Variables go straight to the disk, so that one at a time is in
+// memory. The files have temporary names before Close:
 //
 //	w, err := checkpoint.Create(prefix)
 //	if err != nil { … }
@@ -34,8 +34,8 @@ type Writer struct {
 	err     error // first failure; nothing is kept after one
 }
 
-// Create starts a checkpoint at prefix, whose folder must exist. A checkpoint that is there stays
-// as it is until Close.
+// Create begins a checkpoint at prefix, whose folder must exist. A checkpoint that is there does not change
+// before Close.
 func Create(prefix string) (*Writer, error) {
 	data, err := file.Create(shardPath(prefix, 0, 1))
 	if err != nil {
@@ -54,8 +54,8 @@ func Create(prefix string) (*Writer, error) {
 	}, nil
 }
 
-// Add writes a variable whose elements data holds in row-major order, little-endian. Variables may
-// come in any order; TensorFlow itself writes them sorted by name.
+// Add writes a variable. data holds its elements in row-major order, little-endian. Variables may come in any
+// order. TensorFlow itself writes them sorted by name.
 func (w *Writer) Add(name string, dtype DType, shape []int64, data []byte) error {
 	e, err := w.begin(name, dtype, shape, int64(len(data)))
 	if err != nil {
@@ -87,7 +87,7 @@ func (w *Writer) AddFloat32s(name string, shape []int64, values []float32) error
 	return nil
 }
 
-// begin enters a variable of size bytes, which are to be written next.
+// begin adds a variable of size bytes, which must be written next.
 func (w *Writer) begin(name string, dtype DType, shape []int64, size int64) (*tfproto.BundleEntryProto, error) {
 	if w.err != nil {
 		return nil, w.err
@@ -124,8 +124,8 @@ func (w *Writer) write(name string, data []byte) error {
 	return w.err
 }
 
-// Close writes the index and puts both files in place. If that or any Add before it failed, it
-// removes what was written and returns the first error.
+// Close writes the index and renames both files to their names. If that or an earlier Add fails, it removes
+// what was written and returns the first error.
 func (w *Writer) Close() error {
 	if w.err == nil {
 		if err := w.commit(); err != nil {
@@ -162,7 +162,7 @@ func (w *Writer) commit() error {
 			return err
 		}
 	}
-	// The index last: whoever sees it finds its data.
+	// The index comes last, so that its data are there when it is.
 	if err := w.file.Commit(); err != nil {
 		return err
 	}

@@ -18,8 +18,8 @@ import (
 	"github.com/tfbert/go/internal/testenv"
 )
 
-// rewrite copies every variable of r to a new checkpoint and returns its prefix.
-func rewrite(t *testing.T, r *Reader) string {
+// rewriteCheckpoint copies every variable of r to a new checkpoint and returns its prefix.
+func rewriteCheckpoint(t *testing.T, r *Reader) string {
 	t.Helper()
 	prefix := filepath.Join(t.TempDir(), "copy")
 	w, err := Create(prefix)
@@ -46,7 +46,7 @@ func requireSameFile(t *testing.T, want, got string) {
 // The bundled model was written by TensorFlow, and so must be its copy, to the byte.
 func TestRewriteBundledModel(t *testing.T) {
 	model := filepath.Join(testenv.Model(t), "model.ckpt")
-	prefix := rewrite(t, openTest(t, model))
+	prefix := rewriteCheckpoint(t, openTest(t, model))
 	for _, suffix := range []string{".index", ".data-00000-of-00001"} {
 		requireSameFile(t, model+suffix, prefix+suffix)
 	}

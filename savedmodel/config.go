@@ -10,8 +10,7 @@ import (
 	"github.com/tfbert/go/internal/tfproto"
 )
 
-// Precision is the type that TensorFlow's mixed-precision graph rewrite turns matrix arithmetic
-// into.
+// Precision is the type into which TensorFlow's mixed-precision rewrite turns matrix arithmetic.
 type Precision int
 
 const (
@@ -25,7 +24,7 @@ const (
 
 var precisionNames = [...]string{FP32: "fp32", FP16: "fp16", BF16: "bf16"}
 
-// String returns the precision's name: "fp32", "fp16" or "bf16".
+// String returns the name that ParsePrecision reads.
 func (p Precision) String() string {
 	if p < 0 || int(p) >= len(precisionNames) {
 		return fmt.Sprintf("Precision(%d)", int(p))
@@ -33,11 +32,11 @@ func (p Precision) String() string {
 	return precisionNames[p]
 }
 
-// ParsePrecision returns the precision of a name, as String returns it.
+// ParsePrecision returns the precision of a name: "fp32", "fp16" or "bf16".
 func ParsePrecision(name string) (Precision, error) {
 	i := slices.Index(precisionNames[:], name)
 	if i < 0 {
-		return 0, fmt.Errorf("unknown precision %q, only %s", name, list(precisionNames[:]))
+		return 0, fmt.Errorf("unknown precision %q: want one of %s", name, list(precisionNames[:]))
 	}
 	return Precision(i), nil
 }
@@ -51,38 +50,33 @@ func (p *Precision) UnmarshalText(text []byte) (err error) {
 	return err
 }
 
-// GPUOptions say how a session uses GPUs. TensorFlow applies those of a process's first session to
-// all of them.
+// GPUOptions say how a session uses GPUs. TensorFlow applies the options of a process's first session to all
+// its sessions.
 type GPUOptions struct {
-	MemoryFraction float64 // of each GPU's memory, at most; 0 is all of it
-	AllowGrowth    bool    // take memory as it is needed, not all at once
-	VisibleDevices string  // as in "0,2"; "" is all
+	MemoryFraction float64 // of each GPU's memory, at most; 0 is all
+	AllowGrowth    bool    // take memory when it is needed, not all at once
+	VisibleDevices string  // such as "0,2"; "" is all
 }
 
-// Config is a session's configuration. The zero value is TensorFlow's own defaults, except
-// that an operation which cannot run where it asks to runs elsewhere (see NoSoftPlacement).
+// Config is the configuration of a session. The zero value stands for TensorFlow's defaults, except that an
+// operation runs on another device if it cannot run on the one that it names.
 type Config struct {
 	MixedPrecision Precision
 	XLA            bool // compile clusters of operations (global_jit_level ON_1)
 	GPU            GPUOptions
 
-	// NoGrappler runs the graph as it is written: TensorFlow's graph optimizers (Grappler), among
-	// them the mixed-precision rewrites, are left out. They copy a graph with all its constants for
-	// every pass, which a graph of large constants that needs none of them can be spared.
+	// NoGrappler leaves out TensorFlow's graph optimizers (Grappler), also the mixed-precision rewrites.
+	// They copy the graph with all its constants for every pass.
 	NoGrappler bool
 
-	// IntraOpThreads bounds the threads of one operation, InterOpThreads the operations at once; 0
-	// is one for each processor.
-	IntraOpThreads, InterOpThreads int
+	IntraOpThreads int // threads of one operation; 0 is one for each processor
+	InterOpThreads int // operations at once; 0 is one for each processor
 
-	// NoSoftPlacement makes an operation that cannot run on the device it names an error, instead
-	// of running it elsewhere.
-	NoSoftPlacement bool
-	// LogPlacement writes the device of every operation to the log.
-	LogPlacement bool
+	NoSoftPlacement bool // an operation must run on the device that it names
+	LogPlacement    bool // write the device of every operation to the log
 
-	// Extra is a serialized ConfigProto that is put after the above and merged as protobuf does:
-	// its scalars win and its lists are appended.
+	// Extra is a serialized ConfigProto that is merged into the above: its scalars win, and its lists
+	// are appended.
 	Extra []byte
 }
 
@@ -133,7 +127,8 @@ func (c *Config) Bytes() ([]byte, error) {
 	}
 	if c.NoGrappler {
 		if c.MixedPrecision != FP32 {
-			return fail("the mixed-precision rewrite to %v is one of the graph optimizers that NoGrappler leaves out", c.MixedPrecision)
+			return fail("the mixed-precision rewrite to %v is one of the graph optimizers that NoGrappler leaves out",
+				c.MixedPrecision)
 		}
 		graph.RewriteOptions = &tfproto.RewriterConfig{DisableMetaOptimizer: true}
 	}

@@ -25,11 +25,13 @@ func TestConfigBytes(t *testing.T) {
 		{"rewrite to bf16", savedmodel.Config{MixedPrecision: savedmodel.BF16}, "38 01  52 05 52 03 f8 01 01"},
 		{"no Grappler", savedmodel.Config{NoGrappler: true}, "38 01  52 05 52 03 98 01 01"},
 		{"XLA", savedmodel.Config{XLA: true}, "38 01  52 04 1a 02 28 01"},
-		{"XLA and fp16", savedmodel.Config{XLA: true, MixedPrecision: savedmodel.FP16}, "38 01  52 09 1a 02 28 01 52 03 b8 01 01"},
+		{"XLA and fp16", savedmodel.Config{XLA: true, MixedPrecision: savedmodel.FP16},
+			"38 01  52 09 1a 02 28 01 52 03 b8 01 01"},
 		{"threads", savedmodel.Config{IntraOpThreads: 1, InterOpThreads: 300}, "10 01  28 ac 02  38 01"},
 		{"no soft placement", savedmodel.Config{NoSoftPlacement: true}, ""},
 		{"log placement", savedmodel.Config{LogPlacement: true}, "38 01  40 01"},
-		{"GPU memory", savedmodel.Config{GPU: savedmodel.GPUOptions{MemoryFraction: 0.5}}, "32 09 09 00 00 00 00 00 00 e0 3f  38 01"},
+		{"GPU memory", savedmodel.Config{GPU: savedmodel.GPUOptions{MemoryFraction: 0.5}},
+			"32 09 09 00 00 00 00 00 00 e0 3f  38 01"},
 		{"GPU growth", savedmodel.Config{GPU: savedmodel.GPUOptions{AllowGrowth: true}}, "32 02 20 01  38 01"},
 		{"GPU devices", savedmodel.Config{GPU: savedmodel.GPUOptions{VisibleDevices: "0,2"}}, "32 05 2a 03 30 2c 32  38 01"},
 		{"extra comes last", savedmodel.Config{IntraOpThreads: 4, Extra: []byte{0x10, 0x02}}, "10 04  38 01  10 02"},
@@ -59,8 +61,10 @@ func TestConfigErrors(t *testing.T) {
 		{"rewrite without Grappler", savedmodel.Config{MixedPrecision: savedmodel.BF16, NoGrappler: true},
 			"the mixed-precision rewrite to bf16 is one of the graph optimizers"},
 		{"precision", savedmodel.Config{MixedPrecision: 7}, "unknown precision: 7"},
-		{"memory above 1", savedmodel.Config{GPU: savedmodel.GPUOptions{MemoryFraction: 1.5}}, "GPU memory fraction 1.5 is not between 0 and 1"},
-		{"memory NaN", savedmodel.Config{GPU: savedmodel.GPUOptions{MemoryFraction: math.NaN()}}, "GPU memory fraction NaN is not between 0 and 1"},
+		{"memory above 1", savedmodel.Config{GPU: savedmodel.GPUOptions{MemoryFraction: 1.5}},
+			"GPU memory fraction 1.5 is not between 0 and 1"},
+		{"memory NaN", savedmodel.Config{GPU: savedmodel.GPUOptions{MemoryFraction: math.NaN()}},
+			"GPU memory fraction NaN is not between 0 and 1"},
 		{"extra", savedmodel.Config{Extra: []byte{0x10}}, "Extra is not a serialized ConfigProto: "},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -93,10 +97,10 @@ func TestConfigInSession(t *testing.T) {
 		{"extra", savedmodel.Config{Extra: []byte{0x10, 0x01}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			m := load(t, halfPlusTwo(t), &savedmodel.Options{Config: c.config})
+			m := loadModel(t, halfPlusTwo(t), &savedmodel.Options{Config: c.config})
 			f := function(t, m, savedmodel.DefaultSignature, []string{"x"}, []string{"y"})
-			out, err := f.Run(t.Context(), tensor[float32](t, tf.Shape{2, 1}, 1, 2))
-			assert.Equal(t, []float32{2.5, 3}, values[float32](t, out, err))
+			out, err := f.Run(t.Context(), newTensor[float32](t, tf.Shape{2, 1}, 1, 2))
+			assert.Equal(t, []float32{2.5, 3}, valuesOf[float32](t, out, err))
 		})
 	}
 }

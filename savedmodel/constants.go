@@ -16,9 +16,9 @@ import (
 	"github.com/tfbert/go/tf"
 )
 
-// Constant is a large constant of a graph that is written as a SavedModel. In the graph a Placeholder
-// of its name stands for it; its value goes from the caller to the file, so that no more than one is
-// ever in memory, where TensorFlow's own serialization holds several copies of all.
+// Constant is a large constant of a graph that is written as a SavedModel. A Placeholder of its name stands
+// for it in the graph. Its value goes from the caller to the file, so that one at a time is in memory;
+// TensorFlow's own serialization holds several copies of all.
 type Constant struct {
 	Name  string
 	DType tf.DataType
@@ -29,7 +29,8 @@ type Constant struct {
 
 // AddConstant adds the placeholder of a constant to a graph.
 func AddConstant(b *tf.Builder, c Constant) tf.Output {
-	return b.Add(tf.OpSpec{Type: "Placeholder", Name: c.Name, Attrs: map[string]tf.Attr{"dtype": c.DType, "shape": c.Shape}})
+	attrs := map[string]tf.Attr{"dtype": c.DType, "shape": c.Shape}
+	return b.Add(tf.OpSpec{Type: "Placeholder", Name: c.Name, Attrs: attrs})
 }
 
 // node is a NodeDef to write: head, and the data of a constant after it.
@@ -40,8 +41,8 @@ type node struct {
 	size     int // of the constant's data
 }
 
-// graphNodes takes a serialized GraphDef apart: its nodes, and the rest. The order in which a graph is
-// exported depends on addresses; the same model is to be the same bytes, so nodes are sorted by name.
+// graphNodes takes a serialized GraphDef apart: its nodes, and the rest. It sorts the nodes by name, so that
+// the same model is the same bytes: the order in which TensorFlow exports a graph depends on addresses.
 func graphNodes(graph []byte, constants []Constant) (nodes []node, rest []byte, err error) {
 	def := &tfproto.GraphDef{}
 	if err := proto.Unmarshal(graph, def); err != nil {
@@ -74,8 +75,8 @@ func graphNodes(graph []byte, constants []Constant) (nodes []node, rest []byte, 
 	return nodes, rest, err
 }
 
-// constantHead makes the NodeDef of a Const up to its data, which come last in every message that
-// they are nested in: the value of the attribute "value", of its tensor, tensor_content.
+// constantHead returns the NodeDef of a Const up to its data. These come last in every message that they
+// are nested in: the field tensor_content of the tensor, which is the value of the attribute "value".
 func constantHead(c *Constant) (head []byte, size int, err error) {
 	elements, ok := c.Shape.NumElements()
 	if !ok || c.DType.Size() == 0 {
@@ -92,7 +93,7 @@ func constantHead(c *Constant) (head []byte, size int, err error) {
 	number := func(b []byte, num protowire.Number, v int) []byte {
 		return protowire.AppendVarint(protowire.AppendTag(b, num, protowire.VarintType), uint64(v))
 	}
-	// open begins a message whose end is still to come: rest is what of it is here, size what is not.
+	// open begins a message that has rest and then size more bytes.
 	open := func(b []byte, num protowire.Number, rest []byte) []byte {
 		b = protowire.AppendVarint(protowire.AppendTag(b, num, protowire.BytesType), uint64(len(rest)+size))
 		return append(b, rest...)
@@ -108,7 +109,7 @@ func constantHead(c *Constant) (head []byte, size int, err error) {
 	return open(head, 5, entry), size, nil
 }
 
-// writeGraphFile writes a SavedModel of one meta graph, whose graph is nodes and rest.
+// writeGraphFile writes a SavedModel of one meta graph, whose graph has nodes and rest.
 func writeGraphFile(path string, meta *tfproto.MetaGraphDef, nodes []node, rest []byte) (err error) {
 	head, err := proto.MarshalOptions{Deterministic: true}.Marshal(meta)
 	if err != nil {
@@ -119,9 +120,10 @@ func writeGraphFile(path string, meta *tfproto.MetaGraphDef, nodes []node, rest 
 		graphSize += protowire.SizeTag(1) + protowire.SizeBytes(len(n.head)+n.size)
 	}
 	metaSize := len(head) + protowire.SizeTag(2) + protowire.SizeBytes(graphSize)
-	const most = 1<<31 - 1 // of a protocol buffer that TensorFlow reads
+	const most = 1<<31 - 1 // bytes of a protocol buffer that TensorFlow reads
 	if metaSize > most-64 {
-		return fmt.Errorf("the graph and its constants are %d bytes, and TensorFlow reads no more than %d: choose a smaller type", metaSize, most)
+		return fmt.Errorf("the graph and its constants are %d bytes, and TensorFlow reads no more than %d: "+
+			"choose a smaller type", metaSize, most)
 	}
 
 	f, err := os.Create(path)
@@ -156,7 +158,8 @@ func (n *node) write(w io.Writer) error {
 		return fmt.Errorf("constant %s: %w", n.name, err)
 	}
 	if len(data) != n.size {
-		return fmt.Errorf("constant %s: got %d bytes for %v %v", n.name, len(data), n.constant.DType, n.constant.Shape)
+		return fmt.Errorf("constant %s: got %d bytes for %v %v",
+			n.name, len(data), n.constant.DType, n.constant.Shape)
 	}
 	_, err = w.Write(data)
 	return err

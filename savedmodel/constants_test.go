@@ -22,7 +22,8 @@ func scaleModel(t *testing.T, c savedmodel.Constant) savedmodel.Content {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, g.Close()) })
 	b := tf.Builder{Graph: g}
-	x := b.Add(tf.OpSpec{Type: "Placeholder", Name: "x", Attrs: map[string]tf.Attr{"dtype": tf.Float, "shape": tf.Shape{-1, 2}}})
+	x := b.Add(tf.OpSpec{Type: "Placeholder", Name: "x",
+		Attrs: map[string]tf.Attr{"dtype": tf.Float, "shape": tf.Shape{-1, 2}}})
 	b.Add(tf.OpSpec{Type: "Mul", Name: "y", Inputs: []tf.Input{x, savedmodel.AddConstant(&b, c)}})
 	require.NoError(t, b.Err)
 	return savedmodel.Content{Graph: g, Constants: []savedmodel.Constant{c}, Signatures: []savedmodel.Signature{{
@@ -73,11 +74,23 @@ func TestConstantErrors(t *testing.T) {
 		change func(c *savedmodel.Constant)
 		want   string
 	}{
-		"too little data": {func(c *savedmodel.Constant) { c.Data = floats(1) }, "constant scale: got 4 bytes for float32 [2]"},
-		"no data":         {func(c *savedmodel.Constant) { c.Data = func() ([]byte, error) { return nil, errors.New("gone") } }, "constant scale: gone"},
-		"no placeholder":  {func(c *savedmodel.Constant) { c.Name = "other" }, "the graph has no placeholder for the constant other"},
-		"unknown size":    {func(c *savedmodel.Constant) { c.Shape = tf.Shape{-1} }, "has no size"},
-		"more than 2 GiB": {func(c *savedmodel.Constant) { c.Shape = tf.Shape{1 << 30} }, "TensorFlow reads no more than 2147483647"},
+		"too little data": {
+			func(c *savedmodel.Constant) { c.Data = floats(1) },
+			"constant scale: got 4 bytes for float32 [2]",
+		},
+		"no data": {
+			func(c *savedmodel.Constant) { c.Data = func() ([]byte, error) { return nil, errors.New("gone") } },
+			"constant scale: gone",
+		},
+		"no placeholder": {
+			func(c *savedmodel.Constant) { c.Name = "other" },
+			"the graph has no placeholder for the constant other",
+		},
+		"unknown size": {func(c *savedmodel.Constant) { c.Shape = tf.Shape{-1} }, "has no size"},
+		"more than 2 GiB": {
+			func(c *savedmodel.Constant) { c.Shape = tf.Shape{1 << 30} },
+			"TensorFlow reads no more than 2147483647",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			content := scaleModel(t, good)
@@ -96,5 +109,5 @@ func TestPrecisionNames(t *testing.T) {
 		assert.Equal(t, p, back)
 	}
 	_, err := savedmodel.ParsePrecision("int8")
-	require.ErrorContains(t, err, `unknown precision "int8", only fp32, fp16, bf16`)
+	require.ErrorContains(t, err, `unknown precision "int8": want one of fp32, fp16, bf16`)
 }

@@ -13,11 +13,10 @@
 //	...
 //	y, err := f.Run(ctx, x)
 //
-// [Inspect] and [Ops] read a directory without TensorFlow; everything else loads the library by
-// [tf.Load].
+// [Inspect] and [Ops] read a directory without TensorFlow. Everything else loads the library by [tf.Load].
 //
-// A SavedModel is a program, which can read and write files and more. Look at what [Ops] lists before
-// you load one from someone you do not trust, and refuse what you do not expect:
+// A SavedModel is a program, which can read and write files and more. If you do not trust its source, look
+// at what [Ops] returns before you load it, and refuse what you do not expect:
 //
 //	m, err := savedmodel.Load(dir, &savedmodel.Options{AllowOps: savedmodel.OpPolicy{Standard: true}})
 //

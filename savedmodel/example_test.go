@@ -58,7 +58,7 @@ func ExampleInspect() {
 
 // The examples need a model, and the first one TensorFlow.
 func TestExamples(t *testing.T) {
-	models := foreign(t)
+	models := foreignModel(t)
 	t.Chdir(models)
 	assert.Equal(t, "1.14.0 [x float32 [?,1]] [y float32 [?,1]]\n", testenv.Stdout(t, ExampleInspect))
 	testenv.TensorFlow(t)

@@ -14,7 +14,7 @@ import (
 	"github.com/tfbert/go/internal/tfproto"
 )
 
-// FuzzMetaGraph: whatever a saved_model.pb holds, it is described or refused.
+// FuzzMetaGraph holds that any saved_model.pb is described or refused.
 func FuzzMetaGraph(f *testing.F) {
 	tensor := &tfproto.TensorInfo{Encoding: &tfproto.TensorInfo_Name{Name: "x:0"}, Dtype: 1,
 		TensorShape: &tfproto.TensorShapeProto{Dim: []*tfproto.TensorShapeProto_Dim{{Size: -1}, {Size: 384}}}}
@@ -31,7 +31,8 @@ func FuzzMetaGraph(f *testing.F) {
 		{MetaInfoDef: &tfproto.MetaGraphDef_MetaInfoDef{Tags: []string{"serve"}, TensorflowVersion: "1.14.0"}},
 		{
 			SignatureDef: map[string]*tfproto.SignatureDef{"serving_default": {
-				Inputs: map[string]*tfproto.TensorInfo{"x": tensor, "none": nil}, Outputs: map[string]*tfproto.TensorInfo{"y": sparse}}},
+				Inputs:  map[string]*tfproto.TensorInfo{"x": tensor, "none": nil},
+				Outputs: map[string]*tfproto.TensorInfo{"y": sparse}}},
 			CollectionDef: map[string]*tfproto.CollectionDef{"saved_model_assets": collection},
 		},
 		{GraphDef: &tfproto.GraphDef{Node: []*tfproto.NodeDef{{Name: "a", Op: "NoOp"}},
@@ -59,7 +60,9 @@ func FuzzMetaGraph(f *testing.F) {
 		}
 		defer file.Close()
 		var model *tfproto.SavedModel
-		bounded.Run(t, 200*len(data), 10*time.Second, func() { model, err = parseSavedModel(file, withoutAttrs) })
+		bounded.Run(t, 200*len(data), 10*time.Second, func() {
+			model, err = parseSavedModel(file, int64(len(data)), withoutAttrs)
+		})
 		if err != nil {
 			return
 		}

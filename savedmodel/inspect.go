@@ -23,16 +23,14 @@ import (
 const (
 	GraphFile       = "saved_model.pb"
 	VariablesPrefix = "variables/variables" // a checkpoint's prefix
-	AssetsDir       = "assets"
-	// ExtraAssetsDir is for files that a model's users add; TensorFlow does not read it.
-	ExtraAssetsDir = "assets.extra"
+	ExtraAssetsDir  = "assets.extra"        // for files of the model's users, which TensorFlow does not read
 )
 
-// ServeTag is the tag of a meta graph for serving.
-const ServeTag = "serve"
-
-// DefaultSignature is the key of the signature that servers use when none is named.
-const DefaultSignature = "serving_default"
+// The tag of the meta graph and the key of the signature that servers use by default.
+const (
+	ServeTag         = "serve"
+	DefaultSignature = "serving_default"
+)
 
 // Info is what a SavedModel directory holds.
 type Info struct {
@@ -43,13 +41,12 @@ type Info struct {
 
 // MetaGraph is one graph of a SavedModel, chosen by its tags.
 type MetaGraph struct {
-	Tags              []string    `json:"tags"`
-	TensorFlowVersion string      `json:"tensorflow_version"`
-	Signatures        []Signature `json:"signatures"` // by key
-	Assets            []string    `json:"assets,omitempty"`
-	// Ops counts the operations of each type, those of the functions included.
-	Ops       map[string]int `json:"ops"`
-	Functions int            `json:"functions,omitempty"`
+	Tags              []string       `json:"tags"`
+	TensorFlowVersion string         `json:"tensorflow_version"`
+	Signatures        []Signature    `json:"signatures"` // by key
+	Assets            []string       `json:"assets,omitempty"`
+	Ops               map[string]int `json:"ops"` // operations of each type, also in functions
+	Functions         int            `json:"functions,omitempty"`
 }
 
 // Signature is a function of a meta graph: named inputs and outputs bound to its tensors.
@@ -65,8 +62,7 @@ type TensorInfo struct {
 	Key   string      `json:"key"`
 	Name  string      `json:"name"` // "start_logits:0"; for sparse tensors, of their values
 	DType tf.DataType `json:"-"`
-	// Shape is the tensor's shape; nil where not even its rank is known.
-	Shape tf.Shape `json:"shape"`
+	Shape tf.Shape    `json:"shape"` // nil if not even its rank is known
 }
 
 // MarshalJSON writes the data type by name.
@@ -78,7 +74,7 @@ func (t TensorInfo) MarshalJSON() ([]byte, error) {
 	}{plain(t), t.DType.String()})
 }
 
-// String writes the tensor as "input_ids int32 [?,384]".
+// String returns the tensor as "input_ids int32 [?,384]".
 func (t TensorInfo) String() string {
 	return fmt.Sprintf("%s %v %s", t.Key, t.DType, shapeString(t.Shape))
 }
@@ -105,9 +101,9 @@ func Inspect(path string) (*Info, error) {
 		if err != nil || d.IsDir() {
 			return err
 		}
-		f, err := d.Info()
+		member, err := d.Info()
 		if err == nil {
-			info.Size += f.Size()
+			info.Size += member.Size()
 		}
 		return err
 	})
@@ -117,7 +113,7 @@ func Inspect(path string) (*Info, error) {
 	return info, nil
 }
 
-// describe describes a SavedModel, without the size of its files.
+// describe returns the description of a SavedModel, without the size of its files.
 func describe(dir string, model *tfproto.SavedModel) *Info {
 	info := &Info{Dir: dir}
 	for _, m := range model.MetaGraphs {
@@ -126,8 +122,7 @@ func describe(dir string, model *tfproto.SavedModel) *Info {
 	return info
 }
 
-// MetaGraph finds the first meta graph with exactly the given tags, which is the one that TensorFlow
-// loads.
+// MetaGraph returns the first meta graph with exactly the given tags, which is the one that TensorFlow loads.
 func (i *Info) MetaGraph(tags []string) (*MetaGraph, error) {
 	want := set(tags) // as TensorFlow compares them
 	var have []string
@@ -138,11 +133,11 @@ func (i *Info) MetaGraph(tags []string) (*MetaGraph, error) {
 		}
 		have = append(have, "{"+strings.Join(m.Tags, ",")+"}")
 	}
-	return nil, fmt.Errorf("%s has no meta graph with the tags {%s}, only %s",
+	return nil, fmt.Errorf("%s does not have a meta graph with the tags {%s}, only %s",
 		i.Dir, strings.Join(tags, ","), strings.Join(have, " "))
 }
 
-// Signature finds a signature by key.
+// Signature returns the signature with a key.
 func (m *MetaGraph) Signature(key string) (*Signature, error) {
 	n, found := slices.BinarySearchFunc(m.Signatures, key, func(s Signature, key string) int {
 		return cmp.Compare(s.Key, key)
@@ -157,10 +152,10 @@ func (m *MetaGraph) Signature(key string) (*Signature, error) {
 	return &m.Signatures[n], nil
 }
 
-// Input finds an input by key.
+// Input returns the input with a key.
 func (s *Signature) Input(key string) (TensorInfo, error) { return find(s.Inputs, "input", s.Key, key) }
 
-// Output finds an output by key.
+// Output returns the output with a key.
 func (s *Signature) Output(key string) (TensorInfo, error) {
 	return find(s.Outputs, "output", s.Key, key)
 }
@@ -180,23 +175,18 @@ func find(infos []TensorInfo, kind, signature, key string) (TensorInfo, error) {
 func list(keys []string) string { return cmp.Or(strings.Join(keys, ", "), "(none)") }
 
 func readSavedModel(dir string, p parts) (*tfproto.SavedModel, error) {
-	path := filepath.Join(dir, GraphFile)
-	// To open a pipe would be to wait for its writer.
-	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a plain file", path)
-	}
-	f, err := os.Open(path)
+	f, size, err := file.Open(filepath.Join(dir, GraphFile))
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	return parseSavedModel(f, p)
+	return parseSavedModel(f, size, p)
 }
 
-// parseSavedModel reads parts of a SavedModel.
-func parseSavedModel(f *os.File, p parts) (*tfproto.SavedModel, error) {
+// parseSavedModel reads parts of a SavedModel of a size.
+func parseSavedModel(f *os.File, size int64, p parts) (*tfproto.SavedModel, error) {
 	model := &tfproto.SavedModel{}
-	data, err := p.read(f)
+	data, err := p.read(f, size)
 	var pathError *fs.PathError
 	switch {
 	case errors.As(err, &pathError):
@@ -208,7 +198,7 @@ func parseSavedModel(f *os.File, p parts) (*tfproto.SavedModel, error) {
 		err = errors.New("it has no meta graph")
 	}
 	if err != nil {
-		if kind := file.KindOfPath(f.Name()); kind != "" && kind != file.SavedModel {
+		if kind := file.KindOf(f, size); kind != "" && kind != file.SavedModel {
 			return nil, &file.KindError{Path: f.Name(), Kind: kind}
 		}
 		return nil, fmt.Errorf("%s is damaged or not a SavedModel: %w", f.Name(), err)
@@ -245,7 +235,7 @@ func metaGraph(m *tfproto.MetaGraphDef) MetaGraph {
 	return g
 }
 
-// assets returns the assets' definitions. TensorFlow 1 kept them in a collection.
+// assets returns the definitions of the assets. TensorFlow 1 kept them in a collection.
 func assets(m *tfproto.MetaGraphDef) []*tfproto.AssetFileDef {
 	if len(m.AssetFileDef) > 0 {
 		return m.AssetFileDef
@@ -261,7 +251,7 @@ func assets(m *tfproto.MetaGraphDef) []*tfproto.AssetFileDef {
 }
 
 func tensorInfos(infos map[string]*tfproto.TensorInfo) []TensorInfo {
-	sorted := []TensorInfo{} // in JSON, none is an empty list
+	sorted := []TensorInfo{} // not nil, so that it is a list in JSON, too
 	for _, key := range slices.Sorted(maps.Keys(infos)) {
 		t := infos[key]
 		name := t.GetName()

@@ -9,13 +9,11 @@ import (
 	"github.com/tfbert/go/tf"
 )
 
-// Options say how a SavedModel is loaded; nil is its serving graph with TensorFlow's defaults.
+// Options say how a SavedModel is loaded. nil stands for its serving graph and TensorFlow's defaults.
 type Options struct {
-	Tags   []string // nil for {"serve"}
-	Config Config
-	// AllowOps says which operations the model may hold. It is looked at before TensorFlow sees the
-	// model.
-	AllowOps OpPolicy
+	Tags     []string // nil: {"serve"}
+	Config   Config
+	AllowOps OpPolicy // checked before TensorFlow sees the model
 }
 
 // Model is a loaded SavedModel: a session whose variables are restored, and its signatures.
@@ -71,8 +69,8 @@ func Load(path string, opts *Options) (*Model, error) {
 	return &Model{session: session, meta: *meta}, nil
 }
 
-// checkVariables finds a model whose variables were not copied with it. TensorFlow loads such a
-// model and fails when it runs.
+// checkVariables returns an error if the variables of a model were not copied with it. TensorFlow loads such
+// a model and fails when it runs.
 func checkVariables(dir string, meta *MetaGraph) error {
 	index := VariablesPrefix + ".index"
 	if _, err := os.Stat(filepath.Join(dir, index)); err != nil && meta.Ops["RestoreV2"] > 0 {
@@ -84,13 +82,13 @@ func checkVariables(dir string, meta *MetaGraph) error {
 // Close waits for the runs under way and releases the session.
 func (m *Model) Close() error { return m.session.Close() }
 
-// Session returns the model's session, for what a signature does not offer.
+// Session returns the session of the model, for what a signature does not offer.
 func (m *Model) Session() *tf.Session { return m.session }
 
-// MetaGraph describes the graph that was loaded.
+// MetaGraph returns the description of the loaded graph.
 func (m *Model) MetaGraph() MetaGraph { return m.meta }
 
-// Func binds the inputs and outputs of a signature, by key, in an order that every run keeps.
+// Func binds inputs and outputs of a signature, by key, in the order that runs use.
 func (m *Model) Func(signature string, inputs, outputs []string) (*Func, error) {
 	s, err := m.meta.Signature(signature)
 	if err != nil {
@@ -106,7 +104,9 @@ func (m *Model) Func(signature string, inputs, outputs []string) (*Func, error) 
 	return f, nil
 }
 
-func (m *Model) bind(keys []string, find func(key string) (TensorInfo, error)) (infos []TensorInfo, outputs []tf.Output, err error) {
+func (m *Model) bind(
+	keys []string, find func(key string) (TensorInfo, error),
+) (infos []TensorInfo, outputs []tf.Output, err error) {
 	for _, key := range keys {
 		info, err := find(key)
 		if err != nil {
@@ -121,7 +121,7 @@ func (m *Model) bind(keys []string, find func(key string) (TensorInfo, error)) (
 	return infos, outputs, nil
 }
 
-// Func is a signature bound to an order of inputs and outputs.
+// Func is a signature with an order of inputs and outputs.
 type Func struct {
 	model   *Model
 	inputs  []TensorInfo
@@ -132,17 +132,17 @@ type Func struct {
 // NumInputs returns the number of tensors that Run takes.
 func (f *Func) NumInputs() int { return len(f.feeds) }
 
-// Run runs the function. The tensors it takes stay the caller's, those it returns are the caller's
-// to close.
-//
-// When the context ends, Run returns at once, while TensorFlow goes on; see [tf.Session.Run].
+// Run runs the function. The caller closes all tensors, those that it takes and those that it returns. When
+// the context ends, Run returns at once, as [tf.Session.Run] does.
 func (f *Func) Run(ctx context.Context, in ...*tf.Tensor) ([]*tf.Tensor, error) {
 	out, _, err := f.RunWith(ctx, nil, in...)
 	return out, err
 }
 
-// RunWith is Run with run options and their metadata.
-func (f *Func) RunWith(ctx context.Context, opts *tf.RunOptions, in ...*tf.Tensor) ([]*tf.Tensor, *tf.RunMetadata, error) {
+// RunWith is Run with options, and returns the metadata that they ask for.
+func (f *Func) RunWith(
+	ctx context.Context, opts *tf.RunOptions, in ...*tf.Tensor,
+) ([]*tf.Tensor, *tf.RunMetadata, error) {
 	if len(in) != len(f.feeds) {
 		return nil, nil, fmt.Errorf("run: the function takes %d inputs, got %d", len(f.feeds), len(in))
 	}
@@ -159,8 +159,7 @@ func (f *Func) RunWith(ctx context.Context, opts *tf.RunOptions, in ...*tf.Tenso
 	return f.model.session.Run(ctx, feeds, f.fetches, opts)
 }
 
-// accepts returns an error if an input does not take a tensor, before TensorFlow reports it in terms of
-// operations.
+// accepts returns an error if an input does not take a tensor. TensorFlow's own error names operations.
 func (t TensorInfo) accepts(v *tf.Tensor) error {
 	if v.DataType() != t.DType {
 		return fmt.Errorf("input %q takes %v, got %v", t.Key, t.DType, v.DataType())

@@ -23,15 +23,21 @@ func TestForeignModels(t *testing.T) {
 		shape           tf.Shape
 		want            func(x float32) float32
 	}{
-		{"half_plus_two/00000123", "serving_default", []string{"x"}, []string{"y"}, tf.Shape{4, 1}, func(x float32) float32 { return x/2 + 2 }},
-		{"half_plus_two/00000123", "regress_x2_to_y3", []string{"inputs"}, []string{"outputs"}, tf.Shape{4, 1}, func(x float32) float32 { return x/2 + 3 }},
-		{"graft_half_plus_two/00000123", "serving_default", []string{"x"}, []string{"y"}, tf.Shape{4, 1}, func(x float32) float32 { return x/2 + 2 }},
-		{"java_saved_model", "serving_default", []string{"x"}, []string{"y"}, tf.Shape{4, 1}, func(x float32) float32 { return x/2 + 2 }},
-		{"java_saved_model", "classify_x2_to_y3", []string{"inputs"}, []string{"scores"}, tf.Shape{4, 1}, func(x float32) float32 { return x/2 + 3 }},
-		{"matrix_half_plus_two/1", "serving_default", []string{"x"}, []string{"y"}, tf.Shape{2, 3, 3}, func(x float32) float32 { return x/2 + 2 }},
+		{"half_plus_two/00000123", "serving_default", []string{"x"}, []string{"y"}, tf.Shape{4, 1},
+			func(x float32) float32 { return x/2 + 2 }},
+		{"half_plus_two/00000123", "regress_x2_to_y3", []string{"inputs"}, []string{"outputs"}, tf.Shape{4, 1},
+			func(x float32) float32 { return x/2 + 3 }},
+		{"graft_half_plus_two/00000123", "serving_default", []string{"x"}, []string{"y"}, tf.Shape{4, 1},
+			func(x float32) float32 { return x/2 + 2 }},
+		{"java_saved_model", "serving_default", []string{"x"}, []string{"y"}, tf.Shape{4, 1},
+			func(x float32) float32 { return x/2 + 2 }},
+		{"java_saved_model", "classify_x2_to_y3", []string{"inputs"}, []string{"scores"}, tf.Shape{4, 1},
+			func(x float32) float32 { return x/2 + 3 }},
+		{"matrix_half_plus_two/1", "serving_default", []string{"x"}, []string{"y"}, tf.Shape{2, 3, 3},
+			func(x float32) float32 { return x/2 + 2 }},
 	} {
 		t.Run(c.dir+" "+c.signature, func(t *testing.T) {
-			m := load(t, foreign(t, c.dir), nil)
+			m := loadModel(t, foreignModel(t, c.dir), nil)
 			f := function(t, m, c.signature, c.inputs, c.outputs)
 			assert.Equal(t, 1, f.NumInputs())
 			n, _ := c.shape.NumElements()
@@ -40,36 +46,36 @@ func TestForeignModels(t *testing.T) {
 				x[i] = float32(i)*1.5 - 2
 				want[i] = c.want(x[i])
 			}
-			out, err := f.Run(t.Context(), tensor(t, c.shape, x...))
+			out, err := f.Run(t.Context(), newTensor(t, c.shape, x...))
 			require.NoError(t, err)
 			assert.Equal(t, c.shape, out[0].Shape())
-			assert.Equal(t, want, values[float32](t, out, err))
+			assert.Equal(t, want, valuesOf[float32](t, out, err))
 		})
 	}
 }
 
 // A model of tf.function signatures, as TensorFlow 2 writes them.
 func TestKerasModel(t *testing.T) {
-	m := load(t, foreign(t, "java_keras_model"), nil)
+	m := loadModel(t, foreignModel(t, "java_keras_model"), nil)
 	add := function(t, m, "add", []string{"a", "b"}, []string{"output_0"})
-	a, b := tensor[float32](t, nil, 10), tensor[float32](t, tf.Shape{2}, 1, 2)
+	a, b := newTensor[float32](t, nil, 10), newTensor[float32](t, tf.Shape{2}, 1, 2)
 	out, err := add.Run(t.Context(), a, b)
-	assert.Equal(t, []float32{11, 12}, values[float32](t, out, err))
+	assert.Equal(t, []float32{11, 12}, valuesOf[float32](t, out, err))
 
-	// get_variable gives what the checkpoint holds, whatever it is fed.
+	// get_variable returns what the checkpoint holds, independent of its input.
 	get := function(t, m, "get_variable", []string{"dummy"}, []string{"output_0"})
-	out, err = get.Run(t.Context(), tensor[float32](t, nil, 5))
-	assert.Equal(t, []float32{2}, values[float32](t, out, err))
+	out, err = get.Run(t.Context(), newTensor[float32](t, nil, 5))
+	assert.Equal(t, []float32{2}, valuesOf[float32](t, out, err))
 }
 
 func TestSeveralSignatureOutputs(t *testing.T) {
-	m := load(t, halfPlusTwo(t), nil)
+	m := loadModel(t, halfPlusTwo(t), nil)
 	f := function(t, m, "serving_default", []string{"x"}, []string{"y", "y"})
-	out, err := f.Run(t.Context(), tensor[float32](t, tf.Shape{1, 1}, 4))
+	out, err := f.Run(t.Context(), newTensor[float32](t, tf.Shape{1, 1}, 4))
 	require.NoError(t, err)
 	require.Len(t, out, 2)
 	for _, o := range out {
-		assert.Equal(t, []float32{4}, values[float32](t, []*tf.Tensor{o}, nil))
+		assert.Equal(t, []float32{4}, valuesOf[float32](t, []*tf.Tensor{o}, nil))
 	}
 	assert.Equal(t, "1.14.0", m.MetaGraph().TensorFlowVersion)
 	devices, err := m.Session().Devices()
@@ -80,7 +86,7 @@ func TestSeveralSignatureOutputs(t *testing.T) {
 func TestLoadErrors(t *testing.T) {
 	testenv.TensorFlow(t)
 	_, err := savedmodel.Load(halfPlusTwo(t), &savedmodel.Options{Tags: []string{"serve", "gpu"}})
-	require.ErrorContains(t, err, "has no meta graph with the tags {serve,gpu}, only {serve}")
+	require.ErrorContains(t, err, "does not have a meta graph with the tags {serve,gpu}, only {serve}")
 
 	// The graph without the values of its variables.
 	dir := t.TempDir()
@@ -98,30 +104,32 @@ func TestLoadErrors(t *testing.T) {
 }
 
 func TestFuncErrors(t *testing.T) {
-	m := load(t, halfPlusTwo(t), nil)
+	m := loadModel(t, halfPlusTwo(t), nil)
 	for _, c := range []struct {
 		name, signature string
 		inputs, outputs []string
 		want            string
 	}{
-		{"signature", "predict", nil, nil, `no signature "predict", only classify_x_to_y, regress_x2_to_y3, regress_x_to_y, regress_x_to_y2, serving_default`},
+		{"signature", "predict", nil, nil,
+			`no signature "predict", only classify_x_to_y, regress_x2_to_y3, regress_x_to_y, regress_x_to_y2, serving_default`},
 		{"input", "serving_default", []string{"inputs"}, nil, `signature "serving_default" has no input "inputs", only x`},
-		{"output", "serving_default", []string{"x"}, []string{"outputs"}, `signature "serving_default" has no output "outputs", only y`},
+		{"output", "serving_default", []string{"x"}, []string{"outputs"},
+			`signature "serving_default" has no output "outputs", only y`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := m.Func(c.signature, c.inputs, c.outputs)
 			assert.EqualError(t, err, c.want)
 		})
 	}
-	keras := load(t, foreign(t, "java_keras_model"), nil)
+	keras := loadModel(t, foreignModel(t, "java_keras_model"), nil)
 	_, err := keras.Func("__saved_model_init_op", nil, []string{"__saved_model_init_op"})
 	assert.ErrorContains(t, err, `the tensor of "__saved_model_init_op": `)
 }
 
 func TestRunErrors(t *testing.T) {
-	m := load(t, halfPlusTwo(t), nil)
+	m := loadModel(t, halfPlusTwo(t), nil)
 	f := function(t, m, "serving_default", []string{"x"}, []string{"y"})
-	closed := tensor[float32](t, tf.Shape{1, 1}, 1)
+	closed := newTensor[float32](t, tf.Shape{1, 1}, 1)
 	require.NoError(t, closed.Close())
 	for _, c := range []struct {
 		name string
@@ -131,9 +139,9 @@ func TestRunErrors(t *testing.T) {
 		{"no tensor", nil, "run: the function takes 1 inputs, got 0"},
 		{"too many", []*tf.Tensor{closed, closed}, "run: the function takes 1 inputs, got 2"},
 		{"nil", []*tf.Tensor{nil}, `run: input "x" is nil`},
-		{"type", []*tf.Tensor{tensor[int32](t, tf.Shape{1, 1}, 1)}, `run: input "x" takes float32, got int32`},
-		{"shape", []*tf.Tensor{tensor[float32](t, tf.Shape{1, 2}, 1, 2)}, `run: input "x" takes shape [?,1], got [1,2]`},
-		{"rank", []*tf.Tensor{tensor[float32](t, nil, 1)}, `run: input "x" takes shape [?,1], got []`},
+		{"type", []*tf.Tensor{newTensor[int32](t, tf.Shape{1, 1}, 1)}, `run: input "x" takes float32, got int32`},
+		{"shape", []*tf.Tensor{newTensor[float32](t, tf.Shape{1, 2}, 1, 2)}, `run: input "x" takes shape [?,1], got [1,2]`},
+		{"rank", []*tf.Tensor{newTensor[float32](t, nil, 1)}, `run: input "x" takes shape [?,1], got []`},
 		{"closed", []*tf.Tensor{closed}, "already closed"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -146,7 +154,7 @@ func TestRunErrors(t *testing.T) {
 	_, err := unfed.Run(t.Context())
 	assert.Equal(t, tf.InvalidArgument, tf.ErrCode(err), "%v", err)
 	require.NoError(t, m.Close())
-	_, err = f.Run(t.Context(), tensor[float32](t, tf.Shape{1, 1}, 1))
+	_, err = f.Run(t.Context(), newTensor[float32](t, tf.Shape{1, 1}, 1))
 	assert.ErrorIs(t, err, tf.ErrClosed)
 	require.NoError(t, m.Close())
 }
@@ -154,7 +162,7 @@ func TestRunErrors(t *testing.T) {
 func TestRunContext(t *testing.T) {
 	dir := t.TempDir()
 	writeBlocked(t, dir)
-	m := load(t, dir, nil)
+	m := loadModel(t, dir, nil)
 	f := function(t, m, savedmodel.DefaultSignature, nil, []string{"item"})
 
 	t.Run("cancelled before", func(t *testing.T) {
@@ -191,7 +199,8 @@ func writeBlocked(t testing.TB, dir string) {
 	b := tf.Builder{Graph: g}
 	types := []tf.DataType{tf.Float}
 	queue := b.Add(tf.OpSpec{Type: "FIFOQueueV2", Name: "queue", Attrs: map[string]tf.Attr{"component_types": types}})
-	item := b.Add(tf.OpSpec{Type: "QueueDequeueV2", Name: "item", Inputs: []tf.Input{queue}, Attrs: map[string]tf.Attr{"component_types": types}})
+	item := b.Add(tf.OpSpec{Type: "QueueDequeueV2", Name: "item", Inputs: []tf.Input{queue},
+		Attrs: map[string]tf.Attr{"component_types": types}})
 	require.NoError(t, b.Err)
 	require.NoError(t, savedmodel.Write(dir, savedmodel.Content{Graph: g, Signatures: []savedmodel.Signature{{
 		Key: savedmodel.DefaultSignature, Outputs: []savedmodel.TensorInfo{{Key: "item", Name: item.String()}},
@@ -199,10 +208,10 @@ func writeBlocked(t testing.TB, dir string) {
 }
 
 func TestRunMetadata(t *testing.T) {
-	m := load(t, halfPlusTwo(t), nil)
+	m := loadModel(t, halfPlusTwo(t), nil)
 	f := function(t, m, "serving_default", []string{"x"}, []string{"y"})
-	out, metadata, err := f.RunWith(t.Context(), &tf.RunOptions{Trace: true}, tensor[float32](t, tf.Shape{1, 1}, 4))
-	assert.Equal(t, []float32{4}, values[float32](t, out, err))
+	out, metadata, err := f.RunWith(t.Context(), &tf.RunOptions{Trace: true}, newTensor[float32](t, tf.Shape{1, 1}, 4))
+	assert.Equal(t, []float32{4}, valuesOf[float32](t, out, err))
 	require.NotNil(t, metadata)
 	nodes, err := metadata.Nodes()
 	require.NoError(t, err)
@@ -210,7 +219,7 @@ func TestRunMetadata(t *testing.T) {
 }
 
 func TestConcurrentRuns(t *testing.T) {
-	m := load(t, halfPlusTwo(t), nil)
+	m := loadModel(t, halfPlusTwo(t), nil)
 	f := function(t, m, "serving_default", []string{"x"}, []string{"y"})
 	var wg sync.WaitGroup
 	for worker := range 8 {

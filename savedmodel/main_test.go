@@ -14,18 +14,18 @@ import (
 	"github.com/tfbert/go/tf"
 )
 
-// TestMain fails the run where a test left a tensor, graph or session open.
+// TestMain fails the run if a test left a tensor, graph or session open.
 func TestMain(m *testing.M) { testenv.Main(m, tf.Alive) }
 
-// foreign gives the folder of a SavedModel that another project made.
-func foreign(t testing.TB, elem ...string) string {
+// foreignModel returns the folder of a SavedModel that another project made.
+func foreignModel(t testing.TB, elem ...string) string {
 	t.Helper()
 	return testenv.Shared(t, append([]string{"data", "savedmodels"}, elem...)...)
 }
 
-func halfPlusTwo(t testing.TB) string { return foreign(t, "half_plus_two", "00000123") }
+func halfPlusTwo(t testing.TB) string { return foreignModel(t, "half_plus_two", "00000123") }
 
-func load(t testing.TB, dir string, opts *savedmodel.Options) *savedmodel.Model {
+func loadModel(t testing.TB, dir string, opts *savedmodel.Options) *savedmodel.Model {
 	t.Helper()
 	testenv.TensorFlow(t)
 	m, err := savedmodel.Load(dir, opts)
@@ -41,7 +41,7 @@ func function(t testing.TB, m *savedmodel.Model, signature string, inputs, outpu
 	return f
 }
 
-func tensor[T tf.Element](t testing.TB, shape tf.Shape, data ...T) *tf.Tensor {
+func newTensor[T tf.Element](t testing.TB, shape tf.Shape, data ...T) *tf.Tensor {
 	t.Helper()
 	v, err := tf.NewTensor(shape, data)
 	require.NoError(t, err)
@@ -49,8 +49,8 @@ func tensor[T tf.Element](t testing.TB, shape tf.Shape, data ...T) *tf.Tensor {
 	return v
 }
 
-// values gives the elements of the only tensor of a run, and closes it.
-func values[T tf.Element](t testing.TB, out []*tf.Tensor, err error) []T {
+// valuesOf returns the elements of the only tensor of a run, and closes it.
+func valuesOf[T tf.Element](t testing.TB, out []*tf.Tensor, err error) []T {
 	t.Helper()
 	require.NoError(t, err)
 	require.Len(t, out, 1)
@@ -70,7 +70,8 @@ func writeLinear(t testing.TB, dir string, a, b float32) {
 	defer g.Close()
 
 	builder := tf.Builder{Graph: g}
-	x := builder.Add(tf.OpSpec{Type: "Placeholder", Name: "x", Attrs: map[string]tf.Attr{"dtype": tf.Float, "shape": tf.Shape{-1, 2}}})
+	x := builder.Add(tf.OpSpec{Type: "Placeholder", Name: "x",
+		Attrs: map[string]tf.Attr{"dtype": tf.Float, "shape": tf.Shape{-1, 2}}})
 	variable := func(name string, shape tf.Shape) (*savedmodel.Variable, tf.Output) {
 		v, err := savedmodel.AddVariable(g, name, tf.Float, shape)
 		require.NoError(t, err)

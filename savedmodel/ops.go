@@ -13,11 +13,10 @@ import (
 	"github.com/tfbert/go/internal/tfproto"
 )
 
-// OpClass says what an operation can reach beyond the tensors that it is given and the session that
-// it runs in.
+// OpClass says what an operation can reach beyond its inputs and its session.
 type OpClass string
 
-// The classes of operations; ops.txt explains those that it gives to the operations of TensorFlow.
+// The classes of operations. The file ops.txt explains the first seven and lists their operations.
 const (
 	ClassCompute OpClass = "compute"
 	ClassFile    OpClass = "file"
@@ -27,12 +26,10 @@ const (
 	ClassProcess OpClass = "process"
 	ClassOther   OpClass = "other"
 
-	// ClassCustom is that of an operation which TensorFlow 2.21 does not have.
-	ClassCustom OpClass = "custom"
-	// ClassFunction is that of a call of one of the model's functions by its name.
-	ClassFunction OpClass = "function"
-	// ClassSaver is that of an operation which would be ClassFile, but can only restore the variables
-	// from the model's own folder or save them when a program asks.
+	ClassCustom   OpClass = "custom"   // an operation that TensorFlow 2.21 does not have
+	ClassFunction OpClass = "function" // a call of one of the model's functions by its name
+	// ClassSaver is for an operation of ClassFile that can only restore the variables from the model's own
+	// folder, or save them when a program asks.
 	ClassSaver OpClass = "saver"
 )
 
@@ -52,17 +49,13 @@ var opClasses = sync.OnceValue(func() map[string]OpClass {
 	return classes
 })
 
-// OpPolicy says which operations a model may hold to be loaded; the zero value allows all.
+// OpPolicy says which operations a model may hold to be loaded. The zero value allows all.
 //
-// A SavedModel is a program: TensorFlow runs whatever operations it holds, some of them while it is
-// loaded. The policy is not a sandbox. It does not protect from a kernel's errors in memory, nor from a
-// model that takes all of it or never ends, nor from who can change the directory after the check.
+// The policy is not a sandbox. It does not protect from a kernel's errors in memory, from a model that takes
+// all memory or never ends, or from those who can change the directory after the check.
 type OpPolicy struct {
-	// Standard allows only what is known to compute with the tensors fed and the session's state, and
-	// the saver of the model's variables: see ClassCompute, ClassFunction and ClassSaver.
-	Standard bool
-	// Also names operations that are allowed beside those.
-	Also []string
+	Standard bool     // allow only ClassCompute, ClassFunction and ClassSaver
+	Also     []string // operations that are allowed, too
 }
 
 // ParseOpPolicy reads a policy: "all", "standard", or "standard,DecodeProtoV2,MyOp".
@@ -77,7 +70,7 @@ func ParseOpPolicy(s string) (OpPolicy, error) {
 	return OpPolicy{Standard: true, Also: names[1:]}, nil
 }
 
-// String writes the policy as ParseOpPolicy reads it.
+// String returns the policy as ParseOpPolicy reads it.
 func (p OpPolicy) String() string {
 	if !p.Standard {
 		return "all"
@@ -89,7 +82,7 @@ func (p OpPolicy) allows(u OpUse) bool {
 	return !p.Standard || u.Class.standard() || slices.Contains(p.Also, u.Op)
 }
 
-// check refuses a model whose meta graph of the given tags holds what the policy does not allow.
+// check returns an error if the meta graph with the given tags holds what the policy does not allow.
 func (p OpPolicy) check(dir string, model *tfproto.SavedModel, tags []string) error {
 	if !p.Standard {
 		return nil
@@ -139,10 +132,9 @@ func set(list []string) map[string]bool {
 
 // OpReport lists the operations of a meta graph and of its functions.
 type OpReport struct {
-	Tags []string `json:"tags"`
-	// Standard reports whether OpPolicy.Standard allows them all.
-	Standard bool    `json:"standard"`
-	Ops      []OpUse `json:"ops"` // what it does not allow first, and then by count
+	Tags     []string `json:"tags"`
+	Standard bool     `json:"standard"` // whether OpPolicy.Standard allows them all
+	Ops      []OpUse  `json:"ops"`      // first those that it does not allow, then by count
 }
 
 // OpUse counts the operations of a type.
@@ -150,13 +142,12 @@ type OpUse struct {
 	Op    string  `json:"op"`
 	Class OpClass `json:"class"`
 	Count int     `json:"count"`
-	// Nodes names them, except for ClassCompute: "a", or "a in f" in a function f.
+	// Nodes are their names, except for ClassCompute: "a", or "a in f" in a function f.
 	Nodes []string `json:"nodes,omitempty"`
-	// Why says why an operation that savers have is not ClassSaver: "as a runs for a signature ...".
-	Why string `json:"why,omitempty"`
+	Why   string   `json:"why,omitempty"` // an operation of savers is not of ClassSaver
 }
 
-// Refused returns what a policy does not allow.
+// Refused returns the operations that a policy does not allow.
 func (r *OpReport) Refused(p OpPolicy) []OpUse {
 	var refused []OpUse
 	for _, u := range r.Ops {

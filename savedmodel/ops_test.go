@@ -19,8 +19,8 @@ import (
 	"github.com/tfbert/go/tf"
 )
 
-// TestOpTable: every operation of the library has a class, so that those of a newer version are
-// looked at before this test passes with it. Until then they are refused.
+// TestOpTable holds that every operation of the library has a class. The operations of a newer version are
+// refused until somebody has classed them.
 func TestOpTable(t *testing.T) {
 	testenv.TensorFlow(t)
 	require.NoError(t, tf.Load(""))
@@ -46,7 +46,8 @@ func TestOpTableClasses(t *testing.T) {
 	for _, class := range opClasses() {
 		classes[class]++
 	}
-	assert.ElementsMatch(t, []OpClass{ClassCompute, ClassFile, ClassNetwork, ClassPython, ClassCode, ClassProcess, ClassOther},
+	known := []OpClass{ClassCompute, ClassFile, ClassNetwork, ClassPython, ClassCode, ClassProcess, ClassOther}
+	assert.ElementsMatch(t, known,
 		slices.Collect(maps.Keys(classes)))
 	for op := range saverOps {
 		assert.Equal(t, ClassFile, opClasses()[op], op)
@@ -54,10 +55,11 @@ func TestOpTableClasses(t *testing.T) {
 	for op := range callOps {
 		assert.Equal(t, ClassCompute, opClasses()[op], op)
 	}
-	// What reaches further than its name says.
+	// Operations that reach further than their names say.
 	for op, want := range map[string]OpClass{
-		"ImmutableConst": ClassFile, "DecodeProtoV2": ClassFile, "EncodeProto": ClassFile, "FixedUnigramCandidateSampler": ClassFile,
-		"LoadAndRemapMatrix": ClassFile, "GenerateVocabRemapping": ClassFile, "Skipgram": ClassFile, "CacheDataset": ClassFile,
+		"ImmutableConst": ClassFile, "DecodeProtoV2": ClassFile, "EncodeProto": ClassFile,
+		"FixedUnigramCandidateSampler": ClassFile, "LoadAndRemapMatrix": ClassFile,
+		"GenerateVocabRemapping": ClassFile, "Skipgram": ClassFile, "CacheDataset": ClassFile,
 		"PrintV2": ClassFile, "DebugIdentity": ClassNetwork, "RegisterDataset": ClassNetwork, "RemoteCall": ClassNetwork,
 		"DatasetFromGraph": ClassCode, "XlaCallModule": ClassCode, "XlaCustomCallV2": ClassCode,
 		"Abort": ClassProcess, "Empty": ClassOther, "_MklMatMul": ClassOther, "_FusedMatMul": ClassCompute,
@@ -91,15 +93,15 @@ func funcAttr(name string, attrs map[string]*tfproto.AttrValue) *tfproto.AttrVal
 	return &tfproto.AttrValue{Value: &tfproto.AttrValue_Func{Func: &tfproto.NameAttrList{Name: name, Attr: attrs}}}
 }
 
-// call makes a node that names a function in an attribute.
-func call(name, op, attr, f string, inputs ...string) *tfproto.NodeDef {
+// callNode makes a node that names a function in an attribute.
+func callNode(name, op, attr, f string, inputs ...string) *tfproto.NodeDef {
 	n := opNode(name, op, inputs...)
 	n.Attr = map[string]*tfproto.AttrValue{attr: funcAttr(f, nil)}
 	return n
 }
 
-// branches makes a node that names functions in a list, which our messages do not have.
-func branches(name string, functions []string, inputs ...string) *tfproto.NodeDef {
+// branchNode makes a node that names functions in a list, which our messages do not have.
+func branchNode(name string, functions []string, inputs ...string) *tfproto.NodeDef {
 	list := &tfproto.AttrValue_ListValue{}
 	var b []byte
 	for _, f := range functions {
@@ -120,18 +122,18 @@ func function(name string, args []string, nodes ...*tfproto.NodeDef) *tfproto.Fu
 	return &tfproto.FunctionDef{Signature: def, NodeDef: nodes}
 }
 
-// withAttr gives a function an attribute, which our messages do not have.
+// withAttr adds an attribute, which our messages do not have, to a function.
 func withAttr(f *tfproto.FunctionDef, key string) *tfproto.FunctionDef {
 	entry := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), key)
 	f.ProtoReflect().SetUnknown(protowire.AppendBytes(protowire.AppendTag(nil, 5, protowire.BytesType), entry))
 	return f
 }
 
-func named(name string) *tfproto.TensorInfo {
+func namedTensor(name string) *tfproto.TensorInfo {
 	return &tfproto.TensorInfo{Encoding: &tfproto.TensorInfo_Name{Name: name}}
 }
 
-// metaOf makes a meta graph whose signature gives y:0, and whose saver restores by the node restore
+// metaOf makes a meta graph whose signature returns y:0, and whose saver restores by the node restore
 // from the file file:0.
 func metaOf(nodes []*tfproto.NodeDef, functions ...*tfproto.FunctionDef) *tfproto.MetaGraphDef {
 	return &tfproto.MetaGraphDef{
@@ -139,7 +141,8 @@ func metaOf(nodes []*tfproto.NodeDef, functions ...*tfproto.FunctionDef) *tfprot
 		GraphDef:    &tfproto.GraphDef{Node: nodes, Library: &tfproto.FunctionDefLibrary{Function: functions}},
 		SaverDef:    &tfproto.SaverDef{FilenameTensorName: "file:0", RestoreOpName: "restore", SaveTensorName: "saved:0"},
 		SignatureDef: map[string]*tfproto.SignatureDef{DefaultSignature: {
-			Inputs: map[string]*tfproto.TensorInfo{"x": named("x:0")}, Outputs: map[string]*tfproto.TensorInfo{"y": named("y:0")},
+			Inputs:  map[string]*tfproto.TensorInfo{"x": namedTensor("x:0")},
+			Outputs: map[string]*tfproto.TensorInfo{"y": namedTensor("y:0")},
 		}},
 	}
 }
@@ -159,15 +162,17 @@ func writeMetas(t testing.TB, metas ...*tfproto.MetaGraphDef) string {
 func saverNodes() []*tfproto.NodeDef {
 	return []*tfproto.NodeDef{
 		opNode("x", "Placeholder"), opNode("v", "VariableV2"), opNode("y", "Mul", "x", "v"),
-		opNode("default", "Const"), opNode("file", "PlaceholderWithDefault", "default"), opNode("names", "Const"), opNode("slices", "Const"),
+		opNode("default", "Const"), opNode("file", "PlaceholderWithDefault", "default"), opNode("names",
+			"Const"), opNode("slices", "Const"),
 		opNode("shard", "ShardedFilename", "file"), opNode("save", "SaveV2", "shard", "names", "slices", "v"),
 		opNode("merge", "MergeV2Checkpoints", "shard", "file", "^save"), opNode("saved", "Identity", "file", "^merge"),
-		opNode("r", "RestoreV2", "file:0", "names", "slices"), opNode("assign", "Assign", "v", "r"), opNode("restore", "NoOp", "^assign"),
+		opNode("r", "RestoreV2", "file:0", "names", "slices"), opNode("assign", "Assign", "v", "r"), opNode("restore", "NoOp",
+			"^assign"),
 	}
 }
 
-// with replaces a node of the same name, or adds it.
-func with(nodes []*tfproto.NodeDef, changed ...*tfproto.NodeDef) []*tfproto.NodeDef {
+// withNodes replaces a node of the same name, or adds it.
+func withNodes(nodes []*tfproto.NodeDef, changed ...*tfproto.NodeDef) []*tfproto.NodeDef {
 	for _, n := range changed {
 		at := slices.IndexFunc(nodes, func(o *tfproto.NodeDef) bool { return o.Name == n.Name })
 		if at < 0 {
@@ -179,25 +184,29 @@ func with(nodes []*tfproto.NodeDef, changed ...*tfproto.NodeDef) []*tfproto.Node
 	return nodes
 }
 
-// saverFunctions are the nodes of such a model as TensorFlow 2 writes them, but for its functions.
+// saverFunctions are the nodes of such a model as TensorFlow 2 writes them, without its functions.
 func saverFunctions() []*tfproto.NodeDef {
 	return []*tfproto.NodeDef{
-		opNode("x", "Placeholder"), opNode("v", "VarHandleOp"), call("y", "StatefulPartitionedCall", "f", "infer", "x", "v"),
-		opNode("file", "Placeholder"), call("saved", "StatefulPartitionedCall", "f", "save", "file", "v"),
-		call("restore", "StatefulPartitionedCall", "f", "restore", "file", "v"),
+		opNode("x", "Placeholder"), opNode("v", "VarHandleOp"), callNode("y", "StatefulPartitionedCall", "f", "infer", "x",
+			"v"),
+		opNode("file", "Placeholder"), callNode("saved", "StatefulPartitionedCall", "f", "save", "file", "v"),
+		callNode("restore", "StatefulPartitionedCall", "f", "restore", "file", "v"),
 	}
 }
 
 func infer() *tfproto.FunctionDef {
-	return function("infer", []string{"x", "v"}, opNode("read", "ReadVariableOp", "v"), opNode("mul", "Mul", "x", "read:value:0"))
+	return function("infer", []string{"x", "v"}, opNode("read", "ReadVariableOp", "v"),
+		opNode("mul", "Mul", "x", "read:value:0"))
 }
 
 func save() *tfproto.FunctionDef {
-	return function("save", []string{"prefix", "v"}, opNode("read", "ReadVariableOp", "v"), opNode("s", "SaveV2", "prefix", "n", "l", "read:value:0"))
+	return function("save", []string{"prefix", "v"}, opNode("read", "ReadVariableOp", "v"),
+		opNode("s", "SaveV2", "prefix", "n", "l", "read:value:0"))
 }
 
 func restore(nodes ...*tfproto.NodeDef) *tfproto.FunctionDef {
-	return function("restore", []string{"prefix", "v"}, append(nodes, opNode("n", "Const"), opNode("a", "AssignVariableOp", "v", "r:tensors:0"))...)
+	return function("restore", []string{"prefix", "v"},
+		append(nodes, opNode("n", "Const"), opNode("a", "AssignVariableOp", "v", "r:tensors:0"))...)
 }
 
 func TestOpsRefused(t *testing.T) {
@@ -212,7 +221,7 @@ func TestOpsRefused(t *testing.T) {
 		return m
 	}
 	asset := func(m *tfproto.MetaGraphDef, tensor string) *tfproto.MetaGraphDef {
-		m.AssetFileDef = []*tfproto.AssetFileDef{{TensorInfo: named(tensor), Filename: "vocab.txt"}}
+		m.AssetFileDef = []*tfproto.AssetFileDef{{TensorInfo: namedTensor(tensor), Filename: "vocab.txt"}}
 		return m
 	}
 	const runs = "(file) at merge, as r runs for a signature or the initialization, and 2 more types"
@@ -225,13 +234,16 @@ func TestOpsRefused(t *testing.T) {
 		{"no graph", &tfproto.MetaGraphDef{MetaInfoDef: metaOf(nil).MetaInfoDef}, ""},
 		{"compute", metaOf(plain), ""},
 		{"a variable", metaOf(saverNodes()), ""},
-		{"a variable of TensorFlow 2", metaOf(saverFunctions(), infer(), save(), restore(opNode("r", "RestoreV2", "prefix", "n", "n"))), ""},
-		{"the file by an Identity", metaOf(with(saverNodes(), opNode("i", "Identity", "file"), opNode("r", "RestoreV2", "i:0", "names", "slices"))), ""},
+		{"a variable of TensorFlow 2",
+			metaOf(saverFunctions(), infer(), save(), restore(opNode("r", "RestoreV2", "prefix", "n", "n"))), ""},
+		{"the file by an Identity",
+			metaOf(withNodes(saverNodes(), opNode("i", "Identity", "file"),
+				opNode("r", "RestoreV2", "i:0", "names", "slices"))), ""},
 		{"the file by an Identity of a function", metaOf(saverFunctions(), infer(), save(),
 			restore(opNode("i", "Identity", "prefix"), opNode("r", "RestoreV2", "i:output:0", "n", "n"))), ""},
 		{"an asset", asset(metaOf(saverNodes()), "names:0"), ""},
 		{"a function by its name", metaOf([]*tfproto.NodeDef{opNode("y", "infer", "x", "v")}, infer()), ""},
-		{"a saver of functions by their names", metaOf(with(saverFunctions(), opNode("restore", "restore", "file", "v")),
+		{"a saver of functions by their names", metaOf(withNodes(saverFunctions(), opNode("restore", "restore", "file", "v")),
 			infer(), save(), restore(opNode("r", "RestoreV2", "prefix", "n", "n"))), ""},
 
 		{"file", metaOf(append(plain, opNode("a", "ReadFile", "x"))), "ReadFile (file) at a"},
@@ -243,53 +255,83 @@ func TestOpsRefused(t *testing.T) {
 		{"custom", metaOf(append(plain, opNode("c", "MyOp", "x"))), "MyOp (custom) at c"},
 		{"no operation", metaOf(append(plain, opNode("c", "", "x"))), " (custom) at c"},
 		{"a name for a terminal", metaOf(append(plain, opNode("\x1b[2J", "My\nOp"))), `My\nOp (custom) at \x1b[2J`},
-		{"several", metaOf(append(plain, opNode("a", "ReadFile", "x"), opNode("b", "ReadFile", "x"), opNode("c", "MyOp"))), "ReadFile (file) at a, and 1 more types"},
+		{"several", metaOf(append(plain, opNode("a", "ReadFile", "x"), opNode("b", "ReadFile", "x"), opNode("c", "MyOp"))),
+			"ReadFile (file) at a, and 1 more types"},
 		{"in a function", metaOf(plain, function("f", nil, opNode("a", "WriteFile"))), "WriteFile (file) at a in f"},
-		{"a function of an operation's name", metaOf(plain, function("ReadFile", nil), function("f", nil, opNode("a", "ReadFile"))), "ReadFile (file) at a in f"},
+		{"a function of an operation's name",
+			metaOf(plain, function("ReadFile", nil), function("f", nil, opNode("a", "ReadFile"))), "ReadFile (file) at a in f"},
 
-		{"restored for a signature", metaOf(with(saverNodes(), opNode("y", "Identity", "r"))), runs},
-		{"restored for a signature from its input", metaOf(with(saverNodes(), opNode("r", "RestoreV2", "x", "names", "slices"), opNode("y", "Identity", "r"))), runs},
-		{"restored for a signature's control", metaOf(with(saverNodes(), opNode("y", "Mul", "x", "v", "^assign"))), runs},
-		{"restored for another output", output(metaOf(saverNodes()), named("r:0")), runs},
-		{"restored for sparse indices", output(metaOf(saverNodes()), &tfproto.TensorInfo{Encoding: &tfproto.TensorInfo_CooSparse_{
-			CooSparse: &tfproto.TensorInfo_CooSparse{ValuesTensorName: "x:0", IndicesTensorName: "r:0"}}}), runs},
-		{"restored for a composite", output(metaOf(saverNodes()), &tfproto.TensorInfo{Encoding: &tfproto.TensorInfo_CompositeTensor_{
-			CompositeTensor: &tfproto.TensorInfo_CompositeTensor{Components: []*tfproto.TensorInfo{named("x:0"), named("r:0")}}}}), runs},
+		{"restored for a signature", metaOf(withNodes(saverNodes(), opNode("y", "Identity", "r"))), runs},
+		{"restored for a signature from its input",
+			metaOf(withNodes(saverNodes(), opNode("r", "RestoreV2", "x", "names", "slices"),
+				opNode("y", "Identity", "r"))), runs},
+		{"restored for a signature's control", metaOf(withNodes(saverNodes(), opNode("y", "Mul", "x", "v", "^assign"))),
+			runs},
+		{"restored for another output", output(metaOf(saverNodes()), namedTensor("r:0")), runs},
+		{"restored for sparse indices",
+			output(metaOf(saverNodes()), &tfproto.TensorInfo{Encoding: &tfproto.TensorInfo_CooSparse_{
+				CooSparse: &tfproto.TensorInfo_CooSparse{ValuesTensorName: "x:0", IndicesTensorName: "r:0"}}}), runs},
+		{"restored for a composite",
+			output(metaOf(saverNodes()), &tfproto.TensorInfo{Encoding: &tfproto.TensorInfo_CompositeTensor_{
+				CompositeTensor: &tfproto.TensorInfo_CompositeTensor{Components: []*tfproto.TensorInfo{namedTensor("x:0"),
+					namedTensor("r:0")}}}}), runs},
 		{"restored for the initialization", collection(metaOf(saverNodes()), "saved_model_main_op", "assign"), runs},
 		{"restored for an old initialization", collection(metaOf(saverNodes()), "legacy_init_op", "assign"), runs},
-		{"saved for a signature", metaOf(with(saverNodes(), opNode("y", "Identity", "saved"))), "as save runs for a signature or the initialization"},
-		{"restored from a constant", metaOf(with(saverNodes(), opNode("r", "RestoreV2", "default", "names", "slices"))), "as r " + other},
-		{"restored from the file's other output", metaOf(with(saverNodes(), opNode("r", "RestoreV2", "file:1", "names", "slices"))), "as r " + other},
-		{"restored from computed text", metaOf(with(saverNodes(), opNode("j", "StringJoin", "file"), opNode("r", "RestoreV2", "j", "names", "slices"))), "as r " + other},
+		{"saved for a signature", metaOf(withNodes(saverNodes(), opNode("y", "Identity", "saved"))),
+			"as save runs for a signature or the initialization"},
+		{"restored from a constant", metaOf(withNodes(saverNodes(), opNode("r", "RestoreV2", "default", "names", "slices"))),
+			"as r " + other},
+		{"restored from the file's other output",
+			metaOf(withNodes(saverNodes(), opNode("r", "RestoreV2", "file:1", "names", "slices"))), "as r " + other},
+		{"restored from computed text",
+			metaOf(withNodes(saverNodes(), opNode("j", "StringJoin", "file"), opNode("r", "RestoreV2", "j", "names", "slices"))),
+			"as r " + other},
 		{"restored from an asset", asset(metaOf(saverNodes()), "file:0"), "as r " + other},
-		{"restored from an asset by an Identity", asset(metaOf(with(saverNodes(), opNode("i", "Identity", "file"),
+		{"restored from an asset by an Identity", asset(metaOf(withNodes(saverNodes(), opNode("i", "Identity", "file"),
 			opNode("r", "RestoreV2", "i", "names", "slices"))), "i:0"), "as r " + other},
 		{"restored by a function that is there twice", metaOf(saverFunctions(), infer(), save(),
 			restore(opNode("r", "RestoreV2", "v", "n", "n")), restore(opNode("r", "RestoreV2", "prefix", "n", "n"))),
 			"as the function restore can take the place of another"},
-		{"restored from nothing", metaOf(with(saverNodes(), opNode("r", "RestoreV2"))), "as r " + other},
-		{"restored from a loop", metaOf(with(saverNodes(), opNode("i", "Identity", "i"), opNode("r", "RestoreV2", "i"))), "as r " + other},
-		{"saved when restored", metaOf(with(saverNodes(), opNode("restore", "NoOp", "^assign", "^save"))), "as save " + other},
-		{"restored by a function for a signature", metaOf(with(saverFunctions(), call("y", "StatefulPartitionedCall", "f", "restore", "file", "v")),
-			infer(), save(), restore(opNode("r", "RestoreV2", "prefix", "n", "n"))), "as y runs for a signature or the initialization"},
-		{"restored by a function that a signature's calls", metaOf(saverFunctions(),
-			function("infer", []string{"x", "v"}, call("c", "PartitionedCall", "f", "restore", "x", "v")), save(), restore(opNode("r", "RestoreV2", "prefix", "n", "n"))),
+		{"restored from nothing", metaOf(withNodes(saverNodes(), opNode("r", "RestoreV2"))), "as r " + other},
+		{"restored from a loop", metaOf(withNodes(saverNodes(), opNode("i", "Identity", "i"), opNode("r", "RestoreV2", "i"))),
+			"as r " + other},
+		{"saved when restored", metaOf(withNodes(saverNodes(), opNode("restore", "NoOp", "^assign", "^save"))),
+			"as save " + other},
+		{"restored by a function for a signature",
+			metaOf(withNodes(saverFunctions(), callNode("y", "StatefulPartitionedCall", "f", "restore", "file", "v")),
+				infer(), save(), restore(opNode("r", "RestoreV2", "prefix", "n", "n"))),
 			"as y runs for a signature or the initialization"},
-		{"restored by one of a signature's branches", metaOf(with(saverFunctions(), branches("y", []string{"infer", "restore"}, "x", "v")),
-			infer(), save(), restore(opNode("r", "RestoreV2", "prefix", "n", "n"))), "as y runs for a signature or the initialization"},
-		{"restored by a function of a function's attribute", metaOf(with(saverFunctions(), &tfproto.NodeDef{Name: "y", Op: "PartitionedCall",
-			Attr: map[string]*tfproto.AttrValue{"f": funcAttr("infer", map[string]*tfproto.AttrValue{"g": funcAttr("restore", nil)})}}),
-			infer(), save(), restore(opNode("r", "RestoreV2", "prefix", "n", "n"))), "as y runs for a signature or the initialization"},
-		{"restored by a function from another argument", metaOf(saverFunctions(), infer(), save(), restore(opNode("r", "RestoreV2", "v", "n", "n"))), "as restore " + other},
-		{"restored by a function from a constant", metaOf(saverFunctions(), infer(), save(), restore(opNode("r", "RestoreV2", "n:output:0", "n", "n"))), "as restore " + other},
-		{"restored by a function with another file", metaOf(with(saverFunctions(), call("restore", "StatefulPartitionedCall", "f", "restore", "x", "v")),
+		{"restored by a function that a signature's calls", metaOf(saverFunctions(),
+			function("infer", []string{"x", "v"},
+				callNode("c", "PartitionedCall", "f", "restore", "x", "v")),
+			save(), restore(opNode("r", "RestoreV2", "prefix", "n", "n"))),
+			"as y runs for a signature or the initialization"},
+		{"restored by one of a signature's branches",
+			metaOf(withNodes(saverFunctions(), branchNode("y", []string{"infer", "restore"}, "x", "v")),
+				infer(), save(), restore(opNode("r", "RestoreV2", "prefix", "n", "n"))),
+			"as y runs for a signature or the initialization"},
+		{"restored by a function of a function's attribute",
+			metaOf(withNodes(saverFunctions(), &tfproto.NodeDef{Name: "y", Op: "PartitionedCall",
+				Attr: map[string]*tfproto.AttrValue{"f": funcAttr("infer",
+					map[string]*tfproto.AttrValue{"g": funcAttr("restore", nil)})}}),
+				infer(), save(), restore(opNode("r", "RestoreV2", "prefix", "n", "n"))),
+			"as y runs for a signature or the initialization"},
+		{"restored by a function from another argument",
+			metaOf(saverFunctions(), infer(), save(), restore(opNode("r", "RestoreV2", "v", "n", "n"))), "as restore " + other},
+		{"restored by a function from a constant",
+			metaOf(saverFunctions(), infer(), save(), restore(opNode("r", "RestoreV2", "n:output:0", "n", "n"))),
+			"as restore " + other},
+		{"restored by a function with another file",
+			metaOf(withNodes(saverFunctions(), callNode("restore", "StatefulPartitionedCall", "f", "restore", "x", "v")),
+				infer(), save(), restore(opNode("r", "RestoreV2", "prefix", "n", "n"))), "as restore " + other},
+		{"restored by a branch", metaOf(withNodes(saverFunctions(), branchNode("restore", []string{"restore"}, "file", "v")),
 			infer(), save(), restore(opNode("r", "RestoreV2", "prefix", "n", "n"))), "as restore " + other},
-		{"restored by a branch", metaOf(with(saverFunctions(), branches("restore", []string{"restore"}, "file", "v")),
-			infer(), save(), restore(opNode("r", "RestoreV2", "prefix", "n", "n"))), "as restore " + other},
-		{"saved by the function that restores", metaOf(saverFunctions(), infer(), save(), restore(opNode("r", "RestoreV2", "prefix", "n", "n"),
-			call("s", "PartitionedCall", "f", "save", "prefix", "v"))), "as restore " + other},
+		{"saved by the function that restores",
+			metaOf(saverFunctions(), infer(), save(), restore(opNode("r", "RestoreV2", "prefix", "n", "n"),
+				callNode("s", "PartitionedCall", "f", "save", "prefix", "v"))), "as restore " + other},
 		{"restored in place of another", metaOf(saverFunctions(), withAttr(infer(), "api_implements"), save(),
-			withAttr(restore(opNode("r", "RestoreV2", "prefix", "n", "n")), "api_implements")), "as the function restore can take the place of another"},
+			withAttr(restore(opNode("r", "RestoreV2", "prefix", "n", "n")), "api_implements")),
+			"as the function restore can take the place of another"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := writeMetas(t, c.meta)
@@ -319,11 +361,11 @@ func TestOpsRefused(t *testing.T) {
 	}
 }
 
-// TestOpsDeepCalls: functions that call one another without an end, or many times over, take no time.
+// TestOpsDeepCalls holds that functions that call one another without an end, or many times, take little time.
 func TestOpsDeepCalls(t *testing.T) {
 	calls := func(f string) (nodes []*tfproto.NodeDef) {
 		for range 20 {
-			nodes = append(nodes, call("c", "PartitionedCall", "f", f, "prefix", "v"))
+			nodes = append(nodes, callNode("c", "PartitionedCall", "f", f, "prefix", "v"))
 		}
 		return nodes
 	}
@@ -331,7 +373,8 @@ func TestOpsDeepCalls(t *testing.T) {
 		return function(name, []string{"prefix", "v"}, calls(callee)...)
 	}
 	r := opNode("r", "RestoreV2", "prefix", "n", "n")
-	wide := []*tfproto.FunctionDef{infer(), save(), next("restore", "1"), next("1", "2"), next("2", "3"), next("3", "4"), next("4", "5"),
+	wide := []*tfproto.FunctionDef{infer(), save(), next("restore", "1"), next("1", "2"), next("2", "3"), next("3", "4"),
+		next("4", "5"),
 		next("5", "6"), function("6", []string{"prefix", "v"}, r)}
 	endless := []*tfproto.FunctionDef{infer(), save(), restore(append(calls("restore"), r)...)}
 	long := []*tfproto.FunctionDef{infer(), save(), next("restore", "0")}
@@ -351,7 +394,7 @@ func TestOpsDeepCalls(t *testing.T) {
 	}
 }
 
-// TestOpsTags: the graph that TensorFlow takes for the tags is the one that is looked at.
+// TestOpsTags holds that the graph that TensorFlow takes for the tags is the one that is checked.
 func TestOpsTags(t *testing.T) {
 	evil := func(tags ...string) *tfproto.MetaGraphDef {
 		m := metaOf([]*tfproto.NodeDef{opNode("a", "ReadFile")})
@@ -364,7 +407,8 @@ func TestOpsTags(t *testing.T) {
 	assert.Error(t, checkOps(dir, policy, "gpu"))
 
 	// A tag twice is that tag.
-	first, second := metaOf([]*tfproto.NodeDef{opNode("first", "NoOp")}), metaOf([]*tfproto.NodeDef{opNode("second", "NoOp")})
+	first := metaOf([]*tfproto.NodeDef{opNode("first", "NoOp")})
+	second := metaOf([]*tfproto.NodeDef{opNode("second", "NoOp")})
 	first.MetaInfoDef.Tags = []string{ServeTag, ServeTag}
 	first.SaverDef, second.SaverDef = nil, nil
 	dir = writeMetas(t, evil(ServeTag, ServeTag), first, second)
@@ -384,10 +428,11 @@ func TestOpsTags(t *testing.T) {
 	assert.Contains(t, string(graph), "first")
 }
 
-// TestOpsReport: the order and the names of the list.
+// TestOpsReport holds the order and the names of the list.
 func TestOpsReport(t *testing.T) {
-	reports, err := Ops(writeMetas(t, metaOf(append(saverNodes(), opNode("a", "ReadFile"), opNode("b", "MyOp"), opNode("c", "MyOp")),
-		function("f", nil, opNode("a", "ReadFile")), function("g", nil))))
+	reports, err := Ops(writeMetas(t,
+		metaOf(append(saverNodes(), opNode("a", "ReadFile"), opNode("b", "MyOp"), opNode("c", "MyOp")),
+			function("f", nil, opNode("a", "ReadFile")), function("g", nil))))
 	require.NoError(t, err)
 	require.Len(t, reports, 1)
 	r := reports[0]
@@ -434,15 +479,17 @@ func TestOpsErrors(t *testing.T) {
 	assert.ErrorContains(t, err, "node case: ")
 }
 
-// FuzzOps: whatever a saved_model.pb holds, its operations are listed or it is refused, and the
-// tensors that are not read are of no consequence.
+// FuzzOps holds that the operations of any saved_model.pb are listed or refused, and that the tensors, which
+// are not read, do not matter.
 func FuzzOps(f *testing.F) {
 	constant := opNode("default", "Const")
-	constant.Attr = map[string]*tfproto.AttrValue{"value": {Value: &tfproto.AttrValue_Tensor{Tensor: &tfproto.TensorProto{TensorContent: []byte("model")}}}}
+	value := &tfproto.TensorProto{TensorContent: []byte("model")}
+	constant.Attr = map[string]*tfproto.AttrValue{"value": {Value: &tfproto.AttrValue_Tensor{Tensor: value}}}
 	for _, m := range []*tfproto.MetaGraphDef{
-		metaOf(with(saverNodes(), constant)),
-		metaOf(with(saverNodes(), opNode("y", "Identity", "r"))),
-		metaOf(with(saverFunctions(), branches("b", []string{"infer", "restore"}, "x")), infer(), save(), restore(opNode("r", "RestoreV2", "prefix", "n", "n"))),
+		metaOf(withNodes(saverNodes(), constant)),
+		metaOf(withNodes(saverNodes(), opNode("y", "Identity", "r"))),
+		metaOf(withNodes(saverFunctions(), branchNode("b", []string{"infer", "restore"}, "x")), infer(), save(),
+			restore(opNode("r", "RestoreV2", "prefix", "n", "n"))),
 		metaOf([]*tfproto.NodeDef{opNode("y", "MyOp")}, withAttr(infer(), "api_implements")),
 	} {
 		b, err := proto.Marshal(&tfproto.SavedModel{MetaGraphs: []*tfproto.MetaGraphDef{m}})
@@ -477,8 +524,8 @@ func FuzzOps(f *testing.F) {
 	})
 }
 
-// TestLoadStandard: models of other projects, with variables as each version of TensorFlow restores
-// them, pass and run.
+// TestLoadStandard holds that models of other projects pass and run, with variables as each version of
+// TensorFlow restores them.
 func TestLoadStandard(t *testing.T) {
 	for _, c := range []struct {
 		dir, signature, input, output string
@@ -510,7 +557,7 @@ func TestLoadStandard(t *testing.T) {
 	}
 }
 
-// TestLoadsWhatIsChecked: TensorFlow reads saved_model.pb where another form of the graph is beside it.
+// TestLoadsWhatIsChecked holds that TensorFlow reads saved_model.pb if there is another form of the graph, too.
 func TestLoadsWhatIsChecked(t *testing.T) {
 	testenv.TensorFlow(t)
 	dir := t.TempDir()

@@ -3,7 +3,6 @@ package savedmodel
 import (
 	"bufio"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -12,14 +11,14 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// What is read of a model: a file may claim what no memory holds, and need not be on any disk, as it
-// may have holes. BERT-Large has 10,000 nodes, and without their attributes takes a megabyte.
+// The most that is read of a model, because a file may claim more than any memory holds, and may have holes.
+// BERT-Large has 10,000 nodes, which take a megabyte without their attributes.
 const (
 	maxSkeleton = 32 << 20
 	maxNodes    = 1 << 20
 )
 
-// parts says what is read of a SavedModel: all but what an outline leaves out, within limits.
+// parts says what is read of a SavedModel.
 type parts struct {
 	without  outline
 	bytes    int64 // to keep, at most
@@ -27,31 +26,24 @@ type parts struct {
 }
 
 var (
-	// withoutAttrs leaves out the attributes of the graphs' nodes, those of the functions included: the
-	// constants among them can be nearly all of the file, and are not even read.
+	// withoutAttrs leaves out the attributes of the nodes of the graphs and their functions. The constants
+	// among them, which can be nearly all of the file, are not even read.
 	withoutAttrs = parts{nodeAttrs, maxSkeleton, maxNodes}
 	// withoutTensors keeps the attributes, without the tensors in them.
 	withoutTensors = parts{attrTensors, 4 * maxSkeleton, 16 * maxNodes}
 )
 
-// read reads these parts of a serialized SavedModel.
-func (p parts) read(f *os.File) ([]byte, error) {
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() && !info.IsDir() { // reading says of a directory what it is
-		return nil, errors.New("it is not a plain file")
-	}
+// read reads these parts of a serialized SavedModel of a size.
+func (p parts) read(f *os.File, size int64) ([]byte, error) {
 	c := &cursor{file: f, r: bufio.NewReader(f), left: p.bytes, nodes: p.messages}
-	return c.message(info.Size(), p.without)
+	return c.message(size, p.without)
 }
 
-// An outline says by number which fields of a message are not just kept: one with an outline of its own
-// is looked into, one with none is left out.
+// An outline has the numbers of the fields of a message that are not just kept. A field with an outline of
+// its own is looked into, a field with nil is left out.
 type outline map[protowire.Number]outline
 
-// nodeAttrs leads from a SavedModel to its nodes' attributes, and to other fields that nobody here looks at.
+// nodeAttrs leads from a SavedModel to the attributes of its nodes, and to other fields that are not used here.
 var nodeAttrs = outline{2: { // meta_graphs
 	1: {2: nil}, // meta_info_def: stripped_op_list
 	2: { // graph_def
@@ -61,7 +53,7 @@ var nodeAttrs = outline{2: { // meta_graphs
 	7: nil, // object_graph_def
 }}
 
-// attrTensors leads to the tensors in its nodes' attributes, which can be nearly all of a SavedModel.
+// attrTensors leads to the tensors in the attributes, which can be nearly all of a SavedModel.
 var attrTensors = outline{2: { // meta_graphs
 	2: { // graph_def
 		1: {5: {2: {8: nil}}},           // node: attr: value: tensor
@@ -69,7 +61,7 @@ var attrTensors = outline{2: { // meta_graphs
 	},
 }}
 
-// A cursor reads a file of the protocol buffers' wire format from its beginning on.
+// A cursor reads a file in the wire format of protocol buffers from its beginning.
 type cursor struct {
 	file  *os.File
 	r     *bufio.Reader
@@ -78,10 +70,10 @@ type cursor struct {
 	nodes int   // messages that may still be looked into
 }
 
-var errLarge = fmt.Errorf("its graph is larger than that of any BERT: more than %d nodes, or %d MiB without their attributes",
-	maxNodes, maxSkeleton>>20)
+var errLarge = fmt.Errorf("its graph is larger than that of any BERT: "+
+	"more than %d nodes, or %d MiB without their attributes", maxNodes, maxSkeleton>>20)
 
-// message copies a message of a size, without what inside leaves out.
+// message returns a copy of a message of a size, without the fields that inside leaves out.
 func (c *cursor) message(size int64, inside outline) (out []byte, err error) {
 	if c.nodes--; c.nodes < 0 {
 		return nil, errLarge
@@ -126,7 +118,8 @@ func (c *cursor) message(size int64, inside outline) (out []byte, err error) {
 		case typ != protowire.BytesType:
 			out, err = c.copy(protowire.AppendVarint(out, tag), n, end)
 		case !looked:
-			out, err = c.copy(protowire.AppendVarint(protowire.AppendVarint(out, tag), uint64(n)), n, end)
+			out = protowire.AppendVarint(protowire.AppendVarint(out, tag), uint64(n))
+			out, err = c.copy(out, n, end)
 		case next == nil:
 			err = c.skip(n)
 		default:

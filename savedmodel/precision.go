@@ -20,7 +20,7 @@ import (
 type PrecisionReport struct {
 	Devices []string  `json:"devices"` // that operations run on: "CPU:0"
 	Ops     []OpCount `json:"ops"`
-	// Clusters counts what XLA has compiled: the operations within cannot be seen.
+	// Clusters counts what XLA has compiled. The operations in it cannot be seen.
 	Clusters int `json:"xla_clusters,omitempty"`
 
 	gpu bool // among the session's devices
@@ -29,7 +29,7 @@ type PrecisionReport struct {
 // OpCount counts operations of one kind, type and device.
 type OpCount struct {
 	Kind   string `json:"kind"` // MatMul, Softmax, LayerNorm or Cast
-	Op     string `json:"op"`   // as TensorFlow names it after its rewrites
+	Op     string `json:"op"`   // TensorFlow's name after its rewrites
 	Type   string `json:"type"` // of a Cast, "from>to"
 	Device string `json:"device"`
 	Count  int    `json:"count"`
@@ -44,9 +44,8 @@ const (
 	cast      = "Cast"
 )
 
-// Precision runs the function on two rows of zeros and reads the graph that TensorFlow ran, after
-// placement and every rewrite, from the run's metadata. That graph holds the model's constants, so the
-// report of a large fused model takes memory for a few copies of it while it is made.
+// Precision runs the function on two rows of zeros and reports what TensorFlow ran after placement and every
+// rewrite. It takes memory for a few copies of the graph with its constants.
 func (f *Func) Precision(ctx context.Context) (_ *PrecisionReport, err error) {
 	defer func() {
 		if err != nil {
@@ -59,7 +58,7 @@ func (f *Func) Precision(ctx context.Context) (_ *PrecisionReport, err error) {
 		shape := slices.Clone(info.Shape)
 		for i, size := range shape {
 			if size < 1 {
-				shape[i] = 2 // for one row oneDNN has kernels of its own, which real runs do not reach
+				shape[i] = 2 // oneDNN has other kernels for one row, which real runs do not use
 			}
 		}
 		n, _ := shape.NumElements()
@@ -126,13 +125,14 @@ func countOps(graphs [][]byte) (*PrecisionReport, error) {
 	slices.Sort(r.Devices)
 	kinds := []string{matMul, softmax, layerNorm, cast}
 	slices.SortFunc(r.Ops, func(a, b OpCount) int {
-		return cmp.Or(cmp.Compare(slices.Index(kinds, a.Kind), slices.Index(kinds, b.Kind)), cmp.Compare(b.Count, a.Count),
+		return cmp.Or(
+			cmp.Compare(slices.Index(kinds, a.Kind), slices.Index(kinds, b.Kind)), cmp.Compare(b.Count, a.Count),
 			cmp.Compare(a.Op, b.Op), cmp.Compare(a.Type, b.Type), cmp.Compare(a.Device, b.Device))
 	})
 	return r, nil
 }
 
-// kindOf gives the kind of an operation, "" where it has none. oneDNN's operations carry up to four
+// kindOf returns the kind of an operation, or "" if it has none. oneDNN's operations have up to four
 // prefixes: _MklNativeFusedMatMul.
 func kindOf(op string) string {
 	for _, prefix := range []string{"_", "Mkl", "Native", "Fused", "Batch"} {
@@ -164,7 +164,7 @@ func (n *graphNode) dtype(kind string) string {
 	return n.types["T"].String()
 }
 
-// parseNode reads a NodeDef on the wire: unmarshalling would copy the constants.
+// parseNode reads a NodeDef on the wire, because unmarshalling would copy the constants.
 func parseNode(node []byte) (*graphNode, error) {
 	n := &graphNode{types: map[string]tf.DataType{}}
 	err := fields(node, func(num protowire.Number, value []byte) error {
@@ -237,7 +237,7 @@ func (r *PrecisionReport) count(kind string, dtype tf.DataType) (all, ofType int
 	return all, ofType
 }
 
-// String gives the report as one line: "MatMul 72 bfloat16, 1 float32; ...; 26 casts on CPU:0".
+// String returns the report as one line: "MatMul 72 bfloat16, 1 float32; ...; 26 casts on CPU:0".
 func (r *PrecisionReport) String() string {
 	var parts []string
 	for _, kind := range []string{matMul, softmax, layerNorm} {
@@ -268,11 +268,13 @@ func sortedByCount(counts map[string]int) []string {
 	for name := range counts {
 		names = append(names, name)
 	}
-	slices.SortFunc(names, func(a, b string) int { return cmp.Or(cmp.Compare(counts[b], counts[a]), cmp.Compare(a, b)) })
+	slices.SortFunc(names, func(a, b string) int {
+		return cmp.Or(cmp.Compare(counts[b], counts[a]), cmp.Compare(a, b))
+	})
 	return names
 }
 
-// Require returns nil if matrix products run in the precision p, else a [*PrecisionError].
+// Require returns a [*PrecisionError] if no matrix product runs in the precision p.
 func (r *PrecisionReport) Require(p Precision) error {
 	dtype := map[Precision]tf.DataType{FP32: tf.Float, FP16: tf.Half, BF16: tf.Bfloat16}[p]
 	if _, n := r.count(matMul, dtype); n > 0 {
@@ -281,10 +283,10 @@ func (r *PrecisionReport) Require(p Precision) error {
 	return &PrecisionError{Precision: p, Compiled: r.Clusters > 0, Reason: r.reason(p)}
 }
 
-// PrecisionError reports that nothing runs in a precision that was required.
+// PrecisionError reports that no matrix product runs in a precision.
 type PrecisionError struct {
 	Precision Precision
-	Compiled  bool   // by XLA, so that it cannot be seen what runs
+	Compiled  bool   // by XLA, which hides what runs
 	Reason    string // as far as it can be known
 }
 
@@ -307,9 +309,10 @@ func (r *PrecisionReport) reason(p Precision) string {
 		case os.Getenv("TF_ENABLE_ONEDNN_OPTS") == "0":
 			return "TF_ENABLE_ONEDNN_OPTS=0 turns oneDNN off, which the rewrite to bf16 needs"
 		case runtime.GOARCH != "amd64":
-			return "the rewrite to bf16 needs a library with oneDNN, which those for " + runtime.GOARCH + " are built without"
+			return "the rewrite to bf16 needs oneDNN, and libraries for " + runtime.GOARCH + " are built without it"
 		case !cpu.This().Has("avx512f"):
-			return "the rewrite to bf16 needs a CPU with AVX-512, AMX or AVX-NE-CONVERT, and this one has none of them"
+			return "the rewrite to bf16 needs a CPU with AVX-512, AMX or AVX-NE-CONVERT, " +
+				"and this one does not have any of them"
 		}
 	}
 	return "nothing in the graph was converted"

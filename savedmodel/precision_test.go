@@ -30,7 +30,8 @@ func TestCountOps(t *testing.T) {
 	const cpu, gpu = "/job:localhost/replica:0/task:0/device:CPU:0", "/job:localhost/replica:0/task:0/device:GPU:0"
 	half, float := map[string]tf.DataType{"T": tf.Half}, map[string]tf.DataType{"T": tf.Float}
 	var first, second []byte
-	for _, op := range []string{"MatMul", "_MklNativeFusedMatMul", "_MklFusedBatchMatMulV2", "BatchMatMulV2", "_FusedMatMul", "Einsum"} {
+	for _, op := range []string{"MatMul", "_MklNativeFusedMatMul", "_MklFusedBatchMatMulV2", "BatchMatMulV2",
+		"_FusedMatMul", "Einsum"} {
 		first = append(first, nodeDef(op, gpu, half)...)
 	}
 	first = append(first, nodeDef("Softmax", gpu, float)...)
@@ -41,7 +42,8 @@ func TestCountOps(t *testing.T) {
 
 	r, err := countOps([][]byte{first, second})
 	require.NoError(t, err)
-	assert.Equal(t, "MatMul 6 float16, 1 float32; Softmax 1 float32; LayerNorm 1 float32; 1 casts; on CPU:0, GPU:0", r.String())
+	assert.Equal(t, "MatMul 6 float16, 1 float32; Softmax 1 float32; LayerNorm 1 float32; 1 casts; on CPU:0, GPU:0",
+		r.String())
 	assert.Contains(t, r.Ops, OpCount{Kind: "Cast", Op: "Cast", Type: "float32>float16", Device: "GPU:0", Count: 1})
 	require.NoError(t, r.Require(FP16))
 	require.NoError(t, r.Require(FP32))
@@ -60,7 +62,8 @@ func TestCountOps(t *testing.T) {
 
 func TestRequireFP16WithoutGPU(t *testing.T) {
 	err := (&PrecisionReport{}).Require(FP16)
-	require.EqualError(t, err, "no matrix product runs in fp16: the rewrite to fp16 is for GPUs, and TensorFlow sees none here")
+	require.EqualError(t, err,
+		"no matrix product runs in fp16: the rewrite to fp16 is for GPUs, and TensorFlow sees none here")
 	err = (&PrecisionReport{gpu: true}).Require(FP16)
 	require.ErrorContains(t, err, "no matrix product runs in fp16: ")
 	assert.NotContains(t, err.Error(), "sees none")
@@ -70,5 +73,6 @@ func TestChangeRewriteListAfterLoad(t *testing.T) {
 	if err := tf.Load(""); err != nil {
 		t.Skip(err)
 	}
-	require.ErrorContains(t, ChangeRewriteList(AllowList, []string{"Softmax"}, nil), "is set before TensorFlow is loaded, not after")
+	require.ErrorContains(t, ChangeRewriteList(AllowList, []string{"Softmax"}, nil),
+		"must be set before TensorFlow is loaded")
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/tfbert/go/internal/tfproto"
 )
 
-// saverOps are the file operations of savers; the value says whether the operation restores, and so
-// takes the name of a checkpoint as its first input.
+// saverOps are the file operations of savers. The value reports whether the operation restores, and so takes
+// the name of a checkpoint as its first input.
 var saverOps = map[string]bool{
 	"Restore": true, "RestoreSlice": true, "RestoreV2": true,
 	"Save": false, "SaveSlices": false, "SaveV2": false, "MergeV2Checkpoints": false,
@@ -87,8 +87,8 @@ func (g *opGraph) addCalls(n *tfproto.NodeDef) error {
 	return nil
 }
 
-// functionNames gives the functions that an attribute names, those in the attributes of another
-// included.
+// functionNames returns the functions that an attribute names, also those in the attributes of a function
+// that it names.
 func functionNames(a *tfproto.AttrValue) (names []string, err error) {
 	add := func(f *tfproto.NameAttrList) error {
 		names = append(names, f.GetName())
@@ -119,7 +119,7 @@ func functionNames(a *tfproto.AttrValue) (names []string, err error) {
 	return names, err
 }
 
-// class gives the class of an operation by its name.
+// class returns the class of an operation by its name.
 func (g *opGraph) class(op string) OpClass {
 	if class, ok := opClasses()[op]; ok {
 		return class
@@ -130,12 +130,12 @@ func (g *opGraph) class(op string) OpClass {
 	return ClassCustom
 }
 
-// notSaver says why the saver's operations can do more than a saver should, "" where they cannot.
+// notSaver returns why the saver's operations can do more than a saver should, or "" if they cannot.
 //
-// What runs is what the outputs of the signatures, the initialization and the restore operation
-// depend on. The first two must not get to saverOps. The restore operation, which the loader runs,
-// may get to those that restore, from the tensor that the loader feeds with the name of the model's
-// own variables. To save takes a program that names the operations for it.
+// TensorFlow runs what the outputs of the signatures, the initialization and the restore operation depend
+// on. The first two must not reach saverOps. The restore operation, which the loader runs, may reach those
+// that restore, from the tensor that the loader feeds with the name of the model's own variables. Only a
+// program that names the operations for it can save.
 func (g *opGraph) notSaver() string {
 	for _, f := range g.meta.GetGraphDef().GetLibrary().GetFunction() {
 		// TensorFlow may call a function with that attribute in place of another.
@@ -166,7 +166,7 @@ func (g *opGraph) notSaver() string {
 	return ""
 }
 
-// touches says whether a node is of saverOps or calls a function that gets to one.
+// touches reports whether a node is of saverOps or calls a function that reaches one.
 func (g *opGraph) touches(n *tfproto.NodeDef) bool {
 	if _, ok := saverOps[n.GetOp()]; ok {
 		return true
@@ -180,9 +180,11 @@ type restoreCheck struct {
 	seen map[string]bool // functions, with the arguments that are files
 }
 
-// ok says whether a node which touches saverOps only restores, from the files of the given names.
-// Those are tensors among the nodes, or the arguments of their function.
-func (c *restoreCheck) ok(n *tfproto.NodeDef, nodes map[string]*tfproto.NodeDef, files map[string]bool, depth int) bool {
+// ok reports whether a node that touches saverOps only restores, from the files of the given names. These
+// are tensors among the nodes, or the arguments of their function.
+func (c *restoreCheck) ok(
+	n *tfproto.NodeDef, nodes map[string]*tfproto.NodeDef, files map[string]bool, depth int,
+) bool {
 	if restores, ok := saverOps[n.GetOp()]; ok {
 		return restores && len(n.GetInput()) > 0 && isFile(n.GetInput()[0], nodes, files)
 	}
@@ -194,7 +196,7 @@ func (c *restoreCheck) ok(n *tfproto.NodeDef, nodes map[string]*tfproto.NodeDef,
 	arguments := map[string]bool{}
 	for i, arg := range f.GetSignature().GetInputArg() {
 		if arg.GetNumberAttr() != "" || arg.GetTypeListAttr() != "" {
-			break // a list of inputs, after which their places are others
+			break // a list of inputs, which shifts the places of those after it
 		}
 		if i < len(n.GetInput()) && isFile(n.GetInput()[i], nodes, files) {
 			arguments[arg.GetName()] = true
@@ -217,11 +219,11 @@ func (c *restoreCheck) ok(n *tfproto.NodeDef, nodes map[string]*tfproto.NodeDef,
 	return true
 }
 
-// maxCalls is how deep a saver's functions call one another, and how long the chains of Identity in
-// them are, at most.
+// maxCalls is how deep the functions of a saver may call one another, and how long the chains of Identity in
+// them may be.
 const maxCalls = 8
 
-// isFile says whether an input is one of the tensors files, as it is or by way of Identity.
+// isFile reports whether an input is one of the tensors files, directly or through Identity.
 func isFile(input string, nodes map[string]*tfproto.NodeDef, files map[string]bool) bool {
 	for range maxCalls {
 		name, output, _ := strings.Cut(input, ":")
@@ -237,8 +239,8 @@ func isFile(input string, nodes map[string]*tfproto.NodeDef, files map[string]bo
 	return false
 }
 
-// roots names what runs beside the restore operation: the outputs of the signatures, one of which
-// can be the initialization, and what TensorFlow 1 initializes by.
+// roots returns what runs besides the restore operation: the outputs of the signatures, one of which can be
+// the initialization, and what TensorFlow 1 runs for the initialization.
 func (g *opGraph) roots() []string {
 	var names []string
 	for _, s := range g.meta.GetSignatureDef() {
@@ -252,17 +254,19 @@ func (g *opGraph) roots() []string {
 	return names
 }
 
-// tensorNames gives all tensors of an input or output.
+// tensorNames returns the names of all tensors of an input or output.
 func tensorNames(t *tfproto.TensorInfo) []string {
 	sparse := t.GetCooSparse()
-	names := []string{t.GetName(), sparse.GetValuesTensorName(), sparse.GetIndicesTensorName(), sparse.GetDenseShapeTensorName()}
+	names := []string{
+		t.GetName(), sparse.GetValuesTensorName(), sparse.GetIndicesTensorName(), sparse.GetDenseShapeTensorName(),
+	}
 	for _, c := range t.GetCompositeTensor().GetComponents() {
 		names = append(names, tensorNames(c)...)
 	}
 	return names
 }
 
-// ancestors gives the nodes of the graph that tensors depend on, their own included.
+// ancestors returns the nodes of the graph that tensors depend on, also their own.
 func (g *opGraph) ancestors(tensors []string) map[*tfproto.NodeDef]bool {
 	found := map[*tfproto.NodeDef]bool{}
 	for rest := slices.Clone(tensors); len(rest) > 0; {
@@ -276,7 +280,7 @@ func (g *opGraph) ancestors(tensors []string) map[*tfproto.NodeDef]bool {
 	return found
 }
 
-// hasAttr says whether a function has an attribute.
+// hasAttr reports whether a function has an attribute.
 func hasAttr(f *tfproto.FunctionDef, key string) bool {
 	found := false
 	err := fields(f.ProtoReflect().GetUnknown(), func(num protowire.Number, entry []byte) error {

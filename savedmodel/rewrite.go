@@ -8,22 +8,20 @@ import (
 	"github.com/tfbert/go/tf"
 )
 
-// The lists by which the mixed-precision rewrite decides: operations that gain from the smaller
-// type (allow), that follow their inputs (infer), that need float32 (deny), and that do not care
-// (clear).
+// The lists of operation types by which the mixed-precision rewrite decides.
 const (
-	AllowList = "ALLOWLIST"
-	InferList = "INFERLIST"
-	DenyList  = "DENYLIST"
-	ClearList = "CLEARLIST"
+	AllowList = "ALLOWLIST" // gain from the smaller type
+	InferList = "INFERLIST" // follow their inputs
+	DenyList  = "DENYLIST"  // need float32
+	ClearList = "CLEARLIST" // have no effect on the decision
 )
 
-// ChangeRewriteList adds operation types to one of the rewrite's lists and removes others from it,
-// for the whole process: it sets the environment variables that TensorFlow reads. It comes before
-// the library is loaded.
+// ChangeRewriteList adds operation types to a list of the rewrite and removes others from it, for the whole
+// process. It sets environment variables, which TensorFlow reads when it is loaded.
 func ChangeRewriteList(list string, add, remove []string) error {
 	if tf.Loaded() {
-		return fmt.Errorf("the %s of the mixed-precision rewrite is set before TensorFlow is loaded, not after", strings.ToLower(list))
+		return fmt.Errorf("the %s of the mixed-precision rewrite must be set before TensorFlow is loaded",
+			strings.ToLower(list))
 	}
 	for suffix, ops := range map[string][]string{"_ADD": add, "_REMOVE": remove} {
 		if len(ops) == 0 {

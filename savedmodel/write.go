@@ -20,8 +20,7 @@ const schemaVersion = 1
 // predictMethod is the method name of signatures that map tensors to tensors.
 const predictMethod = "tensorflow/serving/predict"
 
-// Variable is a resource variable of a graph that is written as a SavedModel, by the operations
-// that AddVariable added.
+// Variable is a resource variable of a graph that is written as a SavedModel.
 type Variable struct {
 	Name   string
 	DType  tf.DataType
@@ -31,8 +30,8 @@ type Variable struct {
 	assign *tf.Operation
 }
 
-// AddVariable adds a resource variable to a graph: its handle, named as the variable is, an
-// initial value of zeros, and what TensorFlow's own tools look for beside it.
+// AddVariable adds a resource variable to a graph: its handle of the same name, an initial value of zeros,
+// and what TensorFlow's own tools look for.
 func AddVariable(g *tf.Graph, name string, dtype tf.DataType, shape tf.Shape) (*Variable, error) {
 	fixed := make([]int32, len(shape))
 	for i, d := range shape {
@@ -50,9 +49,10 @@ func AddVariable(g *tf.Graph, name string, dtype tf.DataType, shape tf.Shape) (*
 		Inputs: []tf.Input{tf.AddConst(&b, name+"/Initializer/zeros/Const", nil, float32(0))},
 		Attrs:  map[string]tf.Attr{"DstT": dtype}})
 	zeros := b.Add(tf.OpSpec{Type: "Fill", Name: name + "/Initializer/zeros", Inputs: []tf.Input{dims, zero}})
-	b.Add(tf.OpSpec{Type: "VarIsInitializedOp", Name: name + "/IsInitialized/VarIsInitializedOp", Inputs: []tf.Input{v.Handle}})
-	v.assign = b.Add(tf.OpSpec{Type: "AssignVariableOp", Name: name + "/Assign", Inputs: []tf.Input{v.Handle, zeros},
-		Attrs: map[string]tf.Attr{"dtype": dtype}}).Op
+	b.Add(tf.OpSpec{Type: "VarIsInitializedOp", Name: name + "/IsInitialized/VarIsInitializedOp",
+		Inputs: []tf.Input{v.Handle}})
+	v.assign = b.Add(tf.OpSpec{Type: "AssignVariableOp", Name: name + "/Assign",
+		Inputs: []tf.Input{v.Handle, zeros}, Attrs: map[string]tf.Attr{"dtype": dtype}}).Op
 	b.Add(tf.OpSpec{Type: "ReadVariableOp", Name: name + "/Read/ReadVariableOp", Inputs: []tf.Input{v.Handle},
 		Attrs: map[string]tf.Attr{"dtype": dtype}})
 	if b.Err != nil {
@@ -63,18 +63,16 @@ func AddVariable(g *tf.Graph, name string, dtype tf.DataType, shape tf.Shape) (*
 
 // Content is what Write puts into a SavedModel.
 type Content struct {
-	Graph *tf.Graph
-	// Signatures name tensors of the graph; types and shapes are taken from it.
-	Signatures []Signature
-	// Variables are the graph's variables. Their values are not part of the content: the caller
-	// writes them as a checkpoint with the prefix VariablesPrefix below the directory.
+	Graph      *tf.Graph
+	Signatures []Signature // their types and shapes are those of the graph
+	// Variables are the variables of the graph. The caller writes their values as a checkpoint with the
+	// prefix VariablesPrefix below the directory.
 	Variables []*Variable
-	// Constants are the values of placeholders that AddConstant added.
-	Constants []Constant
+	Constants []Constant // the values of placeholders that AddConstant added
 }
 
-// Write writes the graph file of a SavedModel with the tag "serve" into an existing directory. It
-// adds to the graph the operations that restore and save the variables.
+// Write writes the graph file of a SavedModel with the tag "serve" into an existing directory. It adds to the
+// graph the operations that restore and save the variables.
 func Write(dir string, c Content) error {
 	if err := write(dir, c); err != nil {
 		return fmt.Errorf("write %s: %w", dir, err)
@@ -84,7 +82,9 @@ func Write(dir string, c Content) error {
 
 func write(dir string, c Content) error {
 	meta := &tfproto.MetaGraphDef{
-		MetaInfoDef: &tfproto.MetaGraphDef_MetaInfoDef{Tags: []string{ServeTag}, TensorflowVersion: tf.Version()},
+		MetaInfoDef: &tfproto.MetaGraphDef_MetaInfoDef{
+			Tags: []string{ServeTag}, TensorflowVersion: tf.Version(),
+		},
 	}
 	var err error
 	if meta.SignatureDef, err = signatureDefs(c); err != nil {
@@ -109,8 +109,8 @@ func write(dir string, c Content) error {
 	return writeGraphFile(filepath.Join(dir, GraphFile), meta, nodes, rest)
 }
 
-// addSaver adds what a Saver of Python's adds: save/restore_all for the loader, save/control_dependency
-// for tools that write checkpoints.
+// addSaver adds what tf.train.Saver adds: save/restore_all for the loader, save/control_dependency for tools
+// that write checkpoints.
 func addSaver(g *tf.Graph, variables []*Variable) (*tfproto.SaverDef, error) {
 	variables = slices.Clone(variables)
 	slices.SortFunc(variables, func(a, b *Variable) int { return cmp.Compare(a.Name, b.Name) })

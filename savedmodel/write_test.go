@@ -20,17 +20,18 @@ import (
 func TestWrittenModelRuns(t *testing.T) {
 	dir := t.TempDir()
 	writeLinear(t, dir, 3, 0.5)
-	m := load(t, dir, nil)
+	m := loadModel(t, dir, nil)
 	f := function(t, m, savedmodel.DefaultSignature, []string{"x"}, []string{"y"})
-	out, err := f.Run(t.Context(), tensor[float32](t, tf.Shape{2, 2}, 1, 2, 3, 4))
-	assert.Equal(t, []float32{3.5, 6.5, 9.5, 12.5}, values[float32](t, out, err))
+	out, err := f.Run(t.Context(), newTensor[float32](t, tf.Shape{2, 2}, 1, 2, 3, 4))
+	assert.Equal(t, []float32{3.5, 6.5, 9.5, 12.5}, valuesOf[float32](t, out, err))
 }
 
 func TestWriteIsReproducible(t *testing.T) {
 	first, second := t.TempDir(), t.TempDir()
 	writeLinear(t, first, 3, 0.5)
 	writeLinear(t, second, 3, 0.5)
-	for _, name := range []string{savedmodel.GraphFile, savedmodel.VariablesPrefix + ".index", savedmodel.VariablesPrefix + ".data-00000-of-00001"} {
+	for _, name := range []string{savedmodel.GraphFile, savedmodel.VariablesPrefix + ".index",
+		savedmodel.VariablesPrefix + ".data-00000-of-00001"} {
 		a, err := os.ReadFile(filepath.Join(first, name))
 		require.NoError(t, err)
 		b, err := os.ReadFile(filepath.Join(second, name))
@@ -43,13 +44,14 @@ func TestWriteIsReproducible(t *testing.T) {
 func TestWrittenSaver(t *testing.T) {
 	dir, prefix := t.TempDir(), filepath.Join(t.TempDir(), "model.ckpt")
 	writeLinear(t, dir, 3, 0.5)
-	s := load(t, dir, nil).Session()
+	s := loadModel(t, dir, nil).Session()
 	file, err := s.Graph().Output("save/Const:0")
 	require.NoError(t, err)
 	saved, err := s.Graph().Output("save/control_dependency:0")
 	require.NoError(t, err)
-	out, _, err := s.Run(t.Context(), []tf.Feed{{Output: file, Tensor: tensor(t, nil, prefix)}}, []tf.Output{saved}, nil)
-	assert.Equal(t, []string{prefix}, values[string](t, out, err))
+	out, _, err := s.Run(t.Context(), []tf.Feed{{Output: file, Tensor: newTensor(t, nil, prefix)}}, []tf.Output{saved},
+		nil)
+	assert.Equal(t, []string{prefix}, valuesOf[string](t, out, err))
 	checkLinear(t, prefix)
 }
 

@@ -53,7 +53,7 @@ func questions(n int, read *int) iter.Seq2[*squad.Example, error] {
 func TestAnswerAllFillsBatches(t *testing.T) {
 	for _, size := range []int{1, 2, 7, 8, 1000, 1 << 40} {
 		var sizes, ids []int
-		a := &squad.Answerer{Featurizer: *steve(t), BatchSize: size}
+		a := &squad.Answerer{Featurizer: *steveFeaturizer(t), BatchSize: size}
 		a.Featurizer.DocStride = 100
 		a.Predictor = predictor(func(ctx context.Context, features []squad.Feature) ([]squad.RawResult, error) {
 			sizes = append(sizes, len(features))
@@ -91,13 +91,13 @@ func TestAnswerAllFillsBatches(t *testing.T) {
 
 func TestAnswerAllEmpty(t *testing.T) {
 	read := 0
-	a := &squad.Answerer{Featurizer: *steve(t), Predictor: predictor(zeros)}
+	a := &squad.Answerer{Featurizer: *steveFeaturizer(t), Predictor: predictor(zeros)}
 	for range a.AnswerAll(t.Context(), questions(0, &read)) {
 		t.Error("an answer without a question")
 	}
 }
 
-// TestAnswerAllStops holds that the sequence ends at once where it should, with the right error and
+// TestAnswerAllStops holds that the sequence ends at once when it should, with the right error and
 // no goroutine left: synctest fails a test that leaves one.
 func TestAnswerAllStops(t *testing.T) {
 	broken := errors.New("out of memory")
@@ -146,7 +146,7 @@ func TestAnswerAllStops(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
-				a := &squad.Answerer{Featurizer: *steve(t), Predictor: predictor(zeros)}
+				a := &squad.Answerer{Featurizer: *steveFeaturizer(t), Predictor: predictor(zeros)}
 				examples := tt.setUp(a, cancel)
 				var last error
 				for _, err := range a.AnswerAll(ctx, examples) {
@@ -160,7 +160,7 @@ func TestAnswerAllStops(t *testing.T) {
 
 	t.Run("the caller breaks", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			a := &squad.Answerer{Featurizer: *steve(t), Predictor: predictor(zeros)}
+			a := &squad.Answerer{Featurizer: *steveFeaturizer(t), Predictor: predictor(zeros)}
 			n := 0
 			for _, err := range a.AnswerAll(t.Context(), questions(100, new(int))) {
 				require.NoError(t, err)
@@ -178,7 +178,7 @@ func TestAnswerAllWorksAhead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		read := 0
 		first := true
-		a := &squad.Answerer{Featurizer: *steve(t), BatchSize: 4}
+		a := &squad.Answerer{Featurizer: *steveFeaturizer(t), BatchSize: 4}
 		a.Predictor = predictor(func(ctx context.Context, f []squad.Feature) ([]squad.RawResult, error) {
 			if first {
 				first = false
@@ -212,7 +212,7 @@ func TestAnswerAllErrors(t *testing.T) {
 			return f(r), nil
 		})
 	}
-	a := &squad.Answerer{Featurizer: *steve(t)}
+	a := &squad.Answerer{Featurizer: *steveFeaturizer(t)}
 
 	a.Predictor = spoil(func(r []squad.RawResult) []squad.RawResult { return r[1:] })
 	assert.EqualError(t, all(a), "the model returned 7 results for 8 features")
@@ -220,7 +220,8 @@ func TestAnswerAllErrors(t *testing.T) {
 	assert.EqualError(t, err, "the model returned 0 results for 1 features")
 
 	a.Predictor = spoil(func(r []squad.RawResult) []squad.RawResult { r[1].UniqueID++; return r })
-	assert.EqualError(t, all(a), `decode question "2", window 0: got the result of feature 1000000002, want that of 1000000001`)
+	assert.EqualError(t, all(a),
+		`decode question "2", window 0: got the result of feature 1000000002, want that of 1000000001`)
 
 	a.Predictor = spoil(func(r []squad.RawResult) []squad.RawResult {
 		r[min(2, len(r)-1)].EndLogits[0] = float32(math.NaN())
@@ -239,7 +240,7 @@ func TestAnswerAllErrors(t *testing.T) {
 }
 
 func TestAnswer(t *testing.T) {
-	a := &squad.Answerer{Featurizer: *steve(t), Predictor: predictor(zeros), BatchSize: 2}
+	a := &squad.Answerer{Featurizer: *steveFeaturizer(t), Predictor: predictor(zeros), BatchSize: 2}
 	p, err := a.Answer(t.Context(), "who", strings.Repeat("Dog ", 50))
 	require.NoError(t, err)
 	assert.Equal(t, "Dog", p.Answer)

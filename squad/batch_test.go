@@ -1,7 +1,6 @@
 package squad_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"iter"
@@ -87,7 +86,7 @@ func (r *recorder) padding() float64 {
 func TestAnswerAllByLength(t *testing.T) {
 	batchesOf := func(t *testing.T, lookahead, maxTokens int) []batch {
 		model := &recorder{Predictor: predictor(shaped)}
-		a := &squad.Answerer{Featurizer: *steve(t), Predictor: model, Lookahead: lookahead, MaxTokens: maxTokens}
+		a := &squad.Answerer{Featurizer: *steveFeaturizer(t), Predictor: model, Lookahead: lookahead, MaxTokens: maxTokens}
 		read, n := new(atomic.Int64), 0
 		for p, err := range a.AnswerAll(t.Context(), squad.First(1000, endless(mixed, read))) {
 			require.NoError(t, err)
@@ -124,26 +123,26 @@ func TestAnswerAllByLength(t *testing.T) {
 // depend on how many run at once.
 func TestAnswerAllConcurrently(t *testing.T) {
 	answers := func(lookahead, concurrency int) string {
-		a := &squad.Answerer{Featurizer: *steve(t), Predictor: predictor(shaped), Lookahead: lookahead, Concurrency: concurrency}
+		a := &squad.Answerer{Featurizer: *steveFeaturizer(t), Predictor: predictor(shaped), Lookahead: lookahead,
+			Concurrency: concurrency}
 		var all []squad.Prediction
 		for p, err := range a.AnswerAll(t.Context(), squad.First(700, endless(mixed, new(atomic.Int64)))) {
 			require.NoError(t, err)
 			all = append(all, p)
 		}
-		var b bytes.Buffer
-		require.NoError(t, squad.WriteNBest(&b, all))
-		return b.String()
+		return string(writeFile(t, squad.NBestFile, all))
 	}
 	for _, lookahead := range []int{0, 10, 100, 10000} {
 		want := answers(lookahead, 0)
 		for _, concurrency := range []int{2, 7} {
-			assertBytes(t, []byte(want), []byte(answers(lookahead, concurrency)), fmt.Sprintf("lookahead %d, concurrency %d", lookahead, concurrency))
+			assertBytes(t, []byte(want), []byte(answers(lookahead, concurrency)),
+				fmt.Sprintf("lookahead %d, concurrency %d", lookahead, concurrency))
 		}
 	}
 }
 
-// TestAnswerAllIsBounded holds that of an endless file no more is held than two passes, even where a
-// batch does not come back or where lengths conspire to leave windows over.
+// TestAnswerAllIsBounded holds that AnswerAll keeps no more than two passes of an endless file, even if a batch
+// does not return or the lengths leave windows over.
 func TestAnswerAllIsBounded(t *testing.T) {
 	const lookahead, answers = 101, 2000 // no multiple of a batch
 	constant := func(n int) func(int) int { return func(int) int { return n } }
@@ -160,7 +159,8 @@ func TestAnswerAllIsBounded(t *testing.T) {
 		for _, concurrency := range []int{1, 3} {
 			t.Run(fmt.Sprintf("%s/%d", tt.name, concurrency), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					a := &squad.Answerer{Featurizer: *steve(t), Predictor: predictor(shaped), Lookahead: lookahead, Concurrency: concurrency}
+					a := &squad.Answerer{Featurizer: *steveFeaturizer(t), Predictor: predictor(shaped), Lookahead: lookahead,
+						Concurrency: concurrency}
 					a.Featurizer.DocStride = 8
 					perExample := max(1, tt.length(0)/8)
 					pass := lookahead + perExample
@@ -187,7 +187,7 @@ func TestAnswerAllIsBounded(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			var calls, read atomic.Int64
-			a := &squad.Answerer{Featurizer: *steve(t), Lookahead: lookahead, Concurrency: 2}
+			a := &squad.Answerer{Featurizer: *steveFeaturizer(t), Lookahead: lookahead, Concurrency: 2}
 			a.Predictor = predictor(func(ctx context.Context, f []squad.Feature) ([]squad.RawResult, error) {
 				if calls.Add(1) == 3 {
 					<-ctx.Done()

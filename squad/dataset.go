@@ -41,11 +41,11 @@ type Answer struct {
 // ReadDataset reads a whole data set into memory. [Paragraphs] and [Examples] read the same files
 // a paragraph at a time.
 //
-// Unknown keys are ignored. Only data, paragraphs, context, qas, id and question are required, the keys
-// that the reference scripts read to predict. An id may be a number, as Triton's client sends it, and
-// becomes the key that Python's json.dumps writes for it. ReadDataset returns a [ReadError] if the file
-// is not UTF-8, starts with a byte order mark, is not JSON or is not SQuAD, and also if a question id
-// is repeated: the reference scripts keep one of the answers and drop the others.
+// Only data, paragraphs, context, qas, id and question are required, the keys that the reference scripts
+// read to predict. An id may be a number, as Triton's client sends it, and becomes the key that Python's
+// json.dumps writes for it. ReadDataset returns a [ReadError] if the file is not JSON in UTF-8, starts
+// with a byte order mark or is not SQuAD, and also if a question id is repeated: the reference scripts
+// keep one of the answers and drop the others.
 func ReadDataset(r io.Reader) (*Dataset, error) {
 	d := new(Dataset)
 	var paragraphs []Paragraph
@@ -65,8 +65,8 @@ func ReadDataset(r io.Reader) (*Dataset, error) {
 	return d, nil
 }
 
-// Paragraphs reads a data set one paragraph at a time, with the checks of [ReadDataset]. It holds
-// one paragraph and, to find repeated ids, some 40 bytes a question. An error ends the sequence.
+// Paragraphs reads a data set one paragraph at a time, with the checks of [ReadDataset]. To find repeated
+// ids it holds some 40 bytes a question. An error ends the sequence.
 func Paragraphs(r io.Reader) iter.Seq2[*Paragraph, error] {
 	return func(yield func(*Paragraph, error) bool) {
 		s := newScanner(r)
@@ -74,7 +74,7 @@ func Paragraphs(r io.Reader) iter.Seq2[*Paragraph, error] {
 	}
 }
 
-// All returns the paragraphs of d in file order.
+// All returns the paragraphs in file order.
 func (d *Dataset) All() iter.Seq[*Paragraph] {
 	return func(yield func(*Paragraph) bool) {
 		for i := range d.Articles {

@@ -86,37 +86,53 @@ var badDatasets = []struct{ name, text, want string }{
 	{"BOM", "\xef\xbb\xbf{}", `the file starts with a byte order mark: save it as UTF-8 without BOM`},
 	{"UTF-16", "\xff\xfe{\x00", `the file is UTF-16: save it as UTF-8 without BOM`},
 	{"text", "hello", `not JSON: invalid character 'h' at start of value (line 1, byte 0)`},
-	{"cut off", "{\"data\": [\n{\"title\": \"T\", \"paragr", `article 1 ("T"): not JSON: the file ends in the middle of a value: unexpected EOF (line 2, byte`},
+	{"cut off", "{\"data\": [\n{\"title\": \"T\", \"paragr",
+		`article 1 ("T"): not JSON: the file ends in the middle of a value: unexpected EOF (line 2, byte`},
 	{"cut off after a value", `{"data": []`, `not JSON: the file ends in the middle of a value`},
 	{"two documents", `{"data": []} {}`, `not JSON: there is more text after the end of the document`},
-	{"missing comma", "{\"data\": [{\"paragraphs\": []}\n{\"paragraphs\": []}]}", `not JSON: invalid character '{' after array element (expecting ',' or ']') (line 2, byte 29)`},
+	{"missing comma", "{\"data\": [{\"paragraphs\": []}\n{\"paragraphs\": []}]}",
+		`not JSON: invalid character '{' after array element (expecting ',' or ']') (line 2, byte 29)`},
 	{"array", `[1]`, `the file is an array, want an object`},
 	{"no data", `{"version": "1.1"}`, `not a SQuAD file: there is no "data"`},
 	{"data of the wrong type", `{"data": {}}`, `"data" is an object, want an array`},
 	{"data twice", `{"data": [], "data": []}`, `"data" appears twice`},
-	{"flat data", `{"data": [{"context": "x", "id": "1"}]}`, `article 1: not a SQuAD file: the article has no "paragraphs"`},
+	{"flat data", `{"data": [{"context": "x", "id": "1"}]}`,
+		`article 1: not a SQuAD file: the article has no "paragraphs"`},
 	{"article of the wrong type", `{"data": [null]}`, `article 1: the article is null, want an object`},
-	{"no context", `{"data": [{"title": "T", "paragraphs": [{"qas": []}]}]}`, `article 1 ("T"), paragraph 1: the paragraph has no "context"`},
-	{"context of the wrong type", `{"data": [{"paragraphs": [{"context": ["x"], "qas": []}]}]}`, `article 1, paragraph 1: "context" is an array, want a string`},
+	{"no context", `{"data": [{"title": "T", "paragraphs": [{"qas": []}]}]}`,
+		`article 1 ("T"), paragraph 1: the paragraph has no "context"`},
+	{"context of the wrong type", `{"data": [{"paragraphs": [{"context": ["x"], "qas": []}]}]}`,
+		`article 1, paragraph 1: "context" is an array, want a string`},
 	{"no qas", `{"data": [{"paragraphs": [{"context": "x"}]}]}`, `article 1, paragraph 1: the paragraph has no "qas"`},
-	{"no id", qas(`{"question": "Why?"}`), `article 1, paragraph 1, question 1: the question has no "id"`},
-	{"id of the wrong type", qas(`{"id": null}`), `question 1: "id" is null, want a string or a whole number`},
-	{"fractional id", qas(`{"id": 1.5}`), `question 1: "id" is 1.5, want a string or a whole number`},
-	{"no question", qas(`{"id": "a"}`), `question "a": the question has no "question"`},
-	{"question of the wrong type", qas(`{"id": "a", "question": true}`), `question "a": "question" is true, want a string`},
-	{"answers of the wrong type", qas(`{"id": "a", "question": "Why?", "answers": 3}`), `question "a": "answers" is a number, want an array`},
-	{"answer without text", qas(`{"id": "a", "question": "Why?", "answers": [{}]}`), `question "a": an entry of "answers" has no "text"`},
-	{"answer_start of the wrong type", qas(`{"id": "a", "question": "Why?", "answers": [{"text": "", "answer_start": 1.5}]}`), `"answer_start" is 1.5, want a whole number`},
-	{"is_impossible of the wrong type", qas(`{"id": "a", "question": "Why?", "is_impossible": "no"}`), `"is_impossible" is a string, want true or false`},
-	{"repeated id", qas(`{"id": "a", "question": "Why?"}, {"id": "a", "question": "How?"}`), `article 1, paragraph 1: the question id "a" appears twice: give every question an id of its own`},
-	{"repeated id, number and string", qas(`{"id": 7, "question": "Why?"}, {"id": "7", "question": "How?"}`), `the question id "7" appears twice`},
-	{"lone surrogate", qas(`{"id": "a", "question": "\ud800 Why?"}`), `question "a": not JSON: invalid surrogate pair "\\ud800`},
-	{"invalid UTF-8", qas("{\"id\": \"a\", \"question\": \"\xff Why?\"}"), `question "a": not JSON: invalid UTF-8 (line 1, byte`},
-	{"control character", qas("{\"id\": \"a\", \"question\": \"a\tb\"}"), `question "a": not JSON: invalid character '\t' in string`},
+	{"no id", datasetOf(`{"question": "Why?"}`), `article 1, paragraph 1, question 1: the question has no "id"`},
+	{"id of the wrong type", datasetOf(`{"id": null}`), `question 1: "id" is null, want a string or a whole number`},
+	{"fractional id", datasetOf(`{"id": 1.5}`), `question 1: "id" is 1.5, want a string or a whole number`},
+	{"no question", datasetOf(`{"id": "a"}`), `question "a": the question has no "question"`},
+	{"question of the wrong type", datasetOf(`{"id": "a", "question": true}`),
+		`question "a": "question" is true, want a string`},
+	{"answers of the wrong type", datasetOf(`{"id": "a", "question": "Why?", "answers": 3}`),
+		`question "a": "answers" is a number, want an array`},
+	{"answer without text", datasetOf(`{"id": "a", "question": "Why?", "answers": [{}]}`),
+		`question "a": an entry of "answers" has no "text"`},
+	{"answer_start of the wrong type",
+		datasetOf(`{"id": "a", "question": "Why?", "answers": [{"text": "", "answer_start": 1.5}]}`),
+		`"answer_start" is 1.5, want a whole number`},
+	{"is_impossible of the wrong type", datasetOf(`{"id": "a", "question": "Why?", "is_impossible": "no"}`),
+		`"is_impossible" is a string, want true or false`},
+	{"repeated id", datasetOf(`{"id": "a", "question": "Why?"}, {"id": "a", "question": "How?"}`),
+		`article 1, paragraph 1: the question id "a" appears twice: give every question an id of its own`},
+	{"repeated id, number and string", datasetOf(`{"id": 7, "question": "Why?"}, {"id": "7", "question": "How?"}`),
+		`the question id "7" appears twice`},
+	{"lone surrogate", datasetOf(`{"id": "a", "question": "\ud800 Why?"}`),
+		`question "a": not JSON: invalid surrogate pair "\\ud800`},
+	{"invalid UTF-8", datasetOf("{\"id\": \"a\", \"question\": \"\xff Why?\"}"),
+		`question "a": not JSON: invalid UTF-8 (line 1, byte`},
+	{"control character", datasetOf("{\"id\": \"a\", \"question\": \"a\tb\"}"),
+		`question "a": not JSON: invalid character '\t' in string`},
 }
 
-// qas returns a data set of one paragraph with the questions given.
-func qas(questions string) string {
+// datasetOf returns a data set of one paragraph with the questions given.
+func datasetOf(questions string) string {
 	return `{"data": [{"paragraphs": [{"context": "x", "qas": [` + questions + `]}]}]}`
 }
 
@@ -155,7 +171,7 @@ func TestReadErrorSaysWhere(t *testing.T) {
 			squad.ReadError{Format: "data set", Place: `article 1 ("T")`, Line: 2, Byte: 26},
 		},
 		"question": {
-			readDataset, qas("\n" + `{"id": "a", "question": 1}`),
+			readDataset, datasetOf("\n" + `{"id": "a", "question": 1}`),
 			squad.ReadError{Format: "data set", Place: `article 1, paragraph 1, question "a"`, Line: 2, Byte: 74},
 		},
 		"whole file":  {readDataset, `{}`, squad.ReadError{Format: "data set"}},
@@ -196,7 +212,7 @@ func FuzzReadDataset(f *testing.F) {
 	for _, tt := range badDatasets {
 		f.Add([]byte(tt.text))
 	}
-	f.Add([]byte(qas(`{"id": 1, "question": "Why?", "answers": [{"text": "x", "answer_start": 0}]}`)))
+	f.Add([]byte(datasetOf(`{"id": 1, "question": "Why?", "answers": [{"text": "x", "answer_start": 0}]}`)))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		var d *squad.Dataset
 		var err error

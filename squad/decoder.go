@@ -18,8 +18,7 @@ type RawResult struct {
 	StartLogits, EndLogits []float32
 }
 
-// A Decoder finds the answers in the logits. The zero value decodes as the reference scripts do by
-// default. A Decoder may be used from several goroutines at once.
+// A Decoder finds the answers in the logits. Its zero value decodes as the reference scripts do by default.
 type Decoder struct {
 	NBestSize       int // answers that are ranked; 0 is DefaultNBestSize
 	MaxAnswerLength int // word pieces of an answer; 0 is DefaultMaxAnswerLength
@@ -40,10 +39,9 @@ type Prediction struct {
 	// WithNegative.
 	NullOdds float64
 
-	// Warning says why there is no text to choose from. This happens only with WithNegative, if the
-	// passage has no word pieces or no span of the n best starts and ends is valid: the reference
-	// scripts crash there. The answer is then "" and NullOdds is the score of "no answer" alone.
-	// Without a feature to score that is 1000000, the value from which the scripts start.
+	// Warning says why there is no text to choose from: with WithNegative, a passage without word
+	// pieces or without a valid span. The reference scripts crash there. The answer is then "", and
+	// NullOdds is the score of "no answer" alone, or 1000000, as in the scripts, without features.
 	Warning string
 }
 
@@ -90,9 +88,8 @@ func (d *Decoder) Check() error {
 }
 
 // Decode ranks the answers to ex. features are all features of ex, and results is what the model made
-// of them, in the same order. Logits must cover the tokens of a feature and may cover its padding. If
-// they do, padding takes up places among the n best starts and ends, as in the reference. If a logit
-// has no order, the error wraps a [LogitError].
+// of them, in the same order. Logits must cover the tokens of a feature. If they also cover its padding,
+// that takes up places among the n best starts and ends, as in the reference.
 func (d *Decoder) Decode(ex *Example, features []Feature, results []RawResult) (Prediction, error) {
 	if err := d.Check(); err != nil {
 		return Prediction{}, err
@@ -118,8 +115,8 @@ func (d *Decoder) Decode(ex *Example, features []Feature, results []RawResult) (
 
 func (d *Decoder) nBestSize() int { return cmp.Or(d.NBestSize, DefaultNBestSize) }
 
-// A LogitError reports a logit that has no place in an order, NaN or +Inf. The model's weights are
-// broken, or they overflow in the precision that it runs in.
+// A LogitError reports a logit that has no order, NaN or +Inf: the model's weights are broken, or they
+// overflow in the precision that it runs in.
 type LogitError struct {
 	Row      string // "start" or "end"
 	Position int
@@ -164,8 +161,8 @@ func (d *Decoder) spans(features []Feature, results []RawResult) (spans []span, 
 			null = span{score: score, start: float64(start[0]), end: float64(end[0]), window: int32(i)}
 		}
 		starts, ends = topN(starts[:0], start, n), topN(ends[:0], end, n)
-		first := f.docStart
-		last := first + f.DocSpan.Length - 1
+		first := f.first
+		last := first + f.DocLength - 1
 		for _, s := range starts {
 			if int(s) < first || int(s) > last || !f.MaxContext(int(s)) {
 				continue

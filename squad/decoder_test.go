@@ -12,8 +12,8 @@ import (
 	"github.com/tfbert/go/wordpiece"
 )
 
-// steve is the vocabulary of the smallest example.
-func steve(t testing.TB) *squad.Featurizer {
+// steveFeaturizer is the vocabulary of the smallest example.
+func steveFeaturizer(t testing.TB) *squad.Featurizer {
 	v, err := wordpiece.ReadVocab(strings.NewReader("[PAD]\n[UNK]\n[CLS]\n[SEP]\nwho\nsteve\nsmith\n'\ns\ndog\n"))
 	require.NoError(t, err)
 	return &squad.Featurizer{Tokenizer: &wordpiece.Tokenizer{Vocab: v}, MaxSeqLength: 12, MaxQueryLength: 8}
@@ -29,7 +29,7 @@ func windowsOf(t testing.TB, f *squad.Featurizer, id, question, passage string) 
 // decode decodes "who" asked of "Steve Smith's dog", which is
 // [CLS] who [SEP] steve smith ' s dog [SEP] and three positions of padding.
 func decode(t testing.TB, d squad.Decoder, start, end []float32) (squad.Prediction, error) {
-	w := windowsOf(t, steve(t), "q1", "who", "Steve Smith's dog")
+	w := windowsOf(t, steveFeaturizer(t), "q1", "who", "Steve Smith's dog")
 	require.Len(t, w.Features, 1)
 	require.Equal(t, strings.Fields("[CLS] who [SEP] steve smith ' s dog [SEP]"), w.Features[0].Tokens())
 	return d.Decode(w.Example, w.Features, []squad.RawResult{{UniqueID: 1000000000, StartLogits: start, EndLogits: end}})
@@ -92,15 +92,25 @@ func TestDecodeRules(t *testing.T) {
 		start, end []float32
 		want       []string
 	}{
-		{"padding takes up places", squad.Decoder{NBestSize: 2}, at(map[int]float32{3: 1, 10: 3, 11: 2}), at(map[int]float32{4: 1}), []string{"empty"}},
-		{"a place is left for the passage", squad.Decoder{NBestSize: 3}, at(map[int]float32{3: 1, 10: 3, 11: 2}), at(map[int]float32{4: 1}), []string{"Steve Smith"}},
-		{"the question is no answer", squad.Decoder{NBestSize: 1}, at(map[int]float32{1: 9}), at(map[int]float32{1: 9}), []string{"empty"}},
-		{"the last [SEP] is no answer", squad.Decoder{NBestSize: 1}, at(map[int]float32{8: 9}), at(map[int]float32{8: 9}), []string{"empty"}},
-		{"the end is not before the start", squad.Decoder{NBestSize: 1}, at(map[int]float32{4: 9}), at(map[int]float32{3: 9}), []string{"empty"}},
-		{"length counts pieces", squad.Decoder{NBestSize: 1, MaxAnswerLength: 4}, at(map[int]float32{3: 9}), at(map[int]float32{7: 9}), []string{"empty"}},
-		{"length is inclusive", squad.Decoder{NBestSize: 1, MaxAnswerLength: 5}, at(map[int]float32{3: 9}), at(map[int]float32{7: 9}), []string{"Steve Smith's dog"}},
-		{"one entry more with negatives", squad.Decoder{NBestSize: 1, WithNegative: true}, at(map[int]float32{3: 9}), at(map[int]float32{3: 9}), []string{"Steve", ""}},
-		{"equal scores keep the null entry last", squad.Decoder{NBestSize: 6, WithNegative: true}, at(map[int]float32{0: 1, 3: 1}), at(map[int]float32{3: 0}), []string{"Steve", "Steve Smith", "Steve Smith'", "", "Smith", "Smith'"}},
+		{"padding takes up places", squad.Decoder{NBestSize: 2}, at(map[int]float32{3: 1, 10: 3, 11: 2}),
+			at(map[int]float32{4: 1}), []string{"empty"}},
+		{"a place is left for the passage", squad.Decoder{NBestSize: 3}, at(map[int]float32{3: 1, 10: 3, 11: 2}),
+			at(map[int]float32{4: 1}), []string{"Steve Smith"}},
+		{"the question is no answer", squad.Decoder{NBestSize: 1}, at(map[int]float32{1: 9}), at(map[int]float32{1: 9}),
+			[]string{"empty"}},
+		{"the last [SEP] is no answer", squad.Decoder{NBestSize: 1}, at(map[int]float32{8: 9}), at(map[int]float32{8: 9}),
+			[]string{"empty"}},
+		{"the end is not before the start", squad.Decoder{NBestSize: 1}, at(map[int]float32{4: 9}), at(map[int]float32{3: 9}),
+			[]string{"empty"}},
+		{"length counts pieces", squad.Decoder{NBestSize: 1, MaxAnswerLength: 4}, at(map[int]float32{3: 9}),
+			at(map[int]float32{7: 9}), []string{"empty"}},
+		{"length is inclusive", squad.Decoder{NBestSize: 1, MaxAnswerLength: 5}, at(map[int]float32{3: 9}),
+			at(map[int]float32{7: 9}), []string{"Steve Smith's dog"}},
+		{"one entry more with negatives", squad.Decoder{NBestSize: 1, WithNegative: true}, at(map[int]float32{3: 9}),
+			at(map[int]float32{3: 9}), []string{"Steve", ""}},
+		{"equal scores keep the null entry last", squad.Decoder{NBestSize: 6, WithNegative: true},
+			at(map[int]float32{0: 1, 3: 1}), at(map[int]float32{3: 0}),
+			[]string{"Steve", "Steve Smith", "Steve Smith'", "", "Smith", "Smith'"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p, err := decode(t, tt.d, tt.start, tt.end)
@@ -135,7 +145,7 @@ func TestDecodeWhereTheReferenceCrashes(t *testing.T) {
 		}, p)
 	})
 	for _, passage := range []string{"", "  \n", "\u200b \ufeff"} {
-		w := windowsOf(t, steve(t), "q1", "who", passage)
+		w := windowsOf(t, steveFeaturizer(t), "q1", "who", passage)
 		assert.Empty(t, w.Features)
 		p, err := withNegative.Decode(w.Example, w.Features, nil)
 		require.NoError(t, err)
@@ -166,13 +176,18 @@ func TestDecodeErrors(t *testing.T) {
 		start, end []float32
 		want       string
 	}{
-		{"NaN", squad.Decoder{}, with(11, math.NaN()), fine, `decode question "q1", window 0: the start logit at position 11 is NaN`},
-		{"infinite", squad.Decoder{}, fine, with(0, math.Inf(1)), `question "q1", window 0: the end logit at position 0 is +Inf`},
+		{"NaN", squad.Decoder{}, with(11, math.NaN()), fine,
+			`decode question "q1", window 0: the start logit at position 11 is NaN`},
+		{"infinite", squad.Decoder{}, fine, with(0, math.Inf(1)),
+			`question "q1", window 0: the end logit at position 0 is +Inf`},
 		{"too few", squad.Decoder{}, fine[:8], fine, `got 8 start logits for a feature of length 12 with 9 tokens`},
-		{"too many", squad.Decoder{}, fine, make([]float32, 13), `got 13 end logits for a feature of length 12 with 9 tokens`},
+		{"too many", squad.Decoder{}, fine, make([]float32, 13),
+			`got 13 end logits for a feature of length 12 with 9 tokens`},
 		{"n_best_size", squad.Decoder{NBestSize: -1}, fine, fine, `n_best_size is -1: it must be at least 1`},
-		{"max_answer_length", squad.Decoder{MaxAnswerLength: -1}, fine, fine, `max_answer_length is -1: it must be at least 1`},
-		{"threshold", squad.Decoder{NullScoreDiffThreshold: math.NaN()}, fine, fine, `null_score_diff_threshold is NaN: it must be a number`},
+		{"max_answer_length", squad.Decoder{MaxAnswerLength: -1}, fine, fine,
+			`max_answer_length is -1: it must be at least 1`},
+		{"threshold", squad.Decoder{NullScoreDiffThreshold: math.NaN()}, fine, fine,
+			`null_score_diff_threshold is NaN: it must be a number`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := decode(t, tt.d, tt.start, tt.end)
@@ -180,10 +195,11 @@ func TestDecodeErrors(t *testing.T) {
 		})
 	}
 
-	w := windowsOf(t, steve(t), "q1", "who", "Steve")
+	w := windowsOf(t, steveFeaturizer(t), "q1", "who", "Steve")
 	_, err := new(squad.Decoder).Decode(w.Example, w.Features, nil)
 	assert.EqualError(t, err, `decode question "q1": got 0 results for 1 features`)
-	_, err = new(squad.Decoder).Decode(w.Example, w.Features, []squad.RawResult{{UniqueID: 7, StartLogits: fine, EndLogits: fine}})
+	_, err = new(squad.Decoder).Decode(w.Example, w.Features,
+		[]squad.RawResult{{UniqueID: 7, StartLogits: fine, EndLogits: fine}})
 	assert.EqualError(t, err, `decode question "q1", window 0: got the result of feature 7, want that of 1000000000`)
 
 	_, err = decode(t, squad.Decoder{}, fine, with(4, math.Inf(1)))

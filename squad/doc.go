@@ -18,9 +18,8 @@
 //
 // Each stage can be used alone. [Examples] reads questions. A [Featurizer] turns each question into
 // features, the windows over its passage that fit the model. A [Predictor] makes logits of features. A
-// [Decoder] finds answers in the logits. [Files] and the Write functions write the answers, and the
-// Read functions read them back. An [Answerer] runs all stages: it keeps the model supplied with full
-// batches, which it can sort by length.
+// [Decoder] finds answers in the logits. [Files] writes the answers, and the Read functions read them
+// back. An [Answerer] runs all stages and keeps the model supplied with full batches.
 //
 // Sequences hold one paragraph or a bounded number of windows at a time. Memory grows with the file
 // only by a hash of each question's id, which finds repeated ids.

@@ -8,14 +8,13 @@ import (
 	"strings"
 )
 
-// A Report is the outcome of an evaluation. [Report.Print] shows it as the official script does.
+// A Report is the outcome of an evaluation.
 type Report struct {
-	// Version says whose rules were followed: "1.1" or "2.0".
-	Version string
+	Version string // whose rules were followed: "1.1" or "2.0"
 	Scores
 
-	// HasAns and NoAns are the scores of the questions with and without an answer. They are nil
-	// where there are no such questions, and in version 1.1.
+	// HasAns and NoAns are the scores of the questions with and without an answer. They are nil if
+	// there are no such questions, and in version 1.1.
 	HasAns, NoAns *Scores
 
 	// Best is set if there were no-answer probabilities, Analysis if one was asked for too.
@@ -23,7 +22,7 @@ type Report struct {
 	Analysis *Analysis
 
 	// Missing holds the ids of the questions without a prediction, in the order of the data set.
-	// Version 1.1 gives them no points; version 2.0 leaves them out.
+	// They get no points in version 1.1, and version 2.0 leaves them out.
 	Missing []string
 
 	messages []string // lines the script prints before the result
@@ -36,31 +35,26 @@ type Scores struct {
 	Total      int
 }
 
-// EvaluateOptions are what the official scripts take beside their two files. The zero value is their
-// default.
+// EvaluateOptions are the options of the official scripts. The zero value is their default.
 type EvaluateOptions struct {
-	// Version chooses the rules: "1.1" or "2.0"; "" is the data set's own version.
-	Version string
+	Version string // whose rules to follow: "1.1" or "2.0"; "" is the data set's own version
 
 	// NAProbs are the probabilities that a question has no answer, or any scores that rise with
 	// them, such as null odds. There must be one for every question with a prediction. They belong
 	// to version 2.0, as do the options below.
 	NAProbs []NAProb
 
-	// NAProbThresh is the probability above which a prediction counts as "no answer"; nil is 1.
-	NAProbThresh *float64
-
-	// Analyze asks for precision-recall curves and their average precision. It needs NAProbs.
-	Analyze bool
+	NAProbThresh *float64 // the probability above which a prediction counts as "no answer"; nil is 1
+	Analyze      bool     // whether to compute precision-recall curves, which need NAProbs
 }
 
-// Evaluate scores the predicted answers, by question id, as evaluate-v1.1.py or evaluate-v2.0.py
-// does. Answers to other questions are ignored; in version 2.0, "" means that there is no answer.
+// Evaluate scores answers, which are by question id, as evaluate-v1.1.py or evaluate-v2.0.py does. It
+// ignores answers to other questions. In version 2.0, "" means that there is no answer.
 //
-// A question without a prediction gets no points by the rules of 1.1. The script for 2.0 stops with
-// a KeyError there; Evaluate goes on as if the data set did not hold such questions, and reports
-// them as missing. It is an error, as in the scripts, if nothing is left to score, or by the rules
-// of 1.1 if a question that was answered has no reference answer.
+// A question without a prediction gets no points by the rules of 1.1. The script for 2.0 stops there;
+// Evaluate leaves such questions out and reports them as missing. Evaluate returns an error, as the
+// scripts do, if there is nothing to score, or by the rules of 1.1 if a question that was answered has
+// no reference answer.
 func Evaluate(d *Dataset, answers map[string]string, opts *EvaluateOptions) (*Report, error) {
 	if opts == nil {
 		opts = &EvaluateOptions{}

@@ -1,7 +1,6 @@
 package squad
 
-// BestThresholds are the highest scores that a threshold on the no-answer probabilities can reach,
-// and the least such thresholds, above which a question counts as having no answer.
+// BestThresholds are the highest scores that a NAProbThresh can reach, and the least such thresholds.
 type BestThresholds struct {
 	ExactMatch, ExactMatchThresh float64
 	F1, F1Thresh                 float64
@@ -41,7 +40,7 @@ func bestThresholds(ranked []*result) *BestThresholds {
 
 // bestThreshold starts from a threshold so low that every question counts as having no answer, and
 // lets one question after the other be answered. Like the script it also looks between questions
-// of equal probability, where no threshold lies.
+// of equal probability, which no threshold can separate.
 func bestThreshold(ranked []*result, score func(*result) float64) (best, thresh float64) {
 	var current float64
 	for _, q := range ranked {

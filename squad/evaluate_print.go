@@ -36,8 +36,7 @@ func (r *Report) PrintMessages(stdout, stderr io.Writer) error {
 	return printed(w.Flush())
 }
 
-// WriteJSON writes the result as evaluate-v2.0.py --out-file does: on one line, which it does not
-// end.
+// WriteJSON writes the result as evaluate-v2.0.py --out-file does, without a line feed at the end.
 func (r *Report) WriteJSON(w io.Writer) error { return r.write(w, 0, false) }
 
 func (r *Report) write(to io.Writer, indent int, newline bool) error {

@@ -32,7 +32,9 @@ func sharedDataset(t testing.TB, name string) *squad.Dataset {
 }
 
 func sharedAnswers(t testing.TB, name string) map[string]string {
-	return readShared(t, func(f *os.File) (map[string]string, error) { return squad.ReadAnswers(f) }, "data", "predictions", name)
+	return readShared(t, func(f *os.File) (map[string]string, error) {
+		return squad.ReadAnswers(f)
+	}, "data", "predictions", name)
 }
 
 func sharedText(t testing.TB, elem ...string) string {
@@ -42,8 +44,8 @@ func sharedText(t testing.TB, elem ...string) string {
 	}, elem...)
 }
 
-// printed returns what a report prints to the two streams.
-func printed(t *testing.T, r *squad.Report) (stdout, stderr string) {
+// printReport returns what a report prints to the two streams.
+func printReport(t *testing.T, r *squad.Report) (stdout, stderr string) {
 	t.Helper()
 	var out, err bytes.Buffer
 	require.NoError(t, r.Print(&out, &err))
@@ -56,7 +58,7 @@ func TestEvaluateV1Golden(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r, err := squad.Evaluate(d, sharedAnswers(t, name+".json"), nil)
 			require.NoError(t, err)
-			stdout, stderr := printed(t, r)
+			stdout, stderr := printReport(t, r)
 			assert.Equal(t, sharedText(t, "golden", "eval", name+".stdout"), stdout)
 			assert.Equal(t, sharedText(t, "golden", "eval", name+".stderr"), stderr)
 			assert.Equal(t, 10570, r.Total)
@@ -68,19 +70,21 @@ func TestEvaluateV2Golden(t *testing.T) {
 	const name = "v2.0-bert-single"
 	d := sharedDataset(t, "dev-v2.0-rebuilt.json")
 	answers := sharedAnswers(t, name+".json")
-	probs := readShared(t, func(f *os.File) ([]squad.NAProb, error) { return squad.ReadNAProbs(f) }, "golden", "eval", name+".na_prob.json")
+	probs := readShared(t, func(f *os.File) ([]squad.NAProb, error) {
+		return squad.ReadNAProbs(f)
+	}, "golden", "eval", name+".na_prob.json")
 
 	t.Run("plain", func(t *testing.T) {
 		r, err := squad.Evaluate(d, answers, nil)
 		require.NoError(t, err)
-		stdout, stderr := printed(t, r)
+		stdout, stderr := printReport(t, r)
 		assert.Equal(t, sharedText(t, "golden", "eval", name+".stdout"), stdout)
 		assert.Empty(t, stderr)
 	})
 	t.Run("na", func(t *testing.T) {
 		r, err := squad.Evaluate(d, answers, &squad.EvaluateOptions{Version: "2.0", NAProbs: probs})
 		require.NoError(t, err)
-		stdout, stderr := printed(t, r)
+		stdout, stderr := printReport(t, r)
 		assert.Equal(t, sharedText(t, "golden", "eval", name+".na.stdout"), stdout)
 		assert.Empty(t, stderr)
 	})
@@ -98,9 +102,10 @@ func TestEvaluateV2Golden(t *testing.T) {
 	t.Run("analysis", func(t *testing.T) {
 		r, err := squad.Evaluate(d, answers, &squad.EvaluateOptions{Version: "2.0", NAProbs: probs, Analyze: true})
 		require.NoError(t, err)
-		stdout, _ := printed(t, r)
+		stdout, _ := printReport(t, r)
 		want := strings.TrimSuffix(sharedText(t, "golden", "eval", name+".na.stdout"), "\n}\n") +
-			",\n  \"pr_exact_ap\": 45.5171291117719,\n  \"pr_f1_ap\": 53.24669057214187,\n  \"pr_oracle_ap\": 71.72849077543593\n}\n"
+			",\n  \"pr_exact_ap\": 45.5171291117719,\n  \"pr_f1_ap\": 53.24669057214187,\n  \"pr_oracle_ap\": " +
+			"71.72849077543593\n}\n"
 		assert.Equal(t, want, stdout)
 		require.Len(t, r.Analysis.Curves, 3)
 		for _, c := range r.Analysis.Curves {
@@ -136,10 +141,13 @@ func TestEvaluateAnswer(t *testing.T) {
 		v1, v2 [2]float64 // exact match, F1
 	}{
 		{"equal", "Denver Broncos", []string{"Denver Broncos"}, [2]float64{100, 100}, [2]float64{100, 100}},
-		{"equal but for case, article and punctuation", "the denver broncos.", []string{"Denver Broncos"}, [2]float64{100, 100}, [2]float64{100, 100}},
-		{"best of several", "Broncos", []string{"Panthers", "Denver Broncos", "in Denver, Broncos"}, [2]float64{0, 200. / 3}, [2]float64{0, 200. / 3}},
+		{"equal but for case, article and punctuation", "the denver broncos.", []string{"Denver Broncos"},
+			[2]float64{100, 100}, [2]float64{100, 100}},
+		{"best of several", "Broncos", []string{"Panthers", "Denver Broncos", "in Denver, Broncos"}, [2]float64{0, 200. / 3},
+			[2]float64{0, 200. / 3}},
 		{"another order", "Broncos Denver", []string{"Denver Broncos"}, [2]float64{0, 100}, [2]float64{0, 100}},
-		{"words count as often as they occur", "no no no yes", []string{"no no"}, [2]float64{0, 200. / 3}, [2]float64{0, 200. / 3}},
+		{"words count as often as they occur", "no no no yes", []string{"no no"}, [2]float64{0, 200. / 3},
+			[2]float64{0, 200. / 3}},
 		{"nothing in common", "x", []string{"y"}, [2]float64{}, [2]float64{}},
 		{"nothing for something", "", []string{"y"}, [2]float64{}, [2]float64{}},
 		// v1.1 finds no word in common; v2.0 drops the reference and so has an answer of "".
@@ -161,9 +169,10 @@ func TestEvaluateAnswer(t *testing.T) {
 
 func TestEvaluateV1Messages(t *testing.T) {
 	d := dataset("v2.0", question("a", "x"), question("b"), question("c", "x"), question("d", "x"))
-	r, err := squad.Evaluate(d, map[string]string{"a": "x", "c": "x y", "other": "x"}, &squad.EvaluateOptions{Version: "1.1"})
+	r, err := squad.Evaluate(d, map[string]string{"a": "x", "c": "x y", "other": "x"},
+		&squad.EvaluateOptions{Version: "1.1"})
 	require.NoError(t, err)
-	stdout, stderr := printed(t, r)
+	stdout, stderr := printReport(t, r)
 	assert.Equal(t, "{\"exact_match\": 25.0, \"f1\": 41.666666666666664}\n", stdout)
 	assert.Equal(t, "Evaluation expects v-1.1, but got dataset with v-v2.0\n"+
 		"Unanswered question b will receive score 0.\n"+
@@ -176,10 +185,11 @@ func TestEvaluateV1Messages(t *testing.T) {
 func TestEvaluateV2Missing(t *testing.T) {
 	d := dataset("v2.0", question("a", "x"), question("b"), question("c", "x"), question("d"))
 	probs := []squad.NAProb{{ID: "d", Prob: .5}, {ID: "b", Prob: .5}, {ID: "a", Prob: .1}, {ID: "other", Prob: 0}}
-	r, err := squad.Evaluate(d, map[string]string{"a": "x", "d": "x"}, &squad.EvaluateOptions{Version: "2.0", NAProbs: probs, Analyze: true})
+	r, err := squad.Evaluate(d, map[string]string{"a": "x", "d": "x"},
+		&squad.EvaluateOptions{Version: "2.0", NAProbs: probs, Analyze: true})
 	require.NoError(t, err)
 	assert.Equal(t, []string{"b", "c"}, r.Missing)
-	stdout, stderr := printed(t, r)
+	stdout, stderr := printReport(t, r)
 	assert.Empty(t, stderr)
 	assert.Equal(t, `Missing prediction for b
 Missing prediction for c
@@ -203,7 +213,8 @@ Missing prediction for c
 }
 `, stdout)
 
-	whole, err := squad.Evaluate(dataset("v2.0", question("a", "x"), question("d")), map[string]string{"a": "x", "d": "x"}, &squad.EvaluateOptions{Version: "2.0", NAProbs: probs, Analyze: true})
+	whole, err := squad.Evaluate(dataset("v2.0", question("a", "x"), question("d")), map[string]string{"a": "x", "d": "x"},
+		&squad.EvaluateOptions{Version: "2.0", NAProbs: probs, Analyze: true})
 	require.NoError(t, err)
 	assert.Equal(t, whole.Scores, r.Scores)
 	assert.Equal(t, whole.Analysis, r.Analysis, "as if the data set did not hold them")
@@ -229,7 +240,8 @@ func TestEvaluateThreshold(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			r, err := squad.Evaluate(d, answers, &squad.EvaluateOptions{Version: "2.0", NAProbs: test.probs, NAProbThresh: test.thresh})
+			r, err := squad.Evaluate(d, answers,
+				&squad.EvaluateOptions{Version: "2.0", NAProbs: test.probs, NAProbThresh: test.thresh})
 			require.NoError(t, err)
 			assert.Equal(t, squad.Scores{ExactMatch: test.hasAns, F1: test.hasAns, Total: 1}, *r.HasAns)
 			assert.Equal(t, squad.Scores{ExactMatch: test.noAns, F1: test.noAns, Total: 1}, *r.NoAns)
@@ -296,9 +308,10 @@ func TestCurves(t *testing.T) {
 func TestEvaluateOneClass(t *testing.T) {
 	none := dataset("2.0", question("a"), question("b"))
 	probs := []squad.NAProb{{"a", .1}, {"b", .2}}
-	r, err := squad.Evaluate(none, map[string]string{"a": "", "b": ""}, &squad.EvaluateOptions{Version: "2.0", NAProbs: probs, Analyze: true})
+	r, err := squad.Evaluate(none, map[string]string{"a": "", "b": ""},
+		&squad.EvaluateOptions{Version: "2.0", NAProbs: probs, Analyze: true})
 	require.NoError(t, err)
-	stdout, _ := printed(t, r)
+	stdout, _ := printReport(t, r)
 	assert.Equal(t, `{
   "exact": 100.0,
   "f1": 100.0,

@@ -24,7 +24,7 @@ func Examples(r io.Reader) iter.Seq2[*Example, error] {
 			if err != nil {
 				return yield(nil, err)
 			}
-			for ex := range p.Examples() {
+			for ex := range p.examples() {
 				if !yield(ex, nil) {
 					return false
 				}
@@ -34,8 +34,8 @@ func Examples(r io.Reader) iter.Seq2[*Example, error] {
 	}
 }
 
-// Examples returns the examples of p.
-func (p *Paragraph) Examples() iter.Seq[*Example] {
+// examples returns the examples of p.
+func (p *Paragraph) examples() iter.Seq[*Example] {
 	return func(yield func(*Example) bool) {
 		words := Words(p.Context)
 		for _, q := range p.QAs {
@@ -51,7 +51,7 @@ func (p *Paragraph) Examples() iter.Seq[*Example] {
 func (d *Dataset) Examples() iter.Seq2[*Example, error] {
 	return func(yield func(*Example, error) bool) {
 		for p := range d.All() {
-			for ex := range p.Examples() {
+			for ex := range p.examples() {
 				if !yield(ex, nil) {
 					return
 				}

@@ -15,15 +15,12 @@ type Feature struct {
 	SegmentIDs []int32 // 0 through the first [SEP], then 1, and 0 at padding
 	Len        int     // tokens without padding
 
-	DocSpan DocSpan
+	DocStart, DocLength int // the word pieces of the passage in the window: the first, and how many
 
-	doc      *document
-	windows  windows
-	docStart int // position of the first passage piece
+	doc     *document
+	windows windows
+	first   int // position of the first passage piece
 }
-
-// A DocSpan is a run of the word pieces of a passage.
-type DocSpan struct{ Start, Length int }
 
 // A document is the tokenised passage of one or more examples.
 type document struct {
@@ -44,27 +41,27 @@ func (f *Feature) Tokens() []string {
 // TokenToOrig returns the index of the passage word that the token at position pos is part of.
 // Outside the passage slice there is none, and ok is false.
 func (f *Feature) TokenToOrig(pos int) (word int, ok bool) {
-	i := pos - f.docStart
-	if i < 0 || i >= f.DocSpan.Length {
+	i := pos - f.first
+	if i < 0 || i >= f.DocLength {
 		return 0, false
 	}
-	return int(f.doc.wordOf[f.DocSpan.Start+i]), true
+	return int(f.doc.wordOf[f.DocStart+i]), true
 }
 
 // MaxContext reports whether f is the window that shows the token at position pos, one of the
 // passage, with the most context on its scarcer side. A token can be in several windows; only in
 // this one may an answer start with it.
 func (f *Feature) MaxContext(pos int) bool {
-	i := pos - f.docStart
-	if i < 0 || i >= f.DocSpan.Length {
+	i := pos - f.first
+	if i < 0 || i >= f.DocLength {
 		return false
 	}
-	return f.windows.best(f.DocSpan.Start+i) == f.DocSpanIndex
+	return f.windows.best(f.DocStart+i) == f.DocSpanIndex
 }
 
-// windows are the spans of a sliding window over total word pieces: as long as they can be, and
-// each step further than the one before, until one reaches the end. As every span but the last
-// has full length, they need not be listed.
+// windows are the spans of a sliding window over total word pieces, each step further than the one
+// before, until one reaches the end. They need not be listed, because all except the last have length
+// pieces.
 type windows struct{ total, length, step int }
 
 func (w windows) count() int {
@@ -77,12 +74,13 @@ func (w windows) count() int {
 	return 1 + (w.total-w.length+w.step-1)/w.step
 }
 
-func (w windows) span(i int) DocSpan {
-	start := i * w.step
-	return DocSpan{start, min(w.total-start, w.length)}
+// span returns the first word piece of a window and how many it has.
+func (w windows) span(i int) (start, length int) {
+	start = i * w.step
+	return start, min(w.total-start, w.length)
 }
 
-// best returns the window with the most context for the piece at pos; of equals the first.
+// best returns the window with the most context for the piece at pos, the first of equals.
 func (w windows) best(pos int) int {
 	first := max(0, (pos-w.length)/w.step+1) // the first window that ends after pos
 	if pos < w.length {
@@ -91,10 +89,10 @@ func (w windows) best(pos int) int {
 	last := min(pos/w.step, w.count()-1)
 	best, bestScore := -1, 0.0
 	for i := first; i <= last; i++ {
-		s := w.span(i)
-		left, right := pos-s.Start, s.Start+s.Length-1-pos
+		start, length := w.span(i)
+		left, right := pos-start, start+length-1-pos
 		// The conversion keeps the product from being fused into the sum, which rounds differently.
-		score := float64(min(left, right)) + float64(0.01*float64(s.Length))
+		score := float64(min(left, right)) + float64(0.01*float64(length))
 		if best < 0 || score > bestScore {
 			best, bestScore = i, score
 		}

@@ -17,7 +17,8 @@ import (
 )
 
 func TestGoldenFeatures(t *testing.T) {
-	for _, name := range []string{"v1.s384.lower", "v1.s128.lower", "v1.s64.cased", "v2.s128.lower", "google.s128", "nv2006.s128"} {
+	for _, name := range []string{"v1.s384.lower", "v1.s128.lower", "v1.s64.cased", "v2.s128.lower", "google.s128",
+		"nv2006.s128"} {
 		t.Run(name, func(t *testing.T) {
 			g := miniGolden(t, name)
 			lines := bufio.NewReader(bytes.NewReader(gunzip(t, g.base+".features.jsonl.gz")))
@@ -75,12 +76,13 @@ func assertFeature(t *testing.T, line []byte, f *squad.Feature) {
 }
 
 func TestFeaturizerDefaults(t *testing.T) {
-	f := &squad.Featurizer{Tokenizer: steve(t).Tokenizer}
+	f := &squad.Featurizer{Tokenizer: steveFeaturizer(t).Tokenizer}
 	w := windowsOf(t, f, "q", "who", strings.Repeat("dog ", 400))
 	require.Len(t, w.Features, 2)
 	assert.Len(t, w.Features[0].InputIDs, 384)
-	assert.Equal(t, squad.DocSpan{Start: 0, Length: 380}, w.Features[0].DocSpan)
-	assert.Equal(t, squad.DocSpan{Start: 128, Length: 272}, w.Features[1].DocSpan)
+	for i, want := range [][2]int{{0, 380}, {128, 272}} {
+		assert.Equal(t, want, [2]int{w.Features[i].DocStart, w.Features[i].DocLength})
+	}
 
 	w = windowsOf(t, f, "q", strings.Repeat("who ", 100), "dog")
 	assert.Equal(t, 64+4, w.Features[0].Len)
@@ -92,19 +94,24 @@ func TestFeaturizerCheck(t *testing.T) {
 		require.NoError(t, err)
 		return &wordpiece.Tokenizer{Vocab: v}
 	}
-	good := steve(t).Tokenizer
+	good := steveFeaturizer(t).Tokenizer
 	for _, tt := range []struct {
 		name string
 		f    squad.Featurizer
 		want string
 	}{
 		{"no tokenizer", squad.Featurizer{}, "the featurizer has no tokenizer with a vocabulary"},
-		{"no vocabulary", squad.Featurizer{Tokenizer: &wordpiece.Tokenizer{}}, "the featurizer has no tokenizer with a vocabulary"},
-		{"query too long", squad.Featurizer{Tokenizer: good, MaxSeqLength: 67}, "max_seq_length 67 leaves no room for the passage: it must be more than max_query_length 64 + 3; lower max_query_length"},
-		{"negative query", squad.Featurizer{Tokenizer: good, MaxQueryLength: -1}, "max_query_length is -1: it must be at least 1"},
+		{"no vocabulary", squad.Featurizer{Tokenizer: &wordpiece.Tokenizer{}},
+			"the featurizer has no tokenizer with a vocabulary"},
+		{"query too long", squad.Featurizer{Tokenizer: good, MaxSeqLength: 67},
+			"max_seq_length 67 leaves no room for the passage: it must be more than max_query_length 64 + 3; lower " +
+				"max_query_length"},
+		{"negative query", squad.Featurizer{Tokenizer: good, MaxQueryLength: -1},
+			"max_query_length is -1: it must be at least 1"},
 		{"negative length", squad.Featurizer{Tokenizer: good, MaxSeqLength: -1}, "max_seq_length -1 leaves no room"},
 		{"negative stride", squad.Featurizer{Tokenizer: good, DocStride: -1}, "doc_stride is -1: it must be at least 1"},
-		{"no [CLS]", squad.Featurizer{Tokenizer: vocab("[PAD]\n[UNK]\n[SEP]")}, "the vocabulary has no [CLS]: it is not the vocabulary of a BERT model"},
+		{"no [CLS]", squad.Featurizer{Tokenizer: vocab("[PAD]\n[UNK]\n[SEP]")},
+			"the vocabulary has no [CLS]: it is not the vocabulary of a BERT model"},
 		{"no [SEP]", squad.Featurizer{Tokenizer: vocab("[PAD]\n[UNK]\n[CLS]")}, "the vocabulary has no [SEP]"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -119,7 +126,7 @@ func TestFeaturizerCheck(t *testing.T) {
 
 // TestWindowsAllocateLittle holds that a window costs a fixed number of allocations.
 func TestWindowsAllocateLittle(t *testing.T) {
-	f := steve(t)
+	f := steveFeaturizer(t)
 	passage := &squad.Paragraph{Context: strings.Repeat("dog ", 1000)}
 	for i := range 100 {
 		passage.QAs = append(passage.QAs, squad.Question{ID: strconv.Itoa(i), Question: "who"})

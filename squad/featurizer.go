@@ -9,8 +9,7 @@ import (
 	"github.com/tfbert/go/wordpiece"
 )
 
-// A Featurizer turns examples into features. A zero number stands for the reference scripts'
-// default. It may be used from several goroutines at once.
+// A Featurizer turns examples into features.
 type Featurizer struct {
 	Tokenizer      *wordpiece.Tokenizer
 	MaxSeqLength   int // tokens of a feature; 0 is DefaultMaxSeqLength
@@ -56,8 +55,7 @@ func (f *Featurizer) WindowsOf(ex *Example) (*Windows, error) {
 	return b.windows(ex)
 }
 
-// Windows returns the features of each example. An error from examples is passed on and
-// ends the sequence.
+// Windows returns the features of each example. An error from examples ends the sequence.
 func (f *Featurizer) Windows(examples iter.Seq2[*Example, error]) iter.Seq2[*Windows, error] {
 	return func(yield func(*Windows, error) bool) {
 		b, err := f.builder()
@@ -78,8 +76,7 @@ func (f *Featurizer) Windows(examples iter.Seq2[*Example, error]) iter.Seq2[*Win
 	}
 }
 
-// Features returns the features of all examples in order. An error from examples is passed on and
-// ends the sequence.
+// Features returns the features of all examples in order. An error from examples ends the sequence.
 func (f *Featurizer) Features(examples iter.Seq2[*Example, error]) iter.Seq2[*Feature, error] {
 	return func(yield func(*Feature, error) bool) {
 		for w, err := range f.Windows(examples) {
@@ -127,7 +124,7 @@ func (f *Featurizer) builder() (*featureBuilder, error) {
 			"it must be more than max_query_length %d + 3; lower max_query_length",
 			b.MaxSeqLength, b.MaxQueryLength)
 	}
-	// Padding is id 0 whatever token the vocabulary has there, as in the reference.
+	// Padding is id 0, as in the reference, even if the vocabulary has another token there.
 	for _, special := range []struct {
 		token string
 		id    *int32
@@ -149,8 +146,8 @@ func (b *featureBuilder) windows(ex *Example) (*Windows, error) {
 	b.query = b.Tokenizer.AppendIDs(b.query[:0], ex.Question)
 	b.query = b.query[:min(len(b.query), b.MaxQueryLength)]
 
-	docStart := len(b.query) + 2
-	room := b.MaxSeqLength - docStart - 1
+	first := len(b.query) + 2
+	room := b.MaxSeqLength - first - 1
 	spans := windows{len(b.doc.pieces), room, min(room, b.DocStride)}
 	if n := spans.count(); b.MaxWindows > 0 && n > b.MaxWindows {
 		return nil, &TooManyWindowsError{ex.ID, n, b.MaxWindows}
@@ -163,7 +160,7 @@ func (b *featureBuilder) windows(ex *Example) (*Windows, error) {
 		return s
 	}
 	for i := range w.Features {
-		span := spans.span(i)
+		start, length := spans.span(i)
 		f := &w.Features[i]
 		*f = Feature{
 			UniqueID:     b.uniqueID,
@@ -172,19 +169,20 @@ func (b *featureBuilder) windows(ex *Example) (*Windows, error) {
 			InputIDs:     next(),
 			InputMask:    next(),
 			SegmentIDs:   next(),
-			Len:          docStart + span.Length + 1,
-			DocSpan:      span,
+			Len:          first + length + 1,
+			DocStart:     start,
+			DocLength:    length,
 			doc:          b.doc,
 			windows:      spans,
-			docStart:     docStart,
+			first:        first,
 		}
 		f.InputIDs[0] = b.cls
 		copy(f.InputIDs[1:], b.query)
-		f.InputIDs[docStart-1] = b.sep
-		copy(f.InputIDs[docStart:], b.doc.pieces[span.Start:span.Start+span.Length])
+		f.InputIDs[first-1] = b.sep
+		copy(f.InputIDs[first:], b.doc.pieces[start:start+length])
 		f.InputIDs[f.Len-1] = b.sep
 		fill(f.InputMask[:f.Len], 1)
-		fill(f.SegmentIDs[docStart:f.Len], 1)
+		fill(f.SegmentIDs[first:f.Len], 1)
 		b.uniqueID++
 	}
 	b.example++

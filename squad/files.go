@@ -18,21 +18,8 @@ const (
 	NullOddsFile    = "null_odds.json"
 )
 
-// Files writes the prediction files of the reference scripts, one prediction at a time. They are
-// written under temporary names, so that nothing of them is visible before Commit.
-//
-//	files, err := squad.CreateFiles(dir, false)
-//	if err != nil {
-//		return err
-//	}
-//	defer files.Abort()
-//	for p, err := range predictions {
-//		…
-//		if err := files.Write(&p); err != nil {
-//			return err
-//		}
-//	}
-//	return files.Commit()
+// Files writes the prediction files of the reference scripts, one prediction at a time. They have
+// temporary names before Commit. The example of [Answerer.AnswerAll] shows how to use Files.
 type Files struct {
 	dir   string
 	files []*pendingFile // nil when done
@@ -54,8 +41,8 @@ func (p *pendingFile) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// CreateFiles begins the files in dir: predictions.json, nbest_predictions.json and, for a decoder with
-// WithNegative, null_odds.json. It makes dir if necessary.
+// CreateFiles creates the files in dir, which it makes if necessary. NullOddsFile is for a decoder with
+// WithNegative.
 func CreateFiles(dir string, withNegative bool) (*Files, error) {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return nil, fmt.Errorf("create prediction files: %w", err)
@@ -98,8 +85,8 @@ func (f *Files) Write(p *Prediction) error {
 	return nil
 }
 
-// Commit completes the files and renames them to their names. If a file cannot be completed, none
-// appears, and files that had the names before stay as they were.
+// Commit completes the files and renames them to their names. If a file cannot be completed, none is
+// renamed, and files that had the names before stay as they were.
 func (f *Files) Commit() error {
 	if f.files == nil {
 		return errors.New("write predictions: the files are committed or aborted")

@@ -26,7 +26,8 @@ func TestFiles(t *testing.T) {
 	require.NoError(t, f.Abort())
 	for name, want := range map[string]string{
 		PredictionsFile: "{\n    \"a/\\u00e9\": \"<x>\"\n}\n",
-		NBestFile: "{\n    \"a/\\u00e9\": [\n        {\n            \"text\": \"<x>\",\n            \"probability\": 1e-05,\n" +
+		NBestFile: "{\n    \"a/\\u00e9\": [\n        {\n            \"text\": \"<x>\",\n            \"probability\": " +
+			"1e-05,\n" +
 			"            \"start_logit\": 3.0,\n            \"end_logit\": -4.25\n        }\n    ]\n}\n",
 		NullOddsFile: "{\n    \"a/\\u00e9\": -0.5\n}\n",
 	} {
@@ -34,7 +35,7 @@ func TestFiles(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, want, string(text))
 	}
-	assert.Len(t, list(t, dir), 3)
+	assert.Len(t, fileNames(t, dir), 3)
 	assert.ErrorContains(t, f.Write(&p), "committed or aborted")
 	assert.ErrorContains(t, f.Commit(), "committed or aborted")
 }
@@ -47,7 +48,7 @@ func TestFilesEmpty(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(dir, PredictionsFile))
 	require.NoError(t, err)
 	assert.Equal(t, "{}\n", string(text))
-	assert.Equal(t, []string{NBestFile, PredictionsFile}, list(t, dir))
+	assert.Equal(t, []string{NBestFile, PredictionsFile}, fileNames(t, dir))
 }
 
 func TestFilesAbort(t *testing.T) {
@@ -55,7 +56,7 @@ func TestFilesAbort(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(dir, PredictionsFile), []byte("old"), 0o644))
 	f, err := CreateFiles(dir, true)
 	require.NoError(t, err)
-	assert.Len(t, list(t, dir), 4)
+	assert.Len(t, fileNames(t, dir), 4)
 	require.NoError(t, f.Abort())
 	assertOld(t, dir)
 }
@@ -103,16 +104,16 @@ func TestCreateFilesErrors(t *testing.T) {
 	}
 }
 
-// assertOld holds that dir has nothing but the file that was there before.
+// assertOld holds that dir has only the file that was there before.
 func assertOld(t *testing.T, dir string) {
 	t.Helper()
-	assert.Equal(t, []string{PredictionsFile}, list(t, dir))
+	assert.Equal(t, []string{PredictionsFile}, fileNames(t, dir))
 	text, err := os.ReadFile(filepath.Join(dir, PredictionsFile))
 	require.NoError(t, err)
 	assert.Equal(t, "old", string(text))
 }
 
-func list(t *testing.T, dir string) (names []string) {
+func fileNames(t *testing.T, dir string) (names []string) {
 	entries, err := os.ReadDir(dir)
 	require.NoError(t, err)
 	for _, e := range entries {

@@ -12,7 +12,7 @@ import (
 // finalText returns the part of orig, words of the passage, and its offset there, that pred, word
 // pieces put together, was tokenised from: "steve smith" in "Steve Smith's" is "Steve Smith". Both are compared as the
 // basic tokenizer leaves them and then counted along without their spaces, so where tokenising
-// adds or drops characters there is no telling, and the answer is all of orig.
+// adds or drops characters that cannot be known, and the answer is all of orig.
 //
 // It follows get_final_text of run_squad.py in every detail, among them that the first match
 // counts even if the prediction was a later one.

@@ -31,26 +31,31 @@ func TestHostileJSON(t *testing.T) {
 		"arrays in a member":         `{"data": ` + strings.Repeat("[", deep),
 		"arrays in what is skipped":  `{"more": ` + strings.Repeat("[", deep),
 		"objects":                    strings.Repeat(`{"a":`, deep/5),
-		"objects in what is skipped": qas(`{"more": ` + strings.Repeat(`{"a":`, deep/5)),
+		"objects in what is skipped": datasetOf(`{"more": ` + strings.Repeat(`{"a":`, deep/5)),
 		"a string":                   `{"a": "` + strings.Repeat("x", size) + `"}`,
 		"a string of escapes":        `{"a": "` + strings.Repeat(`\u0000`, size/6) + `"}`,
 		"a string without end":       `{"a": "` + strings.Repeat("x", size),
 		"a key":                      `{"` + long + long + `": []}`,
 		"a number":                   `{"a": ` + strings.Repeat("9", size) + `}`,
 		"a fraction":                 `{"a": 0.` + strings.Repeat("1", size) + `}`,
-		"an id that is no number":    qas(`{"id": 1.` + strings.Repeat("1", size) + `}`),
-		"a place":                    qas(`{"id": 1, "question": "", "answers": [{"answer_start": ` + strings.Repeat("1", size) + `}]}`),
-		"an id":                      qas(`{"id": "` + long + `", "question": 1}`),
-		"a title":                    `{"data": [{"title": "` + long + `", "paragraphs": 1}]}`,
-		"white space":                `{"a": ` + strings.Repeat(" ", size) + `"x"}`,
-		"empty members":              `{"a": ""` + strings.Repeat(`,"":""`, size/6) + `}`,
-		"many members":               `{"a": 1` + members(size/12) + `}`,
-		"entries under a long key":   `{"` + long + `": [{}` + strings.Repeat(",{}", size/6) + `]}`,
-		"keys of entries":            `{"a": [{"` + long + `": 1}` + strings.Repeat(`,{"text":"x","probability":1}`, size/60) + `]}`,
-		"answers":                    qas(`{"id": 1, "question": "", "answers": [{"text": ""}` + strings.Repeat(`,{"text":""}`, size/12) + `]}`),
-		"paragraphs":                 `{"data": [{"paragraphs": [{"context":"","qas":[]}` + strings.Repeat(`,{"context":"","qas":[]}`, size/24) + `]}]}`,
-		"articles":                   `{"data": [{"paragraphs":[]}` + strings.Repeat(`,{"paragraphs":[]}`, size/18) + `]}`,
-		"lists of questions":         `{"data": [{"paragraphs": [{"context": ""` + strings.Repeat(`,"qas":[]`, size/9) + `}]}]}`,
+		"an id that is no number":    datasetOf(`{"id": 1.` + strings.Repeat("1", size) + `}`),
+		"a place": datasetOf(`{"id": 1, "question": "", "answers": [{"answer_start": ` +
+			strings.Repeat("1", size) + `}]}`),
+		"an id":                    datasetOf(`{"id": "` + long + `", "question": 1}`),
+		"a title":                  `{"data": [{"title": "` + long + `", "paragraphs": 1}]}`,
+		"white space":              `{"a": ` + strings.Repeat(" ", size) + `"x"}`,
+		"empty members":            `{"a": ""` + strings.Repeat(`,"":""`, size/6) + `}`,
+		"many members":             `{"a": 1` + manyMembers(size/12) + `}`,
+		"entries under a long key": `{"` + long + `": [{}` + strings.Repeat(",{}", size/6) + `]}`,
+		"keys of entries": `{"a": [{"` + long + `": 1}` +
+			strings.Repeat(`,{"text":"x","probability":1}`, size/60) + `]}`,
+		"answers": datasetOf(`{"id": 1, "question": "", "answers": [{"text": ""}` +
+			strings.Repeat(`,{"text":""}`, size/12) + `]}`),
+		"paragraphs": `{"data": [{"paragraphs": [{"context":"","qas":[]}` +
+			strings.Repeat(`,{"context":"","qas":[]}`, size/24) + `]}]}`,
+		"articles": `{"data": [{"paragraphs":[]}` + strings.Repeat(`,{"paragraphs":[]}`, size/18) + `]}`,
+		"lists of questions": `{"data": [{"paragraphs": [{"context": ""` + strings.Repeat(`,"qas":[]`, size/9) +
+			`}]}]}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			for reader, read := range readers {
@@ -64,7 +69,7 @@ func TestHostileJSON(t *testing.T) {
 	}
 }
 
-func members(n int) string {
+func manyMembers(n int) string {
 	var b strings.Builder
 	for i := range n {
 		fmt.Fprintf(&b, `,"%d":"x"`, i)
@@ -74,7 +79,8 @@ func members(n int) string {
 
 // A token that has no end is not kept in memory for long.
 func TestEndlessTokens(t *testing.T) {
-	for name, head := range map[string]string{"string": `{"more": "`, "key": `{"`, "number": `{"more": 1`, "white space": `{"more":`} {
+	for name, head := range map[string]string{"string": `{"more": "`, "key": `{"`, "number": `{"more": 1`,
+		"white space": `{"more":`} {
 		t.Run(name, func(t *testing.T) {
 			tail := map[string]string{"string": "x", "key": "x", "number": "1", "white space": " "}[name]
 			bounded.Run(t, 300<<20, 20*time.Second, func() {
@@ -86,7 +92,8 @@ func TestEndlessTokens(t *testing.T) {
 	t.Run("but a file may be longer", func(t *testing.T) {
 		paragraph := `{"context": "` + strings.Repeat("x", 20<<20) + `", "qas": []}`
 		n := 0
-		for _, err := range squad.Paragraphs(strings.NewReader(`{"data": [{"paragraphs": [` + strings.Repeat(paragraph+",", 4) + paragraph + `]}]}`)) {
+		for _, err := range squad.Paragraphs(strings.NewReader(`{"data": [{"paragraphs": [` +
+			strings.Repeat(paragraph+",", 4) + paragraph + `]}]}`)) {
 			require.NoError(t, err)
 			n++
 		}

@@ -36,7 +36,7 @@ const maxToken = 64 << 20
 
 var errToken = fmt.Errorf("a string or number is longer than %d MiB", maxToken>>20)
 
-// begin checks the first bytes, to name the reason where Python and the decoder only refuse.
+// begin checks the first bytes, to name a reason that the errors of Python and the decoder do not.
 func (s *jsonSource) begin() error {
 	head, err := s.in.Peek(3)
 	switch {

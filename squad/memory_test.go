@@ -23,7 +23,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	file, w := io.Pipe()
 	go func() { w.CloseWithError(writeDataset(w, paragraphs, perParagraph)) }()
 
-	a := &squad.Answerer{Featurizer: *steve(t), Predictor: predictor(zeros)}
+	a := &squad.Answerer{Featurizer: *steveFeaturizer(t), Predictor: predictor(zeros)}
 	a.Featurizer.MaxSeqLength = 384
 	files, err := squad.CreateFiles(t.TempDir(), false)
 	require.NoError(t, err)
@@ -36,9 +36,9 @@ func TestMemoryIsBounded(t *testing.T) {
 		require.NoError(t, files.Write(&p))
 		switch n++; n {
 		case paragraphs * perParagraph / 50:
-			early = heap()
+			early = heapInUse()
 		case paragraphs*perParagraph - 100: // at the end the reader is done and its memory free
-			late = heap()
+			late = heapInUse()
 		}
 	}
 	require.NoError(t, files.Commit())
@@ -48,8 +48,8 @@ func TestMemoryIsBounded(t *testing.T) {
 	assert.Less(t, late, early+idHash*paragraphs*perParagraph+1<<20)
 }
 
-// heap returns the bytes that are in use.
-func heap() uint64 {
+// heapInUse returns the bytes that are in use.
+func heapInUse() uint64 {
 	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
@@ -72,7 +72,8 @@ func writeDataset(w io.Writer, paragraphs, perParagraph int) error {
 			if j > 0 {
 				b.WriteString(", ")
 			}
-			fmt.Fprintf(&b, `{"id": "56be4db0acb80014%d-%d", "question": "who", "answers": [{"text": "dog", "answer_start": 14}]}`, i, j)
+			fmt.Fprintf(&b,
+				`{"id": "56be4db0acb80014%d-%d", "question": "who", "answers": [{"text": "dog", "answer_start": 14}]}`, i, j)
 		}
 		b.WriteString("]}")
 		if _, err := io.WriteString(w, b.String()); err != nil {

@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-// What Python 3.11 gives for
+// What Python 3.11 returns for
 //
 //	s = "".join(c for c in s.lower() if c not in string.punctuation)
 //	re.sub(r"\b(a|an|the)\b", " ", s).split()

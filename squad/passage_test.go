@@ -37,14 +37,15 @@ func TestPassage(t *testing.T) {
 	}
 }
 
-// Whatever a model says of real passages, each text is where Locate finds it.
+// Each text of a real passage is where Locate finds it, for any logits.
 func TestLocateFindsEveryCandidate(t *testing.T) {
 	for _, name := range []string{"v1.s128.lower", "v1.s64.cased", "v2.s128.lower", "google.s128", "nv2006.s128"} {
 		g := miniGolden(t, name)
 		file, err := os.Open(g.data)
 		require.NoError(t, err)
 		defer file.Close()
-		answerer := &squad.Answerer{Featurizer: *g.featurizer(t), Decoder: *g.decoder(), Predictor: anything{rand.New(rand.NewPCG(1, 2))}}
+		answerer := &squad.Answerer{Featurizer: *g.featurizer(t), Decoder: *g.decoder(),
+			Predictor: anything{rand.New(rand.NewPCG(1, 2))}}
 		found := 0
 		for paragraph, err := range squad.Paragraphs(file) {
 			require.NoError(t, err)
@@ -99,16 +100,30 @@ func TestMerge(t *testing.T) {
 		odds    float64
 		warning bool
 	}{
-		{"the best of each", squad.Decoder{}, [][]squad.Candidate{{text("a", 3), text("b", 1)}, {text("c", 2)}}, "a", []string{"a", "c", "b"}, []int{0, 1, 0}, 0, false},
-		{"equal texts of two passages", squad.Decoder{}, [][]squad.Candidate{{text("a", 1)}, {text("a", 2)}}, "a", []string{"a", "a"}, []int{1, 0}, 0, false},
-		{"no more than asked for", squad.Decoder{NBestSize: 2}, [][]squad.Candidate{{text("a", 3), text("b", 2)}, {text("c", 1)}}, "a", []string{"a", "b"}, []int{0, 0}, 0, false},
-		{"a passage without any", squad.Decoder{}, [][]squad.Candidate{{empty}, {text("a", -9)}}, "a", []string{"a"}, []int{1}, 0, false},
-		{"no passage with any", squad.Decoder{}, [][]squad.Candidate{{empty}, {empty}}, "empty", []string{"empty"}, []int{-1}, 0, false},
-		{"the least null", squad.Decoder{WithNegative: true}, [][]squad.Candidate{{text("a", 3), null(4)}, {text("b", 5), null(2)}}, "b", []string{"b", "a", ""}, []int{1, 0, -1}, -3, false},
-		{"no answer", squad.Decoder{WithNegative: true}, [][]squad.Candidate{{text("a", 3), null(4)}, {text("b", 1), null(9)}}, "", []string{"", "a", "b"}, []int{-1, 0, 1}, 1, false},
-		{"null beyond the list", squad.Decoder{WithNegative: true, NBestSize: 1}, [][]squad.Candidate{{text("a", 3), null(2)}, {text("b", 4), null(2)}}, "b", []string{"b", ""}, []int{1, -1}, -2, false},
-		{"null within the list", squad.Decoder{WithNegative: true, NBestSize: 2}, [][]squad.Candidate{{null(4), text("a", 3)}, {text("b", 2), null(9)}}, "", []string{"", "a"}, []int{-1, 0}, 1, false},
-		{"null alone", squad.Decoder{WithNegative: true}, [][]squad.Candidate{{null(4)}, {null(3)}}, "", []string{""}, []int{-1}, 3, true},
+		{"the best of each", squad.Decoder{}, [][]squad.Candidate{{text("a", 3), text("b", 1)}, {text("c", 2)}}, "a",
+			[]string{"a", "c", "b"}, []int{0, 1, 0}, 0, false},
+		{"equal texts of two passages", squad.Decoder{}, [][]squad.Candidate{{text("a", 1)}, {text("a", 2)}}, "a",
+			[]string{"a", "a"}, []int{1, 0}, 0, false},
+		{"no more than asked for", squad.Decoder{NBestSize: 2},
+			[][]squad.Candidate{{text("a", 3), text("b", 2)}, {text("c", 1)}}, "a", []string{"a", "b"}, []int{0, 0}, 0, false},
+		{"a passage without any", squad.Decoder{}, [][]squad.Candidate{{empty}, {text("a", -9)}}, "a", []string{"a"},
+			[]int{1}, 0, false},
+		{"no passage with any", squad.Decoder{}, [][]squad.Candidate{{empty}, {empty}}, "empty", []string{"empty"}, []int{-1},
+			0, false},
+		{"the least null", squad.Decoder{WithNegative: true},
+			[][]squad.Candidate{{text("a", 3), null(4)}, {text("b", 5), null(2)}}, "b", []string{"b", "a", ""}, []int{1, 0, -1},
+			-3, false},
+		{"no answer", squad.Decoder{WithNegative: true},
+			[][]squad.Candidate{{text("a", 3), null(4)}, {text("b", 1), null(9)}}, "", []string{"", "a", "b"}, []int{-1, 0, 1},
+			1, false},
+		{"null beyond the list", squad.Decoder{WithNegative: true, NBestSize: 1},
+			[][]squad.Candidate{{text("a", 3), null(2)}, {text("b", 4), null(2)}}, "b", []string{"b", ""}, []int{1, -1}, -2,
+			false},
+		{"null within the list", squad.Decoder{WithNegative: true, NBestSize: 2},
+			[][]squad.Candidate{{null(4), text("a", 3)}, {text("b", 2), null(9)}}, "", []string{"", "a"}, []int{-1, 0}, 1,
+			false},
+		{"null alone", squad.Decoder{WithNegative: true}, [][]squad.Candidate{{null(4)}, {null(3)}}, "", []string{""},
+			[]int{-1}, 3, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var predictions []squad.Prediction
@@ -135,7 +150,8 @@ func TestMerge(t *testing.T) {
 func TestMergeOfOne(t *testing.T) {
 	for _, name := range []string{"v1.s128.lower", "v2.s128.lower"} {
 		g := miniGolden(t, name)
-		a := &squad.Answerer{Featurizer: *g.featurizer(t), Decoder: *g.decoder(), Predictor: anything{rand.New(rand.NewPCG(3, 4))}}
+		a := &squad.Answerer{Featurizer: *g.featurizer(t), Decoder: *g.decoder(),
+			Predictor: anything{rand.New(rand.NewPCG(3, 4))}}
 		for p, err := range a.AnswerAll(t.Context(), g.examples(t)) {
 			require.NoError(t, err)
 			merged, _ := a.Decoder.Merge([]squad.Prediction{p})
@@ -145,7 +161,8 @@ func TestMergeOfOne(t *testing.T) {
 }
 
 func TestMaxWindows(t *testing.T) {
-	f := &squad.Featurizer{Tokenizer: &wordpiece.Tokenizer{Vocab: bertVocab(t)}, MaxSeqLength: 100, DocStride: 10, MaxWindows: 5}
+	f := &squad.Featurizer{Tokenizer: &wordpiece.Tokenizer{Vocab: bertVocab(t)}, MaxSeqLength: 100, DocStride: 10,
+		MaxWindows: 5}
 	windows := func(words int) error {
 		ex := &squad.Example{ID: "long", Question: "what?", Words: strings.Fields(strings.Repeat("a ", words))}
 		_, err := f.WindowsOf(ex)

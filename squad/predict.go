@@ -54,11 +54,10 @@ func (a *Answerer) Answer(ctx context.Context, question, document string) (Predi
 // AnswerAll answers examples in their order. Batches fill across examples, so that nearly all are full.
 // An error, also from examples or from ctx, ends the sequence.
 //
-// Goroutines of the sequence read and tokenise the examples and run the model; answers are decoded in
-// the caller's goroutine. The goroutines end before the sequence does, so that the caller may then
-// close what examples reads from. A read or a model that blocks delays that end. AnswerAll holds at
-// most the windows of two passes. A pass is Lookahead windows, or a few batches if that is more, and
-// the rest of the example that fills it.
+// Goroutines read the examples and run the model. They end before the sequence does, so that the caller
+// may then close what examples reads from. A read or a model that blocks delays that end. AnswerAll
+// holds at most the windows of two passes. A pass is Lookahead windows, or a few batches if that is
+// more, and the rest of the example that fills it.
 func (a *Answerer) AnswerAll(ctx context.Context, examples iter.Seq2[*Example, error]) iter.Seq2[Prediction, error] {
 	return func(yield func(Prediction, error) bool) {
 		if err := a.answerAll(ctx, examples, yield); err != nil && err != errStop {
@@ -79,7 +78,7 @@ func (a *Answerer) answerAll(
 	defer cancel(nil)
 
 	passes := make(chan []*task)
-	batches := make(chan []taskWindow, max(a.Lookahead, minBatches)) // a pass, of whatever batches
+	batches := make(chan []taskWindow, max(a.Lookahead, minBatches)) // room for the batches of a pass
 	wg.Go(func() {
 		defer close(passes)
 		defer close(batches)

@@ -22,7 +22,7 @@ func ReadAnswers(r io.Reader) (map[string]string, error) {
 	return answers, nil
 }
 
-// An NAProb says how likely it is that a question has no answer, as a probability or, in
+// An NAProb is how likely it is that a question has no answer, as a probability or, in
 // null_odds.json, as a difference of logits.
 type NAProb struct {
 	ID   string

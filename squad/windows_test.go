@@ -13,17 +13,18 @@ func TestWindows(t *testing.T) {
 		for _, stride := range []int{1, 3, 48, 64, 100, 128, 500} {
 			for _, total := range []int{0, 1, 2, 7, 8, 49, 50, 51, 112, 113, 150, 300, 309, 399, 400, 401, 413} {
 				w := windows{total, length, min(length, stride)}
-				var want []DocSpan
+				var want []docSpan
 				for start := 0; start < total; start += min(length, stride) {
-					s := DocSpan{start, min(total-start, length)}
+					s := docSpan{start, min(total-start, length)}
 					want = append(want, s)
-					if start+s.Length == total {
+					if start+s.length == total {
 						break
 					}
 				}
 				require.Equal(t, len(want), w.count(), "%+v", w)
 				for i, s := range want {
-					require.Equal(t, s, w.span(i), "%+v window %d", w, i)
+					start, length := w.span(i)
+					require.Equal(t, s, docSpan{start, length}, "%+v window %d", w, i)
 				}
 				for pos := range total {
 					require.Equal(t, bestSpan(want, pos), w.best(pos), "%+v piece %d", w, pos)
@@ -33,15 +34,17 @@ func TestWindows(t *testing.T) {
 	}
 }
 
-func bestSpan(spans []DocSpan, pos int) int {
+type docSpan struct{ start, length int }
+
+func bestSpan(spans []docSpan, pos int) int {
 	best, bestScore := -1, 0.0
 	for i, s := range spans {
-		end := s.Start + s.Length - 1
-		if pos < s.Start || pos > end {
+		end := s.start + s.length - 1
+		if pos < s.start || pos > end {
 			continue
 		}
-		product := 0.01 * float64(s.Length)
-		score := float64(min(pos-s.Start, end-pos)) + float64(product)
+		product := 0.01 * float64(s.length)
+		score := float64(min(pos-s.start, end-pos)) + float64(product)
 		if best < 0 || score > bestScore {
 			best, bestScore = i, score
 		}

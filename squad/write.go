@@ -6,21 +6,6 @@ import (
 	"github.com/tfbert/go/internal/pyjson"
 )
 
-// WritePredictions writes predictions.json: the answer to each question.
-func WritePredictions(w io.Writer, predictions []Prediction) error {
-	return writeObject(w, predictions, answerMember)
-}
-
-// WriteNBest writes nbest_predictions.json: the n-best list of each question.
-func WriteNBest(w io.Writer, predictions []Prediction) error {
-	return writeObject(w, predictions, nBestMember)
-}
-
-// WriteNullOdds writes null_odds.json: for each question the odds that it has no answer.
-func WriteNullOdds(w io.Writer, predictions []Prediction) error {
-	return writeObject(w, predictions, nullOddsMember)
-}
-
 // A member writes what a file has of one prediction: a key and its value.
 type member func(w *pyjson.Writer, p *Prediction)
 
@@ -50,14 +35,6 @@ func nBestMember(w *pyjson.Writer, p *Prediction) {
 func nullOddsMember(w *pyjson.Writer, p *Prediction) {
 	w.Key(p.ID)
 	w.Float(p.NullOdds)
-}
-
-func writeObject(w io.Writer, predictions []Prediction, member member) error {
-	o := newObject(w)
-	for i := range predictions {
-		member(o, &predictions[i])
-	}
-	return endObject(o)
 }
 
 // newObject begins a file of the reference scripts: one object, indented by 4.

@@ -20,7 +20,7 @@ import (
 //	FuncName                         "func"
 type Attr any
 
-// UnknownShape is the shape attribute of which not even the rank is known.
+// UnknownShape is a shape attribute whose rank is not known.
 type UnknownShape struct{}
 
 // FuncName names a function of the graph's library.
@@ -109,6 +109,6 @@ func attrProto(value Attr) (*tfproto.AttrValue, error) {
 		return &tfproto.AttrValue{Value: &tfproto.AttrValue_Func{
 			Func: &tfproto.NameAttrList{Name: string(v)}}}, nil
 	default:
-		return nil, fmt.Errorf("a %T is not an attribute value; see tf.Attr for those that are", value)
+		return nil, fmt.Errorf("a %T is not an attribute value: see tf.Attr", value)
 	}
 }

@@ -1,8 +1,7 @@
 package tf
 
-// Builder adds operations to a graph one after another and remembers the first failure, so that
-// code which builds a large graph reads as the formula it builds. After a failure Add does nothing
-// and returns outputs without an operation.
+// Builder adds operations to a graph and keeps the first error, so that code that builds a large graph reads as its
+// formula. After an error, Add does nothing and returns outputs without an operation.
 type Builder struct {
 	Graph *Graph
 	Err   error

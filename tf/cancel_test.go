@@ -20,8 +20,9 @@ import (
 	"github.com/tfbert/go/tf"
 )
 
-// held starts a run of y = -x that TensorFlow keeps until l.Release, and returns what will become of it.
-func held(t *testing.T, l faketf.Library, ctx context.Context, s *tf.Session, feeds []tf.Feed, y tf.Output) <-chan error {
+// holdRun starts a run of y = -x that TensorFlow keeps until l.Release, and returns what will become of it.
+func holdRun(t *testing.T, l faketf.Library, ctx context.Context, s *tf.Session, feeds []tf.Feed,
+	y tf.Output) <-chan error {
 	t.Helper()
 	l.Hold("TF_SessionRun")
 	before := l.Held()
@@ -40,7 +41,7 @@ func held(t *testing.T, l faketf.Library, ctx context.Context, s *tf.Session, fe
 // A caller whose context ends has its error while TensorFlow still runs. Everything it then closes
 // lives until the run is over, which reads the tensors only after the release here.
 func TestCancelledCallerLeavesAtOnce(t *testing.T) {
-	l := fake(t)
+	l := loadFake(t)
 	for name, end := range map[string]func(context.Context) (context.Context, context.CancelFunc){
 		"cancelled": context.WithCancel,
 		"deadline": func(ctx context.Context) (context.Context, context.CancelFunc) {
@@ -51,7 +52,7 @@ func TestCancelledCallerLeavesAtOnce(t *testing.T) {
 			w := newWorld(t, "", "", nil)
 			ctx, cancel := end(t.Context())
 			defer cancel()
-			result := held(t, l, ctx, w.session, []tf.Feed{{Output: w.x, Tensor: w.in}}, w.y)
+			result := holdRun(t, l, ctx, w.session, []tf.Feed{{Output: w.x, Tensor: w.in}}, w.y)
 			if name == "cancelled" {
 				cancel()
 			}
@@ -75,7 +76,7 @@ func TestCancelledCallerLeavesAtOnce(t *testing.T) {
 			assert.Empty(t, closed, "Close waits for the run")
 			l.Release()
 			require.NoError(t, <-closed)
-			none(t, l)
+			assertNoneAlive(t, l)
 		})
 	}
 }
@@ -83,11 +84,11 @@ func TestCancelledCallerLeavesAtOnce(t *testing.T) {
 // A run that its caller has left keeps all it needs, also where nothing else does: neither the session
 // nor the tensors are collected before it is over, and all are after it.
 func TestCollectionDuringAbandonedRun(t *testing.T) {
-	l := fake(t)
+	l := loadFake(t)
 	func() {
 		w := newWorld(t, "", "", nil)
 		ctx, cancel := context.WithCancel(t.Context())
-		result := held(t, l, ctx, w.session, []tf.Feed{{Output: w.x, Tensor: w.in}}, w.y)
+		result := holdRun(t, l, ctx, w.session, []tf.Feed{{Output: w.x, Tensor: w.in}}, w.y)
 		cancel()
 		require.Equal(t, context.Canceled, <-result)
 	}()
@@ -97,19 +98,19 @@ func TestCollectionDuringAbandonedRun(t *testing.T) {
 	assert.EqualValues(t, 1, l.Live().Sessions)
 	assert.EqualValues(t, 1, l.Live().Tensors)
 	l.Release()
-	none(t, l)
+	assertNoneAlive(t, l)
 	assert.Zero(t, tf.Alive())
 }
 
 // Close of a session waits for a run with a caller, which gets its result; callers that wait for
 // their turn do not.
 func TestCloseDuringRun(t *testing.T) {
-	l := fake(t)
+	l := loadFake(t)
 	w := newWorld(t, "", "", nil)
 	s, err := tf.NewSession(w.graph, &tf.SessionOptions{MaxRuns: 1})
 	require.NoError(t, err)
 	feeds := []tf.Feed{{Output: w.x, Tensor: w.in}}
-	running := held(t, l, t.Context(), s, feeds, w.y)
+	running := holdRun(t, l, t.Context(), s, feeds, w.y)
 	waiting := make(chan error, 1)
 	go func() {
 		_, _, err := s.Run(t.Context(), feeds, []tf.Output{w.y}, nil)
@@ -128,18 +129,18 @@ func TestCloseDuringRun(t *testing.T) {
 	_, err = s.Devices()
 	require.Equal(t, tf.ErrClosed, err)
 	w.close(t)
-	none(t, l)
+	assertNoneAlive(t, l)
 }
 
 // A caller whose context ends while it waits for its turn leaves at once, without having called
 // TensorFlow.
 func TestCancelledWhileWaiting(t *testing.T) {
-	l := fake(t)
+	l := loadFake(t)
 	w := newWorld(t, "", "", nil)
 	s, err := tf.NewSession(w.graph, &tf.SessionOptions{MaxRuns: 1})
 	require.NoError(t, err)
 	feeds := []tf.Feed{{Output: w.x, Tensor: w.in}}
-	running := held(t, l, t.Context(), s, feeds, w.y)
+	running := holdRun(t, l, t.Context(), s, feeds, w.y)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
 	defer cancel()
 	_, _, err = s.Run(ctx, feeds, []tf.Output{w.y}, nil)
@@ -153,7 +154,7 @@ func TestCancelledWhileWaiting(t *testing.T) {
 
 // Thousands of callers are as many goroutines, but no more runs, and threads, than MaxRuns allows.
 func TestManyCallers(t *testing.T) {
-	l := fake(t)
+	l := loadFake(t)
 	const callers, most = 5000, 16
 	w := newWorld(t, "", "", nil)
 	s, err := tf.NewSession(w.graph, &tf.SessionOptions{MaxRuns: most})
@@ -194,7 +195,7 @@ func TestManyCallers(t *testing.T) {
 	assert.LessOrEqual(t, l.MostRuns(), most)
 	require.NoError(t, s.Close())
 	w.close(t)
-	none(t, l)
+	assertNoneAlive(t, l)
 }
 
 // threadCount returns the process's threads (proc(5), status).
@@ -211,7 +212,7 @@ func threadCount(t testing.TB) int {
 
 // Runs, cancellations, closes, drops and collections, all at once.
 func TestEverythingAtOnce(t *testing.T) {
-	load(t)
+	loadLibrary(t)
 	stop := make(chan struct{})
 	var collector sync.WaitGroup
 	collector.Go(func() {
@@ -229,8 +230,8 @@ func TestEverythingAtOnce(t *testing.T) {
 		wg.Go(func() {
 			g, err := tf.NewGraph()
 			require.NoError(t, err)
-			x := placeholder(t, g, "x", tf.Float)
-			y := add(t, g, tf.OpSpec{Type: "Neg", Inputs: []tf.Input{x}})
+			x := addPlaceholder(t, g, "x", tf.Float)
+			y := addOperation(t, g, tf.OpSpec{Type: "Neg", Inputs: []tf.Input{x}})
 			s, err := tf.NewSession(g, &tf.SessionOptions{MaxRuns: 2})
 			require.NoError(t, err)
 			require.NoError(t, g.Close())

@@ -21,8 +21,8 @@ import (
 	"unsafe"
 )
 
-// The functions of this file are the whole of what crosses into C. Each is one action, takes and
-// gives Go values, and leaves no C memory behind but the handles, which their callers own.
+// Only the functions of this file call C. Each is one action, takes and returns Go values, and leaves no C
+// memory behind except the handles, which their callers own.
 type (
 	tensorPtr    = *C.TF_Tensor
 	graphPtr     = *C.TF_Graph
@@ -33,7 +33,7 @@ type (
 
 func newOutput(op operationPtr, index int) output { return output{oper: op, index: C.int(index)} }
 
-// cstr gives C a NUL-terminated copy of s for the length of one call; the memory is Go's.
+// cstr returns a NUL-terminated copy of s in Go's memory, for the length of one call of C.
 func cstr(s string) *C.char {
 	b := make([]byte, len(s)+1)
 	copy(b, s)

@@ -7,8 +7,8 @@ import (
 	"unsafe"
 )
 
-// Without cgo, or on a system without dlopen, the package compiles and Load says why nothing can
-// be run. As no handle exists before Load has succeeded, the other functions are never reached.
+// Without cgo, or on a system without dlopen, the package compiles and Load returns this error. The other
+// functions are never reached, because no handle exists before Load has succeeded.
 var errNoCgo = errors.New("this binary was built without cgo: build it with CGO_ENABLED=1 and a C compiler, on Linux")
 
 type (
@@ -52,7 +52,9 @@ func capiSessionLoad(graphPtr, string, []string, string, []byte) (sessionPtr, er
 }
 func capiSessionClose(sessionPtr) error  { return errNoCgo }
 func capiSessionDelete(sessionPtr) error { return errNoCgo }
-func capiSessionRun(sessionPtr, []byte, []output, []tensorPtr, []output, []operationPtr, bool) ([]tensorPtr, []byte, error) {
+func capiSessionRun(
+	sessionPtr, []byte, []output, []tensorPtr, []output, []operationPtr, bool,
+) ([]tensorPtr, []byte, error) {
 	return nil, nil, errNoCgo
 }
 func capiSessionDevices(sessionPtr) ([]Device, error) { return nil, errNoCgo }

@@ -22,16 +22,14 @@ import (
 
 // CaptureLogs sends TensorFlow's log to l until stop is called.
 //
-// The C API has no hook for it: TensorFlow writes it to the stream stderr of the C library, which the
-// whole process shares. CaptureLogs puts another stream in its place (only glibc lets it), whose
-// messages become records, with the attribute "source", and which passes on all that is not TensorFlow's.
-// File descriptor 2 and os.Stderr stay what they are. What print operations print comes through
-// TensorFlow's own listener.
+// TensorFlow logs to the stream stderr of the C library, which the whole process shares. CaptureLogs puts
+// another stream in its place, which only glibc allows. TensorFlow's messages become records with the
+// attribute "source", and everything else is passed on. File descriptor 2 and os.Stderr do not change.
 //
-// Call it before [Load]: TensorFlow says some things while it loads, and up to 2.20 keeps the stream that
-// it has first written to. The handler of l runs where TensorFlow logs, on its threads and inside its
-// calls. It must not wait for a call of this package, and a slow one makes TensorFlow slow. A second
-// CaptureLogs before stop is an error.
+// Call CaptureLogs before [Load]: TensorFlow already logs while it loads, and up to version 2.20 keeps the
+// stream that it has first written to. The handler of l runs on TensorFlow's threads, inside its calls. It
+// must not wait for a call of this package, and a slow handler makes TensorFlow slow. A second CaptureLogs
+// before stop returns an error.
 func CaptureLogs(l *slog.Logger) (stop func() error, err error) {
 	if !logger.CompareAndSwap(nil, l) {
 		return nil, errors.New("capture logs: a logger has them already")

@@ -42,7 +42,7 @@ const refOffset = 100
 
 var dataTypes = map[DataType]struct {
 	name string
-	size int // bytes of an element; 0 where it has no fixed size
+	size int // bytes of an element; 0 if it has no fixed size
 }{
 	Float: {"float32", 4}, Double: {"float64", 8}, Int32: {"int32", 4}, Uint8: {"uint8", 1},
 	Int16: {"int16", 2}, Int8: {"int8", 1}, String: {"string", 0}, Complex64: {"complex64", 8},
@@ -66,7 +66,7 @@ func (d DataType) String() string {
 	return fmt.Sprintf("dtype(%d)", int(d))
 }
 
-// Size returns the bytes of one element, 0 where it has no fixed size.
+// Size returns the bytes of one element, or 0 if it has no fixed size.
 func (d DataType) Size() int { return dataTypes[d].size }
 
 // Float16 holds the bits of an IEEE 754 half-precision number.

@@ -58,18 +58,18 @@ func (c Code) String() string {
 
 // Error is a status other than OK that TensorFlow returned.
 type Error struct {
-	Op      string // what was being done, in the imperative: "run session"
+	Op      string // the operation that failed, such as "run session"
 	Code    Code
 	Message string // TensorFlow's own words
 }
 
-// Error implements error, on one line: TensorFlow's messages may have several.
+// Error returns the error on one line. TensorFlow's message may have several.
 func (e *Error) Error() string {
 	return fmt.Sprintf("%s: %s: %s", e.Op, e.Code, strings.Join(strings.Fields(e.Message), " "))
 }
 
-// ErrCode returns the code of the *Error in err's chain: OK for nil, that of a context's error where
-// there is none, else Unknown.
+// ErrCode returns the code of the *Error in err's chain. Without one it returns OK for nil, Canceled or
+// DeadlineExceeded for the error of a context, and Unknown for any other.
 func ErrCode(err error) Code {
 	e, ok := errors.AsType[*Error](err)
 	switch {

@@ -191,7 +191,7 @@ func ExampleGraph_Import() {
 
 // The examples need a library, and so a test runs them.
 func TestExamples(t *testing.T) {
-	load(t)
+	loadLibrary(t)
 	for _, tt := range []struct {
 		name    string
 		example func()
@@ -221,7 +221,8 @@ func halfPlusTwo() (dir string) {
 	}
 	defer g.Close()
 	b := tf.Builder{Graph: g}
-	x := b.Add(tf.OpSpec{Type: "Placeholder", Name: "x", Attrs: map[string]tf.Attr{"dtype": tf.Float, "shape": tf.Shape{-1, 1}}})
+	x := b.Add(tf.OpSpec{Type: "Placeholder", Name: "x",
+		Attrs: map[string]tf.Attr{"dtype": tf.Float, "shape": tf.Shape{-1, 1}}})
 	y := b.Add(tf.OpSpec{Type: "Mul", Inputs: []tf.Input{x, tf.AddConst[float32](&b, "a", nil, 0.5)}})
 	b.Add(tf.OpSpec{Type: "AddV2", Name: "y", Inputs: []tf.Input{y, tf.AddConst[float32](&b, "b", nil, 2)}})
 	if b.Err != nil {

@@ -18,13 +18,13 @@ import (
 	"github.com/tfbert/go/tf"
 )
 
-// fake returns the fake library, or skips a test that needs what the real one cannot do.
-func fake(t testing.TB) faketf.Library {
+// loadFake returns the fake library, or skips a test that needs what the real one cannot do.
+func loadFake(t testing.TB) faketf.Library {
 	t.Helper()
 	if os.Getenv(faketf.Environment) == "" {
 		t.Skip("this is for the fake library: TestFakeLibrary runs it")
 	}
-	load(t)
+	loadLibrary(t)
 	l, ok := faketf.Find(tf.Path())
 	require.True(t, ok)
 	t.Cleanup(func() {
@@ -53,7 +53,8 @@ func TestFakeLibrary(t *testing.T) {
 	}
 	assert.ElementsMatch(t, []string{
 		"TestFakeLibrary", "TestLoadHelper", // not for themselves
-		"TestDeclarationsMatchHeaders", "TestLoadLibraryRegisters", "TestLoadVariables", "TestStringTensorsDoNotLeak", // of the real library
+		// of the real library
+		"TestDeclarationsMatchHeaders", "TestLoadLibraryRegisters", "TestLoadVariables", "TestStringTensorsDoNotLeak",
 		"TestRunBesideC", "TestLeaks", // measurements
 	}, skipped)
 }
@@ -71,17 +72,19 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	require.Fail(t, "it does not happen: "+what)
 }
 
-// none is what lives in the library when all is closed: what it keeps for itself is not counted.
-func none(t testing.TB, l faketf.Library) {
+// assertNoneAlive is what lives in the library when all is closed: what it keeps for itself is not counted.
+func assertNoneAlive(t testing.TB, l faketf.Library) {
 	t.Helper()
 	eventually(t, "nothing is alive", func() bool { return l.Live() == faketf.Live{} })
 }
 
 // Each feature that a library lacks fails alone, with an error that names what is missing.
 func TestMissingFeatures(t *testing.T) {
-	lib, err := faketf.Build(t.TempDir(), "TF_SessionListDevices", "TF_GetAllOpList", "TF_LoadLibrary", "TF_SetTarget", "TF_RegisterLogListener")
+	lib, err := faketf.Build(t.TempDir(), "TF_SessionListDevices", "TF_GetAllOpList", "TF_LoadLibrary", "TF_SetTarget",
+		"TF_RegisterLogListener")
 	require.NoError(t, err)
-	again(t, "TestMissingFeaturesHelper", "TFBERT_TEST_FEATURES="+lib, "TFBERT_LIBTENSORFLOW="+lib, faketf.Environment+"=")
+	runTestAlone(t, "TestMissingFeaturesHelper", "TFBERT_TEST_FEATURES="+lib, "TFBERT_LIBTENSORFLOW="+lib,
+		faketf.Environment+"=")
 }
 
 func TestMissingFeaturesHelper(t *testing.T) {
@@ -91,9 +94,9 @@ func TestMissingFeaturesHelper(t *testing.T) {
 	}
 	require.NoError(t, tf.Load(lib))
 	g := newGraph(t)
-	x := placeholder(t, g, "x", tf.Float)
+	x := addPlaceholder(t, g, "x", tf.Float)
 	s := newSession(t, g)
-	assert.Equal(t, []float32{2}, run[float32](t, s, x, tf.Feed{Output: x, Tensor: tensor(t, nil, float32(2))}))
+	assert.Equal(t, []float32{2}, fetchOne[float32](t, s, x, tf.Feed{Output: x, Tensor: newTensor(t, nil, float32(2))}))
 
 	missing := func(err error, name string) {
 		t.Helper()

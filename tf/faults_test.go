@@ -36,8 +36,9 @@ func newWorld(t *testing.T, model, library string, def []byte) *world {
 	var err error
 	w.graph, err = tf.NewGraph()
 	require.NoError(t, err)
-	w.x = add(t, w.graph, tf.OpSpec{Type: "Placeholder", Name: "x", Attrs: map[string]tf.Attr{"dtype": tf.Float, "shape": tf.Shape{2}}})
-	w.y = add(t, w.graph, tf.OpSpec{Type: "Neg", Name: "y", Inputs: []tf.Input{w.x}})
+	w.x = addOperation(t, w.graph, tf.OpSpec{Type: "Placeholder", Name: "x",
+		Attrs: map[string]tf.Attr{"dtype": tf.Float, "shape": tf.Shape{2}}})
+	w.y = addOperation(t, w.graph, tf.OpSpec{Type: "Neg", Name: "y", Inputs: []tf.Input{w.x}})
 	w.session, err = tf.NewSession(w.graph, nil)
 	require.NoError(t, err)
 	w.in, err = tf.NewTensor(tf.Shape{2}, []float32{1, 2})
@@ -60,7 +61,7 @@ type operation struct {
 	ends bool
 }
 
-func closed[T interface{ Close() error }](v T, err error) error {
+func closeNew[T interface{ Close() error }](v T, err error) error {
 	if err != nil {
 		return err
 	}
@@ -70,9 +71,9 @@ func closed[T interface{ Close() error }](v T, err error) error {
 // operations are all exported functions that call C; TestWalkIsComplete holds that.
 var operations = []operation{
 	{does: "NewTensor NewTensorFromBytes Tensor.Close", do: func(*world) error {
-		return closed(tf.NewTensorFromBytes(tf.Int32, tf.Shape{1}, make([]byte, 4)))
+		return closeNew(tf.NewTensorFromBytes(tf.Int32, tf.Shape{1}, make([]byte, 4)))
 	}},
-	{does: "NewTensor", do: func(*world) error { return closed(tf.NewTensor(tf.Shape{2}, []string{"a", "b"})) }},
+	{does: "NewTensor", do: func(*world) error { return closeNew(tf.NewTensor(tf.Shape{2}, []string{"a", "b"})) }},
 	{does: "NewTensor CloseAll", do: func(*world) error {
 		t, err := tf.NewTensor(tf.Shape{1}, []int32{1})
 		tf.CloseAll([]*tf.Tensor{t})
@@ -85,7 +86,7 @@ var operations = []operation{
 		_, err := w.in.Bytes()
 		return err
 	}},
-	{does: "NewGraph Graph.Close", do: func(*world) error { return closed(tf.NewGraph()) }},
+	{does: "NewGraph Graph.Close", do: func(*world) error { return closeNew(tf.NewGraph()) }},
 	{does: "Graph.AddOperation", do: func(w *world) error {
 		_, err := w.graph.AddOperation(tf.OpSpec{
 			Type: "Placeholder", Device: "/device:CPU:0", ControlInputs: []*tf.Operation{w.x.Op},
@@ -122,10 +123,10 @@ var operations = []operation{
 		return g.Import(w.def, &tf.ImportOptions{Prefix: "p", Device: "/device:CPU:0"})
 	}},
 	{does: "NewSession", do: func(w *world) error {
-		return closed(tf.NewSession(w.graph, &tf.SessionOptions{Config: []byte{0x10, 1}}))
+		return closeNew(tf.NewSession(w.graph, &tf.SessionOptions{Config: []byte{0x10, 1}}))
 	}},
 	{does: "LoadSession", do: func(w *world) error {
-		return closed(tf.LoadSession(w.model, []string{"serve"}, &tf.SessionOptions{Config: []byte{0x10, 1}}))
+		return closeNew(tf.LoadSession(w.model, []string{"serve"}, &tf.SessionOptions{Config: []byte{0x10, 1}}))
 	}},
 	{does: "Session.Close", ends: true, do: func(w *world) error { return w.session.Close() }},
 	{does: "Session.Run", do: func(w *world) error {
@@ -144,9 +145,9 @@ var operations = []operation{
 // TestFaults lets each call that each operation makes fail, with each code, and then each allocation.
 // An error must come back, nothing be left and the object be of use, or closed if that was wanted.
 func TestFaults(t *testing.T) {
-	l := fake(t)
-	none(t, l)
-	model, library, def := writeModel(t), compile(t, "int x;"), exportNeg(t)
+	l := loadFake(t)
+	assertNoneAlive(t, l)
+	model, library, def := writeModel(t), compileC(t, "int x;"), exportNeg(t)
 	hit := map[string]bool{}
 	// walk fails the first, second, ... of what arm counts, in a world of its own each.
 	walk := func(t *testing.T, op operation, arm func(n int), code tf.Code) {
@@ -161,7 +162,7 @@ func TestFaults(t *testing.T) {
 			if fired == "" {
 				require.NoError(t, err)
 				w.close(t)
-				none(t, l)
+				assertNoneAlive(t, l)
 				return
 			}
 			require.Error(t, err, "%s, call %d", fired, n)
@@ -181,7 +182,7 @@ func TestFaults(t *testing.T) {
 			}
 			require.NoError(t, w.in.Close())
 			require.NoError(t, w.graph.Close())
-			none(t, l)
+			assertNoneAlive(t, l)
 		}
 	}
 	for _, op := range operations {
@@ -209,7 +210,7 @@ func exportNeg(t testing.TB) []byte {
 	g, err := tf.NewGraph()
 	require.NoError(t, err)
 	defer g.Close()
-	add(t, g, tf.OpSpec{Type: "Neg", Name: "z", Inputs: []tf.Input{placeholder(t, g, "x", tf.Float)}})
+	addOperation(t, g, tf.OpSpec{Type: "Neg", Name: "z", Inputs: []tf.Input{addPlaceholder(t, g, "x", tf.Float)}})
 	def, err := g.GraphDef()
 	require.NoError(t, err)
 	return def
@@ -217,7 +218,7 @@ func exportNeg(t testing.TB) []byte {
 
 // withoutFaults are the exported functions that do not call C, or whose calls cannot fail.
 var withoutFaults = []string{
-	"Load", "Loaded", "Version", "Path", "FixSignals", "Alive", "CaptureLogs", // before or beside all others
+	"Load", "Loaded", "Version", "Path", "Alive", "CaptureLogs", // before or beside all others
 	"Code.String", "Error.Error", "ErrCode", "TypeOf", "DataType.String", "DataType.Size", "Shape.String",
 	"Shape.NumElements", "Shape.Compatible", "Tensor.DataType", "Tensor.Shape", "Session.Graph", "Output.String",
 	"Operation.Name", "Operation.Type", "Operation.Device", "Operation.NumOutputs", "Operation.Output",
@@ -231,11 +232,11 @@ func TestWalkIsComplete(t *testing.T) {
 		walked = append(walked, strings.Fields(op.does)...)
 	}
 	slices.Sort(walked)
-	assert.Equal(t, slices.Compact(walked), exported(t))
+	assert.Equal(t, slices.Compact(walked), exportedNames(t))
 }
 
-// exported names the package's exported functions and methods.
-func exported(t *testing.T) (names []string) {
+// exportedNames names the package's exported functions and methods.
+func exportedNames(t *testing.T) (names []string) {
 	t.Helper()
 	paths, err := filepath.Glob("*.go")
 	require.NoError(t, err)

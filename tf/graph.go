@@ -45,8 +45,8 @@ func freeGraph(ptr graphPtr) {
 	alive.graphs.Add(-1)
 }
 
-// Close releases the graph, at once or when the last call that uses it has ended. Its operations must
-// not be used afterwards; sessions over it may.
+// Close releases the graph, at once or when the last call that uses it has ended. Its operations must not be
+// used after that, but its sessions may.
 func (g *Graph) Close() error {
 	if g != nil && g.users.close() {
 		g.free()
@@ -87,10 +87,10 @@ func (o *Operation) Name() string { return o.name }
 // Type returns the operation's type ("MatMul").
 func (o *Operation) Type() string { return o.typ }
 
-// Device returns the device that the operation was asked to run on, "" for any.
+// Device returns the device on which the operation should run, or "" for any.
 func (o *Operation) Device() string { return o.device }
 
-// NumOutputs returns the number of tensors the operation produces.
+// NumOutputs returns the number of tensors that the operation produces.
 func (o *Operation) NumOutputs() int { return o.outputs }
 
 // Output returns the operation's i-th output.
@@ -122,8 +122,7 @@ func (o Output) String() string {
 	return o.Op.name + ":" + strconv.Itoa(o.Index)
 }
 
-// DataType returns the type of the output's elements, 0 where the output does not exist or its graph
-// is closed.
+// DataType returns the type of the output's elements, or 0 if the output does not exist or its graph is closed.
 func (o Output) DataType() DataType {
 	if o.valid() != nil {
 		return 0
@@ -136,8 +135,7 @@ func (o Output) DataType() DataType {
 	return capiOutputType(o.capi())
 }
 
-// Shape returns what the graph knows of the output's shape; known is false where not even the rank
-// is.
+// Shape returns what the graph knows of the output's shape. known reports whether it knows the rank.
 func (o Output) Shape() (shape Shape, known bool, err error) {
 	if err := o.valid(); err != nil {
 		return nil, false, err
@@ -150,8 +148,8 @@ func (o Output) Shape() (shape Shape, known bool, err error) {
 	return capiOutputShape(g.ptr, o.capi())
 }
 
-// Input is an input of an operation: an [Output], or an [OutputList] where the operation's
-// definition asks for a list.
+// Input is an input of an operation: an [Output], or an [OutputList] if the definition of the operation asks for
+// a list.
 type Input interface{ inputs() ([]Output, bool) }
 
 func (o Output) inputs() ([]Output, bool) { return []Output{o}, false }
@@ -167,14 +165,14 @@ type OpSpec struct {
 	Name   string  // "" takes the type's name, made unique
 	Inputs []Input // in the order of the operation's definition
 
-	// Attrs holds the attributes by name. See [Attr] for the Go types that stand for them.
+	// Attrs holds the attributes by name. [Attr] lists their Go types.
 	Attrs map[string]Attr
 
 	ControlInputs []*Operation // run before the operation
 	Device        string       // "" for any
 }
 
-// AddOperation adds an operation. The graph is unchanged where it fails.
+// AddOperation adds an operation. After an error the graph is unchanged.
 func (g *Graph) AddOperation(spec OpSpec) (*Operation, error) {
 	if err := g.users.enter(); err != nil {
 		return nil, err
@@ -191,7 +189,9 @@ func (g *Graph) AddOperation(spec OpSpec) (*Operation, error) {
 		return fail(fmt.Errorf("a name contains NUL"))
 	}
 	if capiGraphOperation(g.ptr, name) != nil {
-		return nil, &Error{Op: "add operation " + name, Code: AlreadyExists, Message: "the graph has an operation of that name"}
+		return nil, &Error{
+			Op: "add operation " + name, Code: AlreadyExists, Message: "the graph has an operation of that name",
+		}
 	}
 	inputs := make([]inputValue, len(spec.Inputs))
 	for i, in := range spec.Inputs {
@@ -231,7 +231,7 @@ func (g *Graph) AddOperation(spec OpSpec) (*Operation, error) {
 	return g.operation(ptr), nil
 }
 
-// uniqueName returns base, or base_1, base_2, ... where it is taken, as Python's graphs do.
+// uniqueName returns base or, if it is taken, base_1, base_2, ..., as graphs in Python do.
 func (g *Graph) uniqueName(base string) string {
 	name := base
 	for i := 1; capiGraphOperation(g.ptr, name) != nil; i++ {
@@ -240,7 +240,7 @@ func (g *Graph) uniqueName(base string) string {
 	return name
 }
 
-// Operation finds an operation by name.
+// Operation returns the operation with a name.
 func (g *Graph) Operation(name string) (*Operation, bool) {
 	if err := g.users.enter(); err != nil {
 		return nil, false
@@ -253,8 +253,7 @@ func (g *Graph) Operation(name string) (*Operation, bool) {
 	return g.operation(ptr), true
 }
 
-// Output finds an output by the name TensorFlow gives it: "start_logits:0", where ":0" may be left
-// out.
+// Output returns the output with a name as TensorFlow writes it: "start_logits:0", or "start_logits".
 func (g *Graph) Output(name string) (Output, error) {
 	base, index := name, 0
 	if before, after, found := strings.Cut(name, ":"); found {
@@ -272,7 +271,7 @@ func (g *Graph) Output(name string) (Output, error) {
 	return out, out.valid()
 }
 
-// Operations walks over the operations in no particular order.
+// Operations returns the operations in no particular order.
 func (g *Graph) Operations() iter.Seq[*Operation] {
 	return func(yield func(*Operation) bool) {
 		var pos uint64
@@ -306,7 +305,7 @@ func (g *Graph) GraphDef() ([]byte, error) {
 	return capiGraphExport(g.ptr)
 }
 
-// ImportOptions says how a GraphDef is imported.
+// ImportOptions say how a GraphDef is imported.
 type ImportOptions struct {
 	Prefix string // put before every imported name, with a slash
 	Device string // for operations that name none

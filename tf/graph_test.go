@@ -12,20 +12,20 @@ import (
 	"github.com/tfbert/go/tf"
 )
 
-func constant[T tf.Element](t testing.TB, g *tf.Graph, shape tf.Shape, data ...T) tf.Output {
+func addConstant[T tf.Element](t testing.TB, g *tf.Graph, shape tf.Shape, data ...T) tf.Output {
 	t.Helper()
-	return add(t, g, tf.OpSpec{Type: "Const", Attrs: map[string]tf.Attr{
-		"dtype": tf.TypeOf[T](), "value": tensor(t, shape, data...),
+	return addOperation(t, g, tf.OpSpec{Type: "Const", Attrs: map[string]tf.Attr{
+		"dtype": tf.TypeOf[T](), "value": newTensor(t, shape, data...),
 	}})
 }
 
 func TestGraphQueries(t *testing.T) {
 	g := newGraph(t)
-	x := add(t, g, tf.OpSpec{Type: "Placeholder", Name: "x", Device: "/device:CPU:0",
+	x := addOperation(t, g, tf.OpSpec{Type: "Placeholder", Name: "x", Device: "/device:CPU:0",
 		Attrs: map[string]tf.Attr{"dtype": tf.Float, "shape": tf.Shape{-1, 2}}})
-	c := constant(t, g, tf.Shape{2}, float32(1), 2)
-	y := add(t, g, tf.OpSpec{Type: "AddV2", Inputs: []tf.Input{x, c}, ControlInputs: []*tf.Operation{c.Op}})
-	z := add(t, g, tf.OpSpec{Type: "AddV2", Inputs: []tf.Input{x, y}})
+	c := addConstant(t, g, tf.Shape{2}, float32(1), 2)
+	y := addOperation(t, g, tf.OpSpec{Type: "AddV2", Inputs: []tf.Input{x, c}, ControlInputs: []*tf.Operation{c.Op}})
+	z := addOperation(t, g, tf.OpSpec{Type: "AddV2", Inputs: []tf.Input{x, y}})
 
 	assert.Equal(t, "AddV2", y.Op.Name())
 	assert.Equal(t, "AddV2_1", z.Op.Name(), "unnamed operations take their type's name, made unique")
@@ -96,9 +96,9 @@ func TestAttributeKinds(t *testing.T) {
 			Shape: &tfproto.TensorShapeProto{UnknownRank: true}}}},
 		"func": {tf.FuncName("body"), &tfproto.AttrValue{Value: &tfproto.AttrValue_Func{
 			Func: &tfproto.NameAttrList{Name: "body"}}}},
-		"tensor": {tensor(t, tf.Shape{1}, int32(5)), &tfproto.AttrValue{Value: &tfproto.AttrValue_Tensor{
+		"tensor": {newTensor(t, tf.Shape{1}, int32(5)), &tfproto.AttrValue{Value: &tfproto.AttrValue_Tensor{
 			Tensor: int32Proto(5)}}},
-		"list(tensor)": {[]*tf.Tensor{tensor(t, tf.Shape{1}, int32(5)), tensor(t, tf.Shape{1}, int32(6))},
+		"list(tensor)": {[]*tf.Tensor{newTensor(t, tf.Shape{1}, int32(5)), newTensor(t, tf.Shape{1}, int32(6))},
 			list(&tfproto.AttrValue_ListValue{Tensor: []*tfproto.TensorProto{int32Proto(5), int32Proto(6)}})},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -131,17 +131,17 @@ func exportGraph(t testing.TB, g *tf.Graph) *tfproto.GraphDef {
 
 func TestTensorAttributes(t *testing.T) {
 	g := newGraph(t)
-	c := constant(t, g, tf.Shape{2}, int64(7), 8)
+	c := addConstant(t, g, tf.Shape{2}, int64(7), 8)
 	s := newSession(t, g)
-	assert.Equal(t, []int64{7, 8}, run[int64](t, s, c))
-	text := constant(t, g, tf.Shape{1}, "text that does not fit twenty-three bytes")
-	assert.Equal(t, []string{"text that does not fit twenty-three bytes"}, run[string](t, s, text))
+	assert.Equal(t, []int64{7, 8}, fetchOne[int64](t, s, c))
+	text := addConstant(t, g, tf.Shape{1}, "text that does not fit twenty-three bytes")
+	assert.Equal(t, []string{"text that does not fit twenty-three bytes"}, fetchOne[string](t, s, text))
 }
 
 func TestAddOperationErrors(t *testing.T) {
 	g, other := newGraph(t), newGraph(t)
-	x := placeholder(t, g, "x", tf.Float)
-	foreign := placeholder(t, other, "x", tf.Float)
+	x := addPlaceholder(t, g, "x", tf.Float)
+	foreign := addPlaceholder(t, other, "x", tf.Float)
 	for name, tc := range map[string]struct {
 		spec tf.OpSpec
 		want string
@@ -150,7 +150,8 @@ func TestAddOperationErrors(t *testing.T) {
 		"unknown type": {tf.OpSpec{Type: "NoSuchOp"}, "Op type not registered 'NoSuchOp'", tf.InvalidArgument},
 		"name taken":   {tf.OpSpec{Type: "NoOp", Name: "x"}, "the graph has an operation of that name", tf.AlreadyExists},
 		"other graph":  {tf.OpSpec{Type: "Identity", Inputs: []tf.Input{foreign}}, "belongs to another graph", tf.Unknown},
-		"no operation": {tf.OpSpec{Type: "Identity", Inputs: []tf.Input{tf.Output{}}}, "an output has no operation", tf.Unknown},
+		"no operation": {tf.OpSpec{Type: "Identity", Inputs: []tf.Input{tf.Output{}}}, "an output has no operation",
+			tf.Unknown},
 		"bad attribute": {tf.OpSpec{Type: "Placeholder", Attrs: map[string]tf.Attr{"dtype": "float"}},
 			"", tf.InvalidArgument},
 		"missing input": {tf.OpSpec{Type: "MatMul", Inputs: []tf.Input{x}}, "", tf.InvalidArgument},
@@ -167,8 +168,8 @@ func TestAddOperationErrors(t *testing.T) {
 
 func TestImportExport(t *testing.T) {
 	g := newGraph(t)
-	x := placeholder(t, g, "x", tf.Float)
-	add(t, g, tf.OpSpec{Type: "Neg", Name: "y", Inputs: []tf.Input{x}})
+	x := addPlaceholder(t, g, "x", tf.Float)
+	addOperation(t, g, tf.OpSpec{Type: "Neg", Name: "y", Inputs: []tf.Input{x}})
 	def, err := g.GraphDef()
 	require.NoError(t, err)
 
@@ -181,7 +182,8 @@ func TestImportExport(t *testing.T) {
 		out, err := copied.Output(prefix + "y")
 		require.NoError(t, err)
 		s := newSession(t, copied)
-		assert.Equal(t, []float32{-2.5}, run[float32](t, s, out, tf.Feed{Output: in, Tensor: tensor(t, tf.Shape{1}, float32(2.5))}))
+		assert.Equal(t, []float32{-2.5},
+			fetchOne[float32](t, s, out, tf.Feed{Output: in, Tensor: newTensor(t, tf.Shape{1}, float32(2.5))}))
 	}
 	y, _ := copied.Operation("second/y")
 	assert.Equal(t, "/device:CPU:0", y.Device())

@@ -22,7 +22,7 @@ func TestLeaks(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a measurement")
 	}
-	load(t)
+	loadLibrary(t)
 	dir := writeModel(t)
 	full := os.Getenv("TFBERT_LEAKS") == "full"
 	const mib = 1 << 20
@@ -57,7 +57,7 @@ func TestLeaks(t *testing.T) {
 				require.NoError(t, err)
 				two, err := s.Graph().Output("two")
 				require.NoError(t, err)
-				assert.Equal(t, []float32{2}, run[float32](t, s, two))
+				assert.Equal(t, []float32{2}, fetchOne[float32](t, s, two))
 				require.NoError(t, s.Close())
 			}
 		}},

@@ -8,19 +8,18 @@ import (
 	"github.com/tfbert/go/internal/libtf"
 )
 
-// The loaded library is the package's only state: dlopen is for the whole process.
+// The loaded library is the package's only state, because dlopen is for the whole process.
 var library struct {
 	mu     sync.Mutex
 	loaded atomic.Bool
 	asked  string // the path given to the Load that succeeded
 }
 
-// Load opens libtensorflow, once per process: a second call with "", the same path or that of the
-// library that is loaded does nothing. An empty path stands for $TFBERT_LIBTENSORFLOW, then the library
-// that `tfbert lib install` put into the user's cache, then an active Python environment's, then the
-// well-known names of the system's linker.
-//
-// A failed Load changes nothing and may be tried again with another path.
+// Load opens libtensorflow, once per process: later calls with "", the same path or the path of the
+// loaded library do nothing. If path is "", Load opens the first of these that there is: the library that
+// $TFBERT_LIBTENSORFLOW names, the one that `tfbert lib install` put into the user's cache, the one of the
+// active Python environment, and the one that the system's linker finds. After an error, Load may be
+// called again with another path.
 func Load(path string) error {
 	library.mu.Lock()
 	defer library.mu.Unlock()
@@ -43,7 +42,7 @@ func Load(path string) error {
 	}
 	library.asked = path
 	library.loaded.Store(true)
-	FixSignals()
+	fixSignals()
 	if logger.Load() != nil {
 		capiLogRegister()
 	}
@@ -53,7 +52,7 @@ func Load(path string) error {
 // Loaded reports whether Load has succeeded.
 func Loaded() bool { return library.loaded.Load() }
 
-// Version returns the library's version ("2.21.0"), "" before Load.
+// Version returns the version of the library, such as "2.21.0", or "" before Load.
 func Version() string {
 	if !Loaded() {
 		return ""
@@ -61,7 +60,7 @@ func Version() string {
 	return capiVersion()
 }
 
-// Path returns the file that the library was loaded from, "" before Load.
+// Path returns the path of the loaded library, or "" before Load.
 func Path() string {
 	if !Loaded() {
 		return ""
@@ -69,13 +68,13 @@ func Path() string {
 	return capiLibraryPath()
 }
 
-// FixSignals adds the flag SA_ONSTACK to the signal handlers that foreign code installed without it, and
-// returns how many there were. A Go program dies at a signal that such a handler takes on a
-// goroutine's stack; CUDA is known to leave them. Load calls it, and so does every session after its
-// first run, when the driver is up.
-func FixSignals() int { return capiSetOnStack() }
+// fixSignals adds the flag SA_ONSTACK to the signal handlers that foreign code installed without it, and
+// returns how many there were. A Go program dies at a signal that such a handler takes on a goroutine's
+// stack. CUDA is known to install them. Load calls fixSignals, and so does every session after its first
+// run, when the driver is up.
+func fixSignals() int { return capiSetOnStack() }
 
-// OpList returns the serialized OpList of every operation the library knows.
+// OpList returns the serialized OpList of all operations that the library knows.
 func OpList() ([]byte, error) {
 	if !Loaded() {
 		return nil, ErrNotLoaded
@@ -92,7 +91,7 @@ func LoadLibrary(path string) (opList []byte, err error) {
 	return capiLoadLibrary(path)
 }
 
-// Counts says how many C objects are open.
+// Counts are the numbers of open C objects.
 type Counts struct{ Tensors, Graphs, Sessions int64 }
 
 var alive struct{ tensors, graphs, sessions atomic.Int64 }

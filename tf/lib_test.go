@@ -19,8 +19,8 @@ import (
 	"github.com/tfbert/go/tf"
 )
 
-// compile builds a shared library from C source.
-func compile(t *testing.T, source string, args ...string) string {
+// compileC builds a shared library from C source.
+func compileC(t *testing.T, source string, args ...string) string {
 	t.Helper()
 	dir := t.TempDir()
 	src, lib := filepath.Join(dir, "lib.c"), filepath.Join(dir, "lib.so")
@@ -31,7 +31,7 @@ func compile(t *testing.T, source string, args ...string) string {
 }
 
 func TestLoad(t *testing.T) {
-	load(t)
+	loadLibrary(t)
 	assert.True(t, tf.Loaded())
 	assert.Regexp(t, `^\d+\.\d+\.\d+`, tf.Version())
 	assert.FileExists(t, tf.Path())
@@ -42,8 +42,8 @@ func TestLoad(t *testing.T) {
 
 // Load can succeed only once in a process, so its failures are watched in processes of their own.
 func TestLoadErrors(t *testing.T) {
-	wrong := compile(t, "int x;")
-	old := compile(t, `const char* TF_Version(void) { return "1.0.1"; }`)
+	wrong := compileC(t, "int x;")
+	old := compileC(t, `const char* TF_Version(void) { return "1.0.1"; }`)
 	text := filepath.Join(t.TempDir(), "text.so")
 	require.NoError(t, os.WriteFile(text, []byte("not a library"), 0o644))
 	for name, tc := range map[string]struct{ path, want string }{
@@ -53,7 +53,7 @@ func TestLoadErrors(t *testing.T) {
 		"too old": {old, "TensorFlow 1.0.1 lacks symbols that tfbert needs: TF_NewStatus"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			out := again(t, "TestLoadHelper", "TFBERT_TEST_LOAD="+tc.path)
+			out := runTestAlone(t, "TestLoadHelper", "TFBERT_TEST_LOAD="+tc.path)
 			assert.Contains(t, out, "load "+tc.path+": ")
 			assert.Contains(t, out, tc.want)
 		})
@@ -93,7 +93,7 @@ func opNames(t *testing.T, list []byte) []string {
 }
 
 func TestOpList(t *testing.T) {
-	load(t)
+	loadLibrary(t)
 	list, err := tf.OpList()
 	require.NoError(t, err)
 	names := opNames(t, list)
@@ -102,8 +102,8 @@ func TestOpList(t *testing.T) {
 }
 
 func TestLoadLibrary(t *testing.T) {
-	load(t)
-	list, err := tf.LoadLibrary(compile(t, "int x;"))
+	loadLibrary(t)
+	list, err := tf.LoadLibrary(compileC(t, "int x;"))
 	require.NoError(t, err)
 	assert.Empty(t, opNames(t, list))
 	_, err = tf.LoadLibrary("/nowhere/custom.so")
@@ -111,9 +111,9 @@ func TestLoadLibrary(t *testing.T) {
 }
 
 func TestLoadLibraryRegisters(t *testing.T) {
-	load(t)
+	loadLibrary(t)
 	realLibrary(t, "operations that can be registered")
-	lib := compile(t, `
+	lib := compileC(t, `
 		typedef struct B B;
 		typedef struct S S;
 		extern B* TF_NewOpDefinitionBuilder(const char*);
@@ -124,7 +124,7 @@ func TestLoadLibraryRegisters(t *testing.T) {
 		extern void TF_RegisterOpDefinition(B*, S*);
 		extern S* TF_NewStatus(void);
 		extern void TF_DeleteStatus(S*);
-		__attribute__((constructor)) static void add(void) {
+		__attribute__((constructor)) static void addOperation(void) {
 			B* b = TF_NewOpDefinitionBuilder("TfbertTestOp");
 			TF_OpDefinitionBuilderAddInput(b, "x: float");
 			TF_OpDefinitionBuilderAddOutput(b, "y: float");
@@ -139,8 +139,8 @@ func TestLoadLibraryRegisters(t *testing.T) {
 	assert.Equal(t, []string{"TfbertTestOp"}, opNames(t, list))
 
 	g := newGraph(t)
-	x := placeholder(t, g, "x", tf.Float)
-	assert.Equal(t, tf.Float, add(t, g, tf.OpSpec{Type: "TfbertTestOp", Inputs: []tf.Input{x}}).DataType())
+	x := addPlaceholder(t, g, "x", tf.Float)
+	assert.Equal(t, tf.Float, addOperation(t, g, tf.OpSpec{Type: "TfbertTestOp", Inputs: []tf.Input{x}}).DataType())
 }
 
 // The C declarations are our own; they must be those of the library's headers.
@@ -178,14 +178,15 @@ func TestDeclarationsMatchHeaders(t *testing.T) {
 	}
 	file := filepath.Join(t.TempDir(), "check.c")
 	require.NoError(t, os.WriteFile(file, []byte(source.String()), 0o644))
-	out, err := exec.Command("cc", "-std=gnu11", "-Wall", "-Werror", "-fsyntax-only", "-I", include, "-I", ".", file).CombinedOutput()
+	out, err := exec.Command("cc", "-std=gnu11", "-Wall", "-Werror", "-fsyntax-only", "-I", include, "-I", ".",
+		file).CombinedOutput()
 	require.NoError(t, err, "%s", out)
 }
 
 // TensorFlow's log becomes records; the process's own standard error is left alone.
 func TestCaptureLogs(t *testing.T) {
 	if tf.Loaded() { // too late: in a process of its own, then
-		again(t, "TestCaptureLogs")
+		runTestAlone(t, "TestCaptureLogs")
 		return
 	}
 	var buf bytes.Buffer
@@ -195,8 +196,8 @@ func TestCaptureLogs(t *testing.T) {
 	_, err = tf.CaptureLogs(log)
 	require.ErrorContains(t, err, "has them already")
 	g := newGraph(t)
-	text := constant(t, g, tf.Shape{}, "printed by an operation")
-	printed := add(t, g, tf.OpSpec{Type: "PrintV2", Inputs: []tf.Input{text}, Attrs: map[string]tf.Attr{
+	text := addConstant(t, g, tf.Shape{}, "printed by an operation")
+	printed := addOperation(t, g, tf.OpSpec{Type: "PrintV2", Inputs: []tf.Input{text}, Attrs: map[string]tf.Attr{
 		"output_stream": "log(info)"}})
 	s := newSession(t, g)
 	dir := writeModel(t)

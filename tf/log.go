@@ -19,13 +19,12 @@ func logLine(line string) {
 		l.Info(strings.TrimSuffix(line, "\n"))
 		return
 	}
-	// TensorFlow has no way to take a listener back, and leaves to it even what would go to the standard
-	// output.
+	// TensorFlow cannot remove a listener, and passes to it also what would go to the standard output.
 	_, _ = os.Stderr.WriteString(line)
 }
 
-// logMessage is called by C, on any thread, with a message that may be one of TensorFlow's log. It is
-// false where the text belongs on the standard error all the same.
+// logMessage is called by C, on any thread, with a message that may be one of TensorFlow's log. It returns false
+// if the text belongs on the standard error.
 func logMessage(text string) (taken bool) {
 	defer panicOutside()
 	l := logger.Load()
@@ -41,15 +40,15 @@ func logMessage(text string) (taken bool) {
 	return level != levelFatal
 }
 
-// panicOutside is deferred: a panic of the program's handler must not unwind TensorFlow's frames, into
-// whatever recovers above them.
+// panicOutside is deferred. A panic of the program's handler must not unwind TensorFlow's frames and be
+// recovered above them.
 func panicOutside() {
 	if p := recover(); p != nil {
 		go panic(p)
 	}
 }
 
-// levelFatal is that of the last message of a process, which TensorFlow ends with it.
+// levelFatal is the level of the message with which TensorFlow ends the process.
 const levelFatal = slog.LevelError + 4
 
 // logPrefix takes a message of TensorFlow's log apart: a letter for the severity, the time, the
@@ -64,7 +63,7 @@ var logPrefix = regexp.MustCompile(
 // abslWarning stands before the first message of Abseil's log, where its flags are not set up.
 const abslWarning = "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR"
 
-// parseLog takes a message apart; ok is false where it is not of TensorFlow's log.
+// parseLog takes a message apart. ok reports whether it is of TensorFlow's log.
 func parseLog(text string) (level slog.Level, source, message string, ok bool) {
 	if text == abslWarning {
 		return slog.LevelInfo, "absl", text, true

@@ -14,7 +14,7 @@ import (
 	"github.com/tfbert/go/tf"
 )
 
-// TestMain fails the run where a test left a tensor, graph or session open.
+// TestMain fails the run if a test left a tensor, graph or session open.
 func TestMain(m *testing.M) {
 	done, err := faketf.Use()
 	if err != nil {
@@ -23,13 +23,13 @@ func TestMain(m *testing.M) {
 	testenv.Main(m, tf.Alive, done)
 }
 
-// load loads the machine's TensorFlow, or skips the test.
-func load(t testing.TB) {
+// loadLibrary loads the machine's TensorFlow, or skips the test.
+func loadLibrary(t testing.TB) {
 	t.Helper()
 	require.NoError(t, tf.Load(testenv.TensorFlow(t)))
 }
 
-// realLibrary skips a test of what the fake library has not.
+// realLibrary skips a test of what the fake library does not have.
 func realLibrary(t testing.TB, what string) {
 	t.Helper()
 	if os.Getenv(faketf.Environment) != "" {
@@ -37,8 +37,8 @@ func realLibrary(t testing.TB, what string) {
 	}
 }
 
-// again runs one test in a process of its own, where nothing is loaded yet, and returns what it printed.
-func again(t testing.TB, test string, env ...string) string {
+// runTestAlone runs one test in a process of its own, where nothing is loaded yet, and returns what it printed.
+func runTestAlone(t testing.TB, test string, env ...string) string {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^"+test+"$", "-test.v")
 	cmd.Env = append(os.Environ(), env...)
@@ -48,7 +48,7 @@ func again(t testing.TB, test string, env ...string) string {
 	return string(out)
 }
 
-func tensor[T tf.Element](t testing.TB, shape tf.Shape, data ...T) *tf.Tensor {
+func newTensor[T tf.Element](t testing.TB, shape tf.Shape, data ...T) *tf.Tensor {
 	t.Helper()
 	v, err := tf.NewTensor(shape, data)
 	require.NoError(t, err)
@@ -58,23 +58,23 @@ func tensor[T tf.Element](t testing.TB, shape tf.Shape, data ...T) *tf.Tensor {
 
 func newGraph(t testing.TB) *tf.Graph {
 	t.Helper()
-	load(t)
+	loadLibrary(t)
 	g, err := tf.NewGraph()
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, g.Close()) })
 	return g
 }
 
-func add(t testing.TB, g *tf.Graph, spec tf.OpSpec) tf.Output {
+func addOperation(t testing.TB, g *tf.Graph, spec tf.OpSpec) tf.Output {
 	t.Helper()
 	op, err := g.AddOperation(spec)
 	require.NoError(t, err)
 	return op.Output(0)
 }
 
-func placeholder(t testing.TB, g *tf.Graph, name string, dtype tf.DataType) tf.Output {
+func addPlaceholder(t testing.TB, g *tf.Graph, name string, dtype tf.DataType) tf.Output {
 	t.Helper()
-	return add(t, g, tf.OpSpec{Type: "Placeholder", Name: name, Attrs: map[string]tf.Attr{"dtype": dtype}})
+	return addOperation(t, g, tf.OpSpec{Type: "Placeholder", Name: name, Attrs: map[string]tf.Attr{"dtype": dtype}})
 }
 
 func newSession(t testing.TB, g *tf.Graph) *tf.Session {
@@ -85,8 +85,8 @@ func newSession(t testing.TB, g *tf.Graph) *tf.Session {
 	return s
 }
 
-// run fetches one output of type T.
-func run[T tf.Element](t testing.TB, s *tf.Session, fetch tf.Output, feeds ...tf.Feed) []T {
+// fetchOne fetches one output of type T.
+func fetchOne[T tf.Element](t testing.TB, s *tf.Session, fetch tf.Output, feeds ...tf.Feed) []T {
 	t.Helper()
 	out, metadata, err := s.Run(t.Context(), feeds, []tf.Output{fetch}, nil)
 	require.NoError(t, err)
@@ -99,7 +99,7 @@ func run[T tf.Element](t testing.TB, s *tf.Session, fetch tf.Output, feeds ...tf
 }
 
 func TestDroppedValuesAreReleased(t *testing.T) {
-	load(t)
+	loadLibrary(t)
 	before := tf.Alive()
 	for range 100 {
 		_, err := tf.NewTensor(tf.Shape{1000}, make([]float64, 1000))

@@ -17,9 +17,8 @@ type RunMetadata struct{ raw []byte }
 // Bytes returns the serialized RunMetadata.
 func (m *RunMetadata) Bytes() []byte { return slices.Clone(m.raw) }
 
-// PartitionGraphs returns the serialized GraphDef that really ran on each device, after placement and
-// every rewrite ([RunOptions.PartitionGraphs]). They hold the graph's constants, which may be large:
-// they are parts of the metadata, not copies, and must not be changed.
+// PartitionGraphs returns the serialized GraphDefs that really ran on each device, after placement and every
+// rewrite, if [RunOptions].PartitionGraphs was set. They are parts of the metadata and must not be changed.
 func (m *RunMetadata) PartitionGraphs() ([][]byte, error) {
 	const partitionGraphs = 3 // RunMetadata.partition_graphs
 	var graphs [][]byte
@@ -48,7 +47,7 @@ type NodeStats struct {
 	Duration            time.Duration
 }
 
-// Nodes returns the time of every operation that ran ([RunOptions.Trace]).
+// Nodes returns the time of every operation that ran, if [RunOptions].Trace was set.
 func (m *RunMetadata) Nodes() ([]NodeStats, error) {
 	p, err := m.decode()
 	if err != nil {

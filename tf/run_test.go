@@ -39,12 +39,13 @@ func newSums(t testing.TB, pairs, elements int, config []byte) *sums {
 	s := &sums{ctx: context.Background()}
 	ones := slices.Repeat([]int32{1}, elements)
 	for i := range pairs {
-		a := placeholder(t, g, fmt.Sprintf("a%d", i), tf.Int32)
-		b := placeholder(t, g, fmt.Sprintf("b%d", i), tf.Int32)
+		a := addPlaceholder(t, g, fmt.Sprintf("a%d", i), tf.Int32)
+		b := addPlaceholder(t, g, fmt.Sprintf("b%d", i), tf.Int32)
 		for _, o := range []tf.Output{a, b} {
-			s.feeds = append(s.feeds, tf.Feed{Output: o, Tensor: tensor(t, tf.Shape{int64(elements)}, ones...)})
+			s.feeds = append(s.feeds, tf.Feed{Output: o, Tensor: newTensor(t, tf.Shape{int64(elements)}, ones...)})
 		}
-		s.fetches = append(s.fetches, add(t, g, tf.OpSpec{Type: "AddV2", Name: fmt.Sprintf("sum%d", i), Inputs: []tf.Input{a, b}}))
+		s.fetches = append(s.fetches,
+			addOperation(t, g, tf.OpSpec{Type: "AddV2", Name: fmt.Sprintf("sum%d", i), Inputs: []tf.Input{a, b}}))
 	}
 	var err error
 	s.session, err = tf.NewSession(g, &tf.SessionOptions{Config: config})
@@ -120,13 +121,13 @@ func BenchmarkRunBesideC(b *testing.B) {
 		inC = append(inC, c.median(b, 1000))
 		inGo = append(inGo, s.median(b, 1000))
 	}
-	b.ReportMetric(float64(middle(inGo)), "go-ns/run")
-	b.ReportMetric(float64(middle(inC)), "c-ns/run")
-	b.ReportMetric(float64(middle(inGo)-middle(inC)), "more-ns/run")
+	b.ReportMetric(float64(median(inGo)), "go-ns/run")
+	b.ReportMetric(float64(median(inC)), "c-ns/run")
+	b.ReportMetric(float64(median(inGo)-median(inC)), "more-ns/run")
 }
 
 // TestRunBesideC holds the time that Go adds to a run. The bound leaves room for a machine that does
-// other things; BenchmarkRunBesideC gives the figure.
+// other things; BenchmarkRunBesideC measures it.
 func TestRunBesideC(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a measurement")
@@ -144,7 +145,7 @@ func TestRunBesideC(t *testing.T) {
 	assert.Less(t, best, 30*time.Microsecond)
 }
 
-func middle(times []time.Duration) time.Duration {
+func median(times []time.Duration) time.Duration {
 	slices.Sort(times)
 	return times[len(times)/2]
 }
@@ -157,13 +158,14 @@ type cProgram struct {
 
 func startC(t testing.TB, config []byte) *cProgram {
 	t.Helper()
-	load(t)
+	loadLibrary(t)
 	cc, err := exec.LookPath("cc")
 	if err != nil {
 		testenv.Missing(t, "cc", "no C compiler here")
 	}
 	program := filepath.Join(t.TempDir(), "run")
-	out, err := exec.Command(cc, "-O2", "-Wall", "-Wextra", "-Werror", "-o", program, filepath.Join("testdata", "run.c"), "-ldl").CombinedOutput()
+	out, err := exec.Command(cc, "-O2", "-Wall", "-Wextra", "-Werror", "-o", program, filepath.Join("testdata", "run.c"),
+		"-ldl").CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	cmd := exec.Command(program, tf.Path(), hex.EncodeToString(config))
 	in, err := cmd.StdinPipe()

@@ -15,16 +15,16 @@ import (
 	"github.com/tfbert/go/internal/tfproto"
 )
 
-// SessionOptions configure a session; nil is TensorFlow's defaults.
+// SessionOptions configure a session. nil stands for TensorFlow's defaults.
 type SessionOptions struct {
-	Target string // "" for this process
+	Target string // "": this process
 	Config []byte // a serialized ConfigProto; package savedmodel builds one
-	// MaxRuns bounds the runs that are in TensorFlow at once, 0 for DefaultMaxRuns. Each holds a
-	// thread of the operating system; all others wait in Go, where waiting costs a goroutine.
+	// MaxRuns bounds the runs that are in TensorFlow at once; 0 is DefaultMaxRuns. Each holds a thread
+	// of the operating system. The others wait in Go.
 	MaxRuns int
 }
 
-// DefaultMaxRuns is more runs than any machine computes at once, and few threads.
+// DefaultMaxRuns is more than any machine computes at once, and not many threads.
 const DefaultMaxRuns = 64
 
 // Session runs operations of a graph and holds the values of its variables.
@@ -62,8 +62,8 @@ func NewSession(g *Graph, opts *SessionOptions) (*Session, error) {
 	return newSession(ptr, g, false, opts), nil
 }
 
-// LoadSession loads the meta graph of a SavedModel that carries exactly the given tags, with its
-// variables restored. The session owns its graph: Close closes both.
+// LoadSession loads the meta graph of a SavedModel that has exactly the given tags, and its variables. The
+// session owns its graph: Close closes both.
 func LoadSession(dir string, tags []string, opts *SessionOptions) (*Session, error) {
 	if opts == nil {
 		opts = &SessionOptions{}
@@ -88,7 +88,7 @@ func LoadSession(dir string, tags []string, opts *SessionOptions) (*Session, err
 func (o *SessionOptions) check() error {
 	switch {
 	case o.MaxRuns < 0:
-		return fmt.Errorf("MaxRuns is %d: want 0 for the default, or how many", o.MaxRuns)
+		return fmt.Errorf("MaxRuns is %d: it must not be negative", o.MaxRuns)
 	case strings.ContainsRune(o.Target, 0):
 		return errors.New("the target contains NUL")
 	}
@@ -114,10 +114,10 @@ func deleteSession(ptr sessionPtr) error {
 	return capiSessionDelete(ptr)
 }
 
-// Close lets no more runs begin, waits for those under way, and releases the session, and its graph
-// where LoadSession made it. Callers that wait for their turn to run get ErrClosed. Runs that have
-// outlived their callers are cancelled, which ends those that wait in a queue, and waited for. A
-// second Close waits as well and returns the same error.
+// Close lets no more runs begin, waits for those under way and releases the session, and its graph if
+// LoadSession made it. Calls of Run that wait for their turn return ErrClosed. Close cancels the runs that
+// have outlived their callers, which ends those that wait in a queue. A second Close also waits, and
+// returns the same error.
 func (s *Session) Close() error {
 	if s == nil {
 		return nil
@@ -156,19 +156,17 @@ func (s *Session) leave() {
 // Graph returns the session's graph.
 func (s *Session) Graph() *Graph { return s.graph }
 
-// Feed gives an output a value for the length of a run.
+// Feed replaces the value of an output during a run.
 type Feed struct {
 	Output Output
 	Tensor *Tensor
 }
 
-// RunOptions are the options of one run; nil is none.
+// RunOptions are the options of one run.
 type RunOptions struct {
-	// Trace measures every operation, PartitionGraphs keeps the graphs that really ran, after
-	// all rewriting; both are found in the RunMetadata and cost time.
-	Trace, PartitionGraphs bool
-	// Targets are run for their effect.
-	Targets []*Operation
+	Trace           bool         // measure every operation, for RunMetadata.Nodes
+	PartitionGraphs bool         // keep the graphs that really ran, for RunMetadata.PartitionGraphs
+	Targets         []*Operation // run for their effect
 }
 
 // encode returns no bytes for no options and no timeout, as most runs have.
@@ -186,15 +184,15 @@ func (o *RunOptions) encode(timeout time.Duration) ([]byte, error) {
 	return proto.Marshal(p)
 }
 
-// Run feeds, runs and fetches. TensorFlow keeps an executor for each order of feeds and fetches it
-// has seen: keep them in one order. The metadata is nil unless an option asks for it.
+// Run feeds, runs and fetches. Keep feeds and fetches in one order, because TensorFlow keeps an executor
+// for each order that it has seen. The metadata is nil unless an option asks for it.
 //
-// The deadline of the context becomes the run's timeout; the kernel that is running when it expires is
-// still finished. When the context ends Run returns its error
-// at once; TensorFlow offers no way to interrupt what it computes, so the run itself goes on with the
-// tensors it was fed, which may be closed meanwhile and are released after it, and its results are
-// dropped.
-func (s *Session) Run(ctx context.Context, feeds []Feed, fetches []Output, opts *RunOptions) ([]*Tensor, *RunMetadata, error) {
+// When the context ends, Run returns its error at once. The run itself goes on, because TensorFlow cannot
+// interrupt a computation, and its results are dropped. The tensors that it was fed may be closed
+// meanwhile, and are released after it.
+func (s *Session) Run(
+	ctx context.Context, feeds []Feed, fetches []Output, opts *RunOptions,
+) ([]*Tensor, *RunMetadata, error) {
 	if opts == nil {
 		opts = &RunOptions{}
 	}
@@ -234,8 +232,7 @@ func (s *Session) Run(ctx context.Context, feeds []Feed, fetches []Output, opts 
 	}
 }
 
-// enter waits for the caller's turn to be in TensorFlow. exit and leave, the run's and the caller's,
-// follow it.
+// enter waits for the caller's turn to be in TensorFlow. The run calls exit after it, and the caller leave.
 func (s *Session) enter(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -255,7 +252,7 @@ func (s *Session) enter(ctx context.Context) error {
 		<-s.slots
 		return err
 	}
-	return s.runs.enter() // open, for it is closed after the last user
+	return s.runs.enter() // open, because it is closed after the last user
 }
 
 func (s *Session) exit() {
@@ -265,8 +262,8 @@ func (s *Session) exit() {
 	}
 }
 
-// run is one run of a session. It uses the session and the tensors until the end of call, whatever
-// becomes of the caller.
+// run is one run of a session. It uses the session and the tensors until the end of call, which may come after the
+// caller has returned.
 type run struct {
 	s       *Session
 	opts    RunOptions
@@ -337,7 +334,7 @@ func (r *run) call() {
 	defer r.release() // which also keeps the tensors from being collected
 	wantMetadata := r.opts.Trace || r.opts.PartitionGraphs
 	ptrs, metadata, err := capiSessionRun(r.s.ptr, r.options, r.feeds, r.values, r.fetches, r.targets, wantMetadata)
-	r.s.signals.Do(func() { FixSignals() }) // CUDA comes up with a session's first run
+	r.s.signals.Do(func() { fixSignals() }) // CUDA comes up with a session's first run
 	if err != nil {
 		r.err = err
 		return
@@ -358,7 +355,7 @@ func (r *run) call() {
 	}
 }
 
-// error is the call's error to a caller with a context.
+// error returns the error of the call for a caller with a context.
 func (r *run) error(ctx context.Context) error {
 	cause := ctx.Err()
 	if r.bounded && ErrCode(r.err) == DeadlineExceeded {
@@ -387,7 +384,7 @@ type Device struct {
 	MemoryLimit int64  // bytes
 }
 
-// Devices lists the devices the session can use.
+// Devices returns the devices that the session can use.
 func (s *Session) Devices() ([]Device, error) {
 	if err := s.users.enter(); err != nil {
 		return nil, err

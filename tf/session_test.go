@@ -19,13 +19,13 @@ import (
 
 func TestRun(t *testing.T) {
 	g := newGraph(t)
-	a, b := placeholder(t, g, "a", tf.Float), placeholder(t, g, "b", tf.Float)
-	sub := add(t, g, tf.OpSpec{Type: "Sub", Inputs: []tf.Input{a, b}})
-	mul := add(t, g, tf.OpSpec{Type: "Mul", Inputs: []tf.Input{a, b}})
+	a, b := addPlaceholder(t, g, "a", tf.Float), addPlaceholder(t, g, "b", tf.Float)
+	sub := addOperation(t, g, tf.OpSpec{Type: "Sub", Inputs: []tf.Input{a, b}})
+	mul := addOperation(t, g, tf.OpSpec{Type: "Mul", Inputs: []tf.Input{a, b}})
 	s := newSession(t, g)
 	feeds := []tf.Feed{
-		{Output: a, Tensor: tensor(t, tf.Shape{2}, float32(5), 7)},
-		{Output: b, Tensor: tensor(t, tf.Shape{2}, float32(2), 3)},
+		{Output: a, Tensor: newTensor(t, tf.Shape{2}, float32(5), 7)},
+		{Output: b, Tensor: newTensor(t, tf.Shape{2}, float32(2), 3)},
 	}
 	out, metadata, err := s.Run(t.Context(), feeds, []tf.Output{mul, sub}, nil)
 	require.NoError(t, err)
@@ -41,22 +41,23 @@ func TestRun(t *testing.T) {
 
 func TestRunFeedsOneTensorTwice(t *testing.T) {
 	g := newGraph(t)
-	a, b := placeholder(t, g, "a", tf.Float), placeholder(t, g, "b", tf.Float)
-	sum := add(t, g, tf.OpSpec{Type: "AddV2", Inputs: []tf.Input{a, b}})
+	a, b := addPlaceholder(t, g, "a", tf.Float), addPlaceholder(t, g, "b", tf.Float)
+	sum := addOperation(t, g, tf.OpSpec{Type: "AddV2", Inputs: []tf.Input{a, b}})
 	s := newSession(t, g)
-	x := tensor(t, tf.Shape{1}, float32(3))
-	assert.Equal(t, []float32{6}, run[float32](t, s, sum, tf.Feed{Output: a, Tensor: x}, tf.Feed{Output: b, Tensor: x}))
+	x := newTensor(t, tf.Shape{1}, float32(3))
+	assert.Equal(t, []float32{6},
+		fetchOne[float32](t, s, sum, tf.Feed{Output: a, Tensor: x}, tf.Feed{Output: b, Tensor: x}))
 	require.NoError(t, x.Close(), "nothing holds it any more")
 }
 
 func TestRunErrors(t *testing.T) {
 	g, other := newGraph(t), newGraph(t)
-	a := placeholder(t, g, "a", tf.Float)
-	neg := add(t, g, tf.OpSpec{Type: "Neg", Inputs: []tf.Input{a}})
-	foreign := placeholder(t, other, "a", tf.Float)
+	a := addPlaceholder(t, g, "a", tf.Float)
+	neg := addOperation(t, g, tf.OpSpec{Type: "Neg", Inputs: []tf.Input{a}})
+	foreign := addPlaceholder(t, other, "a", tf.Float)
 	s := newSession(t, g)
-	x, n := tensor(t, tf.Shape{1}, float32(1)), tensor(t, tf.Shape{1}, int32(1))
-	closed := tensor(t, tf.Shape{1}, float32(1))
+	x, n := newTensor(t, tf.Shape{1}, float32(1)), newTensor(t, tf.Shape{1}, int32(1))
+	closed := newTensor(t, tf.Shape{1}, float32(1))
 	require.NoError(t, closed.Close())
 	for name, tc := range map[string]struct {
 		feeds   []tf.Feed
@@ -89,7 +90,7 @@ func TestRunErrors(t *testing.T) {
 
 func TestRunTimeout(t *testing.T) {
 	g := newGraph(t)
-	item := forever(t, g)
+	item := addEndlessLoop(t, g)
 	s := newSession(t, g)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
@@ -99,24 +100,28 @@ func TestRunTimeout(t *testing.T) {
 
 func TestRunTargets(t *testing.T) {
 	g := newGraph(t)
-	v := add(t, g, tf.OpSpec{Type: "VarHandleOp", Name: "v", Attrs: map[string]tf.Attr{
+	v := addOperation(t, g, tf.OpSpec{Type: "VarHandleOp", Name: "v", Attrs: map[string]tf.Attr{
 		"dtype": tf.Float, "shape": tf.Shape{}, "shared_name": "v"}})
-	x := placeholder(t, g, "x", tf.Float)
-	assign := add(t, g, tf.OpSpec{Type: "AssignVariableOp", Inputs: []tf.Input{v, x}, Attrs: map[string]tf.Attr{"dtype": tf.Float}})
-	read := add(t, g, tf.OpSpec{Type: "ReadVariableOp", Inputs: []tf.Input{v}, Attrs: map[string]tf.Attr{"dtype": tf.Float}})
+	x := addPlaceholder(t, g, "x", tf.Float)
+	assign := addOperation(t, g, tf.OpSpec{Type: "AssignVariableOp", Inputs: []tf.Input{v, x},
+		Attrs: map[string]tf.Attr{"dtype": tf.Float}})
+	read := addOperation(t, g, tf.OpSpec{Type: "ReadVariableOp", Inputs: []tf.Input{v},
+		Attrs: map[string]tf.Attr{"dtype": tf.Float}})
 	s := newSession(t, g)
-	out, _, err := s.Run(t.Context(), []tf.Feed{{x, tensor(t, tf.Shape{}, float32(4))}}, nil, &tf.RunOptions{Targets: []*tf.Operation{assign.Op}})
+	out, _, err := s.Run(t.Context(), []tf.Feed{{x, newTensor(t, tf.Shape{}, float32(4))}}, nil,
+		&tf.RunOptions{Targets: []*tf.Operation{assign.Op}})
 	require.NoError(t, err)
 	assert.Empty(t, out)
-	assert.Equal(t, []float32{4}, run[float32](t, s, read))
+	assert.Equal(t, []float32{4}, fetchOne[float32](t, s, read))
 }
 
 func TestRunMetadata(t *testing.T) {
 	g := newGraph(t)
-	x := placeholder(t, g, "x", tf.Float)
-	y := add(t, g, tf.OpSpec{Type: "MatMul", Name: "product", Inputs: []tf.Input{x, x}})
+	x := addPlaceholder(t, g, "x", tf.Float)
+	y := addOperation(t, g, tf.OpSpec{Type: "MatMul", Name: "product", Inputs: []tf.Input{x, x}})
 	s := newSession(t, g)
-	out, metadata, err := s.Run(t.Context(), []tf.Feed{{x, tensor(t, tf.Shape{2, 2}, float32(1), 0, 0, 1)}}, []tf.Output{y},
+	out, metadata, err := s.Run(t.Context(), []tf.Feed{{x, newTensor(t, tf.Shape{2, 2}, float32(1), 0, 0, 1)}},
+		[]tf.Output{y},
 		&tf.RunOptions{Trace: true, PartitionGraphs: true})
 	require.NoError(t, err)
 	require.NoError(t, out[0].Close())
@@ -149,8 +154,8 @@ func TestRunMetadata(t *testing.T) {
 
 func TestConcurrentRunsAndClose(t *testing.T) {
 	g := newGraph(t)
-	x := placeholder(t, g, "x", tf.Float)
-	y := add(t, g, tf.OpSpec{Type: "Square", Inputs: []tf.Input{x}})
+	x := addPlaceholder(t, g, "x", tf.Float)
+	y := addOperation(t, g, tf.OpSpec{Type: "Square", Inputs: []tf.Input{x}})
 	s := newSession(t, g)
 	var wg sync.WaitGroup
 	for i := range 8 {
@@ -221,12 +226,12 @@ func writeModel(t testing.TB) string {
 }
 
 func TestLoadSession(t *testing.T) {
-	load(t)
+	loadLibrary(t)
 	runModel(t, writeModel(t))
 }
 
 func TestLoadVariables(t *testing.T) {
-	load(t)
+	loadLibrary(t)
 	realLibrary(t, "checkpoints")
 	runModel(t, testenv.Shared(t, "data", "savedmodels", "half_plus_two", "00000123"))
 }
@@ -239,7 +244,7 @@ func runModel(t *testing.T, dir string) {
 	require.NoError(t, err)
 	y, err := s.Graph().Output("y")
 	require.NoError(t, err)
-	got := run[float32](t, s, y, tf.Feed{Output: x, Tensor: tensor(t, tf.Shape{3, 1}, float32(1), 2, 10)})
+	got := fetchOne[float32](t, s, y, tf.Feed{Output: x, Tensor: newTensor(t, tf.Shape{3, 1}, float32(1), 2, 10)})
 	assert.Equal(t, []float32{2.5, 3, 7}, got)
 
 	_, err = tf.LoadSession(dir, []string{"train"}, nil)
@@ -248,18 +253,18 @@ func runModel(t *testing.T, dir string) {
 	require.Equal(t, tf.NotFound, tf.ErrCode(err), "%v", err)
 }
 
-// forever adds an operation that waits for an item of an empty queue.
-func forever(t testing.TB, g *tf.Graph) tf.Output {
+// addEndlessLoop adds an operation that waits for an item of an empty queue.
+func addEndlessLoop(t testing.TB, g *tf.Graph) tf.Output {
 	t.Helper()
 	types := map[string]tf.Attr{"component_types": []tf.DataType{tf.Float}}
-	queue := add(t, g, tf.OpSpec{Type: "FIFOQueueV2", Attrs: types})
-	return add(t, g, tf.OpSpec{Type: "QueueDequeueV2", Inputs: []tf.Input{queue}, Attrs: types})
+	queue := addOperation(t, g, tf.OpSpec{Type: "FIFOQueueV2", Attrs: types})
+	return addOperation(t, g, tf.OpSpec{Type: "QueueDequeueV2", Inputs: []tf.Input{queue}, Attrs: types})
 }
 
 // A run that its caller has given up is cancelled by Close, which would else wait for ever.
 func TestCloseCancelsAbandonedRun(t *testing.T) {
 	g := newGraph(t)
-	item := forever(t, g)
+	item := addEndlessLoop(t, g)
 	s := newSession(t, g)
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(20*time.Millisecond, cancel)

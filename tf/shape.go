@@ -7,12 +7,11 @@ import (
 	"strings"
 )
 
-// Shape is the size of each dimension; -1 is a dimension that is not known. A scalar's shape is
-// empty.
+// Shape is the size of each dimension, or -1 for one that is not known. The shape of a scalar is empty.
 type Shape []int64
 
-// NumElements returns the number of elements; ok is false where a dimension is unknown or the
-// product does not fit an int64.
+// NumElements returns the number of elements. ok is false if a dimension is unknown or the product does not fit an
+// int64.
 func (s Shape) NumElements() (n int64, ok bool) {
 	product := uint64(1)
 	for _, d := range s {
@@ -28,8 +27,8 @@ func (s Shape) NumElements() (n int64, ok bool) {
 	return int64(product), true
 }
 
-// Compatible reports whether a tensor of shape t may stand where s is expected: the same rank, and
-// every known dimension of s equal.
+// Compatible reports whether a tensor of shape t may be used for s: they have the same rank, and every known
+// dimension of s is equal.
 func (s Shape) Compatible(t Shape) bool {
 	if len(s) != len(t) {
 		return false
@@ -42,7 +41,7 @@ func (s Shape) Compatible(t Shape) bool {
 	return true
 }
 
-// String writes the shape as "[?,128]".
+// String returns the shape as "[?,128]".
 func (s Shape) String() string {
 	dims := make([]string, len(s))
 	for i, d := range s {

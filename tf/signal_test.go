@@ -28,10 +28,10 @@ type embedded struct {
 	stderr *bufio.Reader
 }
 
-// embed starts the program over a library and waits until it runs its session.
-func embed(t *testing.T, library string, callers int, env string) *embedded {
+// startEmbedded starts the program over a library and waits until it runs its session.
+func startEmbedded(t *testing.T, library string, callers int, env string) *embedded {
 	t.Helper()
-	e := start(t, library, env, "-callers", strconv.Itoa(callers))
+	e := startProgram(t, library, env, "-callers", strconv.Itoa(callers))
 	for said := ""; ; {
 		line, err := e.stderr.ReadString('\n')
 		said += line
@@ -42,8 +42,8 @@ func embed(t *testing.T, library string, callers int, env string) *embedded {
 	}
 }
 
-// start starts the program.
-func start(t *testing.T, library, env string, args ...string) *embedded {
+// startProgram starts the program.
+func startProgram(t *testing.T, library, env string, args ...string) *embedded {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), "embed")
 	build := []string{"build", "-o", program}
@@ -102,7 +102,7 @@ func TestEmbedded(t *testing.T) {
 			path, env := library(t)
 			for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
 				t.Run(sig.String(), func(t *testing.T) {
-					e := embed(t, path, 4, env)
+					e := startEmbedded(t, path, 4, env)
 					const hup = 1 << (syscall.SIGHUP - 1)
 					assert.NotZero(t, e.signals(t, "SigIgn")&hup, "the program ignores SIGHUP")
 					assert.NotZero(t, e.signals(t, "SigCgt")&(1<<(sig-1)))
@@ -122,8 +122,8 @@ func TestEmbedded(t *testing.T) {
 func TestHandlersWithoutOnStackAreFatal(t *testing.T) {
 	// A signal that finds its thread in C, or in the scheduler, does no harm: one of many does.
 	for range 20 {
-		// Installed by a call that FixSignals does not come after.
-		e := embed(t, buildFake(t), 1, "FAKETF_SIGNALS=TF_SessionRun:2")
+		// Installed by a call that fixSignals does not come after.
+		e := startEmbedded(t, buildFake(t), 1, "FAKETF_SIGNALS=TF_SessionRun:2")
 		require.NoError(t, e.Process.Signal(syscall.SIGTERM))
 		if stderr, err := e.end(); err != nil {
 			assert.NotContains(t, e.stdout.String(), "drained")
@@ -137,7 +137,7 @@ func TestHandlersWithoutOnStackAreFatal(t *testing.T) {
 // The last words of a library that ends the process are a record and, as the handler may not have
 // written it yet, on the standard error as well.
 func TestLastWords(t *testing.T) {
-	stderr, err := start(t, buildFake(t), "FAKETF_ABORT=TF_SessionRun", "-capture").end()
+	stderr, err := startProgram(t, buildFake(t), "FAKETF_ABORT=TF_SessionRun", "-capture").end()
 	require.Error(t, err)
 	assert.Contains(t, stderr, `"level":"ERROR+4","msg":"Check failed: TF_SessionRun","source":"faketf.cc:1"}`)
 	assert.Regexp(t, `(?m)^F0000 .* faketf.cc:1\] Check failed: TF_SessionRun$`, stderr)

@@ -35,7 +35,7 @@ func NewTensor[T Element](shape Shape, data []T) (*Tensor, error) {
 	return t, err
 }
 
-// NewTensorFromBytes makes a tensor of any fixed-size type from its elements' little-endian bytes.
+// NewTensorFromBytes makes a tensor of any type of a fixed size from the little-endian bytes of its elements.
 func NewTensorFromBytes(dtype DataType, shape Shape, data []byte) (*Tensor, error) {
 	size := dtype.Size()
 	if size == 0 {
@@ -87,8 +87,8 @@ func freeTensor(ptr tensorPtr) {
 	alive.tensors.Add(-1)
 }
 
-// Close releases the tensor's memory, at once or when the last run that it was fed to has ended.
-// Further use returns ErrClosed; a second Close does nothing.
+// Close releases the tensor's memory, at once or when the last run that it was fed to has ended. A second Close
+// does nothing.
 func (t *Tensor) Close() error {
 	if t != nil && t.users.close() {
 		t.free()
@@ -96,7 +96,7 @@ func (t *Tensor) Close() error {
 	return nil
 }
 
-// CloseAll closes tensors, such as the results of a run. Those that are nil do not matter.
+// CloseAll closes tensors, such as the results of a run. It ignores nil.
 func CloseAll(tensors []*Tensor) {
 	for _, t := range tensors {
 		_ = t.Close() // which never fails
@@ -121,8 +121,8 @@ func (t *Tensor) DataType() DataType { return t.dtype }
 // Shape returns a copy of the tensor's shape.
 func (t *Tensor) Shape() Shape { return slices.Clone(t.shape) }
 
-// Values copies a tensor's elements out, in row-major order. T must be the Go type of the tensor's
-// data type.
+// Values returns a copy of a tensor's elements, in row-major order. T must be the Go type of the tensor's data
+// type.
 func Values[T Element](t *Tensor) ([]T, error) {
 	if dtype := TypeOf[T](); dtype != t.dtype {
 		return nil, fmt.Errorf("values: the tensor holds %v, not %v", t.dtype, dtype)
@@ -141,7 +141,7 @@ func Values[T Element](t *Tensor) ([]T, error) {
 	return slices.Clone(unsafe.Slice((*T)(t.data), int(n))), nil
 }
 
-// Bytes copies out the little-endian bytes of a tensor whose type has a fixed size.
+// Bytes returns a copy of the little-endian bytes of a tensor whose type has a fixed size.
 func (t *Tensor) Bytes() ([]byte, error) {
 	if t.dtype.Size() == 0 {
 		return nil, fmt.Errorf("bytes: %v has no fixed size", t.dtype)

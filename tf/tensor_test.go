@@ -14,15 +14,15 @@ import (
 	"github.com/tfbert/go/tf"
 )
 
-// identity sends a tensor through a session, so that TensorFlow itself has read and written it.
-func identity[T tf.Element](t *testing.T, shape tf.Shape, data []T) {
+// checkIdentity sends a tensor through a session, so that TensorFlow itself has read and written it.
+func checkIdentity[T tf.Element](t *testing.T, shape tf.Shape, data []T) {
 	t.Helper()
 	t.Run(tf.TypeOf[T]().String(), func(t *testing.T) {
 		g := newGraph(t)
-		x := placeholder(t, g, "x", tf.TypeOf[T]())
-		y := add(t, g, tf.OpSpec{Type: "Identity", Inputs: []tf.Input{x}})
+		x := addPlaceholder(t, g, "x", tf.TypeOf[T]())
+		y := addOperation(t, g, tf.OpSpec{Type: "Identity", Inputs: []tf.Input{x}})
 		s := newSession(t, g)
-		in := tensor(t, shape, data...)
+		in := newTensor(t, shape, data...)
 		assert.Equal(t, tf.TypeOf[T](), in.DataType())
 		out, _, err := s.Run(t.Context(), []tf.Feed{{Output: x, Tensor: in}}, []tf.Output{y}, nil)
 		require.NoError(t, err)
@@ -37,28 +37,28 @@ func identity[T tf.Element](t *testing.T, shape tf.Shape, data []T) {
 }
 
 func TestTensorTypes(t *testing.T) {
-	identity(t, tf.Shape{3}, []bool{true, false, true})
-	identity(t, tf.Shape{2, 2}, []int8{-128, -1, 0, 127})
-	identity(t, tf.Shape{2}, []int16{math.MinInt16, math.MaxInt16})
-	identity(t, tf.Shape{2, 1}, []int32{math.MinInt32, math.MaxInt32})
-	identity(t, tf.Shape{1, 2}, []int64{math.MinInt64, math.MaxInt64})
-	identity(t, tf.Shape{2}, []uint8{0, 255})
-	identity(t, tf.Shape{1}, []uint16{math.MaxUint16})
-	identity(t, tf.Shape{1}, []uint32{math.MaxUint32})
-	identity(t, tf.Shape{1}, []uint64{math.MaxUint64})
-	identity(t, tf.Shape{3}, []float32{1.5, float32(math.Inf(-1)), math.SmallestNonzeroFloat32})
-	identity(t, tf.Shape{}, []float64{math.Pi})
-	identity(t, tf.Shape{1}, []complex64{1 + 2i})
-	identity(t, tf.Shape{1}, []complex128{1 - 2i})
-	identity(t, tf.Shape{2}, []tf.Float16{0x3c00, 0xfbff})
-	identity(t, tf.Shape{2}, []tf.BFloat16{0x3f80, 0xff7f})
-	identity(t, tf.Shape{2, 2}, []string{"", "short", strings.Repeat("long", 1000), "with\x00nul"})
-	identity(t, tf.Shape{0, 3}, []float32{})
-	identity(t, tf.Shape{0}, []string{})
+	checkIdentity(t, tf.Shape{3}, []bool{true, false, true})
+	checkIdentity(t, tf.Shape{2, 2}, []int8{-128, -1, 0, 127})
+	checkIdentity(t, tf.Shape{2}, []int16{math.MinInt16, math.MaxInt16})
+	checkIdentity(t, tf.Shape{2, 1}, []int32{math.MinInt32, math.MaxInt32})
+	checkIdentity(t, tf.Shape{1, 2}, []int64{math.MinInt64, math.MaxInt64})
+	checkIdentity(t, tf.Shape{2}, []uint8{0, 255})
+	checkIdentity(t, tf.Shape{1}, []uint16{math.MaxUint16})
+	checkIdentity(t, tf.Shape{1}, []uint32{math.MaxUint32})
+	checkIdentity(t, tf.Shape{1}, []uint64{math.MaxUint64})
+	checkIdentity(t, tf.Shape{3}, []float32{1.5, float32(math.Inf(-1)), math.SmallestNonzeroFloat32})
+	checkIdentity(t, tf.Shape{}, []float64{math.Pi})
+	checkIdentity(t, tf.Shape{1}, []complex64{1 + 2i})
+	checkIdentity(t, tf.Shape{1}, []complex128{1 - 2i})
+	checkIdentity(t, tf.Shape{2}, []tf.Float16{0x3c00, 0xfbff})
+	checkIdentity(t, tf.Shape{2}, []tf.BFloat16{0x3f80, 0xff7f})
+	checkIdentity(t, tf.Shape{2, 2}, []string{"", "short", strings.Repeat("long", 1000), "with\x00nul"})
+	checkIdentity(t, tf.Shape{0, 3}, []float32{})
+	checkIdentity(t, tf.Shape{0}, []string{})
 }
 
 func TestTensorErrors(t *testing.T) {
-	load(t)
+	loadLibrary(t)
 	for name, tc := range map[string]struct {
 		make func() (*tf.Tensor, error)
 		want string
@@ -82,7 +82,7 @@ func TestTensorErrors(t *testing.T) {
 			require.ErrorContains(t, err, tc.want)
 		})
 	}
-	x := tensor(t, tf.Shape{1}, int32(1))
+	x := newTensor(t, tf.Shape{1}, int32(1))
 	_, err := tf.Values[float32](x)
 	require.ErrorContains(t, err, "the tensor holds int32, not float32")
 	require.NoError(t, x.Close())
@@ -92,7 +92,7 @@ func TestTensorErrors(t *testing.T) {
 }
 
 func TestTensorBytes(t *testing.T) {
-	load(t)
+	loadLibrary(t)
 	x, err := tf.NewTensorFromBytes(tf.Qint8, tf.Shape{2}, []byte{1, 255})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, x.Close()) }()
@@ -100,14 +100,14 @@ func TestTensorBytes(t *testing.T) {
 	b, err := x.Bytes()
 	require.NoError(t, err)
 	assert.Equal(t, []byte{1, 255}, b)
-	b, err = tensor(t, tf.Shape{1}, int32(0x01020304)).Bytes()
+	b, err = newTensor(t, tf.Shape{1}, int32(0x01020304)).Bytes()
 	require.NoError(t, err)
 	assert.Equal(t, []byte{4, 3, 2, 1}, b)
 }
 
 func TestTensorCloseWhileRead(t *testing.T) {
-	load(t)
-	x := tensor(t, tf.Shape{4}, 1.0, 2, 3, 4)
+	loadLibrary(t)
+	x := newTensor(t, tf.Shape{4}, 1.0, 2, 3, 4)
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
@@ -152,8 +152,8 @@ func TestShape(t *testing.T) {
 func TestStringTensorsDoNotLeak(t *testing.T) {
 	realLibrary(t, "memory that would be measured: what is alive in it is counted")
 	g := newGraph(t)
-	x := placeholder(t, g, "x", tf.String)
-	y := add(t, g, tf.OpSpec{Type: "Identity", Inputs: []tf.Input{x}})
+	x := addPlaceholder(t, g, "x", tf.String)
+	y := addOperation(t, g, tf.OpSpec{Type: "Identity", Inputs: []tf.Input{x}})
 	s := newSession(t, g)
 	const size = 1 << 20
 	value := []string{strings.Repeat("x", size)}

@@ -2,16 +2,15 @@ package tf
 
 import "sync"
 
-// users counts the calls that use a C object, so that the object is freed once it is closed and the
-// last of them has returned, by whoever comes last. Nobody who only wants to close or to use it ever
-// waits for a call into TensorFlow.
+// users counts the calls that use a C object. The last of them frees the object if it is closed, so that closing
+// or using it never waits for a call into TensorFlow.
 type users struct {
 	mu     sync.Mutex
 	n      int
 	closed bool
 }
 
-// enter begins a use; it fails once the object is closed.
+// enter begins a use. It returns an error if the object is closed.
 func (u *users) enter() error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -22,7 +21,7 @@ func (u *users) enter() error {
 	return nil
 }
 
-// leave ends a use. Where it returns true the caller must free the object.
+// leave ends a use. If it returns true, the caller must free the object.
 func (u *users) leave() (last bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -30,7 +29,7 @@ func (u *users) leave() (last bool) {
 	return u.closed && u.n == 0
 }
 
-// close lets no more uses begin. Where it returns true the caller must free the object.
+// close lets no more uses begin. If it returns true, the caller must free the object.
 func (u *users) close() (last bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -25,14 +25,14 @@ func BenchmarkExport(b *testing.B) {
 }
 
 func BenchmarkPredict(b *testing.B) {
-	m := bundled(b)
+	m := openBundled(b)
 	for _, length := range []int{128, 384} {
 		f := squad.Featurizer{Tokenizer: m.Tokenizer(), MaxSeqLength: length}
-		all := features(b, &f, testenv.Golden(b, "mini", "mini-v1.1.json"), 8)
+		all := readFeatures(b, &f, testenv.Golden(b, "mini", "mini-v1.1.json"), 8)
 		for _, batch := range []int{1, 8} {
 			b.Run(fmt.Sprintf("length=%d/batch=%d", length, batch), func(b *testing.B) {
 				for b.Loop() {
-					predict(b, m, all[:batch]...)
+					predictOnce(b, m, all[:batch]...)
 				}
 				b.ReportMetric(float64(batch*b.N)/b.Elapsed().Seconds(), "sequences/s")
 			})

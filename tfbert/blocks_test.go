@@ -33,10 +33,10 @@ func (w blockWeights) Float32s(name string) ([]float32, error) {
 	n, _ := tf.Shape(w.shapes[name]).NumElements()
 	hash := fnv.New64a()
 	hash.Write([]byte(name))
-	return normal(hash.Sum64(), int(n)), nil
+	return normalValues(hash.Sum64(), int(n)), nil
 }
 
-func normal(seed uint64, n int) []float32 {
+func normalValues(seed uint64, n int) []float32 {
 	r := rand.New(rand.NewPCG(seed, 0))
 	v := make([]float32, n)
 	for i := range v {
@@ -92,10 +92,10 @@ var blocks = func() []block {
 			}},
 		{"product, bias and activation",
 			func(b *fused, x tf.Output) tf.Output {
-				return b.dense(layer+"/intermediate/dense", x, h, i, fusedActivation[b.config.HiddenAct])
+				return b.intermediate(layer+"/intermediate", x)
 			},
 			func(b *reference, x tf.Output) tf.Output {
-				return b.activation(layer+"/intermediate/dense", b.config.HiddenAct, b.dense(layer+"/intermediate/dense", x))
+				return b.activation(layer+"/intermediate/dense", b.config.activation(), b.dense(layer+"/intermediate/dense", x))
 			}},
 		{"layer norm",
 			func(b *fused, x tf.Output) tf.Output { return b.layerNorm(layer+"/output/LayerNorm", x) },
@@ -117,7 +117,7 @@ func TestFusedBlocks(t *testing.T) {
 	for _, w := range blockShape.weights() {
 		weights.shapes[w.name] = w.shape
 	}
-	for _, activation := range []string{"gelu", "relu", "tanh", ""} {
+	for _, activation := range []string{"gelu", "relu", "tanh", "", "gelu_python", "swish"} {
 		config := *blockShape
 		config.HiddenAct = activation
 		for _, block := range blocks {
@@ -153,14 +153,17 @@ func TestFusedBlocks(t *testing.T) {
 }
 
 func blockInput(b *graphBuilder) tf.Output {
-	return tf.AddConst(&b.Builder, "x", tf.Shape{blockRows, int64(blockShape.HiddenSize)}, normal(1, blockRows*blockShape.HiddenSize)...)
+	return tf.AddConst(&b.Builder, "x", tf.Shape{blockRows, int64(blockShape.HiddenSize)},
+		normalValues(1, blockRows*blockShape.HiddenSize)...)
 }
 
-func runFusedBlock(t *testing.T, c *Config, weights weightReader, block block, dtype tf.DataType, plain bool) []float32 {
+func runFusedBlock(
+	t *testing.T, c *Config, weights weightReader, block block, dtype tf.DataType, plain bool,
+) []float32 {
 	g, err := tf.NewGraph()
 	require.NoError(t, err)
 	defer g.Close()
-	b := &fused{graphBuilder: graphBuilder{tf.Builder{Graph: g}}, config: c, dtype: dtype, plain: plain, weights: weights,
+	b := &fused{graphBuilder: graphBuilder{tf.Builder{Graph: g}, c}, dtype: dtype, plain: plain, weights: weights,
 		batch: static(blockBatch), length: static(blockLength)}
 	y := b.cast("y", block.fused(b, b.cast("x_cast", blockInput(&b.graphBuilder), dtype)), tf.Float)
 	require.NoError(t, b.Err)
@@ -180,7 +183,7 @@ func runReferenceBlock(t *testing.T, c *Config, weights weightReader, block bloc
 	g, err := tf.NewGraph()
 	require.NoError(t, err)
 	defer g.Close()
-	b := &reference{graphBuilder: graphBuilder{tf.Builder{Graph: g}}, config: c, variables: map[string]*savedmodel.Variable{},
+	b := &reference{graphBuilder: graphBuilder{tf.Builder{Graph: g}, c}, variables: map[string]*savedmodel.Variable{},
 		batch: static(blockBatch), length: static(blockLength)}
 	var assigned []*tf.Operation
 	for _, w := range c.weights() {

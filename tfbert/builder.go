@@ -19,9 +19,12 @@ const (
 )
 
 // graphBuilder builds the graphs of this package.
-type graphBuilder struct{ tf.Builder }
+type graphBuilder struct {
+	tf.Builder
+	config *Config
+}
 
-// dim is the size of a dimension: a number, or a tensor where it is known only at run time.
+// dim is the size of a dimension: a number, or a tensor if it is known only at run time.
 type dim struct {
 	size   int64
 	tensor tf.Output
@@ -54,7 +57,7 @@ func (b *graphBuilder) ints(name string, v ...int32) tf.Output {
 	return tf.AddConst(&b.Builder, name, tf.Shape{int64(len(v))}, v...)
 }
 
-// shape returns a shape as a tensor: a constant where all of it is known.
+// shape returns a shape as a tensor: a constant if all of it is known.
 func (b *graphBuilder) shape(name string, dims ...dim) tf.Output {
 	sizes := make([]int32, len(dims))
 	known := true
@@ -108,7 +111,7 @@ func (b *graphBuilder) inputs(length int) (ids, mask, segments tf.Output, batch,
 	return ids, mask, segments, batch, seq
 }
 
-// signature returns the outputs' names to what was computed.
+// signature returns the signature, whose outputs are the computed logits.
 func (b *graphBuilder) signature(start, end tf.Output) savedmodel.Signature {
 	unique, ok := b.Graph.Operation(uniqueIDs)
 	if !ok {
@@ -130,17 +133,28 @@ func (b *graphBuilder) signature(start, end tf.Output) savedmodel.Signature {
 	}
 }
 
-// activation is get_activation's function; gelu is the tanh form, with the cube as a Pow.
+// activation computes the activation of a configuration. gelu by tanh is get_activation's, with the cube as a Pow.
 func (b *graphBuilder) activation(scope, name string, x tf.Output) tf.Output {
-	switch name {
-	case "relu":
-		return b.op("Relu", scope+"/Relu", nil, x)
-	case "tanh":
-		return b.op("Tanh", scope+"/Tanh", nil, x)
-	case "linear", "":
-		return x
-	}
 	scalar := func(name string, v float64) tf.Output { return b.scalarOf(x.DataType(), name, v) }
+	switch name {
+	case linear:
+		return x
+	case relu:
+		return b.op("Relu", scope+"/Relu", nil, x)
+	case tanh:
+		return b.op("Tanh", scope+"/Tanh", nil, x)
+	case swish:
+		return b.op("Mul", scope+"/mul", nil, x, b.op("Sigmoid", scope+"/Sigmoid", nil, x))
+	case geluQuick:
+		inner := b.op("Mul", scope+"/mul", nil, x, scalar(scope+"/mul/y", 1.702))
+		return b.op("Mul", scope+"/mul_1", nil, x, b.op("Sigmoid", scope+"/Sigmoid", nil, inner))
+	case geluErf:
+		inner := b.op("Mul", scope+"/mul", nil, x, scalar(scope+"/mul/y", 1/math.Sqrt2))
+		inner = b.op("Erf", scope+"/Erf", nil, inner)
+		inner = b.op("AddV2", scope+"/add", nil, scalar(scope+"/add/x", 1), inner)
+		inner = b.op("Mul", scope+"/mul_1", nil, scalar(scope+"/mul_1/x", 0.5), inner)
+		return b.op("Mul", scope+"/mul_2", nil, x, inner)
+	}
 	inner := b.op("Pow", scope+"/Pow", nil, x, scalar(scope+"/Pow/y", 3))
 	inner = b.op("Mul", scope+"/mul", nil, scalar(scope+"/mul/x", 0.044715), inner)
 	inner = b.op("AddV2", scope+"/add", nil, x, inner)
@@ -152,8 +166,10 @@ func (b *graphBuilder) activation(scope, name string, x tf.Output) tf.Output {
 }
 
 // layerNorm is tf.contrib.layers.layer_norm over the last axis: tf.nn.moments and
-// tf.nn.batch_normalization. read gives the value of a variable to its user.
-func (b *graphBuilder) layerNorm(scope string, x tf.Output, axis int32, read func(user, variable string) tf.Output) tf.Output {
+// tf.nn.batch_normalization. read returns the value of a variable for its user.
+func (b *graphBuilder) layerNorm(
+	scope string, x tf.Output, axis int32, read func(user, variable string) tf.Output,
+) tf.Output {
 	mean := func(name string, x tf.Output) tf.Output {
 		return b.op("Mean", name, attrs{"keep_dims": true}, x, b.ints(name+"/reduction_indices", axis))
 	}
@@ -162,7 +178,7 @@ func (b *graphBuilder) layerNorm(scope string, x tf.Output, axis int32, read fun
 		b.op("StopGradient", scope+"/moments/StopGradient", nil, m))
 	variance := mean(scope+"/moments/variance", difference)
 
-	inv := b.op("AddV2", scope+"/batchnorm/add", nil, variance, b.scalar(scope+"/batchnorm/add/y", layerNormEpsilon))
+	inv := b.op("AddV2", scope+"/batchnorm/add", nil, variance, b.scalar(scope+"/batchnorm/add/y", b.config.layerNormEpsilon()))
 	inv = b.op("Rsqrt", scope+"/batchnorm/Rsqrt", nil, inv)
 	inv = b.op("Mul", scope+"/batchnorm/mul", nil, inv, read(scope+"/batchnorm/mul", scope+"/gamma"))
 	scaled := b.op("Mul", scope+"/batchnorm/mul_1", nil, x, inv)

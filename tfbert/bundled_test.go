@@ -18,14 +18,14 @@ import (
 	"github.com/tfbert/go/tfbert"
 )
 
-// bundled opens the bundled model.
-func bundled(t testing.TB) *tfbert.Model {
+// openBundled opens the bundled model.
+func openBundled(t testing.TB) *tfbert.Model {
 	t.Helper()
-	return open(t, export(t, testenv.Model(t), nil), nil)
+	return openModel(t, exportModel(t, testenv.Model(t), nil), nil)
 }
 
-// examples reads the questions of a data set's file.
-func examples(t testing.TB, path string) iter.Seq2[*squad.Example, error] {
+// readExamples reads the questions of a data set's file.
+func readExamples(t testing.TB, path string) iter.Seq2[*squad.Example, error] {
 	t.Helper()
 	f, err := os.Open(path)
 	require.NoError(t, err)
@@ -33,11 +33,11 @@ func examples(t testing.TB, path string) iter.Seq2[*squad.Example, error] {
 	return squad.Examples(f)
 }
 
-// features gives the first n features of a data set, all of them for n = 0.
-func features(t testing.TB, f *squad.Featurizer, path string, n int) []squad.Feature {
+// readFeatures returns the first n features of a data set, or all if n is 0.
+func readFeatures(t testing.TB, f *squad.Featurizer, path string, n int) []squad.Feature {
 	t.Helper()
 	var list []squad.Feature
-	for feature, err := range f.Features(examples(t, path)) {
+	for feature, err := range f.Features(readExamples(t, path)) {
 		require.NoError(t, err)
 		if list = append(list, *feature); len(list) == n {
 			break
@@ -52,7 +52,7 @@ func predictAll(t testing.TB, m *tfbert.Model, features []squad.Feature) []squad
 	var results []squad.RawResult
 	for len(features) > 0 {
 		n := min(8, len(features))
-		results = append(results, predict(t, m, features[:n]...)...)
+		results = append(results, predictOnce(t, m, features[:n]...)...)
 		features = features[n:]
 	}
 	return results
@@ -86,56 +86,62 @@ func readAnswers(t testing.TB, data []byte) map[string]string {
 // The logits are those that were recorded on another machine of the same kind: the same bits there,
 // within the tolerance elsewhere.
 func TestMiniGolden(t *testing.T) {
+	t.Parallel()
 	testenv.Long(t, "predicts windows of 384")
-	m := bundled(t)
+	m := openBundled(t)
 	var got []squad.RawResult
 	a := m.Answerer()
 	a.OnExample = func(_ *squad.Windows, results []squad.RawResult) error {
 		got = append(got, results...)
 		return nil
 	}
-	var predictions []squad.Prediction
-	for p, err := range a.AnswerAll(t.Context(), examples(t, testenv.Golden(t, "mini", "mini-v1.1.json"))) {
+	dir := t.TempDir()
+	files, err := squad.CreateFiles(dir, false)
+	require.NoError(t, err)
+	defer files.Abort()
+	for p, err := range a.AnswerAll(t.Context(), readExamples(t, testenv.Golden(t, "mini", "mini-v1.1.json"))) {
 		require.NoError(t, err)
-		predictions = append(predictions, p)
+		require.NoError(t, files.Write(&p))
 	}
-	d := difference(t, readLogits(t, testenv.Golden(t, "mini", "model.s384.logits.npy")), got)
+	require.NoError(t, files.Commit())
+	d := largestDifference(t, readLogits(t, testenv.Golden(t, "mini", "model.s384.logits.npy")), got)
 	t.Logf("largest difference of logits: %.1e", d)
 	assert.Less(t, d, tolerance)
 
 	want, err := os.ReadFile(testenv.Golden(t, "mini", "model.s384.predictions.json"))
 	require.NoError(t, err)
-	var file bytes.Buffer
-	require.NoError(t, squad.WritePredictions(&file, predictions))
+	text, err := os.ReadFile(filepath.Join(dir, squad.PredictionsFile))
+	require.NoError(t, err)
 	if d == 0 {
-		assert.Equal(t, string(want), file.String())
+		assert.Equal(t, string(want), string(text))
 	} else {
-		assert.Equal(t, readAnswers(t, want), readAnswers(t, file.Bytes()))
+		assert.Equal(t, readAnswers(t, want), readAnswers(t, text))
 	}
 }
 
 // The logits of the dev set's first windows: with TFBERT_E2E set, of all 64 that are recorded.
 func TestDevGolden(t *testing.T) {
+	t.Parallel()
 	testenv.Long(t, "predicts windows of 384")
 	data := testenv.Shared(t, "data", "dev-v1.1.json")
 	want := readLogits(t, testenv.Shared(t, "golden", "dev", "e2e.logits-first-64.npy"))
 	if os.Getenv("TFBERT_E2E") == "" {
 		want = want[:16]
 	}
-	m := bundled(t)
-	got := predictAll(t, m, features(t, &m.Answerer().Featurizer, data, len(want)))
-	d := difference(t, want, got)
+	m := openBundled(t)
+	got := predictAll(t, m, readFeatures(t, &m.Answerer().Featurizer, data, len(want)))
+	d := largestDifference(t, want, got)
 	t.Logf("largest difference of logits: %.1e", d)
 	assert.Less(t, d, tolerance)
 }
 
-// At a static length the bundled model gives the same bits.
+// At a static length the bundled model returns the same bits.
 func TestBundledStaticLength(t *testing.T) {
-	dynamic := bundled(t)
-	static := open(t, export(t, testenv.Model(t), &tfbert.ExportOptions{MaxSeqLength: 64}), nil)
+	dynamic := openBundled(t)
+	static := openModel(t, exportModel(t, testenv.Model(t), &tfbert.ExportOptions{MaxSeqLength: 64}), nil)
 	f := squad.Featurizer{Tokenizer: static.Tokenizer(), MaxSeqLength: 64, MaxQueryLength: 32, DocStride: 16}
-	batch := features(t, &f, testenv.Golden(t, "mini", "mini-v1.1.json"), 8)
-	assert.Equal(t, predict(t, dynamic, batch...), predict(t, static, batch...))
+	batch := readFeatures(t, &f, testenv.Golden(t, "mini", "mini-v1.1.json"), 8)
+	assert.Equal(t, predictOnce(t, dynamic, batch...), predictOnce(t, static, batch...))
 }
 
 func TestBundledReport(t *testing.T) {
@@ -156,7 +162,7 @@ func TestBundledReport(t *testing.T) {
 }
 
 func TestCancelBetweenBatches(t *testing.T) {
-	m := open(t, export(t, newToy("gelu").write(t, "model.ckpt"), &tfbert.ExportOptions{MaxSeqLength: 32}), nil)
+	m := openModel(t, exportModel(t, newToy("gelu").write(t, "model.ckpt"), &tfbert.ExportOptions{MaxSeqLength: 32}), nil)
 	a := m.Answerer()
 	a.Featurizer.MaxQueryLength = 8
 	a.BatchSize = 1
@@ -169,7 +175,7 @@ func TestCancelBetweenBatches(t *testing.T) {
 		return m.Predict(ctx, f)
 	})
 	var err error
-	for _, err = range a.AnswerAll(ctx, examples(t, testenv.Golden(t, "mini", "mini-v1.1.json"))) {
+	for _, err = range a.AnswerAll(ctx, readExamples(t, testenv.Golden(t, "mini", "mini-v1.1.json"))) {
 		if err != nil {
 			break
 		}

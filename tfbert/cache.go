@@ -19,11 +19,15 @@ import (
 
 // Cached returns the folder of a checkpoint's SavedModel in the user's cache, where the first call
 // exports it. The report is nil if the model was there. The checkpoint is named as for Export.
-func Cached(ctx context.Context, ckpt string, opts *ExportOptions) (dir string, exported *ExportReport, err error) {
-	if opts == nil {
-		opts = &ExportOptions{}
+func Cached(
+	ctx context.Context, ckpt string, opts *ExportOptions,
+) (dir string, exported *ExportReport, err error) {
+	var own ExportOptions
+	if opts != nil {
+		own = *opts
 	}
-	name, err := cacheName(ckpt, opts)
+	own.Overwrite = false // the name says what the model is
+	name, err := cacheName(ckpt, &own)
 	if err != nil {
 		return "", nil, err
 	}
@@ -35,14 +39,22 @@ func Cached(ctx context.Context, ckpt string, opts *ExportOptions) (dir string, 
 	if isExported(dir) {
 		return dir, nil, nil
 	}
-	report, err := Export(ctx, ckpt, dir, opts)
-	if err != nil && !isExported(dir) {
-		return "", nil, err // if it is there all the same, another process was faster
+	report, err := Export(ctx, ckpt, dir, &own)
+	if _, ok := errors.AsType[*ExistsError](err); ok && !isExported(dir) {
+		// An export appears whole, so that somebody has removed a part of this one.
+		if err := os.RemoveAll(dir); err != nil {
+			return "", nil, err
+		}
+		report, err = Export(ctx, ckpt, dir, &own)
 	}
-	return dir, report, nil
+	if err != nil && !isExported(dir) {
+		return "", nil, err
+	}
+	return dir, report, nil // report is nil if another process was faster
 }
 
-// cacheName names a model by the checkpoint's folder or archive and by the digest of what makes it.
+// cacheName returns the name of a model: the name of the checkpoint's folder or archive and a digest of all that the
+// model depends on.
 func cacheName(path string, opts *ExportOptions) (string, error) {
 	digest := sha256.New()
 	var name string
@@ -54,6 +66,13 @@ func cacheName(path string, opts *ExportOptions) (string, error) {
 	}
 	if err != nil {
 		return "", err
+	}
+	// Models of the default options keep the names that they had before other options counted.
+	more := ExportOptions{
+		Device: opts.Device, MaxSeqLength: opts.MaxSeqLength, Head: opts.Head, Cased: opts.Cased, Profile: opts.Profile,
+	}
+	if more != (ExportOptions{}) {
+		fmt.Fprintf(digest, "%q %d %q %t %d", more.Device, more.MaxSeqLength, more.Head, more.Cased, more.Profile)
 	}
 	name += fmt.Sprintf("-%x", digest.Sum(nil)[:6])
 	if opts.Graph == FusedGraph {

@@ -28,13 +28,14 @@ func TestExportDiskFull(t *testing.T) {
 	}
 	signal.Ignore(syscall.SIGXFSZ)
 	ckpt := newToyOf("gelu", 20000).write(t, "model.ckpt")
-	zip := archive(t, ckpt, "")
+	zip := zipFolder(t, ckpt, "")
 	const graph, data = 64 << 10, 512 << 10 // too little for saved_model.pb, or only for the variables
 	for _, c := range []struct {
 		limit uint64
 		path  string
 		file  string
-	}{{graph, ckpt, "saved_model.pb"}, {data, ckpt, "variables.data-00000-of-00001"}, {data, zip, "model.ckpt.data-00000-of-00001"}} {
+	}{{graph, ckpt, "saved_model.pb"}, {data, ckpt, "variables.data-00000-of-00001"}, {data, zip,
+		"model.ckpt.data-00000-of-00001"}} {
 		var old syscall.Rlimit
 		require.NoError(t, syscall.Getrlimit(syscall.RLIMIT_FSIZE, &old))
 		require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: c.limit, Max: old.Max}))

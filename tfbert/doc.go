@@ -1,8 +1,8 @@
 // Package tfbert runs NVIDIA's and Google's TF1 BERT checkpoints for question answering.
 //
-// [Export] turns a checkpoint into a SavedModel, with no Python; [Open] loads one as a
-// squad.Predictor. What lies before and after the model (tokens, windows, n-best answers,
-// prediction files, scores) is package squad's.
+// [Export] turns a checkpoint into a SavedModel, without Python. [Open] loads one as a squad.Predictor.
+// Package squad does what comes before and after the model: tokens, windows, n-best answers, prediction
+// files and scores.
 //
 //	_, err := tfbert.Export(ctx, "bert_tf_ckpt_base_qa_squad11_amp_128.zip", "model", nil)
 //	...

@@ -20,11 +20,12 @@ import (
 // graph, float32, padded to 384, batches of 8. It takes every hundredth question, with TFBERT_E2E=slice
 // every sixth, and with TFBERT_E2E=all the whole set, which takes ten minutes or more ('make e2e').
 func TestEndToEnd(t *testing.T) {
+	t.Parallel()
 	testenv.Long(t, "predicts a hundred windows")
 	every := cmp.Or(map[string]int{"slice": 6, "all": 1}[os.Getenv("TFBERT_E2E")], 100)
 	data := readDataset(t, testenv.Shared(t, "data", "dev-v1.1.json"), every)
 	reference := readAnswers(t, gunzip(t, testenv.Shared(t, "golden", "dev", "e2e.predictions.json.gz")))
-	m := bundled(t)
+	m := openBundled(t)
 
 	began := time.Now()
 	answers := map[string]string{}

@@ -2,6 +2,7 @@ package tfbert
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/tfbert/go/savedmodel"
 )
@@ -46,4 +47,15 @@ type PrecisionMismatchError struct {
 
 func (e *PrecisionMismatchError) Error() string {
 	return fmt.Sprintf("the weights of %s are of %v, not of %s", e.Dir, e.Weights, e.Asked)
+}
+
+// HeadError reports that several layers of a checkpoint could be the one that answers questions.
+type HeadError struct {
+	Checkpoint string
+	Heads      []string // their matrices
+}
+
+func (e *HeadError) Error() string {
+	return fmt.Sprintf("the checkpoint %s has several layers that could answer questions: %s",
+		e.Checkpoint, strings.Join(e.Heads, ", "))
 }

@@ -16,7 +16,8 @@ import (
 
 func Example() {
 	ctx := context.Background()
-	if _, err := tfbert.Export(ctx, "testdata/models/minilm-squad", "model", &tfbert.ExportOptions{Overwrite: true}); err != nil {
+	if _, err := tfbert.Export(ctx, "testdata/models/minilm-squad", "model",
+		&tfbert.ExportOptions{Overwrite: true}); err != nil {
 		log.Fatal(err)
 	}
 	m, err := tfbert.Open("model", nil)

@@ -32,14 +32,18 @@ type ExportOptions struct {
 	Device       string               // that FusedGraph is written for; "": GPU for FP16, else CPU
 	MaxSeqLength int                  // a static sequence length; 0: dynamic
 
-	ConfigFile, VocabFile string            // "": those beside the checkpoint
-	Cased                 bool              // the model was trained with do_lower_case=False
-	Profile               wordpiece.Profile // of the tokenizer
+	ConfigFile, VocabFile string // "": those beside the checkpoint
+	// Head names the layer that answers questions, by a variable or its scope, if a checkpoint has several that could.
+	// "" is that of run_squad.py, or else the only one that fits.
+	Head string
+
+	Cased   bool              // the model was trained with do_lower_case=False
+	Profile wordpiece.Profile // of the tokenizer
 
 	Overwrite bool // replace a model that is there
 }
 
-// ExportReport says what an export did.
+// ExportReport describes what an export did.
 type ExportReport struct {
 	Dir        string   `json:"dir"`
 	Checkpoint string   `json:"checkpoint"`
@@ -50,6 +54,10 @@ type ExportReport struct {
 	Cast       int      `json:"cast"`     // variables that were widened to float32
 	LeftOut    int      `json:"left_out"` // optimizer slots, bookkeeping and unused weights
 	Bytes      int64    `json:"bytes"`
+	Activation string   `json:"activation"` // what hidden_act means to the model's authors
+
+	// Notes say how the checkpoint was understood where it differs from what the scripts write.
+	Notes []string `json:"notes,omitempty"`
 }
 
 // Export writes a TF1 BERT checkpoint as a SavedModel with the signature of NVIDIA's own export, and its
@@ -89,20 +97,24 @@ func exportFrom(
 		return nil, err
 	}
 	defer src.Close()
-	defer func() { err = src.unpacked.NameError(err) }() // the folder of an archive's files is nobody's business
+	defer func() { err = src.unpacked.NameError(err) }() // which has paths of the unpacked files
 	if n := opts.MaxSeqLength; n > src.config.MaxPositionEmbeddings {
 		return nil, fmt.Errorf("export %s: %w", name, &LengthError{Length: n, Most: src.config.MaxPositionEmbeddings})
 	}
-	if err := src.checkWeights(); err != nil {
+	if err := src.checkWeights(opts.Head); err != nil {
 		return nil, err
 	}
 	if err := tf.Load(""); err != nil {
 		return nil, err
 	}
-	report := &ExportReport{Dir: dir, Checkpoint: name, Config: src.config, Settings: Settings{
+	report := &ExportReport{Dir: dir, Checkpoint: name, Config: src.config, Activation: src.config.activation(), Notes: src.notes}
+	for i, note := range report.Notes {
+		report.Notes[i] = src.unpacked.Name(note)
+	}
+	report.Settings = Settings{
 		Graph: graph, Precision: opts.Precision, MaxSeqLength: opts.MaxSeqLength,
 		DoLowerCase: !opts.Cased, Profile: opts.Profile, TensorFlow: tf.Version(), Source: filepath.Base(name),
-	}}
+	}
 	if graph == FusedGraph {
 		report.Settings.Ops = chooseOps(opts.Device, opts.Precision)
 	}
@@ -176,7 +188,7 @@ func (r *countingReader) Float32s(name string) ([]float32, error) {
 	if err != nil {
 		return nil, err
 	}
-	if v, _ := r.Variable(name); v.DType != checkpoint.Float32 {
+	if r.weight(name).DType != checkpoint.Float32 {
 		r.report.Cast++
 	}
 	r.report.Variables++

@@ -21,8 +21,8 @@ import (
 	"github.com/tfbert/go/wordpiece"
 )
 
-// files reads every file below a folder.
-func files(t testing.TB, dir string) map[string]string {
+// readFiles reads every file below a folder.
+func readFiles(t testing.TB, dir string) map[string]string {
 	t.Helper()
 	list := map[string]string{}
 	require.NoError(t, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -37,7 +37,7 @@ func files(t testing.TB, dir string) map[string]string {
 	return list
 }
 
-func names(t testing.TB, dir string) []string {
+func fileNames(t testing.TB, dir string) []string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
 	require.NoError(t, err)
@@ -95,7 +95,7 @@ func TestExportTypes(t *testing.T) {
 			report, err := tfbert.Export(t.Context(), ckpt, dir, nil)
 			require.NoError(t, err)
 			checkModel(t, k, dir)
-			got := files(t, dir)
+			got := readFiles(t, dir)
 			assert.Equal(t, []string{
 				"assets.extra/bert_config.json", "assets.extra/tfbert.json", "assets.extra/vocab.txt",
 				"saved_model.pb", "variables/variables.data-00000-of-00001", "variables/variables.index",
@@ -109,10 +109,10 @@ func TestExportTypes(t *testing.T) {
 				Settings: tfbert.Settings{
 					Graph: "reference", DoLowerCase: true, TensorFlow: tf.Version(), Source: filepath.Base(ckpt),
 				},
-				Variables: 39, Parameters: parameters, Cast: c.cast, LeftOut: c.leftOut, Bytes: bytes,
+				Variables: 39, Parameters: parameters, Cast: c.cast, LeftOut: c.leftOut, Bytes: bytes, Activation: "gelu by tanh",
 			}, report)
 
-			// Whatever the weights' type was, the model is the same, but for the name of its source.
+			// The model does not depend on the type of the weights, except for the name of its source.
 			delete(got, "assets.extra/tfbert.json")
 			if first == nil {
 				first = got
@@ -140,7 +140,7 @@ func tarball(t testing.TB, dir, below string) string {
 		_, err := w.Write(content)
 		require.NoError(t, err)
 	}
-	for _, name := range names(t, dir) {
+	for _, name := range fileNames(t, dir) {
 		content, err := os.ReadFile(filepath.Join(dir, name))
 		require.NoError(t, err)
 		add("._"+name, []byte("\x00\x05\x16\x07\x00"))
@@ -161,13 +161,13 @@ func TestExportForms(t *testing.T) {
 		{"folder", ckpt},
 		{"prefix", filepath.Join(ckpt, "model.ckpt-5474")},
 		{"index", filepath.Join(ckpt, "model.ckpt-5474.index")},
-		{"zip", archive(t, ckpt, "")},
-		{"zip with a folder", archive(t, ckpt, "bert_tf_squad11_base_128/")},
+		{"zip", zipFolder(t, ckpt, "")},
+		{"zip with a folder", zipFolder(t, ckpt, "bert_tf_squad11_base_128/")},
 		{"state file", filepath.Join(ckpt, "checkpoint")},
-		{"zip without an ending", without(t, archive(t, ckpt, ""))},
+		{"zip without an ending", without(t, zipFolder(t, ckpt, ""))},
 		{"tar.gz", tarball(t, ckpt, "./")},
 		{"folder in a tar.gz", filepath.Join(tarball(t, ckpt, "bert/"), "bert")},
-		{"prefix in a zip", filepath.Join(archive(t, ckpt, "bert/"), "bert", "model.ckpt-5474")},
+		{"prefix in a zip", filepath.Join(zipFolder(t, ckpt, "bert/"), "bert", "model.ckpt-5474")},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			parent := t.TempDir()
@@ -177,8 +177,8 @@ func TestExportForms(t *testing.T) {
 			checkModel(t, k, dir)
 			assert.Equal(t, 39, report.Variables)
 			assert.Equal(t, filepath.Base(c.path), report.Settings.Source)
-			assert.Equal(t, []string{"model"}, names(t, parent))
-			predict(t, open(t, dir, nil), windows(1, 8)...)
+			assert.Equal(t, []string{"model"}, fileNames(t, parent))
+			predictOnce(t, openModel(t, dir, nil), randomWindows(1, 8)...)
 		})
 	}
 }
@@ -189,11 +189,12 @@ func TestExportSettings(t *testing.T) {
 	config, vocab := filepath.Join(elsewhere, "config.json"), filepath.Join(elsewhere, "words")
 	require.NoError(t, os.Rename(filepath.Join(ckpt, "bert_config.json"), config))
 	require.NoError(t, os.Rename(filepath.Join(ckpt, "vocab.txt"), vocab))
-	dir := export(t, ckpt, &tfbert.ExportOptions{
-		Graph: tfbert.ReferenceGraph, MaxSeqLength: 32, ConfigFile: config, VocabFile: vocab, Cased: true, Profile: wordpiece.Google,
+	dir := exportModel(t, ckpt, &tfbert.ExportOptions{
+		Graph: tfbert.ReferenceGraph, MaxSeqLength: 32, ConfigFile: config, VocabFile: vocab,
+		Cased: true, Profile: wordpiece.Google,
 	})
 	var settings map[string]any
-	text := files(t, dir)["assets.extra/tfbert.json"]
+	text := readFiles(t, dir)["assets.extra/tfbert.json"]
 	require.NoError(t, json.Unmarshal([]byte(text), &settings))
 	assert.Equal(t, map[string]any{
 		"graph": "reference", "precision": "fp32", "max_seq_length": 32.0, "do_lower_case": false, "profile": "google",
@@ -201,7 +202,7 @@ func TestExportSettings(t *testing.T) {
 	}, settings)
 
 	// Nothing needs to be said again.
-	m := open(t, dir, nil)
+	m := openModel(t, dir, nil)
 	assert.Equal(t, 32, m.SeqLength())
 	assert.Equal(t, 32, m.Answerer().Featurizer.MaxSeqLength)
 	assert.True(t, m.Tokenizer().Cased)
@@ -213,7 +214,7 @@ func TestExportIsReproducible(t *testing.T) {
 	ckpt := newToy("gelu").trained().write(t, "model.ckpt")
 	for _, length := range []int{0, 32} {
 		opts := &tfbert.ExportOptions{MaxSeqLength: length}
-		assert.Equal(t, files(t, export(t, ckpt, opts)), files(t, export(t, ckpt, opts)))
+		assert.Equal(t, readFiles(t, exportModel(t, ckpt, opts)), readFiles(t, exportModel(t, ckpt, opts)))
 	}
 }
 
@@ -243,7 +244,7 @@ func TestExportTarget(t *testing.T) {
 			dir := mkdir(t)
 			require.NoError(t, run(dir+"/", overwrite))
 			checkModel(t, k, dir)
-			assert.Equal(t, []string{"model"}, names(t, filepath.Dir(dir)))
+			assert.Equal(t, []string{"model"}, fileNames(t, filepath.Dir(dir)))
 		})
 		t.Run("current folder", func(t *testing.T) {
 			dir := mkdir(t)
@@ -266,20 +267,20 @@ func TestExportTarget(t *testing.T) {
 				want = "is not a SavedModel and will not be overwritten"
 			}
 			assert.EqualError(t, run(dir, overwrite), "export: "+dir+" "+want)
-			assert.Equal(t, map[string]string{"thesis.tex": "mine"}, files(t, dir))
+			assert.Equal(t, map[string]string{"thesis.tex": "mine"}, readFiles(t, dir))
 		})
 	}
 	t.Run("a model, kept", func(t *testing.T) {
 		dir := mkdir(t, "saved_model.pb")
 		assert.ErrorContains(t, run(dir, false), "exists")
-		assert.Equal(t, map[string]string{"saved_model.pb": "mine"}, files(t, dir))
+		assert.Equal(t, map[string]string{"saved_model.pb": "mine"}, readFiles(t, dir))
 	})
 	t.Run("a model, replaced", func(t *testing.T) {
 		dir := mkdir(t, "saved_model.pb", "other")
 		require.NoError(t, run(dir, true))
 		checkModel(t, k, dir)
-		assert.NotContains(t, files(t, dir), "other")
-		assert.Equal(t, []string{"model"}, names(t, filepath.Dir(dir)))
+		assert.NotContains(t, readFiles(t, dir), "other")
+		assert.Equal(t, []string{"model"}, fileNames(t, filepath.Dir(dir)))
 	})
 	t.Run("a link to a model, replaced", func(t *testing.T) {
 		dir := mkdir(t, "saved_model.pb", "other")
@@ -287,7 +288,7 @@ func TestExportTarget(t *testing.T) {
 		require.NoError(t, os.Symlink(dir, link))
 		require.NoError(t, run(link, true))
 		checkModel(t, k, dir)
-		assert.NotContains(t, files(t, dir), "other")
+		assert.NotContains(t, readFiles(t, dir), "other")
 		to, err := os.Readlink(link)
 		require.NoError(t, err)
 		assert.Equal(t, dir, to)
@@ -296,14 +297,14 @@ func TestExportTarget(t *testing.T) {
 		dir := mkdir(t, "saved_model.pb", "other")
 		_, err := tfbert.Export(t.Context(), ckpt, dir, &tfbert.ExportOptions{Overwrite: true, MaxSeqLength: 49})
 		require.Error(t, err)
-		assert.Equal(t, map[string]string{"saved_model.pb": "mine", "other": "mine"}, files(t, dir))
-		assert.Equal(t, []string{"model"}, names(t, filepath.Dir(dir)))
+		assert.Equal(t, map[string]string{"saved_model.pb": "mine", "other": "mine"}, readFiles(t, dir))
+		assert.Equal(t, []string{"model"}, fileNames(t, filepath.Dir(dir)))
 	})
 }
 
 // The folder of a model is as readable as the process's other folders are.
 func TestExportMode(t *testing.T) {
-	dir := export(t, newToy("gelu").write(t, "model.ckpt"), nil)
+	dir := exportModel(t, newToy("gelu").write(t, "model.ckpt"), nil)
 	plain := filepath.Join(t.TempDir(), "plain")
 	require.NoError(t, os.Mkdir(plain, 0o777))
 	want, err := os.Stat(plain)

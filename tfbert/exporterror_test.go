@@ -19,8 +19,8 @@ import (
 
 const dataFile = "model.ckpt.data-00000-of-00001"
 
-// edit changes a file in place.
-func edit(t testing.TB, path string, change func([]byte) []byte) {
+// editFile changes a file in place.
+func editFile(t testing.TB, path string, change func([]byte) []byte) {
 	t.Helper()
 	b, err := os.ReadFile(path)
 	require.NoError(t, err)
@@ -42,7 +42,7 @@ func checkNothingLeft(t testing.TB, ctx context.Context, ckpt string, opts *tfbe
 		assert.ErrorContains(t, err, w)
 	}
 	assert.NotContains(t, err.Error(), "\n")
-	assert.Empty(t, names(t, parent))
+	assert.Empty(t, fileNames(t, parent))
 }
 
 func TestExportErrors(t *testing.T) {
@@ -53,7 +53,7 @@ func TestExportErrors(t *testing.T) {
 		return func(t testing.TB, dir string) { require.NoError(t, os.Remove(filepath.Join(dir, name))) }
 	}
 	change := func(name string, f func([]byte) []byte) func(testing.TB, string) {
-		return func(t testing.TB, dir string) { edit(t, filepath.Join(dir, name), f) }
+		return func(t testing.TB, dir string) { editFile(t, filepath.Join(dir, name), f) }
 	}
 	const weight = "bert/encoder/layer_1/output/dense/kernel"
 	for _, c := range []struct {
@@ -79,20 +79,34 @@ func TestExportErrors(t *testing.T) {
 		{
 			name: "missing variables",
 			toy: func(k *toy) *toy {
-				return k.without(is("bert/embeddings/LayerNorm/beta", weight, "cls/squad/output_bias"))
+				return k.without(is("bert/embeddings/LayerNorm/beta", weight))
 			},
 			want: []string{
 				"does not fit ", "bert_config.json: ",
-				"bert/embeddings/LayerNorm/beta is missing; " + weight + " is missing; cls/squad/output_bias is missing",
+				"bert/embeddings/LayerNorm/beta is missing; " + weight + " is missing",
 			},
 		},
 		{
 			name: "no question-answering head",
 			toy:  func(k *toy) *toy { return k.without(is("cls/squad/output_weights", "cls/squad/output_bias")) },
-			want: []string{
-				"has no question-answering head: it was not fine-tuned on SQuAD: ",
-				"cls/squad/output_weights is missing; cls/squad/output_bias is missing",
+			want: []string{"has no question-answering head: it was not fine-tuned on SQuAD"},
+		},
+		{
+			name: "half of a head",
+			toy:  func(k *toy) *toy { return k.without(is("cls/squad/output_bias")) },
+			want: []string{"does not fit ", "bert_config.json: cls/squad/output_bias is missing"},
+		},
+		{
+			name: "a head of another shape",
+			toy: func(k *toy) *toy {
+				return k.without(is("cls/squad/output_weights")).with([]int64{3, 8}, "cls/squad/output_weights")
 			},
+			want: []string{"cls/squad/output_weights has shape [3 8], the configuration asks for [2 8]"},
+		},
+		{
+			name:   "a vocabulary without [SEP]",
+			damage: change("vocab.txt", replaceText("[SEP]", "[SEPARATOR]")),
+			want:   []string{"vocab.txt has no [SEP]: it is not the vocabulary of a BERT"},
 		},
 		{
 			name: "shapes of another model",
@@ -117,7 +131,8 @@ func TestExportErrors(t *testing.T) {
 			name:   "more layers",
 			damage: change("bert_config.json", replaceText(`"num_hidden_layers":2`, `"num_hidden_layers":3`)),
 			want: []string{
-				"bert/encoder/layer_2/attention/self/query/kernel is missing; bert/encoder/layer_2/attention/self/query/bias is missing; ",
+				"bert/encoder/layer_2/attention/self/query/kernel is missing; bert/encoder/layer_2/attention/self/query/bias is " +
+					"missing; ",
 				"; and 8 more",
 			},
 		},
@@ -138,17 +153,21 @@ func TestExportErrors(t *testing.T) {
 			damage: change("vocab.txt", func(b []byte) []byte { return append(b, "extra\n"...) }),
 			want:   []string{"vocab.txt has 21 entries, but the configuration's vocab_size is 20"},
 		},
-		{name: "an empty vocabulary", damage: change("vocab.txt", func([]byte) []byte { return nil }), want: []string{"no [UNK]", "vocab.txt"}},
+		{name: "an empty vocabulary", damage: change("vocab.txt", func([]byte) []byte {
+			return nil
+		}), want: []string{"no [UNK]", "vocab.txt"}},
 		{
 			name: "no vocabulary", damage: remove("vocab.txt"),
 			want: []string{"has no vocab.txt beside it"},
 		},
-		{name: "no such vocabulary", opts: tfbert.ExportOptions{VocabFile: "/none/vocab.txt"}, want: []string{"open /none/vocab.txt: no such file or directory"}},
+		{name: "no such vocabulary", opts: tfbert.ExportOptions{VocabFile: "/none/vocab.txt"},
+			want: []string{"open /none/vocab.txt: no such file or directory"}},
 		{
 			name: "no configuration", damage: remove("bert_config.json"),
 			want: []string{"has no bert_config.json beside it"},
 		},
-		{name: "no such configuration", opts: tfbert.ExportOptions{ConfigFile: "/none/config.json"}, want: []string{"open /none/config.json: no such file or directory"}},
+		{name: "no such configuration", opts: tfbert.ExportOptions{ConfigFile: "/none/config.json"},
+			want: []string{"open /none/config.json: no such file or directory"}},
 		{
 			name:   "no JSON",
 			damage: change("bert_config.json", func(b []byte) []byte { return b[:len(b)/2] }),
@@ -198,7 +217,7 @@ func TestExportErrors(t *testing.T) {
 
 func TestExportZipErrors(t *testing.T) {
 	ckpt := newToy("gelu").write(t, "model.ckpt")
-	whole := archive(t, ckpt, "")
+	whole := zipFolder(t, ckpt, "")
 	t.Run("no zip", func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "model.zip")
 		require.NoError(t, os.WriteFile(path, []byte("<html>not found</html>"), 0o666))
@@ -217,12 +236,12 @@ func TestExportZipErrors(t *testing.T) {
 	t.Run("no checkpoint in it", func(t *testing.T) {
 		dir := t.TempDir()
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "vocab.txt"), []byte(toyVocab), 0o666))
-		checkNothingLeft(t, t.Context(), archive(t, dir, ""), nil, "no checkpoint in this archive: it has no *.index file")
+		checkNothingLeft(t, t.Context(), zipFolder(t, dir, ""), nil, "no checkpoint in this archive: it has no *.index file")
 	})
 	t.Run("no configuration in it", func(t *testing.T) {
 		dir := newToy("gelu").write(t, "model.ckpt")
 		require.NoError(t, os.Remove(filepath.Join(dir, "bert_config.json")))
-		path := archive(t, dir, "")
+		path := zipFolder(t, dir, "")
 		checkNothingLeft(t, t.Context(), path, nil, "the checkpoint "+path+" has no bert_config.json beside it")
 	})
 	t.Run("two in it", func(t *testing.T) {
@@ -260,13 +279,13 @@ func (c *countdown) Err() error {
 func TestExportCancelled(t *testing.T) {
 	testenv.TensorFlow(t)
 	ckpt := newToy("gelu").write(t, "model.ckpt")
-	for _, path := range []string{ckpt, archive(t, ckpt, "")} {
+	for _, path := range []string{ckpt, zipFolder(t, ckpt, "")} {
 		for _, asked := range []int{0, 1, 5, 30} {
 			ctx := &countdown{t.Context(), asked}
 			parent := t.TempDir()
 			_, err := tfbert.Export(ctx, path, filepath.Join(parent, "model"), nil)
 			require.ErrorIs(t, err, context.Canceled)
-			assert.Empty(t, names(t, parent))
+			assert.Empty(t, fileNames(t, parent))
 		}
 	}
 }

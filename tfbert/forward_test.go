@@ -118,6 +118,12 @@ func (k *toy) activate(v float64) float64 {
 		return math.Tanh(v)
 	case "linear":
 		return v
+	case "swish", "silu":
+		return v / (1 + math.Exp(-v))
+	case "quick_gelu":
+		return v / (1 + math.Exp(-1.702*v))
+	case "gelu_python", "gelu_erf":
+		return 0.5 * v * (1 + math.Erf(v/math.Sqrt2))
 	}
 	return 0.5 * v * (1 + math.Tanh(math.Sqrt(2/math.Pi)*(v+0.044715*v*v*v)))
 }

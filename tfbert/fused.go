@@ -11,18 +11,17 @@ import (
 	"github.com/tfbert/go/tf"
 )
 
-// weightReader gives a weight's values by name; a checkpoint does.
+// weightReader returns the values of a weight by its name, as a checkpoint does.
 type weightReader interface {
 	Float32s(name string) ([]float32, error)
 }
 
-// fusedGraph builds the inference graph in the fewest and largest operations, with the
-// weights as constants of one type: oneDNN then reorders each once and keeps the copy, where a
-// variable is cast and reordered at every run. It computes what the reference graph computes, to the
-// precision of the type.
+// fusedGraph builds the inference graph in the fewest and largest operations, with the weights as constants
+// of one type: oneDNN reorders a constant once and keeps the copy, but casts and reorders a variable at every
+// run. The graph computes what the reference graph computes, to the precision of the type.
 func fusedGraph(g *tf.Graph, c *Config, s Settings, weights weightReader) (savedmodel.Content, error) {
 	b := &fused{
-		graphBuilder: graphBuilder{tf.Builder{Graph: g}}, config: c, weights: weights,
+		graphBuilder: graphBuilder{tf.Builder{Graph: g}, c}, weights: weights,
 		dtype: dtypes[s.Precision], plain: s.Ops == plainOps,
 	}
 	length := s.MaxSeqLength
@@ -40,12 +39,13 @@ func fusedGraph(g *tf.Graph, c *Config, s Settings, weights weightReader) (saved
 }
 
 // dtypes are the types of the fused graph.
-var dtypes = map[savedmodel.Precision]tf.DataType{savedmodel.FP32: tf.Float, savedmodel.FP16: tf.Half, savedmodel.BF16: tf.Bfloat16}
+var dtypes = map[savedmodel.Precision]tf.DataType{
+	savedmodel.FP32: tf.Float, savedmodel.FP16: tf.Half, savedmodel.BF16: tf.Bfloat16,
+}
 
 // fused builds the fused graph.
 type fused struct {
 	graphBuilder
-	config    *Config
 	dtype     tf.DataType
 	plain     bool // plainOps in place of oneDNN's
 	weights   weightReader
@@ -119,9 +119,11 @@ func (b *fused) embeddings(ids, segments tf.Output) tf.Output {
 	gather := func(name string, table, indices tf.Output) tf.Output {
 		return b.op("GatherV2", scope+"/"+name, nil, table, indices, axis)
 	}
-	words := gather("words", b.weight(scope+"/word_embeddings", b.dtype, int64(c.VocabSize), hidden), flat("ids", ids))
+	wordTable := b.weight(scope+"/word_embeddings", b.dtype, int64(c.VocabSize), hidden)
+	words := gather("words", wordTable, flat("ids", ids))
 	words = b.cast(scope+"/words_float", words, tf.Float)
-	types := gather("types", b.weight(scope+"/token_type_embeddings", tf.Float, int64(c.TypeVocabSize), hidden), flat("segments", segments))
+	typeTable := b.weight(scope+"/token_type_embeddings", tf.Float, int64(c.TypeVocabSize), hidden)
+	types := gather("types", typeTable, flat("segments", segments))
 	x := b.op("AddV2", scope+"/add", nil, words, types)
 
 	positions := b.op("Slice", scope+"/Slice", nil,
@@ -133,11 +135,12 @@ func (b *fused) embeddings(ids, segments tf.Output) tf.Output {
 	return b.cast(scope+"/output", x, b.dtype)
 }
 
-// maskAdder returns what is added to every layer's scores: 0 where a position may be attended to, -10000
-// where it may not, as [batch,1,1,length].
+// maskAdder returns what is added to the scores of every layer, as [batch,1,1,length]: 0 for a position that
+// may be attended to, else -10000.
 func (b *fused) maskAdder(mask tf.Output) tf.Output {
 	const scope = "bert/encoder"
-	x := b.op("Cast", scope+"/Cast", attrs{"DstT": tf.Float}, b.reshape(scope+"/mask", mask, b.batch, static(1), static(1), b.length))
+	mask = b.reshape(scope+"/mask", mask, b.batch, static(1), static(1), b.length)
+	x := b.op("Cast", scope+"/Cast", attrs{"DstT": tf.Float}, mask)
 	x = b.op("Sub", scope+"/sub", nil, b.scalar(scope+"/sub/x", 1), x)
 	x = b.op("Mul", scope+"/mul", nil, x, b.scalar(scope+"/mul/y", -10000))
 	return b.cast(scope+"/adder", x, b.dtype)
@@ -148,16 +151,27 @@ func (b *fused) layer(scope string, x, adder tf.Output) tf.Output {
 	context := b.attention(scope+"/attention/self", x, adder)
 	x = b.dense(scope+"/attention/output/dense", context, h, h, "Add", x)
 	x = b.layerNorm(scope+"/attention/output/LayerNorm", x)
-	y := b.dense(scope+"/intermediate/dense", x, h, i, fusedActivation[b.config.HiddenAct])
+	y := b.intermediate(scope+"/intermediate", x)
 	y = b.dense(scope+"/output/dense", y, i, h, "Add", x)
 	return b.layerNorm(scope+"/output/LayerNorm", y)
 }
 
-// fusedActivation names modeling.py's activations as _FusedMatMul does.
-var fusedActivation = map[string]string{"gelu": "GeluApproximate", "relu": "Relu", "tanh": "Tanh"}
+// intermediate is the layer with the activation, which is computed in float32 where no operation has it.
+func (b *fused) intermediate(scope string, x tf.Output) tf.Output {
+	activation := b.config.activation()
+	within := fusedActivation[activation]
+	y := b.dense(scope+"/dense", x, int64(b.config.HiddenSize), int64(b.config.IntermediateSize), within)
+	if within != "" || activation == linear {
+		return y
+	}
+	y = b.activation(scope, activation, b.cast(scope+"/input", y, tf.Float))
+	return b.cast(scope+"/output", y, b.dtype)
+}
 
-// dense is a layer of the checkpoint with what follows it: an activation, or the sum with another
-// tensor ("Add").
+// fusedActivation names the activations that _FusedMatMul computes with the product.
+var fusedActivation = map[string]string{geluTanh: "GeluApproximate", relu: "Relu", tanh: "Tanh"}
+
+// dense is a dense layer and what follows it: an activation, or the sum with another tensor ("Add").
 func (b *fused) dense(scope string, x tf.Output, in, out int64, then string, with ...tf.Output) tf.Output {
 	ops := []string{"BiasAdd"}
 	if then != "" {
@@ -172,23 +186,25 @@ func (b *fused) matMul(name string, x, w tf.Output, transposed bool, ops []strin
 	if b.plain {
 		return b.plainMatMul(name, x, w, transposed, ops, args)
 	}
-	return b.op("_FusedMatMul", name, attrs{"fused_ops": ops, "num_args": len(args), "transpose_b": transposed}, x, w, tf.OutputList(args))
+	a := attrs{"fused_ops": ops, "num_args": len(args), "transpose_b": transposed}
+	return b.op("_FusedMatMul", name, a, x, w, tf.OutputList(args))
 }
 
-// attention makes queries, keys and values by one product, the scale of the scores folded into its
-// weights, and lays the three out for the products by head with one transposition.
+// attention computes queries, keys and values by one product, with the scale of the scores in its weights,
+// and lays the three out for the products by head with one transposition.
 func (b *fused) attention(scope string, x, adder tf.Output) tf.Output {
 	c := b.config
 	hidden, heads := c.HiddenSize, c.NumAttentionHeads
 	size := hidden / heads
 	parts := []string{scope + "/query", scope + "/key", scope + "/value"}
 	scales := []float32{float32(1 / math.Sqrt(float64(size))), 1, 1}
-	kernel := b.constant(scope+"/qkv/kernel", b.dtype, tf.Shape{int64(hidden), int64(3 * hidden)}, func() ([]float32, error) {
-		return b.sideBySide(parts, "/kernel", scales)
-	})
-	bias := b.constant(scope+"/qkv/bias", b.dtype, tf.Shape{int64(3 * hidden)}, func() ([]float32, error) {
-		return b.sideBySide(parts, "/bias", scales)
-	})
+	joined := func(suffix string, shape ...int64) tf.Output {
+		return b.constant(scope+"/qkv"+suffix, b.dtype, shape, func() ([]float32, error) {
+			return b.sideBySide(parts, suffix, scales)
+		})
+	}
+	kernel := joined("/kernel", int64(hidden), int64(3*hidden))
+	bias := joined("/bias", int64(3*hidden))
 	x = b.matMul(scope+"/qkv/MatMul", x, kernel, false, []string{"BiasAdd"}, bias)
 	x = b.reshape(scope+"/Reshape", x, b.batch, b.length, static(3), static(heads), static(size))
 	x = b.transpose(scope+"/transpose", x, 2, 0, 3, 1, 4)
@@ -203,15 +219,16 @@ func (b *fused) attention(scope string, x, adder tf.Output) tf.Output {
 	return b.reshape(scope+"/Reshape_1", context, static(-1), static(hidden))
 }
 
-// scores multiplies queries and keys and adds what the mask gives. oneDNN's operation has a scale too,
-// of 1 here; it comes under this name alone, by which TensorFlow's own optimizer makes it.
+// scores multiplies queries and keys and adds the mask's adder. oneDNN's operation also takes a scale, which
+// is 1 here. It has only this name, which TensorFlow's own optimizer uses.
 func (b *fused) scores(scope string, query, key, adder tf.Output) tf.Output {
 	if b.plain {
 		x := b.op("BatchMatMulV2", scope+"/MatMul", attrs{"adj_y": true}, query, key)
 		return b.op("AddV2", scope+"/add", nil, x, adder)
 	}
-	return b.op("_MklFusedBatchMatMulV2", scope+"/MatMul", attrs{"adj_y": true, "fused_ops": []string{"Mul", "Add"}, "num_args": 2},
-		query, key, tf.OutputList{b.scalarOf(b.dtype, scope+"/MatMul/scale", 1), adder})
+	a := attrs{"adj_y": true, "fused_ops": []string{"Mul", "Add"}, "num_args": 2}
+	scale := b.scalarOf(b.dtype, scope+"/MatMul/scale", 1)
+	return b.op("_MklFusedBatchMatMulV2", scope+"/MatMul", a, query, key, tf.OutputList{scale, adder})
 }
 
 // sideBySide joins weights, matrices of HiddenSize columns or vectors, along their last axis.
@@ -242,11 +259,11 @@ func (b *fused) layerNorm(scope string, x tf.Output) tf.Output {
 		return b.plainLayerNorm(scope, x)
 	}
 	h, dtype := int64(b.config.HiddenSize), x.DataType()
-	return b.op("_MklLayerNorm", scope, attrs{"epsilon": float32(layerNormEpsilon)}, x,
+	return b.op("_MklLayerNorm", scope, attrs{"epsilon": float32(b.config.layerNormEpsilon())}, x,
 		b.weight(scope+"/gamma", dtype, h), b.weight(scope+"/beta", dtype, h))
 }
 
-// head computes the logits in float32: of a smaller type they would have many ties.
+// head computes the logits in float32, because those of a smaller type would have many ties.
 func (b *fused) head(x tf.Output) (start, end tf.Output) {
 	h := int64(b.config.HiddenSize)
 	x = b.cast("cls/squad/input", x, tf.Float)

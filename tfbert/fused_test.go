@@ -25,7 +25,7 @@ var fusedPrecisions = []struct {
 	{savedmodel.FP32, tfbert.GPU, 1e-5}, {savedmodel.FP16, tfbert.GPU, 0.02},
 }
 
-func fused(p savedmodel.Precision) *tfbert.ExportOptions {
+func fusedOptions(p savedmodel.Precision) *tfbert.ExportOptions {
 	return &tfbert.ExportOptions{Graph: tfbert.FusedGraph, Precision: p}
 }
 
@@ -35,21 +35,22 @@ func TestFusedAgainstFloat64(t *testing.T) {
 		ckpt := k.write(t, "model.ckpt")
 		for _, c := range fusedPrecisions {
 			t.Run(act+" "+c.precision.String()+" "+c.device, func(t *testing.T) {
-				opts := fused(c.precision)
+				opts := fusedOptions(c.precision)
 				opts.Device = c.device
-				m := open(t, export(t, ckpt, opts), nil)
+				m := openModel(t, exportModel(t, ckpt, opts), nil)
 				if c.device == tfbert.GPU {
 					assert.Equal(t, "plain", m.Settings().Ops)
 				} else {
 					t.Logf("%s operations", m.Settings().Ops) // TestProbeOneDNN holds the choice
 				}
 				for _, length := range []int{8, 48} {
-					features := windows(3, length)
+					features := randomWindows(3, length)
 					largest, scale := 0.0, 0.0
-					for i, r := range predict(t, m, features...) {
+					for i, r := range predictOnce(t, m, features...) {
 						start, end := k.forward(features[i])
 						for pos := range start {
-							largest = max(largest, math.Abs(start[pos]-float64(r.StartLogits[pos])), math.Abs(end[pos]-float64(r.EndLogits[pos])))
+							largest = max(largest, math.Abs(start[pos]-float64(r.StartLogits[pos])),
+								math.Abs(end[pos]-float64(r.EndLogits[pos])))
 							scale = max(scale, math.Abs(start[pos]), math.Abs(end[pos]))
 						}
 					}
@@ -66,7 +67,7 @@ func TestFusedGraph(t *testing.T) {
 	k := newToy("gelu")
 	ops := ""
 	meta := func(opts *tfbert.ExportOptions) *savedmodel.MetaGraph {
-		dir := export(t, k.write(t, "model.ckpt"), opts)
+		dir := exportModel(t, k.write(t, "model.ckpt"), opts)
 		settings, err := tfbert.ReadSettings(dir)
 		require.NoError(t, err)
 		ops = settings.Ops
@@ -76,9 +77,9 @@ func TestFusedGraph(t *testing.T) {
 		require.NoError(t, err)
 		return m
 	}
-	reference, graph := meta(nil), meta(fused(savedmodel.BF16))
-	assert.Equal(t, texts(reference.Signatures[0].Inputs), texts(graph.Signatures[0].Inputs))
-	assert.Equal(t, texts(reference.Signatures[0].Outputs), texts(graph.Signatures[0].Outputs))
+	reference, graph := meta(nil), meta(fusedOptions(savedmodel.BF16))
+	assert.Equal(t, infoTexts(reference.Signatures[0].Inputs), infoTexts(graph.Signatures[0].Inputs))
+	assert.Equal(t, infoTexts(reference.Signatures[0].Outputs), infoTexts(graph.Signatures[0].Outputs))
 
 	if ops != "onednn" {
 		t.Skip("TensorFlow does not have oneDNN's operations on this CPU: the graph is of plain ones")
@@ -104,16 +105,18 @@ func TestFusedGraph(t *testing.T) {
 
 func TestFusedExport(t *testing.T) {
 	ckpt := newToy("gelu").write(t, "model.ckpt")
-	first, second := export(t, ckpt, fused(savedmodel.BF16)), export(t, ckpt, fused(savedmodel.BF16))
-	assert.Equal(t, files(t, first), files(t, second))
-	assert.NotContains(t, files(t, first), "variables/variables.index")
-	m := open(t, first, nil)
+	first, second := exportModel(t, ckpt, fusedOptions(savedmodel.BF16)), exportModel(t, ckpt,
+		fusedOptions(savedmodel.BF16))
+	assert.Equal(t, readFiles(t, first), readFiles(t, second))
+	assert.NotContains(t, readFiles(t, first), "variables/variables.index")
+	m := openModel(t, first, nil)
 	assert.Equal(t, "fused bf16", m.Settings().Graph+" "+m.Settings().Precision.String())
 
-	features := windows(3, 32)
-	static := fused(savedmodel.BF16)
+	features := randomWindows(3, 32)
+	static := fusedOptions(savedmodel.BF16)
 	static.MaxSeqLength = 32
-	assert.Equal(t, predict(t, m, features...), predict(t, open(t, export(t, ckpt, static), nil), features...))
+	assert.Equal(t, predictOnce(t, m, features...),
+		predictOnce(t, openModel(t, exportModel(t, ckpt, static), nil), features...))
 }
 
 func TestFusedExportErrors(t *testing.T) {
@@ -122,11 +125,15 @@ func TestFusedExportErrors(t *testing.T) {
 		opts tfbert.ExportOptions
 		want string
 	}{
-		"no such graph":     {tfbert.ExportOptions{Graph: "fast"}, `unknown graph "fast": it is reference or fused`},
-		"reference in bf16": {tfbert.ExportOptions{Precision: savedmodel.BF16}, "the reference graph is written in fp32, not bf16: choose the fused graph"},
-		"fp16 for a CPU":    {tfbert.ExportOptions{Graph: tfbert.FusedGraph, Precision: savedmodel.FP16, Device: tfbert.CPU}, "fp16 is for GPUs: choose bf16 or fp32 for a CPU"},
-		"no such precision": {tfbert.ExportOptions{Graph: tfbert.FusedGraph, Precision: 7}, "unknown precision: Precision(7)"},
-		"no such device":    {tfbert.ExportOptions{Graph: tfbert.FusedGraph, Device: "tpu"}, `unknown device "tpu": it is cpu or gpu`},
+		"no such graph": {tfbert.ExportOptions{Graph: "fast"}, `unknown graph "fast": it is reference or fused`},
+		"reference in bf16": {tfbert.ExportOptions{Precision: savedmodel.BF16},
+			"the reference graph is written in fp32, not bf16: choose the fused graph"},
+		"fp16 for a CPU": {tfbert.ExportOptions{Graph: tfbert.FusedGraph, Precision: savedmodel.FP16, Device: tfbert.CPU},
+			"fp16 is for GPUs: choose bf16 or fp32 for a CPU"},
+		"no such precision": {tfbert.ExportOptions{Graph: tfbert.FusedGraph, Precision: 7},
+			"unknown precision: Precision(7)"},
+		"no such device": {tfbert.ExportOptions{Graph: tfbert.FusedGraph, Device: "tpu"},
+			`unknown device "tpu": it is cpu or gpu`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := tfbert.Export(t.Context(), ckpt, t.TempDir()+"/model", &c.opts)
@@ -138,23 +145,24 @@ func TestFusedExportErrors(t *testing.T) {
 // On the bundled model fusing moves logits no more than another CPU does, and bfloat16 moves them
 // little enough to keep the order of answers.
 func TestFusedBundledModel(t *testing.T) {
+	t.Parallel()
 	want := readLogits(t, testenv.Golden(t, "mini", "model.s384.logits.npy"))[:16]
 	for _, c := range []struct {
 		precision savedmodel.Precision
 		tolerance float64
 	}{{savedmodel.FP32, tolerance}, {savedmodel.BF16, 0.5}} {
 		t.Run(c.precision.String(), func(t *testing.T) {
-			m := open(t, export(t, testenv.Model(t), fused(c.precision)), nil)
-			windows := features(t, &m.Answerer().Featurizer, testenv.Golden(t, "mini", "mini-v1.1.json"), len(want))
-			largest := difference(t, tokens(windows, want), tokens(windows, predictAll(t, m, windows)))
+			m := openModel(t, exportModel(t, testenv.Model(t), fusedOptions(c.precision)), nil)
+			windows := readFeatures(t, &m.Answerer().Featurizer, testenv.Golden(t, "mini", "mini-v1.1.json"), len(want))
+			largest := largestDifference(t, withoutPadding(windows, want), withoutPadding(windows, predictAll(t, m, windows)))
 			t.Logf("largest difference %.1e", largest)
 			assert.Less(t, largest, c.tolerance)
 		})
 	}
 }
 
-// tokens cuts the logits of padding off.
-func tokens(features []squad.Feature, results []squad.RawResult) []squad.RawResult {
+// withoutPadding cuts the logits of padding off.
+func withoutPadding(features []squad.Feature, results []squad.RawResult) []squad.RawResult {
 	cut := make([]squad.RawResult, len(results))
 	for i, r := range results {
 		n := features[i].Len

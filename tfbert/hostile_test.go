@@ -42,7 +42,8 @@ func zipOf(t testing.TB, members ...member) []byte {
 		_, err = w.Write([]byte(m.body))
 		require.NoError(t, err)
 		require.NoError(t, w.Close())
-		h := &zip.FileHeader{Name: m.name, Method: zip.Deflate, CompressedSize64: uint64(packed.Len()), UncompressedSize64: max(m.declared, uint64(len(m.body)))}
+		h := &zip.FileHeader{Name: m.name, Method: zip.Deflate, CompressedSize64: uint64(packed.Len()),
+			UncompressedSize64: max(m.declared, uint64(len(m.body)))}
 		if m.declared != 0 {
 			h.UncompressedSize64 = m.declared
 		}
@@ -56,7 +57,7 @@ func zipOf(t testing.TB, members ...member) []byte {
 	return buf.Bytes()
 }
 
-// A zip writes nothing but its checkpoint's files, in the folder that is made for it, and no more
+// A zip writes only the files of its checkpoint, in the folder that is made for it, and no more
 // than it says at the sizes that zips have.
 func TestHostileZip(t *testing.T) {
 	index := member{name: "model.ckpt.index", body: "x"}
@@ -69,16 +70,18 @@ func TestHostileZip(t *testing.T) {
 		zip  []byte
 		want string
 	}{
-		{"path upwards", zipOf(t, index, member{name: "../model.ckpt.data-00000-of-00001"}), `member "../model.ckpt.data-00000-of-00001" would land outside its folder: refused`},
+		{"path upwards", zipOf(t, index, member{name: "../model.ckpt.data-00000-of-00001"}),
+			`member "../model.ckpt.data-00000-of-00001" would land outside its folder: refused`},
 		{"path upwards inside", zipOf(t, member{name: "a/../../model.ckpt.index"}), "would land outside"},
 		{"path upwards of what is not unpacked", zipOf(t, index, member{name: "../../.bashrc"}), "would land outside"},
 		{"absolute path", zipOf(t, member{name: "/etc/model.ckpt.index"}), "would land outside"},
 		{"line feed", zipOf(t, member{name: "model\n.index"}), `member "model\n.index" would land outside`},
 		{"backslashes", zipOf(t, member{name: `..\model.ckpt.index`}), "would land outside"},
-		{"link", zipOf(t, index, member{name: "vocab.txt", mode: fs.ModeSymlink | 0o777, body: "/etc/passwd"}), "vocab.txt: is not a plain file"},
-		{"device", zipOf(t, index, member{name: "vocab.txt", mode: fs.ModeDevice | 0o666}), "vocab.txt: is not a plain file"},
+		{"link", zipOf(t, index, member{name: "vocab.txt", mode: fs.ModeSymlink | 0o777, body: "/etc/passwd"}),
+			"vocab.txt is not a plain file"},
+		{"device", zipOf(t, index, member{name: "vocab.txt", mode: fs.ModeDevice | 0o666}), "vocab.txt is not a plain file"},
 		{"pipe", zipOf(t, member{name: "model.ckpt.index", mode: fs.ModeNamedPipe | 0o666}), "is not a plain file"},
-		{"member twice", zipOf(t, index, index), "model.ckpt.index: is in this archive twice: refused"},
+		{"member twice", zipOf(t, index, index), "model.ckpt.index is in this archive twice: refused"},
 		{"member twice, in folders", zipOf(t, member{name: "a/model.ckpt.index"}, member{name: `b\model.ckpt.index`}),
 			"holds several models: a/model.ckpt, b/model.ckpt; name one, as in "},
 		{"many members", zipOf(t, many...), "more than 4096 files of models"},
@@ -92,16 +95,16 @@ func TestHostileZip(t *testing.T) {
 		{"less than it declares", zipOf(t, index, member{name: "model.ckpt.data-00000-of-00001", body: "x", declared: 10}), "unexpected EOF"},
 		{"only a suffix", zipOf(t, member{name: ".index", body: "x"}), "no checkpoint in this archive"},
 		{"claim of members", claimMembers(zipOf(t, index)), "zip"},
-		{"encrypted", encrypted(zipOf(t, index)), "model.ckpt.index: is encrypted"},
+		{"encrypted", encrypted(zipOf(t, index)), "model.ckpt.index is encrypted"},
 		{"tar with a path upwards", tarOf(t, true, tar.Header{Name: "../model.ckpt.index"}), "would land outside"},
 		{"tar with an absolute path", tarOf(t, true, tar.Header{Name: "/etc/model.ckpt.index"}), "would land outside"},
 		{"tar with a link", tarOf(t, true, tar.Header{Name: "m.index"},
-			tar.Header{Name: "vocab.txt", Typeflag: tar.TypeSymlink, Linkname: "/etc/passwd"}), "vocab.txt: is not a plain file"},
+			tar.Header{Name: "vocab.txt", Typeflag: tar.TypeSymlink, Linkname: "/etc/passwd"}), "vocab.txt is not a plain file"},
 		{"tar with a hard link", tarOf(t, true, tar.Header{Name: "m.index", Typeflag: tar.TypeLink, Linkname: "/etc/passwd"}),
-			"m.index: is not a plain file"},
+			"m.index is not a plain file"},
 		{"tar with a device", tarOf(t, false, tar.Header{Name: "m.index", Typeflag: tar.TypeChar}), "is not a plain file"},
 		{"tar with a member twice", tarOf(t, true, tar.Header{Name: "m.index"}, tar.Header{Name: "./m.index"}),
-			"m.index: is in this archive twice: refused"},
+			"m.index is in this archive twice: refused"},
 		{"tar bomb", tarOf(t, true, tar.Header{Name: "m.index"}, tar.Header{Name: "m.data-00000-of-00001", Size: 80 << 20}),
 			"unpacks to more than 67108864 bytes"},
 		{"tar bomb beside the model", tarOf(t, true, tar.Header{Name: "m.index"}, tar.Header{Name: "x", Size: 40 << 20},
@@ -112,7 +115,7 @@ func TestHostileZip(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "model.zip")
 			require.NoError(t, os.WriteFile(path, c.zip, 0o666))
 			bounded.Run(t, 100*len(c.zip), 30*time.Second, func() { checkNothingLeft(t, t.Context(), path, nil, c.want) })
-			assert.Equal(t, []string{"model.zip"}, names(t, filepath.Dir(path)))
+			assert.Equal(t, []string{"model.zip"}, fileNames(t, filepath.Dir(path)))
 		})
 	}
 }
@@ -189,10 +192,15 @@ func TestHostileCheckpoint(t *testing.T) {
 		spoil func(t *testing.T, dir string)
 		want  string
 	}{
-		{"a million layers", config(`{"vocab_size": 20, "hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1048576}`), "variables, too few for 1048576 layers"},
-		{"a wide layer", config(`{"vocab_size": 20, "hidden_size": 1048576, "num_attention_heads": 2, "intermediate_size": 1048576}`), "does not fit"},
+		{"a million layers",
+			config(`{"vocab_size": 20, "hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1048576}`),
+			"variables, too few for 1048576 layers"},
+		{"a wide layer",
+			config(`{"vocab_size": 20, "hidden_size": 1048576, "num_attention_heads": 2, "intermediate_size": 1048576}`),
+			"does not fit"},
 		{"deep JSON", config(strings.Repeat("[", 1<<20)), "not a bert_config.json"},
-		{"long JSON", config(`{"vocab_size": 20, "x": "` + strings.Repeat("x", 2<<20) + `"}`), "not a bert_config.json: it is longer than 1048576 bytes"},
+		{"long JSON", config(`{"vocab_size": 20, "x": "` + strings.Repeat("x", 2<<20) + `"}`),
+			"not a bert_config.json: it is longer than 1048576 bytes"},
 		{"configuration of 8 TiB", hole("bert_config.json"), "not a bert_config.json: it is longer than 1048576 bytes"},
 		{"vocabulary of 8 TiB", hole("vocab.txt"), "vocab.txt: read vocabulary: more than 16 MiB"},
 		{"endless configuration", device("bert_config.json"), "bert_config.json is not a plain file"},
@@ -208,7 +216,8 @@ func TestHostileCheckpoint(t *testing.T) {
 
 // What a zip holds is unpacked into its folder or refused, and nothing stays of it.
 func FuzzUnpack(f *testing.F) {
-	f.Add(zipOf(f, member{name: "model.ckpt.index", body: "x"}, member{name: "a/checkpoint", body: `model_checkpoint_path: "../x"`}))
+	f.Add(zipOf(f, member{name: "model.ckpt.index", body: "x"},
+		member{name: "a/checkpoint", body: `model_checkpoint_path: "../x"`}))
 	f.Add(zipOf(f, member{name: "../vocab.txt", body: "[UNK]"}))
 	f.Add(tarOf(f, false, tar.Header{Name: "m.index", Size: 1}, tar.Header{Name: "vocab.txt", Typeflag: tar.TypeSymlink, Linkname: "/"}))
 	f.Add(tarOf(f, true, tar.Header{Name: "a/m.index", Size: 1}, tar.Header{Name: "a/m.data-00000-of-00001", Size: 9}))
@@ -221,6 +230,6 @@ func FuzzUnpack(f *testing.F) {
 			_, err := tfbert.Export(t.Context(), path, filepath.Join(dir, "model"), nil)
 			require.Error(t, err)
 		})
-		require.Equal(t, []string{"model.zip"}, names(t, dir))
+		require.Equal(t, []string{"model.zip"}, fileNames(t, dir))
 	})
 }

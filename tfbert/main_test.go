@@ -13,11 +13,11 @@ import (
 	"github.com/tfbert/go/tfbert"
 )
 
-// TestMain fails the run where a test left a tensor, graph or session open.
+// TestMain fails the run if a test left a tensor, graph or session open.
 func TestMain(m *testing.M) { testenv.Main(m, tf.Alive) }
 
-// export exports a checkpoint and gives the model's folder.
-func export(t testing.TB, ckpt string, opts *tfbert.ExportOptions) string {
+// exportModel exports a checkpoint and returns the folder of the model.
+func exportModel(t testing.TB, ckpt string, opts *tfbert.ExportOptions) string {
 	t.Helper()
 	testenv.TensorFlow(t)
 	dir := filepath.Join(t.TempDir(), "model")
@@ -26,7 +26,7 @@ func export(t testing.TB, ckpt string, opts *tfbert.ExportOptions) string {
 	return dir
 }
 
-func open(t testing.TB, dir string, opts *tfbert.Options) *tfbert.Model {
+func openModel(t testing.TB, dir string, opts *tfbert.Options) *tfbert.Model {
 	t.Helper()
 	testenv.TensorFlow(t)
 	m, err := tfbert.Open(dir, opts)
@@ -35,7 +35,7 @@ func open(t testing.TB, dir string, opts *tfbert.Options) *tfbert.Model {
 	return m
 }
 
-func predict(t testing.TB, m *tfbert.Model, features ...squad.Feature) []squad.RawResult {
+func predictOnce(t testing.TB, m *tfbert.Model, features ...squad.Feature) []squad.RawResult {
 	t.Helper()
 	results, err := m.Predict(t.Context(), features)
 	require.NoError(t, err)

@@ -121,7 +121,7 @@ func (m *Model) openTokenizer(dir, vocabPath string) error {
 			return err
 		}
 		m.positions, m.segments = config.MaxPositionEmbeddings, config.TypeVocabSize
-		return checkVocabSize(vocabPath, vocab, config)
+		return checkVocab(vocabPath, vocab, config)
 	}
 	return nil
 }

@@ -19,11 +19,11 @@ import (
 	"github.com/tfbert/go/wordpiece"
 )
 
-// foreignModel gives an exported model without what Export puts beside it, as another exporter
+// foreignModel returns an exported model without what Export puts beside it, as another exporter
 // leaves it.
 func foreignModel(t testing.TB, opts *tfbert.ExportOptions) string {
 	t.Helper()
-	dir := export(t, newToy("gelu").write(t, "model.ckpt"), opts)
+	dir := exportModel(t, newToy("gelu").write(t, "model.ckpt"), opts)
 	require.NoError(t, os.RemoveAll(filepath.Join(dir, savedmodel.ExtraAssetsDir)))
 	return dir
 }
@@ -59,11 +59,11 @@ func TestOpenForeign(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := foreignModel(t, nil)
-			m := open(t, dir, c.opts(t, dir))
+			m := openModel(t, dir, c.opts(t, dir))
 			assert.Equal(t, tfbert.Settings{DoLowerCase: true}, m.Settings(), "the reference's defaults")
 			assert.False(t, m.Tokenizer().Cased)
 			assert.Equal(t, 20, m.Tokenizer().Vocab.Len())
-			predict(t, m, windows(2, 10)...)
+			predictOnce(t, m, randomWindows(2, 10)...)
 		})
 	}
 }
@@ -72,9 +72,9 @@ func TestOpenForeign(t *testing.T) {
 func TestOpenWithoutUniqueIDs(t *testing.T) {
 	dir := t.TempDir()
 	writeSums(t, dir, tf.Int32, tf.Float, "input_ids", "input_mask", "segment_ids")
-	m := open(t, dir, &tfbert.Options{VocabFile: writeFile(t, toyVocab, dir, "vocab.txt")})
-	f := windows(1, 6)
-	r := predict(t, m, f...)
+	m := openModel(t, dir, &tfbert.Options{VocabFile: writeFile(t, toyVocab, dir, "vocab.txt")})
+	f := randomWindows(1, 6)
+	r := predictOnce(t, m, f...)
 	for pos := range 6 {
 		assert.Equal(t, float32(f[0].InputIDs[pos]+f[0].InputMask[pos]+f[0].SegmentIDs[pos]), r[0].StartLogits[pos])
 	}
@@ -92,11 +92,13 @@ func writeSums(t testing.TB, dir string, in, out tf.DataType, inputs ...string) 
 	s := savedmodel.Signature{Key: savedmodel.DefaultSignature}
 	var list tf.OutputList
 	for _, name := range inputs {
-		list = append(list, b.Add(tf.OpSpec{Type: "Placeholder", Name: name, Attrs: map[string]tf.Attr{"dtype": in, "shape": tf.Shape{-1, -1}}}))
+		list = append(list, b.Add(tf.OpSpec{Type: "Placeholder", Name: name,
+			Attrs: map[string]tf.Attr{"dtype": in, "shape": tf.Shape{-1, -1}}}))
 		s.Inputs = append(s.Inputs, savedmodel.TensorInfo{Key: name, Name: name})
 	}
 	sum := b.Add(tf.OpSpec{Type: "AddN", Name: "sum", Inputs: []tf.Input{list}})
-	logits := b.Add(tf.OpSpec{Type: "Cast", Name: "logits", Inputs: []tf.Input{sum}, Attrs: map[string]tf.Attr{"DstT": out}})
+	logits := b.Add(tf.OpSpec{Type: "Cast", Name: "logits", Inputs: []tf.Input{sum},
+		Attrs: map[string]tf.Attr{"DstT": out}})
 	require.NoError(t, b.Err)
 	for _, key := range []string{"start_logits", "end_logits"} {
 		s.Outputs = append(s.Outputs, savedmodel.TensorInfo{Key: key, Name: logits.String()})
@@ -108,7 +110,7 @@ func writeSums(t testing.TB, dir string, in, out tf.DataType, inputs ...string) 
 // vocabulary that stands beside any of them.
 func TestOpenPaths(t *testing.T) {
 	testenv.TensorFlow(t)
-	good := export(t, newToy("gelu").write(t, "model.ckpt"), nil)
+	good := exportModel(t, newToy("gelu").write(t, "model.ckpt"), nil)
 	for _, c := range []struct {
 		name, model string // the model's place
 		vocab, path string
@@ -137,7 +139,7 @@ func TestOpenPaths(t *testing.T) {
 
 func TestOpenErrors(t *testing.T) {
 	testenv.TensorFlow(t)
-	good := export(t, newToy("gelu").write(t, "model.ckpt"), nil)
+	good := exportModel(t, newToy("gelu").write(t, "model.ckpt"), nil)
 	vocab := writeFile(t, toyVocab, t.TempDir(), "vocab.txt")
 	copied := func(t testing.TB) string {
 		dir := filepath.Join(t.TempDir(), "model")
@@ -167,10 +169,12 @@ func TestOpenErrors(t *testing.T) {
 			want: []string{"open /none/vocab.txt: no such file or directory"},
 		},
 		{
-			name: "a vocabulary of another size", opts: tfbert.Options{VocabFile: writeFile(t, toyVocab+"more\n", t.TempDir(), "words")},
+			name: "a vocabulary of another size", opts: tfbert.Options{VocabFile: writeFile(t, toyVocab+"more\n", t.TempDir(),
+				"words")},
 			want: []string{"words has 21 entries, but the configuration's vocab_size is 20: it belongs to another model"},
 		},
-		{name: "tags", opts: tfbert.Options{Tags: []string{"train"}}, want: []string{"no meta graph with the tags {train}, only {serve}"}},
+		{name: "tags", opts: tfbert.Options{Tags: []string{"train"}},
+			want: []string{"does not have a meta graph with the tags {train}, only {serve}"}},
 		{
 			name: "signature", opts: tfbert.Options{Signature: "predict"},
 			want: []string{"does not answer questions as NVIDIA's export does", `no signature "predict", only serving_default`},
@@ -179,7 +183,8 @@ func TestOpenErrors(t *testing.T) {
 			name: "another model's signature", dir: func(t testing.TB) string {
 				return testenv.Shared(t, "data", "savedmodels", "half_plus_two", "00000123")
 			}, opts: tfbert.Options{VocabFile: vocab},
-			want: []string{"half_plus_two/00000123 does not answer questions as NVIDIA's export does", `signature "serving_default" has no input "input_ids", only x`},
+			want: []string{"half_plus_two/00000123 does not answer questions as NVIDIA's export does",
+				`signature "serving_default" has no input "input_ids", only x`},
 		},
 		{
 			name: "int64 inputs", dir: func(t testing.TB) string {
@@ -205,7 +210,8 @@ func TestOpenErrors(t *testing.T) {
 			}, opts: tfbert.Options{VocabFile: vocab},
 			want: []string{`signature "serving_default" has no input "input_mask", only input_ids, segment_ids`},
 		},
-		{name: "configuration", opts: tfbert.Options{Config: savedmodel.Config{IntraOpThreads: -1}}, want: []string{"-1 is not a number of threads"}},
+		{name: "configuration", opts: tfbert.Options{Config: savedmodel.Config{IntraOpThreads: -1}},
+			want: []string{"-1 is not a number of threads"}},
 		{
 			name: "damaged settings", dir: func(t testing.TB) string {
 				dir := copied(t)
@@ -223,7 +229,7 @@ func TestOpenErrors(t *testing.T) {
 		{
 			name: "damaged weights", dir: func(t testing.TB) string {
 				dir := copied(t)
-				edit(t, filepath.Join(dir, "variables", "variables.data-00000-of-00001"), func(b []byte) []byte {
+				editFile(t, filepath.Join(dir, "variables", "variables.data-00000-of-00001"), func(b []byte) []byte {
 					b[len(b)/2] ^= 1
 					return b
 				})
@@ -249,15 +255,15 @@ func TestOpenErrors(t *testing.T) {
 }
 
 func TestOpenOverrides(t *testing.T) {
-	dir := export(t, newToy("gelu").write(t, "model.ckpt"), &tfbert.ExportOptions{Profile: wordpiece.Google})
+	dir := exportModel(t, newToy("gelu").write(t, "model.ckpt"), &tfbert.ExportOptions{Profile: wordpiece.Google})
 	yes, nvidia := true, wordpiece.NVIDIA2006
 	vocab := writeFile(t, strings.ReplaceAll(toyVocab, "ada\n", "Ada\n"), t.TempDir(), "cased.txt")
-	m := open(t, dir, &tfbert.Options{Cased: &yes, Profile: &nvidia, VocabFile: vocab})
+	m := openModel(t, dir, &tfbert.Options{Cased: &yes, Profile: &nvidia, VocabFile: vocab})
 	assert.Equal(t, []string{"Ada", "[UNK]"}, m.Tokenizer().Tokenize("Ada Wrote"))
 	assert.False(t, m.Settings().DoLowerCase)
 	assert.Equal(t, wordpiece.NVIDIA2006, m.Settings().Profile)
 
-	m = open(t, dir, nil)
+	m = openModel(t, dir, nil)
 	assert.Equal(t, []string{"ada", "wrote"}, m.Tokenizer().Tokenize("Ada Wrote"))
 	assert.Equal(t, wordpiece.Google, m.Tokenizer().Profile)
 	assert.Equal(t, "google", m.Settings().Profile.String())
@@ -265,13 +271,13 @@ func TestOpenOverrides(t *testing.T) {
 
 func TestPredictErrors(t *testing.T) {
 	ckpt := newToy("gelu").write(t, "model.ckpt")
-	dynamic := open(t, export(t, ckpt, nil), nil)
-	static := open(t, export(t, ckpt, &tfbert.ExportOptions{MaxSeqLength: 32}), nil)
-	mixed := windows(2, 10)
-	mixed[1] = windows(1, 12)[0]
-	short := windows(1, 10)
+	dynamic := openModel(t, exportModel(t, ckpt, nil), nil)
+	static := openModel(t, exportModel(t, ckpt, &tfbert.ExportOptions{MaxSeqLength: 32}), nil)
+	mixed := randomWindows(2, 10)
+	mixed[1] = randomWindows(1, 12)[0]
+	short := randomWindows(1, 10)
 	short[0].InputMask = short[0].InputMask[:9]
-	unknown := windows(1, 10)
+	unknown := randomWindows(1, 10)
 	unknown[0].InputIDs[3] = 20
 	for _, c := range []struct {
 		name     string
@@ -279,8 +285,9 @@ func TestPredictErrors(t *testing.T) {
 		features []squad.Feature
 		want     string
 	}{
-		{"another length than the model's", static, windows(1, 16), "the model takes sequences of 32, not of 16"},
-		{"longer than the positions", dynamic, windows(1, 49), "the model has positions for sequences of up to 48, not of 49"},
+		{"another length than the model's", static, randomWindows(1, 16), "the model takes sequences of 32, not of 16"},
+		{"longer than the positions", dynamic, randomWindows(1, 49),
+			"the model has positions for sequences of up to 48, not of 49"},
 		{"mixed lengths", dynamic, mixed, "predict: feature 1000000000 is 12 long, the first of its batch 10"},
 		{"mask of another length", dynamic, short, "predict: feature 1000000000 "},
 		{"unknown id", dynamic, unknown, "INVALID_ARGUMENT: indices[3] = 20 is not in [0, 20)"},
@@ -306,16 +313,17 @@ func TestPredictErrors(t *testing.T) {
 
 // A batch without its padding has the logits of its tokens, and a short passage an answer.
 func TestTrimPadding(t *testing.T) {
-	dir := export(t, testenv.Model(t), nil)
-	padded, trimmed := open(t, dir, nil), open(t, dir, &tfbert.Options{TrimPadding: true})
-	windows := features(t, &padded.Answerer().Featurizer, testenv.Golden(t, "mini", "mini-v1.1.json"), 4)
+	dir := exportModel(t, testenv.Model(t), nil)
+	padded, trimmed := openModel(t, dir, nil), openModel(t, dir, &tfbert.Options{TrimPadding: true})
+	windows := readFeatures(t, &padded.Answerer().Featurizer, testenv.Golden(t, "mini", "mini-v1.1.json"), 4)
 	got, err := trimmed.Predict(t.Context(), windows)
 	require.NoError(t, err)
 	for i := range windows {
 		require.Len(t, got[i].StartLogits, windows[i].Len)
 		require.Len(t, got[i].EndLogits, windows[i].Len)
 	}
-	assert.Less(t, difference(t, tokens(windows, predict(t, padded, windows...)), tokens(windows, got)), tolerance)
+	assert.Less(t, largestDifference(t, withoutPadding(windows, predictOnce(t, padded, windows...)),
+		withoutPadding(windows, got)), tolerance)
 
 	assert.Zero(t, padded.Answerer().Lookahead, "the scripts' batches")
 	assert.NotZero(t, trimmed.Answerer().Lookahead)
@@ -330,61 +338,61 @@ func TestTrimPadding(t *testing.T) {
 }
 
 func TestPredictEmptyBatch(t *testing.T) {
-	m := open(t, export(t, newToy("gelu").write(t, "model.ckpt"), nil), nil)
+	m := openModel(t, exportModel(t, newToy("gelu").write(t, "model.ckpt"), nil), nil)
 	results, err := m.Predict(t.Context(), nil)
 	require.NoError(t, err)
 	assert.Empty(t, results)
 }
 
 func TestPredictContext(t *testing.T) {
-	m := open(t, export(t, newToy("gelu").write(t, "model.ckpt"), nil), nil)
+	m := openModel(t, exportModel(t, newToy("gelu").write(t, "model.ckpt"), nil), nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	for _, features := range [][]squad.Feature{nil, windows(1, 10)} {
+	for _, features := range [][]squad.Feature{nil, randomWindows(1, 10)} {
 		_, err := m.Predict(ctx, features)
 		assert.ErrorIs(t, err, context.Canceled)
 	}
 }
 
 func TestPredictClosed(t *testing.T) {
-	dir := export(t, newToy("gelu").write(t, "model.ckpt"), nil)
+	dir := exportModel(t, newToy("gelu").write(t, "model.ckpt"), nil)
 	m, err := tfbert.Open(dir, nil)
 	require.NoError(t, err)
 	require.NoError(t, m.Close())
 	require.NoError(t, m.Close())
-	_, err = m.Predict(t.Context(), windows(1, 10))
+	_, err = m.Predict(t.Context(), randomWindows(1, 10))
 	assert.ErrorIs(t, err, tf.ErrClosed)
 }
 
 func TestPredictConcurrently(t *testing.T) {
-	m := open(t, export(t, newToy("gelu").write(t, "model.ckpt"), nil), nil)
+	m := openModel(t, exportModel(t, newToy("gelu").write(t, "model.ckpt"), nil), nil)
 	lengths := []int{6, 16, 33, 48}
 	want := map[int][]squad.RawResult{}
 	for _, length := range lengths {
-		want[length] = predict(t, m, windows(3, length)...)
+		want[length] = predictOnce(t, m, randomWindows(3, length)...)
 	}
 	var wg sync.WaitGroup
 	for worker := range 8 {
 		wg.Go(func() {
 			for i := range 10 {
 				length := lengths[(worker+i)%len(lengths)]
-				got, err := m.Predict(t.Context(), windows(3, length))
+				got, err := m.Predict(t.Context(), randomWindows(3, length))
 				assert.NoError(t, err)
-				assert.Less(t, difference(t, want[length], got), tolerance)
+				assert.Less(t, largestDifference(t, want[length], got), tolerance)
 			}
 		})
 	}
 	wg.Wait()
 }
 
-// Results are memory of their own: later runs and the model's end leave them alone.
+// Results have memory of their own: later runs and the end of the model do not change them.
 func TestPredictResultsAreKept(t *testing.T) {
-	dir := export(t, newToy("gelu").write(t, "model.ckpt"), nil)
+	dir := exportModel(t, newToy("gelu").write(t, "model.ckpt"), nil)
 	m, err := tfbert.Open(dir, nil)
 	require.NoError(t, err)
-	first := predict(t, m, windows(2, 10)...)
-	again := predict(t, m, windows(2, 10)...)
-	predict(t, m, windows(2, 12)...)
+	first := predictOnce(t, m, randomWindows(2, 10)...)
+	again := predictOnce(t, m, randomWindows(2, 10)...)
+	predictOnce(t, m, randomWindows(2, 12)...)
 	require.NoError(t, m.Close())
 	assert.Equal(t, again, first)
 	first[0].StartLogits = append(first[0].StartLogits, 1) // and a row's append leaves the next row alone
@@ -393,7 +401,7 @@ func TestPredictResultsAreKept(t *testing.T) {
 
 // The whole way on a model that cannot know: what is answered is a span of the passage.
 func TestAnswer(t *testing.T) {
-	m := open(t, export(t, newToy("gelu").write(t, "model.ckpt"), &tfbert.ExportOptions{MaxSeqLength: 32}), nil)
+	m := openModel(t, exportModel(t, newToy("gelu").write(t, "model.ckpt"), &tfbert.ExportOptions{MaxSeqLength: 32}), nil)
 	a := m.Answerer()
 	a.Featurizer.MaxQueryLength = 8
 	passage := "The Engine was written by Ada Lovelace in 1843."

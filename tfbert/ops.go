@@ -25,7 +25,7 @@ func (b *fused) plainMatMul(name string, x, w tf.Output, transposed bool, ops []
 		case "Add":
 			x = b.op("AddV2", name+"/add", nil, x, args[1])
 		default:
-			x = b.activation(name, b.config.HiddenAct, x)
+			x = b.activation(name, b.config.activation(), x)
 		}
 	}
 	return x
@@ -57,7 +57,7 @@ func probeOneDNN(dtype tf.DataType) (err error) {
 	}
 	defer func() { err = errors.Join(err, g.Close()) }()
 	b := &fused{
-		graphBuilder: graphBuilder{tf.Builder{Graph: g}}, config: &Config{HiddenSize: 2}, dtype: dtype, weights: zeros{},
+		graphBuilder: graphBuilder{tf.Builder{Graph: g}, &Config{HiddenSize: 2}}, dtype: dtype, weights: zeros{},
 	}
 	x := b.weight("x", dtype, 2, 2)
 	y := b.layerNorm("norm", b.dense("add", x, 2, 2, "Add", x))

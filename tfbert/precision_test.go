@@ -57,11 +57,15 @@ func TestFP16GPU(t *testing.T) {
 		machine machine.Report
 		want    string // of the error
 	}{
-		"no GPU":             {machine.Report{Library: cuda}, "fp16 is for GPUs, and this machine has none"},
-		"an old GPU":         {machine.Report{Library: cuda, GPUs: gpus("6.1")}, "fp16 needs a GPU of compute capability 7.0, and GPU 6.1 has 6.1"},
-		"an unknown GPU":     {machine.Report{Library: cuda, GPUs: gpus("")}, "fp16 needs a GPU of compute capability 7.0, and that of GPU  is unknown"},
-		"no library":         {machine.Report{GPUs: gpus("8.0")}, "fp16 needs a TensorFlow library that is built for CUDA, and none is installed"},
-		"a library for CPUs": {machine.Report{GPUs: gpus("8.0"), Library: &machine.Library{Path: "lib.so"}}, "fp16 needs a TensorFlow library that is built for CUDA, and lib.so is built for the CPU"},
+		"no GPU": {machine.Report{Library: cuda}, "fp16 is for GPUs, and this machine has none"},
+		"an old GPU": {machine.Report{Library: cuda, GPUs: gpus("6.1")},
+			"fp16 needs a GPU of compute capability 7.0, and GPU 6.1 has 6.1"},
+		"an unknown GPU": {machine.Report{Library: cuda, GPUs: gpus("")},
+			"fp16 needs a GPU of compute capability 7.0, and that of GPU  is unknown"},
+		"no library": {machine.Report{GPUs: gpus("8.0")},
+			"fp16 needs a TensorFlow library that is built for CUDA, and none is installed"},
+		"a library for CPUs": {machine.Report{GPUs: gpus("8.0"), Library: &machine.Library{Path: "lib.so"}},
+			"fp16 needs a TensorFlow library that is built for CUDA, and lib.so is built for the CPU"},
 		"no CUDA": {
 			machine.Report{GPUs: gpus("8.0"), Library: &machine.Library{GPU: true, MissingForGPU: []string{"libcudnn.so"}}},
 			"fp16 needs CUDA's libraries, and libcudnn.so is missing",

@@ -28,41 +28,43 @@ func exportReference(t testing.TB, args ...string) {
 // have one signature and, in one process, the same logits, bit for bit; and Python runs our model to
 // the same bits as Go does.
 func TestAgainstPython(t *testing.T) {
+	t.Parallel() // Python takes a core for seconds before it runs a model
 	testenv.Python(t)
-	ours := export(t, testenv.Model(t), nil)
+	ours := exportModel(t, testenv.Model(t), nil)
 	theirs := filepath.Join(t.TempDir(), "reference")
 	exportReference(t, testenv.Model(t), theirs)
-	assert.Equal(t, signature(t, theirs), signature(t, ours))
+	assert.Equal(t, pythonSignature(t, theirs), pythonSignature(t, ours))
 
-	m := open(t, ours, nil)
-	batch := features(t, &m.Answerer().Featurizer, testenv.Golden(t, "mini", "mini-v1.1.json"), 10)
+	m := openModel(t, ours, nil)
+	batch := readFeatures(t, &m.Answerer().Featurizer, testenv.Golden(t, "mini", "mini-v1.1.json"), 20)
 	got := predictAll(t, m, batch)
 	vocab := filepath.Join(testenv.Model(t), "vocab.txt")
-	reference := predictAll(t, open(t, theirs, &tfbert.Options{VocabFile: vocab}), batch)
-	assert.Zero(t, difference(t, reference, got), "Python's export run by Go")
+	reference := predictAll(t, openModel(t, theirs, &tfbert.Options{VocabFile: vocab}), batch)
+	assert.Zero(t, largestDifference(t, reference, got), "Python's export run by Go")
 
 	logits := filepath.Join(t.TempDir(), "logits.npy")
 	exportReference(t, "--run", ours, writeFeatures(t, batch), logits)
-	assert.Zero(t, difference(t, readLogits(t, logits), got), "our export run by Python")
+	assert.Zero(t, largestDifference(t, readLogits(t, logits), got), "our export run by Python")
 }
 
 // The same at a static length, with an activation and a type of weights that the bundled model does
 // not have.
 func TestToyAgainstPython(t *testing.T) {
+	t.Parallel() // Python takes a core for seconds before it runs a model
 	testenv.Python(t)
 	ckpt := newToy("relu").as(checkpoint.BFloat16).trained().write(t, "model.ckpt")
 	writeFile(t, `model_checkpoint_path: "model.ckpt"`, ckpt, "checkpoint")
-	ours := export(t, ckpt, &tfbert.ExportOptions{MaxSeqLength: 32})
+	ours := exportModel(t, ckpt, &tfbert.ExportOptions{MaxSeqLength: 32})
 	theirs := filepath.Join(t.TempDir(), "reference")
 	exportReference(t, ckpt, theirs, "--max_seq_length", "32")
-	assert.Equal(t, signature(t, theirs), signature(t, ours))
+	assert.Equal(t, pythonSignature(t, theirs), pythonSignature(t, ours))
 	vocab := writeFile(t, toyVocab, t.TempDir(), "vocab.txt")
-	want := predict(t, open(t, theirs, &tfbert.Options{VocabFile: vocab}), windows(5, 32)...)
-	assert.Equal(t, want, predict(t, open(t, ours, nil), windows(5, 32)...))
+	want := predictOnce(t, openModel(t, theirs, &tfbert.Options{VocabFile: vocab}), randomWindows(5, 32)...)
+	assert.Equal(t, want, predictOnce(t, openModel(t, ours, nil), randomWindows(5, 32)...))
 }
 
-// signature describes a model's signature but for the names of its tensors.
-func signature(t testing.TB, dir string) map[string][]string {
+// pythonSignature describes the signature of a model, without the names of its tensors.
+func pythonSignature(t testing.TB, dir string) map[string][]string {
 	t.Helper()
 	info, err := savedmodel.Inspect(dir)
 	require.NoError(t, err)
@@ -71,7 +73,7 @@ func signature(t testing.TB, dir string) map[string][]string {
 	require.Len(t, m.Signatures, 1)
 	s, err := m.Signature(savedmodel.DefaultSignature)
 	require.NoError(t, err)
-	return map[string][]string{"method": {s.Method}, "inputs": texts(s.Inputs), "outputs": texts(s.Outputs)}
+	return map[string][]string{"method": {s.Method}, "inputs": infoTexts(s.Inputs), "outputs": infoTexts(s.Outputs)}
 }
 
 // writeFeatures writes features as `tfbert features --out` does.

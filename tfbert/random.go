@@ -44,7 +44,9 @@ func randomSource(c *Config, dir string) (*source, error) {
 	if err := c.validate(); err != nil {
 		return nil, fmt.Errorf("export: %w", err)
 	}
-	s := &source{variables: newRandomWeights(c), name: "random weights", prefix: dir + string(os.PathSeparator), config: c}
+	s := &source{
+		variables: newRandomWeights(c), name: "random weights", prefix: dir + string(os.PathSeparator), config: c,
+	}
 	if err := os.Mkdir(dir, 0o777); err != nil {
 		return nil, err
 	}
@@ -65,7 +67,7 @@ func randomSource(c *Config, dir string) (*source, error) {
 	return s, nil
 }
 
-// madeUpVocab returns a vocab.txt of n lines, the first of which are those that no BERT is without.
+// madeUpVocab returns a vocab.txt of n lines, the first of which are the pieces that every BERT has.
 func madeUpVocab(n int) []byte {
 	special := []string{"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"}
 	var b strings.Builder
@@ -103,8 +105,8 @@ func (r *randomWeights) Variable(name string) (checkpoint.Variable, bool) {
 
 func (r *randomWeights) Close() error { return nil }
 
-// Float32s returns 1 for the gain of a layer norm, 0 for its shift, and for the rest, biases too so
-// that they cannot be optimized away, modeling.py's truncated_normal_initializer(stddev=0.02).
+// Float32s returns 1 for the gain of a layer norm, 0 for its shift, and modeling.py's
+// truncated_normal_initializer(stddev=0.02) for the others, also for biases, which could be optimized away.
 func (r *randomWeights) Float32s(name string) ([]float32, error) {
 	v, ok := r.byName[name]
 	if !ok {
@@ -127,7 +129,7 @@ func (r *randomWeights) Float32s(name string) ([]float32, error) {
 }
 
 // truncatedNormal fills values from a normal distribution of standard deviation 0.02 without what
-// lies beyond two deviations, by quantiles: each number of the source gives four values.
+// lies beyond two deviations, by quantiles. Four values are made of each number of the source.
 func truncatedNormal(values []float32, source *rand.PCG) {
 	table := quantiles()
 	bits := uint64(0)

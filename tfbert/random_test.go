@@ -25,12 +25,13 @@ func exportRandom(t testing.TB, c *tfbert.Config, opts *tfbert.ExportOptions) (d
 
 func TestExportRandomGraphsAgree(t *testing.T) {
 	config := newToy("gelu").Config
-	features := windows(3, 40)
-	want := predict(t, open(t, exportRandom(t, &config, nil), nil), features...)
+	features := randomWindows(3, 40)
+	want := predictOnce(t, openModel(t, exportRandom(t, &config, nil), nil), features...)
 	assert.NotEqual(t, want[0].StartLogits, want[1].StartLogits)
 	for precision, delta := range map[savedmodel.Precision]float64{savedmodel.FP32: 1e-6, savedmodel.BF16: 1e-2} {
-		m := open(t, exportRandom(t, &config, &tfbert.ExportOptions{Graph: tfbert.FusedGraph, Precision: precision}), nil)
-		got := predict(t, m, features...)
+		m := openModel(t, exportRandom(t, &config, &tfbert.ExportOptions{Graph: tfbert.FusedGraph, Precision: precision}),
+			nil)
+		got := predictOnce(t, m, features...)
 		for i := range want {
 			assert.InDeltaSlice(t, want[i].StartLogits, got[i].StartLogits, delta, precision)
 			assert.InDeltaSlice(t, want[i].EndLogits, got[i].EndLogits, delta, precision)
@@ -80,7 +81,8 @@ func BenchmarkExportRandom(b *testing.B) {
 	testenv.TensorFlow(b)
 	dir := filepath.Join(b.TempDir(), "model")
 	for b.Loop() {
-		report, err := tfbert.ExportRandom(b.Context(), tfbert.BaseConfig(), dir, &tfbert.ExportOptions{Graph: tfbert.FusedGraph, Overwrite: true})
+		report, err := tfbert.ExportRandom(b.Context(), tfbert.BaseConfig(), dir,
+			&tfbert.ExportOptions{Graph: tfbert.FusedGraph, Overwrite: true})
 		require.NoError(b, err)
 		b.SetBytes(report.Bytes)
 	}

@@ -8,14 +8,11 @@ import (
 	"github.com/tfbert/go/tf"
 )
 
-// layerNormEpsilon is that of tf.contrib.layers.layer_norm.
-const layerNormEpsilon = 1e-12
-
 // referenceGraph builds the graph that modeling.py and run_squad.py build for prediction, operation
 // for operation, so that TensorFlow rewrites it to the same kernels and the logits are the same
 // bits. The weights are resource variables. A length of 0 leaves the sequence length dynamic.
 func referenceGraph(g *tf.Graph, c *Config, length int) (savedmodel.Content, error) {
-	b := &reference{graphBuilder: graphBuilder{tf.Builder{Graph: g}}, config: c, variables: map[string]*savedmodel.Variable{}}
+	b := &reference{graphBuilder: graphBuilder{tf.Builder{Graph: g}, c}, variables: map[string]*savedmodel.Variable{}}
 	content := savedmodel.Content{Graph: g}
 	for _, w := range c.weights() {
 		v, err := savedmodel.AddVariable(g, w.name, tf.Float, w.shape)
@@ -36,13 +33,12 @@ func referenceGraph(g *tf.Graph, c *Config, length int) (savedmodel.Content, err
 // reference builds the reference graph. Its methods follow the functions of modeling.py.
 type reference struct {
 	graphBuilder
-	config    *Config
 	variables map[string]*savedmodel.Variable
 
 	batch, length dim
 }
 
-// read returns a variable's value, as conversion of a variable to a tensor does in Python.
+// read returns the value of a variable, as its conversion to a tensor does in Python.
 func (b *reference) read(user, variable string) tf.Output {
 	v := b.variables[variable]
 	return b.op("ReadVariableOp", user+"/ReadVariableOp", attrs{"dtype": v.DType}, v.Handle)
@@ -79,8 +75,7 @@ func (b *reference) embeddings(ids, segments tf.Output) tf.Output {
 	return b.layerNorm(scope+"/LayerNorm", x, 2, b.read)
 }
 
-// attentionMask is create_attention_mask_from_input_mask and the first half of the addition to the
-// scores: 0 where a position may be attended to, -10000 where it may not.
+// attentionMask is create_attention_mask_from_input_mask: 1 for a position that may be attended to, else 0.
 func (b *reference) attentionMask(mask tf.Output) tf.Output {
 	const scope = "bert/encoder"
 	to := b.op("Cast", scope+"/Cast", attrs{"DstT": tf.Float},
@@ -100,7 +95,7 @@ func (b *reference) encoder(x, mask tf.Output) tf.Output {
 		attention = b.dense(layer+"/attention/output/dense", attention)
 		attention = b.layerNorm(layer+"/attention/output/LayerNorm",
 			b.op("AddV2", layer+"/attention/output/add", nil, attention, x), 1, b.read)
-		intermediate := b.activation(layer+"/intermediate/dense", b.config.HiddenAct, b.dense(layer+"/intermediate/dense", attention))
+		intermediate := b.activation(layer+"/intermediate/dense", b.config.activation(), b.dense(layer+"/intermediate/dense", attention))
 		x = b.layerNorm(layer+"/output/LayerNorm",
 			b.op("AddV2", layer+"/output/add", nil, b.dense(layer+"/output/dense", intermediate), attention), 1, b.read)
 	}

@@ -17,15 +17,16 @@ import (
 // tolerance bounds the difference of logits, which are around 1.
 const tolerance = 1e-4
 
-// difference gives the largest difference of two batches' logits.
-func difference(t testing.TB, a, b []squad.RawResult) float64 {
+// largestDifference returns the largest difference of the logits of two batches.
+func largestDifference(t testing.TB, a, b []squad.RawResult) float64 {
 	t.Helper()
 	require.Len(t, b, len(a))
 	largest := 0.0
 	for i := range a {
 		require.Len(t, b[i].StartLogits, len(a[i].StartLogits))
 		for pos := range a[i].StartLogits {
-			for _, d := range []float32{a[i].StartLogits[pos] - b[i].StartLogits[pos], a[i].EndLogits[pos] - b[i].EndLogits[pos]} {
+			for _, d := range []float32{a[i].StartLogits[pos] - b[i].StartLogits[pos],
+				a[i].EndLogits[pos] - b[i].EndLogits[pos]} {
 				require.False(t, math.IsNaN(float64(d)))
 				largest = max(largest, math.Abs(float64(d)))
 			}
@@ -35,17 +36,18 @@ func difference(t testing.TB, a, b []squad.RawResult) float64 {
 }
 
 func TestGraphAgainstFloat64(t *testing.T) {
-	for _, act := range []string{"gelu", "relu", "tanh", "linear"} {
+	for _, act := range activationNames {
 		t.Run(act, func(t *testing.T) {
 			k := newToy(act)
-			m := open(t, export(t, k.write(t, "model.ckpt"), nil), nil)
+			m := openModel(t, exportModel(t, k.write(t, "model.ckpt"), nil), nil)
 			for _, length := range []int{8, 48} {
-				features := windows(3, length)
+				features := randomWindows(3, length)
 				largest := 0.0
-				for i, r := range predict(t, m, features...) {
+				for i, r := range predictOnce(t, m, features...) {
 					start, end := k.forward(features[i])
 					for pos := range start {
-						largest = max(largest, math.Abs(start[pos]-float64(r.StartLogits[pos])), math.Abs(end[pos]-float64(r.EndLogits[pos])))
+						largest = max(largest, math.Abs(start[pos]-float64(r.StartLogits[pos])),
+							math.Abs(end[pos]-float64(r.EndLogits[pos])))
 					}
 				}
 				assert.Less(t, largest, tolerance, "length %d", length)
@@ -57,34 +59,34 @@ func TestGraphAgainstFloat64(t *testing.T) {
 
 // The activations differ where they should.
 func TestActivationMatters(t *testing.T) {
-	features := windows(2, 16)
-	gelu := predict(t, open(t, export(t, newToy("gelu").write(t, "model.ckpt"), nil), nil), features...)
-	relu := predict(t, open(t, export(t, newToy("relu").write(t, "model.ckpt"), nil), nil), features...)
-	assert.Greater(t, difference(t, gelu, relu), 100*tolerance)
+	features := randomWindows(2, 16)
+	gelu := predictOnce(t, openModel(t, exportModel(t, newToy("gelu").write(t, "model.ckpt"), nil), nil), features...)
+	relu := predictOnce(t, openModel(t, exportModel(t, newToy("relu").write(t, "model.ckpt"), nil), nil), features...)
+	assert.Greater(t, largestDifference(t, gelu, relu), 100*tolerance)
 }
 
 func TestStaticLengthIsTheSameModel(t *testing.T) {
 	ckpt := newToy("gelu").write(t, "model.ckpt")
-	features := windows(3, 32)
-	dynamic := predict(t, open(t, export(t, ckpt, nil), nil), features...)
-	static := predict(t, open(t, export(t, ckpt, &tfbert.ExportOptions{MaxSeqLength: 32}), nil), features...)
+	features := randomWindows(3, 32)
+	dynamic := predictOnce(t, openModel(t, exportModel(t, ckpt, nil), nil), features...)
+	static := predictOnce(t, openModel(t, exportModel(t, ckpt, &tfbert.ExportOptions{MaxSeqLength: 32}), nil), features...)
 	assert.Equal(t, dynamic, static)
 }
 
 func TestBatchIsItsRows(t *testing.T) {
-	m := open(t, export(t, newToy("gelu").write(t, "model.ckpt"), nil), nil)
-	features := windows(8, 40)
+	m := openModel(t, exportModel(t, newToy("gelu").write(t, "model.ckpt"), nil), nil)
+	features := randomWindows(8, 40)
 	var rows []squad.RawResult
 	for _, f := range features {
-		rows = append(rows, predict(t, m, f)...)
+		rows = append(rows, predictOnce(t, m, f)...)
 	}
-	assert.Less(t, difference(t, predict(t, m, features...), rows), tolerance)
+	assert.Less(t, largestDifference(t, predictOnce(t, m, features...), rows), tolerance)
 }
 
 // What is masked does not matter, and what is not does.
 func TestMask(t *testing.T) {
-	m := open(t, export(t, newToy("gelu").write(t, "model.ckpt"), nil), nil)
-	real := windows(1, 24)[0]
+	m := openModel(t, exportModel(t, newToy("gelu").write(t, "model.ckpt"), nil), nil)
+	real := randomWindows(1, 24)[0]
 	for i := range real.InputMask {
 		real.InputMask[i] = 1
 	}
@@ -94,18 +96,19 @@ func TestMask(t *testing.T) {
 		}
 		return f
 	}
-	padded, masked, unmasked := padding(clone(real), 0, 0), padding(clone(real), 7, 0), padding(clone(real), 7, 1)
+	padded, masked, unmasked := padding(cloneFeature(real), 0, 0), padding(cloneFeature(real), 7,
+		0), padding(cloneFeature(real), 7, 1)
 	cut := func(f squad.Feature) []squad.RawResult {
-		r := predict(t, m, f)
+		r := predictOnce(t, m, f)
 		r[0].StartLogits, r[0].EndLogits = r[0].StartLogits[:24], r[0].EndLogits[:24]
 		return r
 	}
-	assert.Less(t, difference(t, cut(real), cut(padded)), tolerance)
-	assert.Less(t, difference(t, cut(real), cut(masked)), tolerance)
-	assert.Greater(t, difference(t, cut(real), cut(unmasked)), 100*tolerance)
+	assert.Less(t, largestDifference(t, cut(real), cut(padded)), tolerance)
+	assert.Less(t, largestDifference(t, cut(real), cut(masked)), tolerance)
+	assert.Greater(t, largestDifference(t, cut(real), cut(unmasked)), 100*tolerance)
 }
 
-func clone(f squad.Feature) squad.Feature {
+func cloneFeature(f squad.Feature) squad.Feature {
 	f.InputIDs, f.InputMask, f.SegmentIDs = slices.Clone(f.InputIDs), slices.Clone(f.InputMask), slices.Clone(f.SegmentIDs)
 	return f
 }
@@ -117,7 +120,7 @@ func TestSignature(t *testing.T) {
 		length         int
 	}{{"dynamic", "[?,?]", 0}, {"static", "[?,32]", 32}} {
 		t.Run(c.name, func(t *testing.T) {
-			dir := export(t, newToy("gelu").write(t, "model.ckpt"), &tfbert.ExportOptions{MaxSeqLength: c.length})
+			dir := exportModel(t, newToy("gelu").write(t, "model.ckpt"), &tfbert.ExportOptions{MaxSeqLength: c.length})
 			info, err := savedmodel.Inspect(dir)
 			require.NoError(t, err)
 			meta, err := info.MetaGraph([]string{"serve"})
@@ -127,11 +130,12 @@ func TestSignature(t *testing.T) {
 			assert.Equal(t, "serving_default", s.Key)
 			assert.Equal(t, "tensorflow/serving/predict", s.Method)
 			assert.Equal(t, []string{
-				"input_ids int32 " + c.sequence, "input_mask int32 " + c.sequence, "segment_ids int32 " + c.sequence, "unique_ids int32 [?]",
-			}, texts(s.Inputs))
+				"input_ids int32 " + c.sequence, "input_mask int32 " + c.sequence, "segment_ids int32 " +
+					c.sequence, "unique_ids int32 [?]",
+			}, infoTexts(s.Inputs))
 			assert.Equal(t, []string{
 				"end_logits float32 " + c.sequence, "start_logits float32 " + c.sequence, "unique_ids int32 [?]",
-			}, texts(s.Outputs))
+			}, infoTexts(s.Outputs))
 			start, err := s.Output("start_logits")
 			require.NoError(t, err)
 			end, err := s.Output("end_logits")
@@ -149,7 +153,7 @@ func TestSignature(t *testing.T) {
 	}
 }
 
-func texts(infos []savedmodel.TensorInfo) []string {
+func infoTexts(infos []savedmodel.TensorInfo) []string {
 	var list []string
 	for _, i := range infos {
 		list = append(list, i.String())
@@ -159,7 +163,7 @@ func texts(infos []savedmodel.TensorInfo) []string {
 
 // unique_ids are passed through.
 func TestUniqueIDsOutput(t *testing.T) {
-	m := open(t, export(t, newToy("gelu").write(t, "model.ckpt"), nil), nil)
+	m := openModel(t, exportModel(t, newToy("gelu").write(t, "model.ckpt"), nil), nil)
 	f, err := m.SavedModel().Func("serving_default", []string{"unique_ids"}, []string{"unique_ids"})
 	require.NoError(t, err)
 	in, err := tf.NewTensor(tf.Shape{2}, []int32{1000000007, 3})

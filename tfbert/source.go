@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/tfbert/go/checkpoint"
 	"github.com/tfbert/go/internal/archive"
@@ -23,7 +22,7 @@ type variables interface {
 	Close() error
 }
 
-// source is what an export reads: variables and the two files that stand beside them.
+// source is what an export reads: variables and the two files beside them.
 type source struct {
 	variables
 	name       string // the checkpoint, as the caller named it
@@ -32,6 +31,8 @@ type source struct {
 	vocabPath  string
 	config     *Config
 	unpacked   *archive.Unpacked // nil if the files are in no archive
+	resolved   *resolution       // of the weights among the variables
+	notes      []string          // what a person should know about the files
 }
 
 // openSource finds and opens a checkpoint: path is its folder, its prefix, one of its files, or an
@@ -98,7 +99,14 @@ func (s *source) check(opts *ExportOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	return checkVocabSize(s.vocabPath, v, s.config)
+	if s.config.byteOrder {
+		s.notes = append(s.notes, filepath.Base(s.configPath)+" starts with a byte order mark, which is left out")
+	}
+	if have, rows := v.Len(), s.config.VocabSize; have < rows {
+		s.notes = append(s.notes, fmt.Sprintf("%s has %d entries for %d rows of the table: the others are padding",
+			filepath.Base(s.vocabPath), have, rows))
+	}
+	return checkVocab(s.vocabPath, v, s.config)
 }
 
 // beside finds a file in the checkpoint's folder, unless another one is named.
@@ -137,58 +145,65 @@ func readVocabFile(path string, profile wordpiece.Profile) (*wordpiece.Vocab, er
 	return v, nil
 }
 
-// checkVocabSize refuses a vocabulary of another model. One that is shorter than the table is
-// refused too, though it would run: its ids are those of other words.
-func checkVocabSize(path string, v *wordpiece.Vocab, c *Config) error {
-	if v.Len() == c.VocabSize {
-		return nil
+// checkVocab refuses a vocabulary that is not the model's. A table may have more rows than the vocabulary has
+// entries: NVIDIA pads it to a multiple of 8, and no id is in the padding.
+func checkVocab(path string, v *wordpiece.Vocab, c *Config) error {
+	var err error
+	if v.Len() > c.VocabSize {
+		err = fmt.Errorf("%s has %d entries, but the configuration's vocab_size is %d: it belongs to another model",
+			path, v.Len(), c.VocabSize)
 	}
-	err := fmt.Errorf("%s has %d entries, but the configuration's vocab_size is %d: it belongs to another model",
-		path, v.Len(), c.VocabSize)
-	return &FileError{Name: vocabFile, Path: path, Err: err}
+	for _, special := range []string{"[CLS]", "[SEP]"} {
+		if _, ok := v.ID(special); !ok && err == nil {
+			err = fmt.Errorf("%s has no %s: it is not the vocabulary of a BERT", path, special)
+		}
+	}
+	if err != nil {
+		return &FileError{Name: vocabFile, Path: path, Err: err}
+	}
+	return nil
 }
 
-// checkWeights returns an error that lists the variables which the configuration asks for and which are
-// missing or of another shape or type, and the layers that it does not ask for.
-func (s *source) checkWeights() error {
+// checkWeights finds the weights that the configuration asks for, and returns an error unless all are there with
+// their shapes, with nothing beside them that changes what a BERT computes.
+func (s *source) checkWeights(head string) error {
 	// Each layer has more than one, so that what a configuration claims is not listed at length.
 	if layers, have := s.config.NumHiddenLayers, len(s.Variables()); layers > have {
 		return s.mismatch(fmt.Sprintf("it has %d variables, too few for %d layers", have, layers))
 	}
-	var wrong []string
-	known := map[string]bool{}
-	for _, w := range s.config.weights() {
-		known[w.name] = true
-		v, ok := s.Variable(w.name)
-		switch {
-		case !ok:
-			wrong = append(wrong, w.name+" is missing")
-		case !w.shape.Compatible(v.Shape):
-			wrong = append(wrong, fmt.Sprintf("%s has shape %v, the configuration asks for %v", w.name, v.Shape, []int64(w.shape)))
-		case !isFloat(v.DType):
-			wrong = append(wrong, fmt.Sprintf("%s is of type %v, not a floating-point one", w.name, v.DType))
+	if err := s.resolve(head); err != nil {
+		return err
+	}
+	if s.resolved.authors == huggingFace {
+		s.config.huggingFace = true
+	}
+	s.notes = append(s.notes, s.resolved.notes...)
+	if activation := s.config.activation(); activation != geluTanh || s.config.HiddenAct != "gelu" {
+		s.notes = append(s.notes, "the activation is "+activation)
+	}
+	return nil
+}
+
+// weight returns the variable that holds a weight.
+func (s *source) weight(name string) checkpoint.Variable {
+	v, _ := s.Variable(s.resolved.keys[name])
+	return v
+}
+
+// Float32s returns the values of a weight, as modeling.py has them.
+func (s *source) Float32s(name string) ([]float32, error) {
+	values, err := s.variables.Float32s(s.resolved.keys[name])
+	if err != nil || !s.resolved.turned[name] {
+		return values, err
+	}
+	rows, columns := len(values)/2, 2
+	turned := make([]float32, len(values))
+	for i := range rows {
+		for k := range columns {
+			turned[k*rows+i] = values[i*columns+k]
 		}
 	}
-	// The scripts restore what the graph asks for and run a model that lacks its last layers.
-	for _, v := range s.Variables() {
-		if v.Kind == checkpoint.Weight && strings.HasPrefix(v.Name, encoderScope) && !known[v.Name] {
-			wrong = append(wrong, fmt.Sprintf("%s is not of the configuration's %d layers", v.Name, s.config.NumHiddenLayers))
-		}
-	}
-	if len(wrong) == 0 {
-		return nil
-	}
-	_, hasWeights := s.Variable("cls/squad/output_weights")
-	_, hasBias := s.Variable("cls/squad/output_bias")
-	if !hasWeights && !hasBias && len(wrong) == 2 { // the configuration is right
-		return fmt.Errorf("the checkpoint %s has no question-answering head: it was not fine-tuned on SQuAD: %s",
-			s.name, strings.Join(wrong, "; "))
-	}
-	const most = 8 // on one line
-	if n := len(wrong); n > most {
-		wrong = append(wrong[:most], fmt.Sprintf("and %d more", n-most))
-	}
-	return s.mismatch(strings.Join(wrong, "; "))
+	return turned, nil
 }
 
 // mismatch returns the error of a configuration that does not describe the checkpoint.
@@ -199,7 +214,7 @@ func (s *source) mismatch(detail string) error {
 
 func isFloat(d checkpoint.DType) bool {
 	switch d {
-	case checkpoint.Float32, checkpoint.Float16, checkpoint.BFloat16:
+	case checkpoint.Float32, checkpoint.Float16, checkpoint.BFloat16, checkpoint.Float64:
 		return true
 	}
 	return false

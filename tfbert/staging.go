@@ -11,8 +11,8 @@ import (
 	"github.com/tfbert/go/savedmodel"
 )
 
-// staging is a folder beside a model to be, on the same disk, so that what is complete in it can be
-// renamed to the model's name.
+// staging is a folder beside the model to be, on the same disk, so that a complete model in it can be renamed
+// to its name.
 type staging struct {
 	target    string // the model, absolute and without links
 	overwrite bool
@@ -20,8 +20,8 @@ type staging struct {
 	made      []string // folders above that were not there, from the innermost
 }
 
-// newStaging makes a staging folder for a model in the folder target, which must be empty or not be
-// there unless a model there may be overwritten.
+// newStaging makes a staging folder for a model in the folder target. If target exists it must be empty, or
+// hold a model that may be overwritten.
 func newStaging(target string, overwrite bool) (*staging, error) {
 	if err := checkTarget(target, overwrite); err != nil {
 		return nil, err
@@ -66,7 +66,7 @@ func checkTarget(dir string, overwrite bool) error {
 	case len(entries) > 0 && !overwrite:
 		return &ExistsError{Dir: dir}
 	case len(entries) > 0:
-		// Only a SavedModel is ever removed, whatever directory was named by mistake.
+		// Only a SavedModel is ever removed, in case that a directory was named by mistake.
 		if _, err := os.Stat(filepath.Join(dir, savedmodel.GraphFile)); err != nil {
 			return fmt.Errorf("%s is not a SavedModel and will not be overwritten", dir)
 		}
@@ -77,8 +77,8 @@ func checkTarget(dir string, overwrite bool) error {
 // path returns the path of a file or folder in the staging folder.
 func (s *staging) path(name string) string { return filepath.Join(s.dir, name) }
 
-// publish renames a folder to the model's name. A model that is overwritten is moved aside first, so
-// that one or the other is whole at any time.
+// publish renames a folder to the model's name. It moves a model that is overwritten aside first, so that one
+// of the two is whole at any time.
 func (s *staging) publish(name string) error {
 	if !s.overwrite {
 		_ = os.Remove(s.target) // an empty folder may be in the way

@@ -22,7 +22,8 @@ import (
 )
 
 // toyVocab is the vocabulary of the toy checkpoint.
-const toyVocab = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nwho\nwrote\nit\n?\nada\nlove\n##lace\nthe\nengine\n.\nby\nwas\nwritten\nin\n1843\n"
+const toyVocab = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nwho\nwrote\nit\n?\nada\n" +
+	"love\n##lace\nthe\nengine\n.\nby\nwas\nwritten\nin\n1843\n"
 
 // A toy is a small checkpoint with random weights: multiples of 1/64 between -1.25 and 1.25, which
 // every floating-point type holds exactly.
@@ -42,7 +43,8 @@ func newToy(hiddenAct string) *toy { return newToyOf(hiddenAct, 48) }
 
 func newToyOf(hiddenAct string, positions int) *toy {
 	k := &toy{Config: tfbert.Config{
-		VocabSize: strings.Count(toyVocab, "\n"), HiddenSize: 8, NumHiddenLayers: 2, NumAttentionHeads: 2, IntermediateSize: 12,
+		VocabSize: strings.Count(toyVocab,
+			"\n"), HiddenSize: 8, NumHiddenLayers: 2, NumAttentionHeads: 2, IntermediateSize: 12,
 		HiddenAct: hiddenAct, MaxPositionEmbeddings: positions, TypeVocabSize: 2,
 	}}
 	r := rand.New(rand.NewPCG(1, 2))
@@ -87,7 +89,7 @@ func newToyOf(hiddenAct string, positions int) *toy {
 	return k
 }
 
-// as gives the toy with its weights in another type.
+// as returns the toy with its weights in another type.
 func (k *toy) as(dtype checkpoint.DType) *toy {
 	cast := &toy{Config: k.Config, variables: slices.Clone(k.variables)}
 	for i := range cast.variables {
@@ -96,7 +98,7 @@ func (k *toy) as(dtype checkpoint.DType) *toy {
 	return cast
 }
 
-// trained gives the toy as a training leaves it: with the unused pooler, Adam's slots and the step.
+// trained returns the toy as a training leaves it: with the unused pooler, Adam's slots and the step.
 func (k *toy) trained() *toy {
 	full := &toy{Config: k.Config}
 	for _, v := range k.variables {
@@ -112,7 +114,7 @@ func (k *toy) trained() *toy {
 	return full
 }
 
-// without gives the toy without the variables that drop finds.
+// without returns the toy without the variables that drop finds.
 func (k *toy) without(drop func(name string) bool) *toy {
 	less := &toy{Config: k.Config, variables: slices.Clone(k.variables)}
 	less.variables = slices.DeleteFunc(less.variables, func(v toyVariable) bool { return drop(v.name) })
@@ -128,7 +130,7 @@ func (k *toy) values(name string) []float32 {
 	panic("no variable " + name)
 }
 
-// write writes the checkpoint with the prefix name and the files beside it, and gives its folder.
+// write writes the checkpoint with the prefix name and the files beside it, and returns its folder.
 func (k *toy) write(t testing.TB, name string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -162,6 +164,8 @@ func (v *toyVariable) bytes() (b []byte) {
 				half = uint16(bits>>16)&0x8000 | uint16(bits>>23&0xff-127+15)<<10 | uint16(bits>>13)&0x3ff
 			}
 			b = le.AppendUint16(b, half)
+		case checkpoint.Float64:
+			b = le.AppendUint64(b, math.Float64bits(float64(x)))
 		case checkpoint.Int64:
 			b = le.AppendUint64(b, uint64(x))
 		case checkpoint.Int32:
@@ -171,8 +175,8 @@ func (v *toyVariable) bytes() (b []byte) {
 	return b
 }
 
-// archive puts the files of a folder into a zip, below a folder of the zip.
-func archive(t testing.TB, dir, below string) string {
+// zipFolder puts the files of a folder into a zip, below a folder of the zip.
+func zipFolder(t testing.TB, dir, below string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "bert_tf_ckpt_base_qa_squad11_amp_128.zip")
 	f, err := os.Create(path)
@@ -199,8 +203,8 @@ func archive(t testing.TB, dir, below string) string {
 	return path
 }
 
-// windows makes n features of random tokens, a fifth of them padding.
-func windows(n, length int) []squad.Feature {
+// randomWindows makes n features of random tokens, a fifth of them padding.
+func randomWindows(n, length int) []squad.Feature {
 	r := rand.New(rand.NewPCG(3, uint64(length)))
 	features := make([]squad.Feature, n)
 	for i := range features {
@@ -213,7 +217,8 @@ func windows(n, length int) []squad.Feature {
 					segment = 1
 				}
 			}
-			f.InputIDs, f.InputMask, f.SegmentIDs = append(f.InputIDs, id), append(f.InputMask, mask), append(f.SegmentIDs, segment)
+			f.InputIDs, f.InputMask, f.SegmentIDs = append(f.InputIDs, id), append(f.InputMask, mask), append(f.SegmentIDs,
+				segment)
 		}
 		features[i] = f
 	}

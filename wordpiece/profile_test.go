@@ -11,14 +11,16 @@ import (
 )
 
 func TestProfileNames(t *testing.T) {
-	for profile, name := range map[Profile]string{NVIDIA1903: "nvidia-19.03", Google: "google", NVIDIA2006: "nvidia-20.06"} {
+	for profile, name := range map[Profile]string{NVIDIA1903: "nvidia-19.03", Google: "google",
+		NVIDIA2006: "nvidia-20.06"} {
 		assert.Equal(t, name, profile.String())
 		var parsed Profile
 		require.NoError(t, parsed.UnmarshalText([]byte(name)))
 		assert.Equal(t, profile, parsed)
 	}
 	p := Google
-	assert.EqualError(t, p.UnmarshalText([]byte("nvidia")), `unknown profile "nvidia": want one of nvidia-19.03, google, nvidia-20.06`)
+	assert.EqualError(t, p.UnmarshalText([]byte("nvidia")),
+		`unknown profile "nvidia": want one of nvidia-19.03, google, nvidia-20.06`)
 	assert.Equal(t, Google, p)
 	assert.Equal(t, "Profile(7)", Profile(7).String())
 }

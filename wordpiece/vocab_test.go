@@ -111,7 +111,9 @@ func TestHostileVocab(t *testing.T) {
 		"distant pairs": lines(func(i int) string { return fmt.Sprintf("%x\x01\n%[1]x\U0010ffff\n", i) }),
 		"random":        lines(func(int) string { return fmt.Sprintf("%c%c\n", 32+seed.IntN(0xd000), 32+seed.IntN(0xd000)) }),
 		// All cells are taken when the nodes of many children look for a place.
-		"dense": strings.Repeat("!", size) + "\n" + lines(func(i int) string { return fmt.Sprintf("~%c%c\n", rune(i/90), rune(i%90)*rune(1+i/90%40)) }),
+		"dense": strings.Repeat("!", size) + "\n" + lines(func(i int) string {
+			return fmt.Sprintf("~%c%c\n", rune(i/90), rune(i%90)*rune(1+i/90%40))
+		}),
 	} {
 		t.Run(name, func(t *testing.T) {
 			bounded.Run(t, 150*len(text), 20*time.Second, func() {

@@ -30,7 +30,7 @@ import (
 	"github.com/tfbert/go/tf"
 )
 
-// commands are those that the scripts have beside testscript's own.
+// commands returns the commands that the scripts have beside testscript's own.
 func commands() map[string]func(ts *testscript.TestScript, neg bool, args []string) {
 	all := map[string]func(ts *testscript.TestScript, args []string){
 		"model":     linkModel,
@@ -178,7 +178,7 @@ func assertEmpty(ts *testscript.TestScript, args []string) {
 	}
 }
 
-// gunzip FROM TO
+// gunzip FROM TO decompresses a file.
 func gunzipFile(ts *testscript.TestScript, args []string) {
 	requireUsage(ts, len(args) == 2, "gunzip from to")
 	r, err := os.Open(ts.MkAbs(args[0]))
@@ -225,7 +225,7 @@ func compareTokens(ts *testscript.TestScript, args []string) {
 	}
 }
 
-// digest NPZ META compares the features in an archive with the digest in a recording's settings.
+// digest NPZ META compares the digest of the features in an archive with that in a recording's settings.
 func compareDigest(ts *testscript.TestScript, args []string) {
 	requireUsage(ts, len(args) == 2, "digest npz meta")
 	var meta struct {
@@ -270,8 +270,8 @@ func compareDigest(ts *testscript.TestScript, args []string) {
 	}
 }
 
-// copyLogits FROM TO WINDOWS [VALUE] copies logits, from the start again when they end; a VALUE takes
-// the place of one of them.
+// logits FROM TO WINDOWS [VALUE] copies the logits of windows, and begins again where they end. VALUE replaces
+// one of them.
 func copyLogits(ts *testscript.TestScript, args []string) {
 	requireUsage(ts, len(args) == 3 || len(args) == 4, "logits from to windows [value]")
 	windows, err := strconv.Atoi(args[2])

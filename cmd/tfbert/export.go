@@ -46,6 +46,8 @@ ones that XLA fuses (--use_xla), in float32 or float16.`,
 	f.StringVar(&opts.ConfigFile, "bert_config_file", "",
 		"configuration `file` (default: bert_config.json beside the checkpoint)")
 	f.StringVar(&opts.VocabFile, "vocab_file", "", "vocabulary `file` (default: vocab.txt beside the checkpoint)")
+	f.StringVar(&opts.Head, "head", "",
+		"`name` of the layer that answers questions, if the checkpoint has several that could: a variable or its scope")
 	f.BoolVar(&lower, "do_lower_case", true, "the model is uncased")
 	f.Var(&profile, "profile", "`version` of the scripts to tokenize as: nvidia-19.03, google or nvidia-20.06")
 	f.BoolVar(&opts.Overwrite, "overwrite", false, "replace a SavedModel that exists")
@@ -69,10 +71,13 @@ func export(cmd *cobra.Command, checkpoint, dir string, opts *tfbert.ExportOptio
 }
 
 func sayExported(r *tfbert.ExportReport) {
-	say("exported %s to %s: %s graph in %v, %d variables, %d parameters, %.1f MB; "+
-		"%d variables widened to float32, %d left out",
-		r.Checkpoint, r.Dir, r.Settings.Graph, r.Settings.Precision, r.Variables, r.Parameters, float64(r.Bytes)/1e6,
-		r.Cast, r.LeftOut)
+	say("exported %s to %s: %s graph in %v, %d variables (%d converted to float32), %d parameters, %.1f MB; "+
+		"%d other variables left out",
+		r.Checkpoint, r.Dir, r.Settings.Graph, r.Settings.Precision, r.Variables, r.Cast, r.Parameters,
+		float64(r.Bytes)/1e6, r.LeftOut)
+	for _, note := range r.Notes {
+		say("  %s", note)
+	}
 }
 
 // cachedModel returns the folder of a checkpoint's SavedModel in the user's cache.

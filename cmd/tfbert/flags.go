@@ -121,6 +121,7 @@ func (f *decoderFlags) check() error {
 type modelFlags struct {
 	model                          string
 	initCheckpoint, bertConfigFile string
+	head                           string
 	tokenizer                      tokenizerFlags
 	session                        sessionFlags
 	precision                      precisionFlags
@@ -142,6 +143,8 @@ func (f *modelFlags) addSource(flags *pflag.FlagSet) {
 		"`checkpoint` to use in place of --model; the first use exports it into the user's cache")
 	flags.StringVar(&f.bertConfigFile, "bert_config_file", "",
 		"configuration `file` of --init_checkpoint (default: bert_config.json beside it)")
+	flags.StringVar(&f.head, "head", "",
+		"`name` of the layer of --init_checkpoint that answers questions, if it has several that could")
 }
 
 // addTokenizer adds the flags of the tokenizer, which the model has settings for.
@@ -191,6 +194,8 @@ func (f *modelFlags) check() error {
 		return usagef("--model and --init_checkpoint exclude each other")
 	case f.bertConfigFile != "" && f.initCheckpoint == "":
 		return usagef("--bert_config_file is for --init_checkpoint: a model has its own")
+	case f.head != "" && f.initCheckpoint == "":
+		return usagef("--head is for --init_checkpoint: a model has its own")
 	}
 	return nil
 }
@@ -224,7 +229,7 @@ func (f *modelFlags) open(cmd *cobra.Command) (*tfbert.Model, error) {
 	if f.initCheckpoint != "" {
 		var err error
 		dir, err = cachedModel(cmd, f.initCheckpoint,
-			&tfbert.ExportOptions{ConfigFile: f.bertConfigFile, VocabFile: f.tokenizer.vocabFile})
+			&tfbert.ExportOptions{ConfigFile: f.bertConfigFile, VocabFile: f.tokenizer.vocabFile, Head: f.head})
 		if err != nil {
 			return nil, err
 		}

@@ -20,6 +20,7 @@ func advice(err error) string {
 		file      *tfbert.FileError
 		length    *tfbert.LengthError
 		exists    *tfbert.ExistsError
+		head      *tfbert.HeadError
 		logit     *squad.LogitError
 		count     *logits.CountError
 	)
@@ -43,6 +44,8 @@ func advice(err error) string {
 		return fmt.Sprintf("set --max_seq_length %d or export it with another", length.Fixed)
 	case errors.As(err, &length):
 		return "lower --max_seq_length"
+	case errors.As(err, &head):
+		return "name one with --head"
 	case errors.As(err, &exists):
 		return "name another directory or pass --overwrite"
 	case errors.As(err, &logit):

@@ -55,6 +55,7 @@ func TestAdvice(t *testing.T) {
 		},
 		"length beyond positions": {&tfbert.LengthError{Length: 513, Most: 512}, "lower --max_seq_length"},
 		"existing directory":      {&tfbert.ExistsError{Dir: "m"}, "name another directory or pass --overwrite"},
+		"several heads":           {&tfbert.HeadError{Checkpoint: "c", Heads: []string{"a", "b"}}, "name one with --head"},
 		"logit": {
 			&squad.LogitError{Row: "start", Position: 3},
 			"the model's weights are broken or overflow in its precision; try it in float32",

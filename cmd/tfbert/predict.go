@@ -39,7 +39,7 @@ too.`,
 				return usagef("--output_dir is required")
 			}
 			if model.model == "" && model.initCheckpoint == "" {
-				return usagef("--model is required")
+				return usagef("--model or --init_checkpoint is required")
 			}
 			switch {
 			case maxBatchTokens < 0:

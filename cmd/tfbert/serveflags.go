@@ -126,7 +126,7 @@ func (m *modelsFlags) dir(cmd *cobra.Command) (string, error) {
 		return m.model.model, nil
 	}
 	opts := &tfbert.ExportOptions{
-		Graph: m.graph, ConfigFile: m.model.bertConfigFile, VocabFile: m.model.tokenizer.vocabFile,
+		Graph: m.graph, ConfigFile: m.model.bertConfigFile, VocabFile: m.model.tokenizer.vocabFile, Head: m.model.head,
 	}
 	if m.graph == tfbert.FusedGraph {
 		asked, err := m.model.precision.asked(cmd.Flags())

@@ -143,13 +143,13 @@ func (a *Archive) list(name string, mode fs.FileMode, size int64, z *zip.File) e
 	}
 	switch {
 	case !mode.IsRegular():
-		return fmt.Errorf("%s: is not a plain file (%v): refused", name, mode)
+		return fmt.Errorf("%s is not a plain file (%v): refused", name, mode)
 	case len(a.members) == maxMembers:
 		return fmt.Errorf("more than %d files of models in this archive: refused", maxMembers)
 	case size < 0:
 		return a.growth(name)
 	case z != nil && z.Flags&1 != 0:
-		return fmt.Errorf("%s: is encrypted: unpack it with its password", name)
+		return fmt.Errorf("%s is encrypted: unpack it with its password", name)
 	}
 	a.members = append(a.members, member{clean, size, z})
 	return nil
@@ -164,7 +164,7 @@ func (a *Archive) check() error {
 		}
 		left -= m.size
 		if seen[m.path] {
-			return fmt.Errorf("%s: is in this archive twice: refused", m.path)
+			return fmt.Errorf("%s is in this archive twice: refused", m.path)
 		}
 		seen[m.path] = true
 	}

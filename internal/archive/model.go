@@ -247,8 +247,14 @@ func (m *Model) besides(name string) string {
 	return ""
 }
 
-// Name returns text with paths in the archive in place of those of the files on the disk.
-func (u *Unpacked) Name(text string) string { return u.names.Replace(text) }
+// Name returns text with paths in the archive in place of those of the files on the disk. nil stands for a model
+// that is in no archive.
+func (u *Unpacked) Name(text string) string {
+	if u == nil {
+		return text
+	}
+	return u.names.Replace(text)
+}
 
 // NameError returns err with paths in the archive in place of those of the files on the disk.
 func (u *Unpacked) NameError(err error) error {

@@ -1,6 +1,6 @@
 // Package bench measures a model: it calls it in a closed loop or at a rate of requests, and returns
 // latency and throughput as percentiles, by the reference's formula, in the format of Go's benchmarks
-// and as a plot. It knows nothing of TensorFlow: what it calls is a function.
+// and as a plot. It does not know TensorFlow: it calls a function.
 package bench
 
 import (
@@ -30,7 +30,7 @@ type Load struct {
 	Poisson bool
 
 	stop  *atomic.Bool // if set, no call begins when it is true
-	ended func(Call)   // if set, is told of each call that counts
+	ended func(Call)   // if set, called with each call that counts
 }
 
 func (l *Load) check() error {
@@ -45,13 +45,13 @@ func (l *Load) check() error {
 	return nil
 }
 
-// A Call is one call of a run, in times since the run began. It arrives when it should begin; where all
-// earlier calls still keep the model busy it starts later.
+// A Call is one call of a run, in times since the run began. It arrives when it should begin, and starts later if
+// earlier calls still keep the model busy.
 type Call struct {
 	Arrival, Start, End time.Duration
 
-	// What the function that is called may tell of it: that a server refused it, being too busy, and
-	// how long the server let it wait and the model ran it.
+	// The function that is called may set these: whether a busy server refused the call, how long the
+	// call waited in the server, and how long the model ran.
 	Refused         bool
 	Queued, Compute time.Duration
 }
@@ -87,9 +87,11 @@ func (c Calls) Times(of func(Call) time.Duration) []time.Duration {
 }
 
 // Run calls f as l says and returns the calls of the warm-up, which is a closed loop, and those that
-// count. done, if it is not nil, is told after each of these how many there were; it is called by one
-// goroutine at a time. The first error of f, or the end of ctx, ends the run.
-func Run(ctx context.Context, f func(context.Context, *Call) error, l Load, done func(calls int)) (warmup, calls Calls, err error) {
+// count. If done is not nil, Run calls it after each of these with their number, from one goroutine at a
+// time. The first error of f, or the end of ctx, ends the run.
+func Run(
+	ctx context.Context, f func(context.Context, *Call) error, l Load, done func(calls int),
+) (warmup, calls Calls, err error) {
 	if err := l.check(); err != nil {
 		return nil, nil, err
 	}
@@ -154,7 +156,7 @@ type runner struct {
 	done   func(calls int)
 
 	mu      sync.Mutex
-	arrival time.Duration // of the next call, where there is a rate
+	arrival time.Duration // of the next call, if there is a rate
 	calls   Calls
 	ended   int
 }

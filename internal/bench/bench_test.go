@@ -17,8 +17,8 @@ import (
 
 const ms = time.Millisecond
 
-// takes makes a function that takes the given times in turn, and the last one from then on.
-func takes(times ...time.Duration) func(context.Context, *bench.Call) error {
+// callsThatTake makes a function that takes the given times in turn, and the last one from then on.
+func callsThatTake(times ...time.Duration) func(context.Context, *bench.Call) error {
 	var mu sync.Mutex
 	return func(context.Context, *bench.Call) error {
 		mu.Lock()
@@ -32,7 +32,7 @@ func takes(times ...time.Duration) func(context.Context, *bench.Call) error {
 	}
 }
 
-func run(t *testing.T, f func(context.Context, *bench.Call) error, l bench.Load) (warmup, calls bench.Calls) {
+func runLoad(t *testing.T, f func(context.Context, *bench.Call) error, l bench.Load) (warmup, calls bench.Calls) {
 	t.Helper()
 	warmup, calls, err := bench.Run(t.Context(), f, l, nil)
 	require.NoError(t, err)
@@ -41,9 +41,11 @@ func run(t *testing.T, f func(context.Context, *bench.Call) error, l bench.Load)
 
 func TestClosedLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		warmup, calls := run(t, takes(50*ms, 20*ms, 10*ms, 30*ms), bench.Load{Warmup: 2, Calls: 3})
-		assert.Equal(t, bench.Calls{{Arrival: 0, Start: 0, End: 50 * ms}, {Arrival: 50 * ms, Start: 50 * ms, End: 70 * ms}}, warmup)
-		assert.Equal(t, bench.Calls{{Arrival: 0, Start: 0, End: 10 * ms}, {Arrival: 10 * ms, Start: 10 * ms, End: 40 * ms}, {Arrival: 40 * ms, Start: 40 * ms, End: 70 * ms}}, calls)
+		warmup, calls := runLoad(t, callsThatTake(50*ms, 20*ms, 10*ms, 30*ms), bench.Load{Warmup: 2, Calls: 3})
+		assert.Equal(t, bench.Calls{{Arrival: 0, Start: 0, End: 50 * ms}, {Arrival: 50 * ms, Start: 50 * ms, End: 70 * ms}},
+			warmup)
+		assert.Equal(t, bench.Calls{{Arrival: 0, Start: 0, End: 10 * ms}, {Arrival: 10 * ms, Start: 10 * ms, End: 40 * ms},
+			{Arrival: 40 * ms, Start: 40 * ms, End: 70 * ms}}, calls)
 		assert.Equal(t, 70*ms, calls.Elapsed())
 	})
 }
@@ -55,9 +57,9 @@ func TestRunEndsWhenCallsAndDurationAreReached(t *testing.T) {
 			duration time.Duration
 			want     int
 		}{{5, 0, 5}, {0, 95 * ms, 10}, {20, 95 * ms, 20}, {2, 95 * ms, 10}} {
-			_, calls := run(t, takes(10*ms), bench.Load{Calls: tc.calls, Duration: tc.duration})
+			_, calls := runLoad(t, callsThatTake(10*ms), bench.Load{Calls: tc.calls, Duration: tc.duration})
 			assert.Len(t, calls, tc.want, "%+v", tc)
-			_, calls = run(t, takes(ms), bench.Load{Calls: tc.calls, Duration: tc.duration, Rate: 100})
+			_, calls = runLoad(t, callsThatTake(ms), bench.Load{Calls: tc.calls, Duration: tc.duration, Rate: 100})
 			assert.Len(t, calls, tc.want, "%+v at a rate", tc)
 		}
 	})
@@ -79,7 +81,7 @@ func TestConcurrency(t *testing.T) {
 			time.Sleep(10 * ms)
 			return nil
 		}
-		_, calls := run(t, f, bench.Load{Calls: 30, Concurrency: 3})
+		_, calls := runLoad(t, f, bench.Load{Calls: 30, Concurrency: 3})
 		assert.Len(t, calls, 30)
 		assert.Equal(t, 100*ms, calls.Elapsed())
 		assert.Equal(t, 3, most)
@@ -89,7 +91,7 @@ func TestConcurrency(t *testing.T) {
 // A call that blocks the model for long delays those that arrive meanwhile, and their latencies tell.
 func TestRateHasNoCoordinatedOmission(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		_, calls := run(t, takes(5*ms, 35*ms, 5*ms), bench.Load{Calls: 7, Rate: 100})
+		_, calls := runLoad(t, callsThatTake(5*ms, 35*ms, 5*ms), bench.Load{Calls: 7, Rate: 100})
 		assert.Equal(t, bench.Calls{
 			{Arrival: 0, Start: 0, End: 5 * ms},
 			{Arrival: 10 * ms, Start: 10 * ms, End: 45 * ms},
@@ -103,15 +105,16 @@ func TestRateHasNoCoordinatedOmission(t *testing.T) {
 		assert.Equal(t, 25*ms, calls[2].Wait())
 		assert.Equal(t, 5*ms, calls[2].Service())
 
-		_, calls = run(t, takes(5*ms, 35*ms, 5*ms), bench.Load{Calls: 3, Rate: 100, Concurrency: 2})
-		assert.Equal(t, bench.Call{Arrival: 20 * ms, Start: 20 * ms, End: 25 * ms}, calls[2], "a second one at once does not wait")
+		_, calls = runLoad(t, callsThatTake(5*ms, 35*ms, 5*ms), bench.Load{Calls: 3, Rate: 100, Concurrency: 2})
+		assert.Equal(t, bench.Call{Arrival: 20 * ms, Start: 20 * ms, End: 25 * ms}, calls[2],
+			"a second one at once does not wait")
 	})
 }
 
 func TestPoissonArrivals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n, rate = 20000, 200
-		_, calls := run(t, takes(0), bench.Load{Calls: n, Rate: rate, Poisson: true})
+		_, calls := runLoad(t, callsThatTake(0), bench.Load{Calls: n, Rate: rate, Poisson: true})
 		// The gaps are exponential: their deviation is their mean, and exp(-1) of them exceed it.
 		var sum, squares, long float64
 		for i := range n - 1 {
@@ -131,7 +134,9 @@ func TestPoissonArrivals(t *testing.T) {
 func TestRunTellsHowFarItIs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var told []int
-		_, _, err := bench.Run(t.Context(), takes(ms), bench.Load{Warmup: 3, Calls: 4, Concurrency: 2}, func(n int) { told = append(told, n) })
+		_, _, err := bench.Run(t.Context(), callsThatTake(ms), bench.Load{Warmup: 3, Calls: 4, Concurrency: 2}, func(n int) {
+			told = append(told, n)
+		})
 		require.NoError(t, err)
 		assert.Equal(t, []int{1, 2, 3, 4}, told)
 	})
@@ -149,13 +154,13 @@ func TestRunEnds(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 25*ms)
 		defer cancel()
-		_, _, err := bench.Run(ctx, takes(10*ms), bench.Load{Calls: 100}, nil)
+		_, _, err := bench.Run(ctx, callsThatTake(10*ms), bench.Load{Calls: 100}, nil)
 		assert.ErrorIs(t, err, context.DeadlineExceeded)
 
 		ctx, cancel = context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		start := time.Now()
-		_, _, err = bench.Run(ctx, takes(ms), bench.Load{Calls: 2, Rate: 0.001}, nil)
+		_, _, err = bench.Run(ctx, callsThatTake(ms), bench.Load{Calls: 2, Rate: 0.001}, nil)
 		assert.ErrorIs(t, err, context.DeadlineExceeded)
 		assert.Equal(t, time.Second, time.Since(start), "nobody waits for the next arrival")
 	})
@@ -168,7 +173,7 @@ func TestRunRefuses(t *testing.T) {
 		"NaN is not a rate of calls":              {Calls: 1, Rate: math.NaN()},
 		"-1 is not a rate of calls":               {Calls: 1, Rate: -1},
 	} {
-		_, _, err := bench.Run(t.Context(), takes(0), l, nil)
+		_, _, err := bench.Run(t.Context(), callsThatTake(0), l, nil)
 		assert.EqualError(t, err, want)
 	}
 }

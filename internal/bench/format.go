@@ -49,7 +49,7 @@ func WriteTable(w io.Writer, results []Result) error {
 	return writeNotes(w, results)
 }
 
-// writeNotes says once what holds for several rows.
+// writeNotes writes once what holds for several rows.
 func writeNotes(w io.Writer, results []Result) (err error) {
 	said := map[string]bool{}
 	say := func(line string) {
@@ -95,13 +95,14 @@ func (e *Environment) write(w io.Writer) {
 	fmt.Fprintf(w, "tfbert\t%s, %s %s/%s\n", e.Version, e.Go, e.OS, e.Arch)
 }
 
-// load says how calls were made.
+// load returns how calls were made.
 func (r *Result) load() string {
 	switch {
 	case r.Rate == 0:
 		return fmt.Sprintf("closed loop, %d at once", r.Concurrency)
 	case r.Poisson:
-		return fmt.Sprintf("%g batches a second at random (Poisson), %d at once; latency from the arrival", r.Rate, r.Concurrency)
+		return fmt.Sprintf("%g batches a second at random (Poisson), %d at once; latency from the arrival",
+			r.Rate, r.Concurrency)
 	}
 	return fmt.Sprintf("%g batches a second in equal steps, %d at once; latency from the arrival", r.Rate, r.Concurrency)
 }
@@ -182,7 +183,10 @@ func WriteGo(w io.Writer, results []Result) error {
 		for _, v := range []struct {
 			ms   float64
 			unit string
-		}{{l.Average, "ns/op"}, {l.P50, "p50-ns/op"}, {l.P90, "p90-ns/op"}, {l.P95, "p95-ns/op"}, {l.P99, "p99-ns/op"}, {l.P100, "p100-ns/op"}} {
+		}{
+			{l.Average, "ns/op"}, {l.P50, "p50-ns/op"}, {l.P90, "p90-ns/op"},
+			{l.P95, "p95-ns/op"}, {l.P99, "p99-ns/op"}, {l.P100, "p100-ns/op"},
+		} {
 			fmt.Fprintf(&b, "\t%.0f %s", v.ms*1e6, v.unit)
 		}
 		fmt.Fprintf(&b, "\t%.6g sequences/s", r.Throughput)

@@ -18,7 +18,7 @@ import (
 
 var update = flag.Bool("update", false, "write the recorded outputs anew")
 
-func golden(t *testing.T, name, got string) {
+func assertGolden(t *testing.T, name, got string) {
 	t.Helper()
 	path := filepath.Join("testdata", name)
 	if *update {
@@ -29,49 +29,54 @@ func golden(t *testing.T, name, got string) {
 	assert.Equal(t, string(want), got)
 }
 
-// results are of known times.
-func results() []bench.Result {
+// closedResults are of known times.
+func closedResults() []bench.Result {
 	e := &bench.Environment{
-		CPU: "A Processor @ 2 GHz", CPUs: 4, BFloat16: []string{"avx512_bf16", "amx_bf16"}, Memory: 64 << 30, OS: "linux", Arch: "amd64",
+		CPU: "A Processor @ 2 GHz", CPUs: 4, BFloat16: []string{"avx512_bf16", "amx_bf16"},
+		Memory: 64 << 30, OS: "linux", Arch: "amd64",
 		TensorFlow: "2.21.0", Library: "/lib/libtensorflow_cc.so.2", Go: "go1.26.0", Version: "v1.2.3",
 	}
 	load := bench.Load{}
-	a := bench.NewResult(bench.Row{"base", "reference", "fp32", 128, 1}, load, one(200*ms), one(upTo(200)...))
+	a := bench.NewResult(bench.Row{"base", "reference", "fp32", 128, 1}, load, callsOneByOne(200*ms),
+		callsOneByOne(millisecondsUpTo(200)...))
 	a.PeakMemory, a.PeakOf, a.Environment = 3<<30, "row", e
-	b := bench.NewResult(bench.Row{"my model/v1", "fused", "bf16", 384, 16}, load, one(3*time.Second), one(2*time.Second, 1*time.Second))
+	b := bench.NewResult(bench.Row{"my model/v1", "fused", "bf16", 384, 16}, load, callsOneByOne(3*time.Second),
+		callsOneByOne(2*time.Second, 1*time.Second))
 	b.PeakMemory, b.PeakOf, b.Environment = 1<<30, "row", e
 	b.Proof, b.Note = "all of 74 matmuls in bfloat16", "a note"
 	return []bench.Result{a, b}
 }
 
-func queued() []bench.Result {
-	calls := bench.Calls{{Arrival: 0, Start: 0, End: 5 * ms}, {Arrival: 10 * ms, Start: 10 * ms, End: 45 * ms}, {Arrival: 20 * ms, Start: 45 * ms, End: 50 * ms}}
-	return []bench.Result{bench.NewResult(bench.Row{"base", "fused", "fp32", 128, 8}, bench.Load{Rate: 100, Poisson: true, Concurrency: 2}, nil, calls)}
+func openResults() []bench.Result {
+	calls := bench.Calls{{Arrival: 0, Start: 0, End: 5 * ms}, {Arrival: 10 * ms, Start: 10 * ms, End: 45 * ms},
+		{Arrival: 20 * ms, Start: 45 * ms, End: 50 * ms}}
+	return []bench.Result{bench.NewResult(bench.Row{"base", "fused", "fp32", 128, 8},
+		bench.Load{Rate: 100, Poisson: true, Concurrency: 2}, nil, calls)}
 }
 
 func TestWriteTable(t *testing.T) {
 	var b strings.Builder
-	require.NoError(t, bench.WriteTable(&b, results()))
-	golden(t, "table.txt", b.String())
+	require.NoError(t, bench.WriteTable(&b, closedResults()))
+	assertGolden(t, "table.txt", b.String())
 	b.Reset()
-	require.NoError(t, bench.WriteTable(&b, queued()))
-	golden(t, "table_rate.txt", b.String())
+	require.NoError(t, bench.WriteTable(&b, openResults()))
+	assertGolden(t, "table_rate.txt", b.String())
 }
 
 func TestWriteNVIDIA(t *testing.T) {
 	var b strings.Builder
-	require.NoError(t, bench.WriteNVIDIA(&b, results()))
-	golden(t, "nvidia.txt", b.String())
+	require.NoError(t, bench.WriteNVIDIA(&b, closedResults()))
+	assertGolden(t, "nvidia.txt", b.String())
 
-	r := bench.NewResult(bench.Row{PredictBatchSize: 1}, bench.Load{}, nil, one(ms))
+	r := bench.NewResult(bench.Row{PredictBatchSize: 1}, bench.Load{}, nil, callsOneByOne(ms))
 	assert.EqualError(t, bench.WriteNVIDIA(&b, []bench.Result{r}), "run_squad.py's formula takes two batches at least")
 }
 
 // The format of Go's benchmarks is read by the library of benchstat.
 func TestWriteGo(t *testing.T) {
 	var b strings.Builder
-	require.NoError(t, bench.WriteGo(&b, append(results(), queued()...)))
-	golden(t, "go.txt", b.String())
+	require.NoError(t, bench.WriteGo(&b, append(closedResults(), openResults()...)))
+	assertGolden(t, "go.txt", b.String())
 
 	files := benchfmt.NewReader(strings.NewReader(b.String()), "go.txt")
 	var read []*benchfmt.Result
@@ -92,21 +97,23 @@ func TestWriteGo(t *testing.T) {
 	assert.Equal(t, 200, r.Iters)
 	assert.Equal(t, "A Processor @ 2 GHz", r.GetConfig("cpu"))
 	for unit, want := range map[string]float64{
-		"sec/op": 0.1005, "p50-sec/op": 0.1, "p99-sec/op": 0.198, "p100-sec/op": 0.2, "sequences/s": 9.95025, "peak-RSS-bytes": 3 << 30,
+		"sec/op": 0.1005, "p50-sec/op": 0.1, "p99-sec/op": 0.198, "p100-sec/op": 0.2,
+		"sequences/s": 9.95025, "peak-RSS-bytes": 3 << 30,
 	} {
 		got, ok := r.Value(unit)
 		assert.True(t, ok, unit)
 		assert.InEpsilon(t, want, got, 1e-6, unit)
 	}
 	assert.Equal(t, "Predict/model=v1/graph=fused/precision=bf16/length=384/batch=16-4", string(read[1].Name))
-	assert.Equal(t, "Predict/model=base/graph=fused/precision=fp32/length=128/batch=8/concurrency=2/rate=100-4", string(read[2].Name))
+	assert.Equal(t, "Predict/model=base/graph=fused/precision=fp32/length=128/batch=8/concurrency=2/rate=100-4",
+		string(read[2].Name))
 }
 
 func TestResultAsJSON(t *testing.T) {
-	text, err := json.MarshalIndent(append(results()[1:], queued()...), "", "  ")
+	text, err := json.MarshalIndent(append(closedResults()[1:], openResults()...), "", "  ")
 	require.NoError(t, err)
-	golden(t, "results.json", string(text)+"\n")
+	assertGolden(t, "results.json", string(text)+"\n")
 	var back []bench.Result
 	require.NoError(t, json.Unmarshal(text, &back))
-	assert.Equal(t, append(results()[1:], queued()...), back)
+	assert.Equal(t, append(closedResults()[1:], openResults()...), back)
 }

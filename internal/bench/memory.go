@@ -10,7 +10,7 @@ import (
 
 // ResetPeak resets the count of PeakMemory and reports whether the system can.
 func ResetPeak() bool {
-	f, err := os.OpenFile("/proc/self/clear_refs", os.O_WRONLY, 0) // not created where there is no /proc
+	f, err := os.OpenFile("/proc/self/clear_refs", os.O_WRONLY, 0) // not created if there is no /proc
 	if err != nil {
 		return false
 	}
@@ -19,8 +19,7 @@ func ResetPeak() bool {
 	return err == nil
 }
 
-// PeakMemory returns the most memory in bytes that the process had resident, 0 where the system does
-// not tell.
+// PeakMemory returns the most memory in bytes that the process had resident, or 0 if the system does not tell.
 func PeakMemory() int64 {
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {

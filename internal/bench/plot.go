@@ -114,7 +114,8 @@ func series(results []Result) (lines []*line) {
 			at, lines = len(lines), append(lines, &line{Row: row})
 		}
 		l := lines[at]
-		i, found := slices.BinarySearchFunc(l.points, r.PredictBatchSize, func(p point, batch int) int { return p.batch - batch })
+		byBatch := func(p point, batch int) int { return p.batch - batch }
+		i, found := slices.BinarySearchFunc(l.points, r.PredictBatchSize, byBatch)
 		if !found {
 			l.points = slices.Insert(l.points, i, point{batch: r.PredictBatchSize})
 		}

@@ -18,7 +18,7 @@ import (
 
 func TestPlotSVG(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "plot.svg")
-	require.NoError(t, bench.Plot(path, append(results(), queued()...)))
+	require.NoError(t, bench.Plot(path, append(closedResults(), openResults()...)))
 	f, err := os.Open(path)
 	require.NoError(t, err)
 	defer f.Close()
@@ -44,7 +44,7 @@ func TestPlotSVG(t *testing.T) {
 
 func TestPlotPNG(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "plot.PNG")
-	require.NoError(t, bench.Plot(path, results()[:1]))
+	require.NoError(t, bench.Plot(path, closedResults()[:1]))
 	f, err := os.Open(path)
 	require.NoError(t, err)
 	defer f.Close()
@@ -55,6 +55,6 @@ func TestPlotPNG(t *testing.T) {
 }
 
 func TestPlotRefuses(t *testing.T) {
-	assert.EqualError(t, bench.Plot("plot.pdf", results()), "a plot is a .png or an .svg file, not plot.pdf")
+	assert.EqualError(t, bench.Plot("plot.pdf", closedResults()), "a plot is a .png or an .svg file, not plot.pdf")
 	assert.EqualError(t, bench.Plot("plot.svg", nil), "there are no results to plot")
 }

@@ -26,8 +26,8 @@ type Result struct {
 
 	Reference *Reference `json:"run_squad,omitempty"` // nil where the script would fail
 
-	// PeakMemory is the most memory that the process had resident in bytes, 0 where the system does not
-	// tell: while this row was measured, or where PeakOf is "process", since the process began.
+	// PeakMemory is the most memory in bytes that the process had resident, or 0 if the system does not
+	// tell: while this row was measured or, if PeakOf is "process", since the process began.
 	PeakMemory int64  `json:"peak_memory_bytes,omitempty"`
 	PeakOf     string `json:"peak_memory_of,omitempty"`
 
@@ -42,8 +42,8 @@ type Environment struct {
 	CPU      string   `json:"cpu"`
 	CPUs     int      `json:"cpus"`
 	BFloat16 []string `json:"bfloat16_units"` // as /proc/cpuinfo names them
-	// BFloat16Cost is the time of a matrix product in bfloat16 over that in float32, 0 where it was
-	// not measured.
+	// BFloat16Cost is the time of a matrix product in bfloat16 over that in float32, or 0 if it was not
+	// measured.
 	BFloat16Cost float64  `json:"bfloat16_cost,omitempty"`
 	Memory       int64    `json:"memory_bytes,omitempty"`
 	GPUs         []string `json:"gpus,omitempty"`

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// A Stability says when figures may be believed: when so many Intervals in a row differ by no more than
-// Tolerance in throughput and in latency.
+// A Stability says when figures are stable: when Intervals in a row differ by no more than Tolerance in
+// throughput and in latency.
 type Stability struct {
 	Interval  time.Duration
 	Intervals int     // in a row
@@ -20,10 +20,12 @@ type Stability struct {
 }
 
 // RunStable calls f as l says, without a pause, until the figures of the last intervals agree, and returns
-// the calls that ended in these. stable is false where they still differed when the most had passed.
-func RunStable(ctx context.Context, f func(context.Context, *Call) error, l Load, s Stability, done func(interval int)) (calls Calls, stable bool, err error) {
+// the calls that ended in these. stable is false if they still differed after the most intervals.
+func RunStable(
+	ctx context.Context, f func(context.Context, *Call) error, l Load, s Stability, done func(interval int),
+) (calls Calls, stable bool, err error) {
 	if s.Interval <= 0 || s.Intervals < 1 || s.Most < s.Intervals {
-		return nil, false, fmt.Errorf("%d intervals of %v, of %d, are nothing to measure", s.Intervals, s.Interval, s.Most)
+		return nil, false, fmt.Errorf("cannot measure %d intervals of %v, of at most %d", s.Intervals, s.Interval, s.Most)
 	}
 	l.Calls, l.Duration, l.stop = 0, time.Duration(s.Most+1)*s.Interval, new(atomic.Bool)
 	var mu sync.Mutex
@@ -69,7 +71,7 @@ func RunStable(ctx context.Context, f func(context.Context, *Call) error, l Load
 	return calls, stable, err
 }
 
-// agree reports whether the intervals that calls ended in are alike in throughput and in mean latency.
+// agree reports whether the intervals that calls ended in agree in throughput and in mean latency.
 func (s *Stability) agree(calls Calls) bool {
 	runs := make([]Calls, s.Intervals)
 	for _, c := range calls {
@@ -104,7 +106,7 @@ type ServerResult struct {
 	Rate        float64 `json:"request_rate,omitempty"`
 	Poisson     bool    `json:"poisson,omitempty"`
 	Requests    int     `json:"requests"` // that were answered
-	Refused     int     `json:"refused"`  // for want of room in the queue
+	Refused     int     `json:"refused"`  // because the queue was full
 	Seconds     float64 `json:"seconds"`
 	Throughput  float64 `json:"throughput"` // answers a second
 	Stable      bool    `json:"stable"`
@@ -146,7 +148,8 @@ func WriteServerTable(w io.Writer, results []ServerResult) error {
 		fmt.Fprintf(w, "%s %s\n\n", results[0].URL, results[0].Model)
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "load\tat once\trequests\trefused\tanswers/s\tavg ms\t50%\t90%\t95%\t99%\t100%\tclient wait 99%\tqueue 50%\tqueue 99%\tmodel 50%\tmodel 99%\tother 50%\t")
+	fmt.Fprintln(t, "load\tat once\trequests\trefused\tanswers/s\tavg ms\t50%\t90%\t95%\t99%\t100%\t"+
+		"client wait 99%\tqueue 50%\tqueue 99%\tmodel 50%\tmodel 99%\tother 50%\t")
 	for _, r := range results {
 		load := "closed"
 		switch {
@@ -159,8 +162,14 @@ func WriteServerTable(w io.Writer, results []ServerResult) error {
 			load += " *"
 		}
 		l := &r.Latency
-		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%.1f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t\n", load, r.Concurrency, r.Requests, r.Refused,
-			r.Throughput, l.Average, l.P50, l.P90, l.P95, l.P99, l.P100, r.Wait.P99, r.Queue.P50, r.Queue.P99, r.Compute.P50, r.Compute.P99, r.Overhead.P50)
+		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%.1f\t", load, r.Concurrency, r.Requests, r.Refused, r.Throughput)
+		for _, ms := range []float64{
+			l.Average, l.P50, l.P90, l.P95, l.P99, l.P100,
+			r.Wait.P99, r.Queue.P50, r.Queue.P99, r.Compute.P50, r.Compute.P99, r.Overhead.P50,
+		} {
+			fmt.Fprintf(t, "%.2f\t", ms)
+		}
+		fmt.Fprintln(t)
 	}
 	if err := t.Flush(); err != nil {
 		return err

@@ -18,7 +18,10 @@ var threeSeconds = bench.Stability{Interval: time.Second, Intervals: 3, Most: 8,
 func TestRunStable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var intervals []int
-		calls, stable, err := bench.RunStable(t.Context(), takes(10*ms), bench.Load{Warmup: 5}, threeSeconds, func(n int) { intervals = append(intervals, n) })
+		calls, stable, err := bench.RunStable(t.Context(), callsThatTake(10*ms), bench.Load{Warmup: 5}, threeSeconds,
+			func(n int) {
+				intervals = append(intervals, n)
+			})
 		require.NoError(t, err)
 		assert.True(t, stable)
 		assert.Equal(t, []int{1, 2, 3}, intervals)
@@ -36,7 +39,8 @@ func TestRunStableWaitsForTheFiguresToSettle(t *testing.T) {
 			slow[i] = 130 * ms
 		}
 		intervals := 0
-		calls, stable, err := bench.RunStable(t.Context(), takes(append(slow, 10*ms)...), bench.Load{}, threeSeconds, func(n int) { intervals = n })
+		calls, stable, err := bench.RunStable(t.Context(), callsThatTake(append(slow, 10*ms)...), bench.Load{}, threeSeconds,
+			func(n int) { intervals = n })
 		require.NoError(t, err)
 		assert.True(t, stable)
 		assert.Equal(t, 5, intervals)
@@ -56,7 +60,7 @@ func TestRunStableGivesUp(t *testing.T) {
 		assert.False(t, stable)
 
 		_, _, err = bench.RunStable(t.Context(), restless, bench.Load{}, bench.Stability{Intervals: 3, Most: 1}, nil)
-		assert.EqualError(t, err, "3 intervals of 0s, of 1, are nothing to measure")
+		assert.EqualError(t, err, "cannot measure 3 intervals of 0s, of at most 1")
 	})
 }
 
@@ -73,13 +77,14 @@ func TestServerResult(t *testing.T) {
 	assert.Equal(t, 1, r.Refused)
 	assert.Equal(t, 4.0, r.Throughput)
 	assert.Equal(t, []float64{100, 300, 0, 30, 10, 20, 80, 200, 10, 50}, []float64{
-		r.Latency.P50, r.Latency.P99, r.Wait.P50, r.Wait.P99, r.Queue.P50, r.Queue.P99, r.Compute.P50, r.Compute.P99, r.Overhead.P50, r.Overhead.P99,
+		r.Latency.P50, r.Latency.P99, r.Wait.P50, r.Wait.P99, r.Queue.P50, r.Queue.P99,
+		r.Compute.P50, r.Compute.P99, r.Overhead.P50, r.Overhead.P99,
 	})
 	var b strings.Builder
 	closed, err := bench.NewServerResult("http://localhost:8501", "minilm", bench.Load{}, calls[:1], true)
 	require.NoError(t, err)
 	require.NoError(t, bench.WriteServerTable(&b, []bench.ServerResult{r, closed}))
-	golden(t, "server.txt", b.String())
+	assertGolden(t, "server.txt", b.String())
 
 	_, err = bench.NewServerResult("", "", load, calls[1:2], true)
 	assert.EqualError(t, err, "the server refused all of 1 requests")

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Stats sum up times, in milliseconds.
+// Stats describe times, in milliseconds.
 type Stats struct {
 	Average   float64 `json:"average"`
 	Deviation float64 `json:"standard_deviation"` // of a sample: 0 for fewer than two
@@ -17,7 +17,7 @@ type Stats struct {
 	P100      float64 `json:"p100"`
 }
 
-// NewStats sums up times, at least one.
+// NewStats describes times, at least one.
 func NewStats(times []time.Duration) Stats {
 	sorted := slices.Sorted(slices.Values(times))
 	s := Stats{
@@ -74,7 +74,7 @@ type Reference struct {
 }
 
 // newReference applies the formula to the times of all calls, those of the warm-up too, each of a
-// batch of sentences. The script fails where there are fewer than two; nil stands for that.
+// batch of sentences. It returns nil for fewer than two, for which the script fails.
 func newReference(times []time.Duration, total time.Duration, batch int) *Reference {
 	n := len(times)
 	if n < 2 {

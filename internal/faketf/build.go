@@ -1,5 +1,5 @@
 // Package faketf builds and steers a TensorFlow library for tests (testdata): one that counts
-// what is alive in it, and fails and waits where it is told to.
+// what is alive in it, and fails and waits when a test asks for it.
 package faketf
 
 import (
@@ -10,8 +10,8 @@ import (
 	"runtime"
 )
 
-// Build compiles the library into dir and returns its path: with the address sanitizer where this
-// program has it, and without the named functions.
+// Build compiles the library into dir, without the named functions and with the address sanitizer if this program
+// has it, and returns its path.
 func Build(dir string, without ...string) (string, error) {
 	_, file, _, ok := runtime.Caller(0)
 	if !ok {
@@ -41,8 +41,8 @@ func Build(dir string, without ...string) (string, error) {
 // Environment names the variable that makes a package's tests run with the fake library.
 const Environment = "TFBERT_FAKETF"
 
-// Use builds the library where the environment asks for it and makes it the one that tf.Load("")
-// finds. done removes it.
+// Use builds the library if the environment asks for it, and makes it the one that tf.Load("") finds. done removes
+// it.
 func Use() (done func(), err error) {
 	if os.Getenv(Environment) == "" {
 		return func() {}, nil

@@ -37,7 +37,7 @@ import "unsafe"
 // Library steers a fake library that is loaded.
 type Library struct{ api *C.faketf_api }
 
-// Find finds the library at path; ok is false where that is not loaded, or another one.
+// Find returns the library at path. ok reports whether that library is loaded.
 func Find(path string) (l Library, ok bool) {
 	p := C.CString(path)
 	defer C.free(unsafe.Pointer(p))
@@ -63,14 +63,14 @@ func (l Library) Live() Live {
 	}
 }
 
-// Fail makes the n-th call from now on, of those that can fail, fail: with the code where it has a
-// status. They count from 1; 0 is none.
+// Fail makes the n-th call from now on fail, counted from 1, of those that can fail: with the code if it has a
+// status. With 0, none fails.
 func (l Library) Fail(n, code int) { C.fail(l.api, C.long(n), C.int(code)) }
 
 // FailAllocation makes the n-th allocation from now on fail.
 func (l Library) FailAllocation(n int) { C.fail_allocation(l.api, C.long(n)) }
 
-// Fired names the function that failed since the last Fail, "" where none did.
+// Fired returns the name of the function that failed since the last Fail, or "" if none did.
 func (l Library) Fired() string {
 	name := C.fired(l.api)
 	if name == nil {
@@ -92,7 +92,7 @@ func (l Library) Release() { C.release(l.api) }
 // Held counts the calls that wait.
 func (l Library) Held() int { return int(C.held(l.api)) }
 
-// MostRuns returns the most runs there were at once since the last MostRuns.
+// MostRuns returns the most runs at once since the last MostRuns.
 func (l Library) MostRuns() int { return int(C.most_runs(l.api)) }
 
 // TakeSignals installs handlers of SIGINT and SIGTERM such as a C++ runtime's.

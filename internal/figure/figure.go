@@ -1,4 +1,4 @@
-// Package figure draws plots to files, all in one manner.
+// Package figure draws plots of one style into files.
 package figure
 
 import (
@@ -32,7 +32,7 @@ func New(title, x, y string) *plot.Plot {
 	return p
 }
 
-// Save writes a plot, with a legend beside it where that is not nil, as "png" or "svg" to a file that
+// Save writes a plot, with a legend beside it if that is not nil, as "png" or "svg" to a file that
 // is whole or not there.
 func Save(p *plot.Plot, legend *plot.Legend, path, format string) error {
 	beside := vg.Length(0)

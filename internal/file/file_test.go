@@ -104,27 +104,27 @@ func TestPending(t *testing.T) {
 	_, err = p.WriteAt([]byte("e"), 1)
 	require.NoError(t, err)
 	require.NoError(t, p.Close())
-	assert.Equal(t, "old", read(t, path), "until it is committed")
+	assert.Equal(t, "old", readText(t, path), "until it is committed")
 
 	require.NoError(t, p.Commit())
-	assert.Equal(t, "new", read(t, path))
+	assert.Equal(t, "new", readText(t, path))
 	require.NoError(t, p.Abort(), "after a commit it does nothing")
-	assert.Equal(t, []string{"a.txt"}, names(t, dir))
+	assert.Equal(t, []string{"a.txt"}, fileNames(t, dir))
 	assert.ErrorIs(t, p.Commit(), fs.ErrClosed)
 
 	plain := filepath.Join(dir, "plain")
 	require.NoError(t, os.WriteFile(plain, nil, 0o666))
-	assert.Equal(t, mode(t, plain), mode(t, path), "the permissions of a file that is just created")
+	assert.Equal(t, modeOf(t, plain), modeOf(t, path), "the permissions of a file that is just created")
 }
 
 func TestPendingAbort(t *testing.T) {
 	dir := t.TempDir()
 	p, err := Create(filepath.Join(dir, "a.txt"))
 	require.NoError(t, err)
-	assert.Len(t, names(t, dir), 1)
+	assert.Len(t, fileNames(t, dir), 1)
 	require.NoError(t, p.Abort())
 	require.NoError(t, p.Abort())
-	assert.Empty(t, names(t, dir))
+	assert.Empty(t, fileNames(t, dir))
 	assert.ErrorIs(t, p.Commit(), fs.ErrClosed)
 }
 
@@ -140,14 +140,14 @@ func TestPendingErrors(t *testing.T) {
 	require.NoError(t, err)
 	assert.EqualError(t, p.Commit(), "write "+folder+": file exists")
 	require.NoError(t, p.Abort())
-	assert.Equal(t, []string{"folder"}, names(t, dir))
+	assert.Equal(t, []string{"folder"}, fileNames(t, dir))
 
 	p, err = Create(filepath.Join(dir, "closed"))
 	require.NoError(t, err)
 	require.NoError(t, p.File.Close())
 	assert.ErrorIs(t, p.Commit(), fs.ErrClosed)
 	require.NoError(t, p.Abort())
-	assert.Equal(t, []string{"folder"}, names(t, dir))
+	assert.Equal(t, []string{"folder"}, fileNames(t, dir))
 }
 
 func TestPendingFullDisk(t *testing.T) {
@@ -162,21 +162,21 @@ func TestPendingFullDisk(t *testing.T) {
 	require.NoError(t, full.Close())
 }
 
-func read(t *testing.T, path string) string {
+func readText(t *testing.T, path string) string {
 	t.Helper()
 	data, err := os.ReadFile(path)
 	require.NoError(t, err)
 	return string(data)
 }
 
-func mode(t *testing.T, path string) fs.FileMode {
+func modeOf(t *testing.T, path string) fs.FileMode {
 	t.Helper()
 	info, err := os.Stat(path)
 	require.NoError(t, err)
 	return info.Mode()
 }
 
-func names(t *testing.T, dir string) (found []string) {
+func fileNames(t *testing.T, dir string) (found []string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
 	require.NoError(t, err)

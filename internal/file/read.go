@@ -13,7 +13,6 @@ import (
 // An IrregularError reports a path that is a folder, a pipe, a device or a socket in place of a file.
 type IrregularError struct{ Path string }
 
-// Error implements error.
 func (e *IrregularError) Error() string { return e.Path + " is not a plain file" }
 
 // A SizeError reports a file that has more bytes than it can have.
@@ -22,16 +21,15 @@ type SizeError struct {
 	Size, Most int64
 }
 
-// Error implements error.
 func (e *SizeError) Error() string {
 	return fmt.Sprintf("%s: %d bytes is too large for what it should be", e.Path, e.Size)
 }
 
-// Open opens a regular file and returns its size. It refuses everything else with an *IrregularError:
-// waiting for a pipe or reading a device might never end.
+// Open opens a regular file and returns its size. It returns an *IrregularError for anything else, because waiting
+// for a pipe or reading a device might never end.
 func Open(path string) (f *os.File, size int64, err error) {
-	// Opening a pipe waits for its writer, so the path is looked at first. It may be another file by the
-	// time it is open, so the file is looked at too.
+	// Opening a pipe waits for its writer, so the path is checked first. It may be another file when it is
+	// opened, so the file is checked, too.
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
 		return nil, 0, &IrregularError{path}
 	}

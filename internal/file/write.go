@@ -8,8 +8,8 @@ import (
 	"path/filepath"
 )
 
-// A Pending is a file that is written under a temporary name beside its own, so that nobody sees a part
-// of it and renaming it cannot fail for want of space:
+// A Pending is a file that is written under a temporary name in the folder of its own name, so that nobody sees a
+// part of it:
 //
 //	p, err := file.Create(path)
 //	if err != nil {
@@ -54,8 +54,8 @@ func (p *Pending) WriteAt(b []byte, offset int64) (int, error) {
 	return n, p.named("write", err)
 }
 
-// Close completes the file on its disk; what fails only now, such as a full disk, fails before any file
-// has its name. A second Close does nothing.
+// Close completes the file on its disk. An error that comes only now, such as a full disk, comes before any file has
+// its name. A second Close does nothing.
 func (p *Pending) Close() error {
 	if p.closed {
 		return nil
@@ -68,7 +68,7 @@ func (p *Pending) Close() error {
 	return p.named("write", err)
 }
 
-// Commit closes the file and renames it to its own name, replacing a file that has it.
+// Commit closes the file and renames it to its own name. It replaces a file of that name.
 func (p *Pending) Commit() error {
 	if p.done {
 		return p.named("commit", fs.ErrClosed)

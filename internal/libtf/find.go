@@ -34,7 +34,7 @@ func (c Candidate) MarshalJSON() ([]byte, error) {
 	return json.Marshal(out)
 }
 
-// A NotFoundError reports that there is no TensorFlow library, and the places that were looked at.
+// A NotFoundError reports that there is no TensorFlow library in any of the places.
 type NotFoundError struct {
 	Candidates []Candidate
 }

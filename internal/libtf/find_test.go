@@ -156,7 +156,8 @@ func TestPathEnvironment(t *testing.T) {
 
 func TestPreferredInstallation(t *testing.T) {
 	installed := []Installation{
-		{Version: "2.9.0"}, {Version: "2.22.0"}, {Version: DefaultVersion}, {Version: "2.15.0", GPU: true}, {Version: DefaultVersion, GPU: true},
+		{Version: "2.9.0"}, {Version: "2.22.0"}, {Version: DefaultVersion},
+		{Version: "2.15.0", GPU: true}, {Version: DefaultVersion, GPU: true},
 	}
 	order := func(gpu bool) (names []string) {
 		list := slices.Clone(installed)

@@ -24,10 +24,10 @@ func TestDiagnose(t *testing.T) {
 
 	inst := libtf.Installation{Version: "2.20.0", Arch: libtf.Arch()}
 	inst.Dir = filepath.Join(root, inst.Name())
-	compile(t, filepath.Join(inst.Dir, libtf.FrameworkLibrary))
+	compileC(t, filepath.Join(inst.Dir, libtf.FrameworkLibrary))
 	lost := filepath.Join(t.TempDir(), "liblost.so.3")
-	compile(t, lost)
-	compile(t, inst.Library(), lost)
+	compileC(t, lost)
+	compileC(t, inst.Library(), lost)
 	require.NoError(t, inst.Record(inst.Dir))
 	r = Diagnose(t.Context())
 	assert.Equal(t, &Library{
@@ -54,8 +54,10 @@ func TestLibraryProblems(t *testing.T) {
 		{"GPU build on a CPU", GPUs{}, Library{GPU: true, MissingForGPU: []string{"libcudart.so", libtf.DriverLibrary}}, nil},
 		{"CPU build with a GPU", gpu, Library{}, []string{"`tfbert lib install --gpu`"}},
 		{"GPU build with a GPU", gpu, Library{GPU: true}, nil},
-		{"no CUDA", gpu, Library{GPU: true, MissingForGPU: []string{"libcudart.so"}}, []string{"libcudart.so is missing, so the GPU stays unused: run `tfbert lib install --gpu`"}},
-		{"no driver library", gpu, Library{GPU: true, MissingForGPU: []string{libtf.DriverLibrary}}, []string{"install NVIDIA's driver"}},
+		{"no CUDA", gpu, Library{GPU: true, MissingForGPU: []string{"libcudart.so"}},
+			[]string{"libcudart.so is missing, so the GPU stays unused: run `tfbert lib install --gpu`"}},
+		{"no driver library", gpu, Library{GPU: true, MissingForGPU: []string{libtf.DriverLibrary}},
+			[]string{"install NVIDIA's driver"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := Report{GPUs: tt.gpus, Library: &tt.lib}

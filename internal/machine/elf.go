@@ -74,7 +74,7 @@ func glibc(l libtf.Linker) (string, error) {
 	return newest, nil
 }
 
-// A library is what a shared library says about itself.
+// A library is what the header of a shared library asks for.
 type library struct {
 	needed  []string // names
 	runpath []string // folders to look for them in

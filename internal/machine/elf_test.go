@@ -32,27 +32,31 @@ func bareSystem(t *testing.T) string {
 	return root
 }
 
-// compile makes a shared library with a C compiler.
-func compile(t *testing.T, path string, flags ...string) {
+// compileC makes a shared library with a C compiler.
+func compileC(t *testing.T, path string, flags ...string) {
 	t.Helper()
 	require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
-	args := append([]string{"-shared", "-nostdlib", "-x", "c", "/dev/null", "-x", "none", "-Wl,--no-as-needed", "-Wl,-soname," + filepath.Base(path), "-o", path}, flags...)
+	args := append([]string{"-shared", "-nostdlib", "-x", "c", "/dev/null", "-x", "none", "-Wl,--no-as-needed",
+		"-Wl,-soname," + filepath.Base(path), "-o", path}, flags...)
 	out, err := exec.Command("cc", args...).CombinedOutput()
 	require.NoError(t, err, string(out))
 }
 
 func TestMissing(t *testing.T) {
 	dir := bareSystem(t)
-	beside, below, leaf := filepath.Join(dir, "libbeside.so.1"), filepath.Join(dir, "nvidia/below/lib/libbelow.so.2"), filepath.Join(dir, "nvidia/below/lib/libleaf.so")
-	compile(t, leaf)
-	compile(t, below, leaf) // finds libleaf.so by nothing but LD_LIBRARY_PATH
-	compile(t, beside)
+	beside := filepath.Join(dir, "libbeside.so.1")
+	below, leaf := filepath.Join(dir, "nvidia/below/lib/libbelow.so.2"), filepath.Join(dir, "nvidia/below/lib/libleaf.so")
+	compileC(t, leaf)
+	compileC(t, below, leaf) // finds libleaf.so only by LD_LIBRARY_PATH
+	compileC(t, beside)
 	top := filepath.Join(dir, "tensorflow", "libtop.so")
-	compile(t, top, beside, below, "-Wl,--enable-new-dtags", "-Wl,-rpath,$ORIGIN/..:${ORIGIN}/../nvidia/below/lib", "-Wl,--allow-shlib-undefined")
+	compileC(t, top, beside, below, "-Wl,--enable-new-dtags", "-Wl,-rpath,$ORIGIN/..:${ORIGIN}/../nvidia/below/lib",
+		"-Wl,--allow-shlib-undefined")
 
 	lacking, err := missing(libtf.SystemLinker(), top)
 	require.NoError(t, err)
-	assert.Equal(t, []MissingLibrary{{"libleaf.so", "libbelow.so.2"}}, lacking, "a RUNPATH counts for its own library only")
+	assert.Equal(t, []MissingLibrary{{"libleaf.so", "libbelow.so.2"}}, lacking,
+		"a RUNPATH counts for its own library only")
 
 	t.Setenv("LD_LIBRARY_PATH", filepath.Dir(leaf))
 	lacking, err = missing(libtf.SystemLinker(), top)
@@ -97,7 +101,7 @@ func TestMissingReadsLittle(t *testing.T) {
 	}
 	require.NoError(t, os.WriteFile(source, []byte(names.String()), 0o644))
 	path := filepath.Join(dir, "libnames.so")
-	compile(t, path, source)
+	compileC(t, path, source)
 	info, err := os.Stat(path)
 	require.NoError(t, err)
 	require.Greater(t, info.Size(), int64(1<<20))

@@ -15,24 +15,25 @@ import (
 func TestGPUBuild(t *testing.T) {
 	dir := bareSystem(t)
 	cc, framework := filepath.Join(dir, libtf.CCLibrary), filepath.Join(dir, libtf.FrameworkLibrary)
-	compile(t, cc, "-Wl,-rpath,$ORIGIN/")
-	compile(t, framework)
+	compileC(t, cc, "-Wl,-rpath,$ORIGIN/")
+	compileC(t, framework)
 	assert.False(t, isGPUBuild(cc))
 
-	compile(t, framework, "-Wl,-rpath,$ORIGIN/../nvidia/cudnn/lib:$ORIGIN/../nvidia/cublas/lib")
+	compileC(t, framework, "-Wl,-rpath,$ORIGIN/../nvidia/cudnn/lib:$ORIGIN/../nvidia/cublas/lib")
 	assert.True(t, isGPUBuild(cc))
 	assert.Len(t, missingCUDA(libtf.Linker{}, cc), len(cudaLibraries)+1)
 	for _, lib := range cudaLibraries {
-		compile(t, filepath.Join(dir, "nvidia", lib.folder, "lib", lib.name+".12"))
+		compileC(t, filepath.Join(dir, "nvidia", lib.folder, "lib", lib.name+".12"))
 	}
 	assert.Equal(t, []string{libtf.DriverLibrary}, missingCUDA(libtf.Linker{}, cc))
 	driver := filepath.Join(dir, "driver", libtf.DriverLibrary)
-	compile(t, driver)
+	compileC(t, driver)
 	assert.Empty(t, missingCUDA(libtf.Linker{Dirs: []string{filepath.Dir(driver)}}, cc))
 }
 
 func TestParseSMI(t *testing.T) {
-	gpus, err := parseSMI(strings.NewReader("NVIDIA H100 80GB HBM3, 9.0, 550.54.15, 81559 MiB\nTesla T4, 7.5, 550.54.15, 15360 MiB\n"))
+	gpus, err := parseSMI(strings.NewReader(
+		"NVIDIA H100 80GB HBM3, 9.0, 550.54.15, 81559 MiB\n" + "Tesla T4, 7.5, 550.54.15, 15360 MiB\n"))
 	require.NoError(t, err)
 	assert.Equal(t, GPUs{Driver: "550.54.15", Devices: []GPU{
 		{"NVIDIA H100 80GB HBM3", "9.0", "81559 MiB"}, {"Tesla T4", "7.5", "15360 MiB"},
@@ -46,12 +47,14 @@ func TestReadProcNVIDIA(t *testing.T) {
 	assert.Zero(t, readProcNVIDIA(dir))
 	gpu := filepath.Join(dir, "gpus", "0000:00:04.0")
 	require.NoError(t, os.MkdirAll(gpu, 0o755))
-	require.NoError(t, os.WriteFile(filepath.Join(gpu, "information"), []byte("Model: \t\t NVIDIA A100-SXM4-40GB\nIRQ:   \t\t 11\n"), 0o644))
-	for text, want := range map[string]string{
-		"NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19\nGCC version: 12\n":                   "535.104.05",
-		"NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  550.54.15  Release Build  (dvs-builder@U16)  Tue\n": "550.54.15",
+	information := []byte("Model: \t\t NVIDIA A100-SXM4-40GB\nIRQ:   \t\t 11\n")
+	require.NoError(t, os.WriteFile(filepath.Join(gpu, "information"), information, 0o644))
+	for version, text := range map[string]string{
+		"535.104.05": "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19\nGCC version: 12\n",
+		"550.54.15": "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  550.54.15  Release Build  " +
+			"(dvs-builder@U16)  Tue\n",
 	} {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "version"), []byte(text), 0o644))
-		assert.Equal(t, GPUs{Driver: want, Devices: []GPU{{Name: "NVIDIA A100-SXM4-40GB"}}}, readProcNVIDIA(dir))
+		assert.Equal(t, GPUs{Driver: version, Devices: []GPU{{Name: "NVIDIA A100-SXM4-40GB"}}}, readProcNVIDIA(dir))
 	}
 }

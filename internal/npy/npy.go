@@ -27,8 +27,8 @@ const (
 
 const magic = "\x93NUMPY"
 
-// headerSize is that of the headers we write: enough for any shape, so that the number of rows can
-// be filled in when it is known.
+// headerSize is the size of the headers that are written. It suffices for any shape, so that the number of rows can
+// be filled in later.
 const headerSize = 128
 
 func header(dtype string, shape []int) []byte {
@@ -61,8 +61,8 @@ type Writer struct {
 	buf   []byte
 }
 
-// Create begins an array in a new file. Of its shape, the length of the first axis is what will
-// have been written when Close is called, row the rest.
+// Create begins an array in a new file. row is the shape of a row, the first axis is the number of rows that are
+// written before Close.
 func Create(path, dtype string, row ...int) (*Writer, error) {
 	f, err := os.Create(path)
 	if err != nil {
@@ -129,7 +129,7 @@ type Reader struct {
 var headerPattern = regexp.MustCompile(
 	`^\{\s*'descr':\s*'([^']*)',\s*'fortran_order':\s*(True|False),\s*'shape':\s*\(([0-9, ]*)\),?\s*\}\s*$`)
 
-// NewReader reads the header. What that claims is not to be believed: an array ends where its file does.
+// NewReader reads the header, whose claims may be wrong: an array may end before its elements do.
 func NewReader(r io.Reader) (*Reader, error) {
 	br := bufio.NewReaderSize(r, 1<<16)
 	var prefix [10]byte
@@ -172,8 +172,7 @@ func NewReader(r io.Reader) (*Reader, error) {
 // maxRank is NumPy's own.
 const maxRank = 64
 
-// ReadFloat32s fills values with the next elements. It allocates nothing: what the header claims costs
-// what the caller makes of it.
+// ReadFloat32s fills values with the next elements. It does not allocate what the header claims.
 func (a *Reader) ReadFloat32s(values []float32) error {
 	if a.DType != Float32 {
 		return fmt.Errorf("the array holds %s, not float32 (%s)", a.DType, Float32)

@@ -88,7 +88,8 @@ func TestClaims(t *testing.T) {
 		{"terabytes", file(tera + ", 2, 384"), "the file is cut short: EOF"},
 		{"an exabyte", file(tera + ", 262144, 1"), "the file is cut short: EOF"},
 		{"of nothing", file("0, " + tera), "the file is cut short: EOF"},
-		{"more than there can be", file(tera + ", " + tera), "no file can hold an array of the shape (" + tera + ", " + tera + ")"},
+		{"more than there can be", file(tera + ", " + tera),
+			"no file can hold an array of the shape (" + tera + ", " + tera + ")"},
 		{"more than there can be, by nothing", file("0, " + tera + ", " + tera), "no file can hold"},
 		{"a number beyond int64", file("99999999999999999999"), "cannot read the shape (99999999999999999999)"},
 		{"negative", file("-1"), "cannot read the header"},
@@ -138,7 +139,8 @@ func TestReadRows(t *testing.T) {
 }
 
 func FuzzReader(f *testing.F) {
-	f.Add([]byte("\x93NUMPY\x01\x00\x46\x00{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }             \n\x00\x00\x80?"))
+	f.Add([]byte("\x93NUMPY\x01\x00\x46\x00{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }             " +
+		"\n\x00\x00\x80?"))
 	f.Add([]byte("\x93NUMPY\x02\x00"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		bounded.Run(t, 100*len(b), 10*time.Second, func() {

@@ -27,10 +27,10 @@ var titles = map[string]string{
 	"pr_oracle": "Oracle Precision-Recall curve (binary task of HasAns vs. NoAns)",
 }
 
-// Write draws a into the folder dir, which it creates if need be. format is "png" or "svg". The
-// files are pr_exact, pr_f1, pr_oracle, na_prob_hist_hasAns and na_prob_hist_noAns; like the script
-// it draws no curve if no question has an answer, and no histogram of nothing. Probabilities outside
-// 0 to 1, as null odds are, lie outside a histogram.
+// Write draws a into the folder dir, which it creates if necessary. format is "png" or "svg". The files are
+// pr_exact, pr_f1, pr_oracle, na_prob_hist_hasAns and na_prob_hist_noAns. Like the script, Write draws curves
+// only if a question has an answer, and no empty histogram. Probabilities outside 0 to 1, as null odds are, lie
+// outside a histogram.
 func Write(dir, format string, a *squad.Analysis) error {
 	if format != "png" && format != "svg" {
 		return fmt.Errorf("format %q, want png or svg", format)

@@ -35,7 +35,7 @@ func points(values ...float64) (points []squad.PRPoint) {
 	return points
 }
 
-func names(t *testing.T, dir string) []string {
+func fileNames(t *testing.T, dir string) []string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
 	require.NoError(t, err)
@@ -51,7 +51,7 @@ func TestWritePNG(t *testing.T) {
 	require.NoError(t, prcurve.Write(dir, "png", analysis))
 	assert.Equal(t, []string{
 		"na_prob_hist_hasAns.png", "na_prob_hist_noAns.png", "pr_exact.png", "pr_f1.png", "pr_oracle.png",
-	}, names(t, dir))
+	}, fileNames(t, dir))
 
 	f, err := os.Open(filepath.Join(dir, "pr_oracle.png"))
 	require.NoError(t, err)
@@ -68,7 +68,7 @@ func TestWritePNG(t *testing.T) {
 func TestWriteSVG(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, prcurve.Write(dir, "svg", analysis))
-	for _, name := range names(t, dir) {
+	for _, name := range fileNames(t, dir) {
 		f, err := os.Open(filepath.Join(dir, name))
 		require.NoError(t, err)
 		defer f.Close()
@@ -98,19 +98,19 @@ func TestWriteSVG(t *testing.T) {
 func TestWriteWithoutAnswers(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, prcurve.Write(dir, "png", &squad.Analysis{NoAns: []float64{.5}}))
-	assert.Equal(t, []string{"na_prob_hist_noAns.png"}, names(t, dir))
+	assert.Equal(t, []string{"na_prob_hist_noAns.png"}, fileNames(t, dir))
 }
 
 func TestWriteErrors(t *testing.T) {
 	dir := t.TempDir()
 	assert.EqualError(t, prcurve.Write(dir, "gif", analysis), `format "gif", want png or svg`)
-	assert.Empty(t, names(t, dir))
+	assert.Empty(t, fileNames(t, dir))
 
 	taken := filepath.Join(dir, "pr_f1.png")
 	require.NoError(t, os.Mkdir(taken, 0o777))
 	err := prcurve.Write(dir, "png", &squad.Analysis{Curves: analysis.Curves[1:2]})
 	assert.ErrorContains(t, err, "write "+taken+": ")
-	assert.Equal(t, []string{"pr_f1.png"}, names(t, dir))
+	assert.Equal(t, []string{"pr_f1.png"}, fileNames(t, dir))
 
 	file := filepath.Join(dir, "file")
 	require.NoError(t, os.WriteFile(file, nil, 0o666))

@@ -65,7 +65,7 @@ func AppendInt(dst []byte, i int64) []byte { return strconv.AppendInt(dst, i, 10
 
 // AppendFloat appends f as repr(f) is written: the shortest digits that read back as f, in fixed
 // notation with at least one decimal for 1e-4 <= |f| < 1e16 and with an exponent of two digits or
-// more elsewhere. What JSON has no number for is NaN, Infinity or -Infinity, as in Python.
+// more elsewhere. As in Python, the words NaN, Infinity and -Infinity stand for what JSON cannot write.
 func AppendFloat(dst []byte, f float64) []byte {
 	switch {
 	case math.IsNaN(f):

@@ -14,8 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// mix is the i-th number of SplitMix64 from seed 0.
-func mix(i uint64) uint64 {
+// scramble is the i-th number of SplitMix64 from seed 0.
+func scramble(i uint64) uint64 {
 	z := (i + 1) * 0x9E3779B97F4A7C15
 	z = (z ^ z>>30) * 0xBF58476D1CE4E5B9
 	z = (z ^ z>>27) * 0x94D049BB133111EB
@@ -33,12 +33,15 @@ func TestAppendFloatRandom(t *testing.T) {
 		name, digest string
 		float        func(i uint64) float64
 	}{
-		// struct.unpack("<d", struct.pack("<Q", mix(i)))[0]
-		{"any bits", "10c99b83c1b3687fd214549f514d5fb43961ce37fa998c47c83c09759b12448a", func(i uint64) float64 { return math.Float64frombits(mix(i)) }},
-		// (mix(i)>>11)*2.0**-(mix(i)%80)
-		{"either side of fixed notation", "86d98c8ac09543117edb4d892705ecca5c0c2affef5d1c93b895c06e253050ac", func(i uint64) float64 {
-			return math.Ldexp(float64(mix(i)>>11), -int(mix(i)%80))
+		// struct.unpack("<d", struct.pack("<Q", scramble(i)))[0]
+		{"any bits", "10c99b83c1b3687fd214549f514d5fb43961ce37fa998c47c83c09759b12448a", func(i uint64) float64 {
+			return math.Float64frombits(scramble(i))
 		}},
+		// (scramble(i)>>11)*2.0**-(scramble(i)%80)
+		{"either side of fixed notation", "86d98c8ac09543117edb4d892705ecca5c0c2affef5d1c93b895c06e253050ac",
+			func(i uint64) float64 {
+				return math.Ldexp(float64(scramble(i)>>11), -int(scramble(i)%80))
+			}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			h := sha256.New()

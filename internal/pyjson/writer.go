@@ -7,7 +7,7 @@ import (
 	"strconv"
 )
 
-// errStructure is what Flush returns when the calls made do not form a value.
+// errStructure is the error of Flush if the calls do not form a value.
 var errStructure = errors.New("keys, values and ends do not form a value")
 
 // A Writer writes values as json.dumps writes them, piece by piece. The order of calls follows the
@@ -73,7 +73,7 @@ func (w *Writer) Bool(b bool) { w.scalar(strconv.AppendBool(w.buf[:0], b)) }
 // Newline ends the line that a value was written on.
 func (w *Writer) Newline() { w.write([]byte{'\n'}) }
 
-// Flush passes everything on to the underlying writer and returns the first error there was.
+// Flush passes everything on to the underlying writer and returns the first error.
 func (w *Writer) Flush() error {
 	if len(w.open) > 0 {
 		w.fail(errStructure)
@@ -110,7 +110,7 @@ func (w *Writer) scalar(text []byte) {
 	w.write(text)
 }
 
-// value makes ready for a value: after a key it follows at once, in an array it is an item.
+// value prepares for a value: after a key it follows at once, in an array it is an item.
 func (w *Writer) value() {
 	switch {
 	case w.keyed:
@@ -135,7 +135,7 @@ func (w *Writer) separate() {
 	w.breakLine()
 }
 
-// breakLine begins a line at the present depth, where there are lines at all.
+// breakLine begins a line at the present depth if the output has several lines.
 func (w *Writer) breakLine() {
 	if w.indent == 0 {
 		return

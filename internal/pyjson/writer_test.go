@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// sample writes {"a": [{"t": "é", "p": 0.5}, {}, []], "b": {}, "n": 3}.
-func sample(w *Writer) {
+// writeSample writes {"a": [{"t": "é", "p": 0.5}, {}, []], "b": {}, "n": 3}.
+func writeSample(w *Writer) {
 	w.BeginObject()
 	w.Key("a")
 	w.BeginArray()
@@ -58,7 +58,7 @@ func TestWriter(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			var got strings.Builder
 			w := NewWriter(&got, tt.indent)
-			sample(w)
+			writeSample(w)
 			require.NoError(t, w.Flush())
 			assert.Equal(t, tt.want, got.String())
 		})

@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-// mix is the i-th number of SplitMix64 from seed 0.
-func mix(i uint64) uint64 {
+// scramble is the i-th number of SplitMix64 from seed 0.
+func scramble(i uint64) uint64 {
 	z := (i + 1) * 0x9E3779B97F4A7C15
 	z = (z ^ z>>30) * 0xBF58476D1CE4E5B9
 	z = (z ^ z>>27) * 0x94D049BB133111EB
@@ -22,7 +22,7 @@ func mix(i uint64) uint64 {
 // 64-bit arithmetic, lo and hi as below, by
 //
 //	h = hashlib.sha256()
-//	for i in range(1000000): h.update(struct.pack("<d", math.exp(lo + (mix(i)>>11)*2.0**-53*(hi-lo))))
+//	for i in range(1000000): h.update(struct.pack("<d", math.exp(lo + (scramble(i)>>11)*2.0**-53*(hi-lo))))
 func TestExpRandom(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
@@ -38,7 +38,7 @@ func TestExpRandom(t *testing.T) {
 			h := sha256.New()
 			var buf [8]byte
 			for i := range uint64(1000000) {
-				unit := float64(mix(i)>>11) * 0x1p-53
+				unit := float64(scramble(i)>>11) * 0x1p-53
 				x := tt.lo + float64(unit*(tt.hi-tt.lo))
 				binary.LittleEndian.PutUint64(buf[:], math.Float64bits(Exp(x)))
 				h.Write(buf[:])

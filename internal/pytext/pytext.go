@@ -1,7 +1,7 @@
 // Package pytext does what Python 3's str does, where Go's strings and unicode packages differ:
 // white space, lower-casing, word characters, categories and the canonical decomposition.
 //
-// The tables follow Unicode 14.0, the version of Python 3.11, whatever version Go itself follows,
+// The tables follow Unicode 14.0, the version of Python 3.11, independent of the version of Go,
 // so results do not change with the toolchain. Strings are expected to be valid UTF-8; other bytes
 // are passed through or taken for U+FFFD and never panic.
 package pytext

@@ -309,7 +309,7 @@ func decode(d *squad.Decoder, docs []document, results []squad.RawResult) (*Answ
 }
 
 func windowOf(f *squad.Feature, document int, p *squad.Passage) Window {
-	first, _ := f.TokenToOrig(f.Len - 1 - f.DocSpan.Length)
+	first, _ := f.TokenToOrig(f.Len - 1 - f.DocLength)
 	last, _ := f.TokenToOrig(f.Len - 2)
 	start, end := p.Span(first, last)
 	return Window{document, start, end}

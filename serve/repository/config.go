@@ -36,8 +36,8 @@ const (
 	configFile = "config.pbtxt"
 	maxConfig  = 1 << 20 // bytes; more than a config.pbtxt has
 
-	platform = "tensorflow_savedmodel" // Triton's name for a model of this kind
-	runtime  = "tensorflow"            // Triton's backend for it
+	platform    = "tensorflow_savedmodel" // Triton's name for a model of this kind
+	backendName = "tensorflow"            // Triton's backend for it
 )
 
 // badConfig returns an error of a model's configuration, which its clients may read.
@@ -73,7 +73,7 @@ func parseConfig(text []byte) (*pb.ModelConfig, error) {
 	if err := prototext.Unmarshal(text, c); err != nil {
 		return nil, fmt.Errorf("not a model configuration: %s", strings.Join(strings.Fields(err.Error()), " "))
 	}
-	if p, b := c.GetPlatform(), c.GetBackend(); p != "" && p != platform || p == "" && b != "" && b != runtime {
+	if p, b := c.GetPlatform(), c.GetBackend(); p != "" && p != platform || p == "" && b != "" && b != backendName {
 		return nil, fmt.Errorf("the platform is %q and the backend %q: this server runs only %q", p, b, platform)
 	}
 	if n := c.GetDefaultModelFilename(); n != "" && !plainName(n) {
@@ -131,16 +131,16 @@ func textConfig(name string, of *pb.ModelConfig) *pb.ModelConfig {
 	return c
 }
 
-// completeConfig returns the configuration of a model as Triton completes it: what the file leaves out is
-// the model's own, and where there is no file, which is nil, everything is. It sets the options that the
-// configuration has for batching.
+// completeConfig returns a model's configuration, completed as Triton does: the model supplies what the file
+// leaves out, and everything if there is no file, which is nil. It also sets the options for batching that
+// the file has.
 func completeConfig(from *pb.ModelConfig, name string, b *Backend, o *batch.Options) (*pb.ModelConfig, error) {
 	c := &pb.ModelConfig{MaxBatchSize: int32(cmp.Or(o.MaxSize, batch.DefaultSize))}
 	if from != nil {
 		c = proto.Clone(from).(*pb.ModelConfig)
 		o.MaxSize = int(c.MaxBatchSize)
 	}
-	c.Name, c.Platform, c.Backend = name, platform, runtime
+	c.Name, c.Platform, c.Backend = name, platform, backendName
 	if c.VersionPolicy == nil {
 		newest := &pb.ModelVersionPolicy_Latest_{Latest: &pb.ModelVersionPolicy_Latest{NumVersions: 1}}
 		c.VersionPolicy = &pb.ModelVersionPolicy{PolicyChoice: newest}

@@ -170,8 +170,8 @@ func (r *Repository) Models() []*Model {
 	return list
 }
 
-// Ready returns an error unless each model of the start has a version that is available, or that was
-// unloaded on request.
+// Ready returns an error until Start has loaded the models, and unless each of them has a version that is
+// available or was unloaded on request.
 func (r *Repository) Ready() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -16,7 +16,7 @@ import (
 	"github.com/tfbert/go/squad/logits"
 )
 
-// A Comparison says what differs between two runs, A and B.
+// A Comparison is what differs between two runs, A and B.
 type Comparison struct {
 	Questions int          `json:"questions"`
 	Answers   int          `json:"answers"`             // questions whose answers differ
@@ -30,7 +30,7 @@ type Comparison struct {
 	a, b map[string]string // answers
 }
 
-// Numbers says how much the numbers that both sides have differ.
+// Numbers is how much the numbers that both sides have differ.
 type Numbers struct {
 	Compared int     `json:"compared"`
 	Largest  float64 `json:"largest"` // difference
@@ -91,7 +91,7 @@ func readFolder(dir string) (p folder, err error) {
 		same = same && ok
 	}
 	if !same {
-		return p, fmt.Errorf("%s: %s and %s hold other questions: they are not of one run",
+		return p, fmt.Errorf("%s: %s and %s hold different questions: they are not of one run",
 			dir, squad.PredictionsFile, squad.NBestFile)
 	}
 	p.nullOdds, err = file.Parse(filepath.Join(dir, squad.NullOddsFile), squad.ReadNAProbs)

@@ -23,7 +23,7 @@ const (
 
 const stagePrefix = ".installing-"
 
-// build makes the planned installation, having downloaded wheels. The caller holds the lock.
+// build downloads wheels and makes the planned installation. The caller holds the lock.
 func (i *installer) build(ctx context.Context, plan libtf.Installation, wheels []pin) (libtf.Installation, error) {
 	stale, err := filepath.Glob(filepath.Join(i.Dir, stagePrefix+"*"))
 	if err != nil {
@@ -61,7 +61,9 @@ func (i *installer) build(ctx context.Context, plan libtf.Installation, wheels [
 }
 
 // fill extracts the user's wheel, if there is one, and those to download into tree.
-func (i *installer) fill(ctx context.Context, stage, tree string, plan libtf.Installation, download []pin) ([]libtf.Wheel, error) {
+func (i *installer) fill(
+	ctx context.Context, stage, tree string, plan libtf.Installation, download []pin,
+) ([]libtf.Wheel, error) {
 	space := int64(cpuSpace)
 	if plan.GPU {
 		space = gpuSpace
@@ -95,7 +97,7 @@ func (i *installer) fill(ctx context.Context, stage, tree string, plan libtf.Ins
 	return wheels, nil
 }
 
-// download has pip fetch a wheel into dir.
+// download lets pip download a wheel into dir.
 func (i *installer) download(ctx context.Context, dir string, plan libtf.Installation, p pin) (string, error) {
 	i.Log.Info("downloading by pip", "wheel", p.Wheel)
 	pip := pip{
@@ -110,7 +112,8 @@ func (i *installer) download(ctx context.Context, dir string, plan libtf.Install
 	case len(paths) != 1:
 		return "", fmt.Errorf("pip downloaded %d wheels for %s: want one", len(paths), p.requirement())
 	case filepath.Base(paths[0]) != p.Wheel:
-		return "", fmt.Errorf("pip downloaded %s where PyPI has %s: check pip's own settings (pip config list)", filepath.Base(paths[0]), p.Wheel)
+		return "", fmt.Errorf("pip downloaded %s where PyPI has %s: check pip's own settings (pip config list)",
+			filepath.Base(paths[0]), p.Wheel)
 	}
 	return paths[0], nil
 }
@@ -139,7 +142,8 @@ func (i *installer) unpack(ctx context.Context, path, tree string) (libtf.Wheel,
 	if strings.HasPrefix(w.project, "tensorflow") {
 		for _, name := range []string{libtf.CCLibrary, libtf.FrameworkLibrary} {
 			if _, ok := w.record[name]; !ok {
-				return libtf.Wheel{}, fmt.Errorf("%s holds no %s: want a Linux wheel of TensorFlow %s or later", path, name, OldestVersion)
+				return libtf.Wheel{}, fmt.Errorf("%s does not hold %s: want a Linux wheel of TensorFlow %s or later",
+					path, name, OldestVersion)
 			}
 		}
 	}
@@ -155,7 +159,7 @@ func (i *installer) unpack(ctx context.Context, path, tree string) (libtf.Wheel,
 	return wheel, w.extract(ctx, root, i.meter("extract", wheel.Name, size))
 }
 
-// verify compares a wheel with its pin, where there is one.
+// verify compares a wheel with its pin, if there is one.
 func (i *installer) verify(ctx context.Context, path string) (libtf.Wheel, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -168,30 +172,34 @@ func (i *installer) verify(ctx context.Context, path string) (libtf.Wheel, error
 	}
 	wheel := libtf.Wheel{Name: filepath.Base(path)}
 	digest := sha256.New()
-	if _, err := io.CopyBuffer(digest, &meteredReader{ctx, f, i.meter("verify", wheel.Name, info.Size())}, make([]byte, 1<<20)); err != nil {
+	metered := &meteredReader{ctx, f, i.meter("verify", wheel.Name, info.Size())}
+	if _, err := io.CopyBuffer(digest, metered, make([]byte, 1<<20)); err != nil {
 		return libtf.Wheel{}, err
 	}
 	wheel.SHA256 = hex.EncodeToString(digest.Sum(nil))
 	if p, ok := findPin(i.pins, wheel.Name); ok {
 		if p.SHA256 != wheel.SHA256 {
-			return libtf.Wheel{}, fmt.Errorf("%s has the SHA-256 %s, but PyPI's has %s: it is damaged or another one; download it again", path, wheel.SHA256, p.SHA256)
+			return libtf.Wheel{}, fmt.Errorf("%s has the SHA-256 %s, but PyPI's has %s: "+
+				"it is damaged or another one; download it again", path, wheel.SHA256, p.SHA256)
 		}
 		wheel.Pinned = true
 	}
 	if !wheel.Pinned {
-		i.Log.Info("no SHA-256 is known for this wheel: its files are checked against its own RECORD", "wheel", wheel.Name, "sha256", wheel.SHA256)
+		i.Log.Info("no SHA-256 is known for this wheel: its files are checked against its own RECORD",
+			"wheel", wheel.Name, "sha256", wheel.SHA256)
 	}
 	return wheel, nil
 }
 
-// checkSpace refuses to begin what would end in a full disk.
+// checkSpace returns an error if the disk does not have enough space.
 func (i *installer) checkSpace(need int64) error {
 	free, err := i.freeSpace(i.Dir)
 	if err != nil {
 		return fmt.Errorf("free space of %s: %w", i.Dir, err)
 	}
 	if free < need {
-		return fmt.Errorf("not enough space in %s: %.1f GB are free, %.1f GB are needed; make room or name another folder", i.Dir, float64(free)/1e9, float64(need)/1e9)
+		return fmt.Errorf("not enough space in %s: %.1f GB are free, %.1f GB are needed; make room or name another folder",
+			i.Dir, float64(free)/1e9, float64(need)/1e9)
 	}
 	return nil
 }

@@ -1,5 +1,5 @@
-// Package install installs TensorFlow's C library, as the command `tfbert lib install` does. A service
-// that wants no step by hand calls it before it loads the library:
+// Package install installs TensorFlow's C library, as the command `tfbert lib install` does. A service can call it
+// before it loads the library, so that its users need not install anything:
 //
 //	path, err := install.Library(ctx, install.Options{})
 //	if err != nil {
@@ -29,7 +29,7 @@ import (
 )
 
 const (
-	// DefaultVersion is the TensorFlow version that [Library] installs unless another one is asked for.
+	// DefaultVersion is the TensorFlow version that [Library] installs by default.
 	DefaultVersion = libtf.DefaultVersion
 	// OldestVersion is the oldest TensorFlow version that package tf runs with.
 	OldestVersion = libtf.OldestVersion
@@ -53,12 +53,12 @@ type Progress struct {
 	Stage string // "download", "verify" or "extract"
 	Wheel string // the wheel's file name
 	Done  int64  // bytes
-	Total int64  // bytes; 0 where it is not known
+	Total int64  // bytes; 0 if it is not known
 }
 
-// Library installs TensorFlow's library and returns its path. If it is installed already, Library
-// returns at once. An installation appears whole or not at all, and what an interrupted one left is
-// removed by the next. Concurrent calls, from other processes too, do the work once.
+// Library installs TensorFlow's library and returns its path. If it is installed already, Library returns at once.
+// An installation appears whole or not at all. The next one removes what an interrupted one left. Concurrent calls,
+// also from other processes, do the work once.
 func Library(ctx context.Context, opts Options) (path string, err error) {
 	i := installer{Options: opts, pins: pinned, freeSpace: freeSpace}
 	inst, err := i.install(ctx)
@@ -136,14 +136,16 @@ func (i *installer) plan() (libtf.Installation, error) {
 	case libtf.CompareVersions(plan.Version, OldestVersion) < 0:
 		return plan, fmt.Errorf("TensorFlow %s is too old: want %s or later", plan.Version, OldestVersion)
 	case plan.GPU && plan.Arch != "x86_64":
-		return plan, fmt.Errorf("PyPI has no TensorFlow with GPU support for %s: install it without, or build one and set %s to it", plan.Arch, libtf.EnvLibrary)
+		return plan, fmt.Errorf("PyPI has no TensorFlow with GPU support for %s: "+
+			"install it without, or build one and set %s to it", plan.Arch, libtf.EnvLibrary)
 	}
 	glibc, err := machine.Glibc()
 	if err != nil {
 		return plan, err
 	}
 	if need := glibcFor(plan); libtf.CompareVersions(glibc, need) < 0 {
-		return plan, fmt.Errorf("this system's glibc is %s, TensorFlow %s needs %s: use a newer distribution or an older TensorFlow", glibc, plan.Version, need)
+		return plan, fmt.Errorf("this system's glibc is %s, and TensorFlow %s needs %s: "+
+			"use a newer distribution or an older TensorFlow", glibc, plan.Version, need)
 	}
 	plan.Dir = filepath.Join(i.Dir, plan.Name())
 	return plan, nil
@@ -161,7 +163,7 @@ func glibcFor(plan libtf.Installation) string {
 	return "2.27"
 }
 
-// wheelVersion returns the version of the user's wheel, having checked that it suits.
+// wheelVersion returns the version of the user's wheel, or an error if the wheel cannot be used.
 func (i *installer) wheelVersion(arch string) (string, error) {
 	w, err := openWheel(i.Wheel)
 	if err != nil {

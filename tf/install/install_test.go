@@ -95,7 +95,7 @@ func cpuIndex(t *testing.T) *index {
 	return x
 }
 
-// assertNothing asserts that a cache holds nothing but its lock.
+// assertNothing asserts that a cache holds only its lock.
 func assertNothing(t *testing.T, dir string) {
 	t.Helper()
 	entries, _ := os.ReadDir(dir) // it need not be there
@@ -134,10 +134,12 @@ func TestInstall(t *testing.T) {
 	assert.Len(t, entries, 2, "the installation and the lock")
 
 	require.Len(t, x.calls(), 1)
-	for _, want := range []string{"-m pip download", "--no-deps", "--only-binary :all:", "--implementation cp", "--python-version 3.12", "--platform manylinux_2_27_" + libtf.Arch(), "==2.21.0"} {
+	for _, want := range []string{"-m pip download", "--no-deps", "--only-binary :all:", "--implementation cp",
+		"--python-version 3.12", "--platform manylinux_2_27_" + libtf.Arch(), "==2.21.0"} {
 		assert.Contains(t, x.calls()[0], want)
 	}
-	assert.Contains(t, log.String(), "Looking at "+i.Dir, "pip's temporary files are in the cache, and its lines in the log")
+	assert.Contains(t, log.String(), "Looking at "+i.Dir,
+		"pip's temporary files are in the cache, and its lines in the log")
 	size := x.pins[cpuName][0].Size
 	assert.Equal(t, Progress{"verify", cpuWheel, size, size}, stages["verify"])
 	assert.Equal(t, stages["extract"].Total, stages["extract"].Done)
@@ -176,7 +178,8 @@ func TestInstallRepairs(t *testing.T) {
 		{"folder empty", func() error { return errors.Join(os.RemoveAll(inst.Dir), os.Mkdir(inst.Dir, 0o755)) }},
 		{"killed halfway", func() error {
 			stage := filepath.Join(i.Dir, stagePrefix+"1")
-			return errors.Join(os.RemoveAll(inst.Dir), os.Mkdir(stage, 0o755), os.WriteFile(filepath.Join(stage, "part"), nil, 0o600))
+			return errors.Join(os.RemoveAll(inst.Dir), os.Mkdir(stage, 0o755),
+				os.WriteFile(filepath.Join(stage, "part"), nil, 0o600))
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -215,7 +218,7 @@ func TestInstallFails(t *testing.T) {
 			w := tensorFlowWheel("tensorflow_cpu-2.21.0")
 			w.members = w.members[1:]
 			i.pins[cpuName][0] = w.write(t, x.path(cpuWheel))
-		}, []string{"holds no " + libtf.CCLibrary}},
+		}, []string{"does not hold " + libtf.CCLibrary}},
 		{"cache folder is a file", func(t *testing.T, x *index, i *installer) {
 			x.file("file", "")
 			i.Dir = x.path("file/cache")
@@ -227,7 +230,8 @@ func TestInstallFails(t *testing.T) {
 			x.file("fail", "WARNING: Retrying\nERROR: Could not install packages: connection refused\n\n[notice] new pip\n")
 		}, []string{"exit status 1: ERROR: Could not install packages: connection refused"}},
 		{"pip crashes", func(t *testing.T, x *index, i *installer) {
-			x.file("fail", "ERROR: Exception:\nTraceback (most recent call last):\nOSError: [Errno 28] No space left on device\n")
+			x.file("fail",
+				"ERROR: Exception:\nTraceback (most recent call last):\nOSError: [Errno 28] No space left on device\n")
 		}, []string{"exit status 1: OSError: [Errno 28] No space left on device"}},
 		{"no pip", func(t *testing.T, x *index, i *installer) { x.file("fail", "/usr/bin/python3: No module named pip\n") },
 			[]string{"this Python has no pip", "apt install python3-pip"}},
@@ -253,7 +257,10 @@ func TestInstallFails(t *testing.T) {
 			i.Wheel = x.path("numpy.whl")
 			fakeWheel{"numpy-2.0", nil}.write(t, i.Wheel)
 		}, []string{"is a wheel of numpy"}},
-		{"wheel of another version", func(t *testing.T, x *index, i *installer) { i.Wheel = x.path(cpuWheel); i.Version = "2.20.0" },
+		{"wheel of another version", func(t *testing.T, x *index, i *installer) {
+			i.Wheel = x.path(cpuWheel)
+			i.Version = "2.20.0"
+		},
 			[]string{"is TensorFlow 2.21.0, not 2.20.0"}},
 		{"wheel for another machine", func(t *testing.T, x *index, i *installer) {
 			other := map[string]string{"x86_64": "aarch64", "aarch64": "x86_64"}[libtf.Arch()]
@@ -332,7 +339,10 @@ func TestInstallCancelled(t *testing.T) {
 			_, err := i.install(ctx)
 			failed <- err
 		}()
-		require.Eventually(t, func() bool { _, err := os.Stat(x.path("hanging")); return err == nil }, 10*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool {
+			_, err := os.Stat(x.path("hanging"))
+			return err == nil
+		}, 10*time.Second, time.Millisecond)
 
 		waiting, stopWaiting := context.WithCancel(t.Context())
 		stopWaiting()
@@ -376,7 +386,8 @@ func TestInstallGPU(t *testing.T) {
 	inst, err := i.install(t.Context())
 	require.NoError(t, err)
 	assert.Equal(t, gpuName, filepath.Base(inst.Dir))
-	assert.Subset(t, listFiles(t, inst.Dir), []string{libtf.CCLibrary, "nvidia/cublas/lib/libcublas.so.12", "nvidia/cuda_nvcc/bin/ptxas"})
+	assert.Subset(t, listFiles(t, inst.Dir),
+		[]string{libtf.CCLibrary, "nvidia/cublas/lib/libcublas.so.12", "nvidia/cuda_nvcc/bin/ptxas"})
 	var wheels, calls []string
 	for _, w := range inst.Wheels {
 		wheels = append(wheels, w.Name[:strings.Index(w.Name, "-")])
@@ -386,7 +397,8 @@ func TestInstallGPU(t *testing.T) {
 	for _, call := range x.calls() {
 		calls = append(calls, call[strings.LastIndex(call, " ")+1:])
 	}
-	assert.Equal(t, []string{"tensorflow==2.21.0", "nvidia-cublas-cu12==12.9.3.13", "nvidia-cuda-nvcc-cu12==12.9.86"}, calls)
+	assert.Equal(t, []string{"tensorflow==2.21.0", "nvidia-cublas-cu12==12.9.3.13", "nvidia-cuda-nvcc-cu12==12.9.86"},
+		calls)
 
 	var manifest libtf.Installation
 	data, err := os.ReadFile(filepath.Join(inst.Dir, libtf.ManifestName))
@@ -401,13 +413,15 @@ const gpuName = "2.21.0-gpu-x86_64"
 func gpuIndex(t *testing.T) *index {
 	x := newIndex(t)
 	x.add(gpuName, "tensorflow-2.21.0-cp312-cp312-manylinux_2_27_x86_64.whl", tensorFlowWheel("tensorflow-2.21.0"))
-	x.add(gpuName, "nvidia_cublas_cu12-12.9.3.13-py3-none-manylinux_2_27_x86_64.whl", fakeWheel{"nvidia_cublas_cu12-12.9.3.13", []fakeMember{
-		{name: "nvidia/cublas/lib/libcublas.so.12", body: "cublas"},
-		{name: "nvidia/cublas/include/cublas.h", body: "not needed"},
-	}})
-	x.add(gpuName, "nvidia_cuda_nvcc_cu12-12.9.86-py3-none-manylinux2010_x86_64.manylinux_2_12_x86_64.whl", fakeWheel{"nvidia_cuda_nvcc_cu12-12.9.86", []fakeMember{
-		{name: "nvidia/cuda_nvcc/bin/ptxas", body: "ptxas", mode: 0o755},
-	}})
+	x.add(gpuName, "nvidia_cublas_cu12-12.9.3.13-py3-none-manylinux_2_27_x86_64.whl",
+		fakeWheel{"nvidia_cublas_cu12-12.9.3.13", []fakeMember{
+			{name: "nvidia/cublas/lib/libcublas.so.12", body: "cublas"},
+			{name: "nvidia/cublas/include/cublas.h", body: "not needed"},
+		}})
+	x.add(gpuName, "nvidia_cuda_nvcc_cu12-12.9.86-py3-none-manylinux2010_x86_64.manylinux_2_12_x86_64.whl",
+		fakeWheel{"nvidia_cuda_nvcc_cu12-12.9.86", []fakeMember{
+			{name: "nvidia/cuda_nvcc/bin/ptxas", body: "ptxas", mode: 0o755},
+		}})
 	return x
 }
 
@@ -433,7 +447,9 @@ func TestInstallGPUWheel(t *testing.T) {
 	i.GPU, i.Wheel = true, x.path("newer.whl")
 	tensorFlowWheel("tensorflow-2.99.0").write(t, i.Wheel)
 	_, err = i.install(t.Context())
-	require.ErrorContains(t, err, "no SHA-256 is known for the wheels of TensorFlow 2.99.0: take one of 2.21.0, or set "+libtf.EnvLibrary+" to the tensorflow folder of a Python environment")
+	require.ErrorContains(t, err,
+		"no SHA-256 is known for the wheels of TensorFlow 2.99.0: take one of 2.21.0, or set "+libtf.EnvLibrary+" to the "+
+			"tensorflow folder of a Python environment")
 	assertNothing(t, i.Dir)
 	assert.Len(t, x.calls(), 2)
 }
@@ -442,18 +458,22 @@ func TestPlatforms(t *testing.T) {
 	tags := platforms("x86_64")
 	assert.Equal(t, "manylinux_2_27_x86_64", tags[0])
 	assert.Equal(t, "manylinux1_x86_64", tags[len(tags)-1])
-	assert.Less(t, slices.Index(tags, "manylinux_2_25_x86_64"), slices.Index(tags, "manylinux2014_x86_64"), "newer wheels first")
+	assert.Less(t, slices.Index(tags, "manylinux_2_25_x86_64"), slices.Index(tags, "manylinux2014_x86_64"),
+		"newer wheels first")
 	assert.Contains(t, tags, "manylinux2010_x86_64")
 }
 
 // The pins must name wheels that pip takes for what Library asks, and that run where it says.
 func TestPins(t *testing.T) {
-	for _, name := range []string{"2.15.1-cpu-x86_64", "2.15.1-cpu-aarch64", "2.18.1-gpu-x86_64", DefaultVersion + "-cpu-x86_64", DefaultVersion + "-cpu-aarch64", DefaultVersion + "-gpu-x86_64"} {
+	for _, name := range []string{"2.15.1-cpu-x86_64", "2.15.1-cpu-aarch64", "2.18.1-gpu-x86_64",
+		DefaultVersion + "-cpu-x86_64", DefaultVersion + "-cpu-aarch64", DefaultVersion + "-gpu-x86_64"} {
 		assert.NotEmpty(t, pinned[name], name)
 	}
-	form := regexp.MustCompile(`^([A-Za-z0-9_]+)-([0-9.]+(?:post[0-9]+)?)-(?:(cp[0-9]+)-cp[0-9]+|py3-none|py2\.py3-none)-([a-z0-9_.]+)\.whl$`)
+	form := regexp.MustCompile(`^([A-Za-z0-9_]+)-([0-9.]+(?:post[0-9]+)?)-` +
+		`(?:(cp[0-9]+)-cp[0-9]+|py3-none|py2\.py3-none)-([a-z0-9_.]+)\.whl$`)
 	for name, wheels := range pinned {
-		plan := libtf.Installation{Version: strings.Split(name, "-")[0], GPU: strings.Contains(name, "-gpu-"), Arch: strings.Split(name, "-")[2]}
+		plan := libtf.Installation{Version: strings.Split(name, "-")[0], GPU: strings.Contains(name, "-gpu-"),
+			Arch: strings.Split(name, "-")[2]}
 		assert.Equal(t, plan.Name(), name)
 		assert.GreaterOrEqual(t, libtf.CompareVersions(plan.Version, OldestVersion), 0, name)
 		for i, p := range wheels {

@@ -2,6 +2,7 @@ package install
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -17,13 +18,13 @@ type pin struct {
 	Size   int64 // bytes, for the progress of its download
 }
 
-// requirement returns what pip downloads the wheel by.
+// requirement returns the requirement by which pip finds the wheel.
 func (p pin) requirement() string {
 	parts := strings.SplitN(p.Wheel, "-", 3)
 	return strings.ReplaceAll(parts[0], "_", "-") + "==" + parts[1]
 }
 
-// findPin returns the pin of a wheel, whichever installation it is of.
+// findPin returns the pin of a wheel of any installation.
 func findPin(pins map[string][]pin, wheel string) (pin, bool) {
 	for _, installation := range pins {
 		for _, p := range installation {
@@ -58,11 +59,12 @@ type UnknownVersionError struct {
 	Known   []string // the versions that can be installed
 }
 
-// Error implements error.
 func (e *UnknownVersionError) Error() string {
-	text := "no SHA-256 is known for the wheels of TensorFlow " + e.Version + ": take one of " + strings.Join(e.Known, ", ")
+	text := fmt.Sprintf("no SHA-256 is known for the wheels of TensorFlow %s: take one of %s",
+		e.Version, strings.Join(e.Known, ", "))
 	if e.GPU {
-		text += ", or set " + libtf.EnvLibrary + " to the tensorflow folder of a Python environment that has tensorflow[and-cuda]==" + e.Version
+		text += fmt.Sprintf(", or set %s to the tensorflow folder of a Python environment that has "+
+			"tensorflow[and-cuda]==%s", libtf.EnvLibrary, e.Version)
 	}
 	return text
 }

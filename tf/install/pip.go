@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// pip downloads wheels through a Python's pip, so that the user's own settings hold: index, proxy,
+// pip downloads wheels through the pip of a Python, so that the user's own settings apply: index, proxy,
 // certificates, cache.
 type pip struct {
 	python string            // a command; "": python3, then python
@@ -23,10 +23,11 @@ type pip struct {
 }
 
 // ErrNoPip is in the chain of the error if there is no Python that has pip. [Options.Wheel] needs neither.
-var ErrNoPip = errors.New("install Python 3 with pip (Debian, Ubuntu: apt install python3-pip; Fedora: dnf install python3-pip)")
+var ErrNoPip = errors.New("install Python 3 with pip " +
+	"(Debian, Ubuntu: apt install python3-pip; Fedora: dnf install python3-pip)")
 
 // platforms returns the tags of the wheels to take, best first: those of a system with glibc 2.27,
-// and of every older one. Pip takes no others, nor works out the older ones by itself.
+// and of every older one. Pip takes only these tags and does not add the older ones.
 func platforms(arch string) (tags []string) {
 	for minor := 27; minor >= 5; minor-- {
 		tags = append(tags, fmt.Sprintf("manylinux_2_%d_%s", minor, arch))
@@ -90,13 +91,14 @@ func (p pip) find() (string, error) {
 	return "", fmt.Errorf("no python3 in PATH: %w", ErrNoPip)
 }
 
-// explain says what the user can do about a failed pip, from the last error it printed.
+// explain returns what the user can do about a failed pip, from the last error that it printed.
 func explain(last string, err error) error {
 	switch {
 	case strings.Contains(last, "No module named pip"):
 		return fmt.Errorf("this Python has no pip: %w", ErrNoPip)
 	case strings.Contains(last, "No matching distribution found"):
-		return errors.New("the package index has no such version for this machine: look up the versions at https://pypi.org/project/tensorflow-cpu/#history, and check pip's own settings (pip config list)")
+		return errors.New("the package index has no such version for this machine: look up the versions at " +
+			"https://pypi.org/project/tensorflow-cpu/#history, and check pip's own settings (pip config list)")
 	case last != "":
 		return fmt.Errorf("%w: %s", err, last)
 	}
@@ -170,7 +172,7 @@ func (l *lines) Write(p []byte) (int, error) {
 	}
 }
 
-// tellsError reports whether a line of pip's says what went wrong. A bare "ERROR: Exception:" does not:
+// tellsError reports whether a line of pip says what went wrong. A bare "ERROR: Exception:" does not:
 // a traceback follows, and its last line does.
 func tellsError(line string) bool {
 	return strings.HasPrefix(line, "ERROR: ") && line != "ERROR: Exception:"

@@ -33,7 +33,7 @@ type wheelFile struct {
 	record  map[string]recorded
 }
 
-// recorded is what RECORD says of a member.
+// recorded is what RECORD says about a member.
 type recorded struct {
 	sha256 string // URL-safe base64 without padding
 	size   int64
@@ -118,7 +118,7 @@ func parseRecord(r io.Reader) (map[string]recorded, error) {
 	}
 }
 
-// arch returns the machine that the wheel's file name says it is for, "" for any.
+// arch returns the machine in the file name of the wheel, or "" for any.
 func (w *wheelFile) arch() string {
 	for _, arch := range []string{"x86_64", "aarch64"} {
 		if strings.HasSuffix(w.path, "_"+arch+".whl") {

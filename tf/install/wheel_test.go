@@ -49,7 +49,9 @@ func tensorFlowWheel(name string, metadata ...string) fakeWheel {
 		{name: "tensorflow/include/xla/tsl/c/tsl_status.h", body: "enum code;"},
 		{name: "tensorflow/include/tensorflow/core/public/session.h", body: "not needed"},
 		{name: "tensorflow/python/framework/lib_native.so", body: "not needed"},
-		{name: name + ".dist-info/METADATA", body: "Name: tensorflow\n" + strings.Join(metadata, "\n") + "\n\nRequires-Dist: in-the-description; extra == 'and-cuda'\n"},
+		{name: name + ".dist-info/METADATA",
+			body: "Name: tensorflow\n" + strings.Join(metadata, "\n") +
+				"\n\nRequires-Dist: in-the-description; extra == 'and-cuda'\n"},
 	}}
 }
 
@@ -158,15 +160,19 @@ func TestExtractBadWheel(t *testing.T) {
 		wheel fakeWheel
 		want  string
 	}{
-		{"other content than recorded", with(fakeMember{name: "tensorflow/include/tsl/c/a.h", body: "abc", recorded: "abd"}), "not what RECORD lists"},
-		{"other size than recorded", with(fakeMember{name: "tensorflow/include/tsl/c/a.h", body: "abc", recorded: "abcd"}), "not what RECORD lists"},
-		{"not recorded", with(fakeMember{name: "tensorflow/include/tsl/c/a.h", body: "abc", recorded: "-"}), "RECORD has no SHA-256"},
+		{"other content than recorded", with(fakeMember{name: "tensorflow/include/tsl/c/a.h", body: "abc", recorded: "abd"}),
+			"not what RECORD lists"},
+		{"other size than recorded", with(fakeMember{name: "tensorflow/include/tsl/c/a.h", body: "abc", recorded: "abcd"}),
+			"not what RECORD lists"},
+		{"not recorded", with(fakeMember{name: "tensorflow/include/tsl/c/a.h", body: "abc", recorded: "-"}),
+			"RECORD has no SHA-256"},
 		{"path upwards", with(fakeMember{name: "../evil.so"}), `member "../evil.so" would land outside`},
 		{"path upwards inside", with(fakeMember{name: "tensorflow/../../evil.so"}), "would land outside"},
 		{"absolute path", with(fakeMember{name: "/etc/evil"}), "would land outside"},
 		{"line feed", with(fakeMember{name: "tensorflow/include/tsl/c/a\n.h"}), "would land outside"},
 		{"backslashes", with(fakeMember{name: `..\evil`}), "would land outside"},
-		{"link", with(fakeMember{name: "tensorflow/libtensorflow_cc.so.3", body: "/etc/passwd", mode: fs.ModeSymlink | 0o777}), "not a plain file"},
+		{"link", with(fakeMember{name: "tensorflow/libtensorflow_cc.so.3", body: "/etc/passwd",
+			mode: fs.ModeSymlink | 0o777}), "not a plain file"},
 		{"member twice", with(fakeMember{name: libtf.FrameworkLibrary, body: "framework library"}), "file exists"},
 		{"RECORD twice", with(fakeMember{name: "other-1.0.dist-info/RECORD", body: "x"}), "more than one RECORD"},
 		{"RECORD is no CSV", fakeWheel{`a"b-1.0`, nil}, "RECORD: "},
@@ -249,14 +255,20 @@ func TestHostileWheel(t *testing.T) {
 		bodies map[string]string
 		want   string
 	}{
-		{"RECORD of exabytes", map[string]uint64{record: 1<<64 - 1}, map[string]string{record: "x"}, "not a wheel: its RECORD is of 18446744073709551615 bytes"},
-		{"RECORD that inflates", nil, map[string]string{record: strings.Repeat("\n", 9<<20)}, "not a wheel: its RECORD is of 9437184 bytes"},
-		{"RECORD that inflates beyond its size", map[string]uint64{record: 10}, map[string]string{record: strings.Repeat("\n", 9<<20)}, "not a valid zip file"},
+		{"RECORD of exabytes", map[string]uint64{record: 1<<64 - 1}, map[string]string{record: "x"},
+			"not a wheel: its RECORD is of 18446744073709551615 bytes"},
+		{"RECORD that inflates", nil, map[string]string{record: strings.Repeat("\n", 9<<20)},
+			"not a wheel: its RECORD is of 9437184 bytes"},
+		{"RECORD that inflates beyond its size", map[string]uint64{record: 10},
+			map[string]string{record: strings.Repeat("\n", 9<<20)}, "not a valid zip file"},
 		{"RECORD of one field", nil, map[string]string{record: strings.Repeat(",", 2<<20)}, "wrong number of fields"},
-		{"member of exabytes", map[string]uint64{header: 1<<64 - 1}, map[string]string{record: line("x", 1), header: "x"}, "not what RECORD lists"},
-		{"member of exabytes, as recorded", map[string]uint64{header: 1<<63 - 1}, map[string]string{record: line("x", uint64(1<<63-1)), header: "x"}, "unexpected EOF"},
+		{"member of exabytes", map[string]uint64{header: 1<<64 - 1}, map[string]string{record: line("x", 1), header: "x"},
+			"not what RECORD lists"},
+		{"member of exabytes, as recorded", map[string]uint64{header: 1<<63 - 1},
+			map[string]string{record: line("x", uint64(1<<63-1)), header: "x"}, "unexpected EOF"},
 		{"member of a negative size", nil, map[string]string{record: line("x", -1), header: "x"}, "not what RECORD lists"},
-		{"member that inflates beyond its size", map[string]uint64{header: 10}, map[string]string{record: line(zeros, 10), header: zeros}, "not a valid zip file"},
+		{"member that inflates beyond its size", map[string]uint64{header: 10},
+			map[string]string{record: line(zeros, 10), header: zeros}, "not a valid zip file"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "x.whl")
@@ -286,7 +298,7 @@ func TestHugeMembers(t *testing.T) {
 	assert.EqualValues(t, math.MaxInt64, size)
 }
 
-// FuzzWheel: whatever a wheel holds, it is extracted below its folder or refused.
+// FuzzWheel holds that any wheel is extracted below its folder or refused.
 func FuzzWheel(f *testing.F) {
 	path := filepath.Join(f.TempDir(), "x.whl")
 	w := tensorFlowWheel("tensorflow_cpu-2.21.0", "Requires-Dist: nvidia-nccl-cu12; extra == 'and-cuda'")
@@ -294,7 +306,8 @@ func FuzzWheel(f *testing.F) {
 	whole, err := os.ReadFile(path)
 	require.NoError(f, err)
 	f.Add(whole)
-	f.Add(rawZip(f, map[string]uint64{"tensorflow/libtensorflow_cc.so.2": 1 << 40}, map[string]string{"a-1.dist-info/RECORD": "", "tensorflow/libtensorflow_cc.so.2": "x"}))
+	f.Add(rawZip(f, map[string]uint64{"tensorflow/libtensorflow_cc.so.2": 1 << 40},
+		map[string]string{"a-1.dist-info/RECORD": "", "tensorflow/libtensorflow_cc.so.2": "x"}))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		parent := t.TempDir()
 		require.NoError(t, os.Mkdir(filepath.Join(parent, "tree"), 0o755))

@@ -1,5 +1,5 @@
-// Package page is the server's web page: paste a passage, ask a question, see the answer in it. The
-// page is a client of the server's own HTTP API and nothing else; it is embedded in the binary.
+// Package page is the server's web page: paste a passage, ask a question, see the answer marked in it. The
+// page is embedded in the binary, and is only a client of the server's own HTTP API.
 package page
 
 import (
@@ -14,12 +14,12 @@ import (
 //go:embed index.html page.css page.js favicon.svg
 var files embed.FS
 
-// policy allows the page its own files and its own server: a passage that holds markup can do no
-// harm, and nothing is told to anyone else.
+// policy allows the page only its own files and its own server: markup in a passage can do no harm, and no
+// data goes anywhere else.
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-// A file is an embedded one, ready to be sent.
+// A file is an embedded file, ready to be sent.
 type file struct {
 	contentType, etag string
 	content           []byte
@@ -33,8 +33,8 @@ func load(name, contentType string) file {
 	return file{contentType, fmt.Sprintf(`"%x"`, sha256.Sum256(content)), content}
 }
 
-// Handler serves "/", "/page.css", "/page.js" and "/favicon.svg", and finds nothing else. Browsers
-// keep the files but ask whether they have changed, so that a new binary shows its own page at once.
+// Handler returns the handler of "/", "/page.css", "/page.js" and "/favicon.svg", and of no other path.
+// Browsers keep the files but ask whether they have changed, so that a new binary shows its page at once.
 func Handler() http.Handler {
 	served := map[string]file{
 		"/":            load("index.html", "text/html; charset=utf-8"),
@@ -54,7 +54,7 @@ func Handler() http.Handler {
 		}
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			h.Set("Allow", "GET, HEAD")
-			http.Error(w, "page: only GET and HEAD are served here", http.StatusMethodNotAllowed)
+			http.Error(w, "only GET and HEAD are served here", http.StatusMethodNotAllowed)
 			return
 		}
 		h.Set("Content-Type", f.contentType)

@@ -1,5 +1,5 @@
-// The page's addresses are relative, so that it also works behind a proxy that gives it a prefix.
-// What comes from the server or the user gets into the document as text only.
+// Addresses are relative, so that the page also works behind a proxy that adds a prefix. Text from the
+// server or the user enters the document only as text, never as markup.
 
 const $ = (id) => document.getElementById(id);
 
@@ -18,35 +18,35 @@ const model = $('model');
 const reading = $('reading');
 
 let models = [];
-let chosenNegative = null; // what the user made of the checkbox, maybe before the models are known; null: nothing
+let chosenNegative = null; // the user's choice by the checkbox, maybe before the models are known; null if none
 let inFlight = null; // the AbortController of the last question, until its answer
-let shown = null; // the answer that is shown: {asked, result, nbest, selected}
+let shown = null; // the answer on the page: {asked, result, nbest, selected}
 
-// What was typed outlives a reload. A browser may refuse to store it, for its size or by a setting.
+// What the user typed survives a reload. A browser may refuse to store it, for its size or by a setting.
 
-const key = 'tfbert';
+const storageKey = 'tfbert';
 
 function save() {
   try {
-    sessionStorage.setItem(key, JSON.stringify({
+    sessionStorage.setItem(storageKey, JSON.stringify({
       passage: passage.value, question: question.value, negative: chosenNegative, model: model.value,
     }));
-  } catch { /* it is a convenience */ }
+  } catch { /* the page works without it */ }
 }
 
 function restore() {
   try {
-    return JSON.parse(sessionStorage.getItem(key)) ?? {};
+    return JSON.parse(sessionStorage.getItem(storageKey)) ?? {};
   } catch {
     return {};
   }
 }
 
-// The server's state.
+// The state of the server.
 
 let waiting = false;
 
-// untilReady asks the server until a model is ready. It says that one is not only when it knows.
+// untilReady asks the server once a second until a model is ready.
 async function untilReady() {
   if (waiting) return;
   waiting = true;
@@ -100,7 +100,7 @@ function setNegative() {
   negative.checked = chosenNegative ?? current()?.version_2_with_negative ?? false;
 }
 
-// A notice says how the last request went, where it gave no answer.
+// The notice tells what happened to the last request, if there is no answer.
 
 let countdown = 0;
 
@@ -112,7 +112,7 @@ function say(text, { kind = 'wait', retry = null } = {}) {
   const button = $('retry');
   button.hidden = retry === null;
   if (retry === null) return;
-  // The seconds are counted on the button: a screen reader would read each of them in the notice.
+  // The button counts the seconds down, since a screen reader would read each of them in the notice.
   let left = retry;
   const count = () => {
     button.disabled = left > 0;
@@ -162,7 +162,7 @@ async function ask() {
   if (!outcome.status || outcome.status === 404 || outcome.status === 503) untilReady();
 }
 
-// send gives the result and the time it took, or what went wrong; a status of 0 is no reply at all.
+// send returns the result and the time that it took, or an error. A status of 0 stands for no reply.
 async function send(asked, signal) {
   const start = performance.now();
   let response;
@@ -193,7 +193,7 @@ function cancel() {
   $('side').ariaBusy = 'false';
 }
 
-// The passage is edited, or read with the answer marked in it.
+// The passage is a text to edit, or a text to read with the answer marked in it.
 
 function edit() {
   if (!passage.hidden) return;
@@ -216,14 +216,14 @@ function read() {
   if (focused) reading.focus({ preventScroll: true });
 }
 
-// The server counts code points, a string of JavaScript counts UTF-16 units.
+// unitIndex turns an index in code points, as the server counts, into one in JavaScript's UTF-16 units.
 function unitIndex(text, points) {
   let i = 0;
   for (; points > 0 && i < text.length; points--) i += text.codePointAt(i) > 0xffff ? 2 : 1;
   return i;
 }
 
-// paint shows the passage with the span marked and, where there are several, the window it is from.
+// paint shows the passage with a span marked and, if there are several windows, the one that it is from.
 function paint(text, span, window) {
   const cut = (from, to) => text.slice(from, to);
   let [left, right] = [0, text.length];
@@ -282,7 +282,7 @@ function show(asked, { result, seconds }) {
   $('answer').scrollIntoView({ block: 'nearest' });
 }
 
-// forget removes an answer that no longer belongs to what is typed.
+// forget removes an answer that no longer belongs to the passage and question on the page.
 function forget() {
   shown = null;
   $('result').hidden = true;
@@ -291,7 +291,7 @@ function forget() {
   if (!reading.hidden) reading.textContent = passage.value;
 }
 
-// odds puts the null odds, the score of no answer less that of the best text, into words.
+// odds puts the null odds into words: the score of "no answer" minus that of the best text.
 function odds(score) {
   if (typeof score !== 'number') return '';
   if (score === 0) return '“No answer” scores the same as the best text.';
@@ -308,7 +308,7 @@ function option(n, i) {
   return li;
 }
 
-// select marks one of the best answers in the passage; -1 is an answer that is not among them.
+// select marks one of the best answers in the passage; -1 stands for an answer that is not among them.
 function select(i) {
   const { asked, result, nbest } = shown;
   shown.selected = i;
@@ -325,7 +325,9 @@ function select(i) {
   setText($('extent'), number && `${number}: the model read the part in brackets to find this.`);
   const facts = [number];
   if (n.start !== null) facts.push(`characters ${n.start} to ${n.end}`);
-  if (typeof n.start_logit === 'number') facts.push(`start logit ${n.start_logit.toFixed(2)}, end logit ${n.end_logit.toFixed(2)}`);
+  if (typeof n.start_logit === 'number') {
+    facts.push(`start logit ${n.start_logit.toFixed(2)}, end logit ${n.end_logit.toFixed(2)}`);
+  }
   $('detail').textContent = facts.filter(Boolean).join(' · ');
 }
 
@@ -335,7 +337,7 @@ function time(seconds) {
   return `${ms.toFixed(ms < 10 ? 2 : ms < 100 ? 1 : 0)} ms`;
 }
 
-// showTime shows the round trip as one bar; what is not the server's stages is the way there and back.
+// showTime shows the round trip as one bar of the server's stages and the rest, the way there and back.
 function showTime(server, roundTrip) {
   const stages = [['tokenize', 'Tokenize'], ['queue', 'Queue'], ['compute', 'Compute'], ['decode', 'Decode']]
     .map(([name, label]) => [name, label, server[name] ?? 0]);
@@ -350,7 +352,8 @@ function showTime(server, roundTrip) {
   const rows = [...stages, ['total', 'Total in the server', server.total ?? staged], ['trip', 'Round trip', roundTrip]];
   $('stages').ariaLabel = rows.map(([, label, seconds]) => `${label} ${time(seconds)}`).join(', ');
   $('times').replaceChildren(...rows.map(([name, label, seconds]) => {
-    const row = element('div', {}, element('dt', { textContent: label }), element('dd', { textContent: time(seconds) }));
+    const row = element('div', {},
+      element('dt', { textContent: label }), element('dd', { textContent: time(seconds) }));
     row.dataset.stage = name;
     return row;
   }));
@@ -370,7 +373,7 @@ async function copy() {
     await navigator.clipboard.writeText($('curl').textContent);
     $('copy').textContent = 'Copied';
   } catch {
-    // Only a secure page may write to the clipboard; on another one the user has to.
+    // Only a page from a secure address may write to the clipboard; elsewhere the user copies the selection.
     getSelection().selectAllChildren($('curl'));
     $('copy').textContent = 'Selected';
   }
@@ -378,9 +381,8 @@ async function copy() {
   $('copy').textContent = 'Copy';
 }
 
-// The examples' questions are offered as long as the passage is an example.
-
-function typed() {
+// showExamples offers the questions of an example while it is the passage, and counts the passage's words.
+function showExamples() {
   const count = passage.value.split(/\s+/).filter(Boolean).length;
   $('words').textContent = count === 0 ? '' : count === 1 ? '1 word' : `${count.toLocaleString('en')} words`;
   const chosen = examples.find((e) => e.passage === passage.value);
@@ -390,23 +392,23 @@ function typed() {
     const button = element('button', { type: 'button', textContent: text });
     button.addEventListener('click', () => {
       question.value = text;
-      keep();
+      requestChanged();
       ask();
     });
     return button;
   }));
 }
 
-// changed is called when the passage is no longer the one that was asked about.
-function changed() {
+// passageChanged is called after each change of the passage, to which the answer no longer belongs.
+function passageChanged() {
   cancel();
   forget();
-  typed();
-  keep();
+  showExamples();
+  requestChanged();
 }
 
-// keep is called when what would be sent has changed.
-function keep() {
+// requestChanged is called after each change of the request that would be sent.
+function requestChanged() {
   save();
   showCommand();
 }
@@ -425,29 +427,29 @@ function start() {
       passage.value = example.passage;
       passage.scrollTop = 0;
       question.value = '';
-      if (!$('ask').disabled) say(''); // else it says why the server is not ready
-      changed();
+      if (!$('ask').disabled) say(''); // otherwise the notice tells why the server is not ready
+      passageChanged();
     });
     $('examples').append(button);
   }
-  typed();
+  showExamples();
 
-  passage.addEventListener('input', changed);
+  passage.addEventListener('input', passageChanged);
   passage.addEventListener('keydown', (e) => {
     if (e.key === 'Enter' && (e.ctrlKey || e.metaKey)) {
       e.preventDefault();
       ask();
     }
   });
-  question.addEventListener('input', keep);
+  question.addEventListener('input', requestChanged);
   negative.addEventListener('input', () => {
     chosenNegative = negative.checked;
-    keep();
+    requestChanged();
   });
   model.addEventListener('change', () => {
     chosenNegative = null;
     setNegative();
-    keep();
+    requestChanged();
   });
   $('form').addEventListener('submit', (e) => {
     e.preventDefault();
@@ -474,6 +476,11 @@ function start() {
   untilReady();
 }
 
+// unwrap joins the lines of each paragraph.
+function unwrap(text) {
+  return text.trim().split('\n\n').map((paragraph) => paragraph.replaceAll('\n', ' ')).join('\n\n');
+}
+
 const examples = [
   {
     title: 'Ada Lovelace',
@@ -483,9 +490,17 @@ const examples = [
       'How old was she when she died?',
       'Which university did she attend?',
     ],
-    passage: `Ada Lovelace was born in London on 10 December 1815, the only legitimate child of the poet Lord Byron. Her mother, Annabella Milbanke, had her taught mathematics from an early age. In June 1833 she met Charles Babbage, who showed her a part of his Difference Engine.
+    passage: unwrap(`
+Ada Lovelace was born in London on 10 December 1815, the only legitimate child of the poet Lord Byron. Her
+mother, Annabella Milbanke, had her taught mathematics from an early age. In June 1833 she met Charles
+Babbage, who showed her a part of his Difference Engine.
 
-In 1843 she published a translation of Luigi Menabrea's article on the Analytical Engine, a machine that Babbage designed but never built. Her notes were about three times as long as the article itself. The last of them, Note G, describes step by step how the engine could compute Bernoulli numbers, and is often called the first published computer program. She also saw that such a machine might work on things other than numbers, and compose music if the rules of harmony were expressed for it. Lovelace died of cancer in 1852, at the age of 36. The programming language Ada is named after her.`,
+In 1843 she published a translation of Luigi Menabrea's article on the Analytical Engine, a machine that
+Babbage designed but never built. Her notes were about three times as long as the article itself. The last of
+them, Note G, describes step by step how the engine could compute Bernoulli numbers, and is often called the
+first published computer program. She also saw that such a machine might work on things other than numbers,
+and compose music if the rules of harmony were expressed for it. Lovelace died of cancer in 1852, at the age
+of 36. The programming language Ada is named after her.`),
   },
   {
     title: 'Maté 🧉',
@@ -495,9 +510,17 @@ In 1843 she published a translation of Luigi Menabrea's article on the Analytica
       'When did 🧉 become part of Unicode?',
       'Through what is maté drunk?',
     ],
-    passage: `Maté 🧉 is an infusion of the dried leaves of Ilex paraguariensis, a holly of the Paraná basin. The Guaraní drank it long before the Jesuits learned to grow the tree in plantations in the 17th century. The plant owes its scientific name to the French naturalist Augustin de Saint-Hilaire, who published it in 1822.
+    passage: unwrap(`
+Maté 🧉 is an infusion of the dried leaves of Ilex paraguariensis, a holly of the Paraná basin. The Guaraní
+drank it long before the Jesuits learned to grow the tree in plantations in the 17th century. The plant owes
+its scientific name to the French naturalist Augustin de Saint-Hilaire, who published it in 1822.
 
-His countryman Aimé Bonpland, once the companion of Alexander von Humboldt, tried to cultivate it near the border and was arrested in December 1821 by the soldiers of José Gaspar Rodríguez de Francia, who kept him in Paraguay until 1829. Today maté is drunk from a gourd through a bombilla, a metal straw that filters the leaves. In Paraguay it is often made with cold water and called tereré, a custom that UNESCO inscribed in 2020. Argentina keeps a national day of maté on 30 November, the birthday of Andrés Guacurarí. The emoji 🧉 became part of Unicode in March 2019.`,
+His countryman Aimé Bonpland, once the companion of Alexander von Humboldt, tried to cultivate it near the
+border and was arrested in December 1821 by the soldiers of José Gaspar Rodríguez de Francia, who kept him in
+Paraguay until 1829. Today maté is drunk from a gourd through a bombilla, a metal straw that filters the
+leaves. In Paraguay it is often made with cold water and called tereré, a custom that UNESCO inscribed in
+2020. Argentina keeps a national day of maté on 30 November, the birthday of Andrés Guacurarí. The emoji 🧉
+became part of Unicode in March 2019.`),
   },
   {
     title: 'Longitude (long)',
@@ -508,21 +531,57 @@ His countryman Aimé Bonpland, once the companion of Alexander von Humboldt, tri
       'Who made K1?',
       'Who tested H5?',
     ],
-    passage: `A sailor out of sight of land can find the latitude from the height of the sun at noon or of the pole star at night. The longitude is harder. The earth turns through fifteen degrees in an hour, so the difference between local time and the time at a known place gives the difference in longitude; but until the middle of the 18th century no clock could keep the time of a known place on a rolling ship, through heat, cold and damp. Navigators relied on dead reckoning, an estimate from speed, heading and time, whose errors grew from day to day.
+    passage: unwrap(`
+A sailor out of sight of land can find the latitude from the height of the sun at noon or of the pole star at
+night. The longitude is harder. The earth turns through fifteen degrees in an hour, so the difference between
+local time and the time at a known place gives the difference in longitude; but until the middle of the 18th
+century no clock could keep the time of a known place on a rolling ship, through heat, cold and damp.
+Navigators relied on dead reckoning, an estimate from speed, heading and time, whose errors grew from day to
+day.
 
-The cost was plain on 22 October 1707, when a fleet under Admiral Sir Cloudesley Shovell, on its way home from Gibraltar, ran onto the rocks of the Isles of Scilly. Four ships were lost, and between 1,400 and 2,000 men with them. In 1714 Parliament passed the Longitude Act. It offered £10,000 for a method that gave the longitude within one degree, £15,000 for two thirds of a degree, and £20,000 for half a degree, to be tried on a voyage from Britain to the West Indies. A Board of Longitude was to judge the proposals.
+The cost was plain on 22 October 1707, when a fleet under Admiral Sir Cloudesley Shovell, on its way home from
+Gibraltar, ran onto the rocks of the Isles of Scilly. Four ships were lost, and between 1,400 and 2,000 men
+with them. In 1714 Parliament passed the Longitude Act. It offered £10,000 for a method that gave the
+longitude within one degree, £15,000 for two thirds of a degree, and £20,000 for half a degree, to be tried on
+a voyage from Britain to the West Indies. A Board of Longitude was to judge the proposals.
 
-Most astronomers expected the answer from the sky. The moon moves against the stars by about its own width in an hour, and whoever could predict its place could read it like the hand of a clock. This method of lunar distances needed good tables of the moon, a good instrument to measure angles, and hours of calculation. Tobias Mayer of Göttingen gave the tables; the octant, which John Hadley showed to the Royal Society in 1731, gave the angles.
+Most astronomers expected the answer from the sky. The moon moves against the stars by about its own width in
+an hour, and whoever could predict its place could read it like the hand of a clock. This method of lunar
+distances needed good tables of the moon, a good instrument to measure angles, and hours of calculation.
+Tobias Mayer of Göttingen gave the tables; the octant, which John Hadley showed to the Royal Society in 1731,
+gave the angles.
 
-John Harrison took the other way. He was born in 1693 at Foulby in Yorkshire, the son of a carpenter, and grew up in Barrow upon Humber in Lincolnshire. He learned his father's trade and, without an apprenticeship, began to build clocks, at first almost wholly of wood. With his brother James he made pendulum clocks that kept time to within a second in a month, with a pendulum of brass and steel rods whose expansions cancel each other and an escapement that needed no oil.
+John Harrison took the other way. He was born in 1693 at Foulby in Yorkshire, the son of a carpenter, and grew
+up in Barrow upon Humber in Lincolnshire. He learned his father's trade and, without an apprenticeship, began
+to build clocks, at first almost wholly of wood. With his brother James he made pendulum clocks that kept time
+to within a second in a month, with a pendulum of brass and steel rods whose expansions cancel each other and
+an escapement that needed no oil.
 
-His first sea clock, now called H1, was finished in 1735. It weighs about 34 kilograms and has two balances, linked so that the motion of a ship would not disturb them. In 1736 it went to Lisbon in HMS Centurion and came back in HMS Orford; on the way home Harrison corrected the ship's reckoning by some sixty miles. The Board gave him £500 to go on. A second clock, H2, was never tried at sea. The third, H3, took nineteen years and brought two inventions that are still in use: the bimetallic strip and the caged roller bearing.
+His first sea clock, now called H1, was finished in 1735. It weighs about 34 kilograms and has two balances,
+linked so that the motion of a ship would not disturb them. In 1736 it went to Lisbon in HMS Centurion and
+came back in HMS Orford; on the way home Harrison corrected the ship's reckoning by some sixty miles. The
+Board gave him £500 to go on. A second clock, H2, was never tried at sea. The third, H3, took nineteen years
+and brought two inventions that are still in use: the bimetallic strip and the caged roller bearing.
 
-Then he changed his mind about size. A watch made for him in the 1750s by John Jefferys ran so well that he gave up large machines. H4, finished in 1759, looks like a pocket watch and is about 13 centimetres across. His son William sailed with it from Portsmouth in HMS Deptford on 18 November 1761. When the ship reached Jamaica in January 1762, the watch was found to be 5.1 seconds slow, which was far within the limit. The Board doubted the result and asked for another trial. On the second voyage, to Barbados in 1764, H4 gave the longitude to within ten miles, and the astronomer Nevil Maskelyne was there to test the lunar method beside it.
+Then he changed his mind about size. A watch made for him in the 1750s by John Jefferys ran so well that he
+gave up large machines. H4, finished in 1759, looks like a pocket watch and is about 13 centimetres across.
+His son William sailed with it from Portsmouth in HMS Deptford on 18 November 1761. When the ship reached
+Jamaica in January 1762, the watch was found to be 5.1 seconds slow, which was far within the limit. The Board
+doubted the result and asked for another trial. On the second voyage, to Barbados in 1764, H4 gave the
+longitude to within ten miles, and the astronomer Nevil Maskelyne was there to test the lunar method beside
+it.
 
-In 1765 the Board granted half of the prize, once Harrison had explained the watch to a committee, and wanted to see copies before it would pay the rest. Larcum Kendall made the first, K1, for £500. James Cook took it on his second voyage, from 1772 to 1775, and came back full of praise for what he called his trusty friend the watch. Meanwhile Maskelyne, now Astronomer Royal, had brought out the Nautical Almanac, with tables that reduced a lunar distance to about half an hour's work. For decades ships used both methods.
+In 1765 the Board granted half of the prize, once Harrison had explained the watch to a committee, and wanted
+to see copies before it would pay the rest. Larcum Kendall made the first, K1, for £500. James Cook took it on
+his second voyage, from 1772 to 1775, and came back full of praise for what he called his trusty friend the
+watch. Meanwhile Maskelyne, now Astronomer Royal, had brought out the Nautical Almanac, with tables that
+reduced a lunar distance to about half an hour's work. For decades ships used both methods.
 
-Harrison, old and bitter, turned to King George III, who tested the next watch, H5, in his own observatory in 1772 and found that it lost no more than a third of a second in a day. In June 1773 Parliament voted Harrison £8,750, in recognition of his work rather than as the prize, which was never awarded to anyone. He died in London on 24 March 1776. His sea clocks were neglected until 1920, when Rupert Gould, a naval officer, found them corroded at Greenwich and spent years in restoring them. H1, H2 and H3 still run there today.`,
+Harrison, old and bitter, turned to King George III, who tested the next watch, H5, in his own observatory in
+1772 and found that it lost no more than a third of a second in a day. In June 1773 Parliament voted Harrison
+£8,750, in recognition of his work rather than as the prize, which was never awarded to anyone. He died in
+London on 24 March 1776. His sea clocks were neglected until 1920, when Rupert Gould, a naval officer, found
+them corroded at Greenwich and spent years in restoring them. H1, H2 and H3 still run there today.`),
   },
 ];
 

@@ -53,8 +53,9 @@ func TestHandler(t *testing.T) {
 			assert.Equal(t, "no-cache", res.Header.Get("Cache-Control"))
 			assert.Equal(t, "nosniff", res.Header.Get("X-Content-Type-Options"))
 			assert.Equal(t, "no-referrer", res.Header.Get("Referrer-Policy"))
-			assert.Equal(t, "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "+
-				"base-uri 'none'; form-action 'none'; frame-ancestors 'none'", res.Header.Get("Content-Security-Policy"))
+			assert.Equal(t, "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "+
+				"img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+				res.Header.Get("Content-Security-Policy"))
 		}
 		etag := get("GET", path, "").Header.Get("ETag")
 		assert.Equal(t, 304, get("GET", path, etag).StatusCode)
@@ -72,10 +73,10 @@ func TestHandler(t *testing.T) {
 	}
 }
 
-// stop ends the browser, if there is one, and removes its profile.
-var stop = func() error { return nil }
+// stopBrowser ends the browser, if it was started, and removes its profile.
+var stopBrowser = func() error { return nil }
 
-// browser starts one browser for all tests.
+// browser starts one browser for all tests and returns its context.
 var browser = sync.OnceValues(func() (context.Context, error) {
 	var path string
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
@@ -89,7 +90,7 @@ var browser = sync.OnceValues(func() (context.Context, error) {
 	}
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(path),
-		chromedp.NoSandbox, // there is none for root, as which CI runs
+		chromedp.NoSandbox, // the sandbox does not work for root, which runs CI
 		chromedp.DisableGPU,
 		chromedp.Flag("headless", "new"),
 		chromedp.Flag("disable-quic", true),
@@ -98,7 +99,7 @@ var browser = sync.OnceValues(func() (context.Context, error) {
 	)
 	ctx, _ := chromedp.NewExecAllocator(context.Background(), options...)
 	ctx, _ = chromedp.NewContext(ctx)
-	stop = func() error { return chromedp.Cancel(ctx) }
+	stopBrowser = func() error { return chromedp.Cancel(ctx) }
 	return ctx, chromedp.Do(ctx)
 })
 
@@ -106,14 +107,14 @@ var errNoBrowser = errors.New("no chromium, chromium-browser or google-chrome he
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if err := stop(); err != nil {
-		fmt.Fprintln(os.Stderr, "the browser does not end:", err)
+	if err := stopBrowser(); err != nil {
+		fmt.Fprintln(os.Stderr, "the browser cannot be stopped:", err)
 		code = max(code, 1)
 	}
 	os.Exit(code)
 }
 
-// An api is a server of the page with answers that a test makes.
+// An api is a server of the page whose answers a test sets.
 type api struct {
 	*httptest.Server
 	mu     sync.Mutex
@@ -132,8 +133,10 @@ type query struct {
 	WithNegative bool   `json:"version_2_with_negative"`
 }
 
-const oneModel = `{"models": [{"name": "minilm-squad", "version": "1", "state": "AVAILABLE", "max_seq_length": 384, "version_2_with_negative": false}]}`
+const oneModel = `{"models": [{"name": "minilm-squad", "version": "1", "state": "AVAILABLE",
+	"max_seq_length": 384, "version_2_with_negative": false}]}`
 
+// newAPI starts a server that runs until the test's end.
 func newAPI(t *testing.T) *api {
 	a := &api{ready: true, models: oneModel}
 	mux := http.NewServeMux()
@@ -142,7 +145,7 @@ func newAPI(t *testing.T) *api {
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		if !a.ready {
-			fail(w, 503, "minilm-squad is loading")
+			writeError(w, 503, "minilm-squad is loading")
 		}
 	})
 	mux.HandleFunc("GET /v1/models", func(w http.ResponseWriter, r *http.Request) {
@@ -153,7 +156,7 @@ func newAPI(t *testing.T) *api {
 	mux.HandleFunc("POST /v1/answer", func(w http.ResponseWriter, r *http.Request) {
 		var q query
 		if err := json.NewDecoder(r.Body).Decode(&q); err != nil || r.Header.Get("Content-Type") != "application/json" {
-			fail(w, 400, "not JSON")
+			writeError(w, 400, "not JSON")
 			return
 		}
 		a.mu.Lock()
@@ -167,36 +170,38 @@ func newAPI(t *testing.T) *api {
 	return a
 }
 
+// set calls f, which may change the fields of the server.
 func (a *api) set(f func()) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	f()
 }
 
-// questions returns what was asked so far.
+// questions returns the questions so far.
 func (a *api) questions() []query {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return slices.Clone(a.asked)
 }
 
-// last returns the last question that was asked.
+// last returns the last question.
 func (a *api) last() query {
 	q := a.questions()
 	return q[len(q)-1]
 }
 
-// answers makes the server answer every question with the texts, the first one as the answer. An
-// empty text is no answer; more is merged into the reply.
-func (a *api) answers(more map[string]any, texts ...string) {
+// setAnswers makes the server answer every question with the texts, the first one as the answer. An empty
+// text stands for "no answer"; the fields of more are merged into the response.
+func (a *api) setAnswers(more map[string]any, texts ...string) {
 	a.set(func() {
 		a.answer = func(w http.ResponseWriter, q query) {
-			_ = json.NewEncoder(w).Encode(reply(q, more, texts...))
+			_ = json.NewEncoder(w).Encode(answerJSON(q, more, texts...))
 		}
 	})
 }
 
-func reply(q query, more map[string]any, texts ...string) map[string]any {
+// answerJSON returns the response with these answers.
+func answerJSON(q query, more map[string]any, texts ...string) map[string]any {
 	var nbest []map[string]any
 	probability := 0.9
 	for _, text := range texts {
@@ -211,7 +216,8 @@ func reply(q query, more map[string]any, texts ...string) map[string]any {
 		probability /= 10
 	}
 	r := map[string]any{
-		"answer": texts[0], "probability": 0.9, "start": nbest[0]["start"], "end": nbest[0]["end"], "document": nbest[0]["document"],
+		"answer": texts[0], "probability": 0.9,
+		"start": nbest[0]["start"], "end": nbest[0]["end"], "document": nbest[0]["document"],
 		"model": q.Model, "version": "1", "n_best": nbest,
 		"windows": []map[string]any{{"document": 0, "start": 0, "end": utf8.RuneCountInString(q.Context)}},
 		"seconds": map[string]any{"tokenize": 0.00012, "queue": 0.0005, "compute": 0.0214, "decode": 0.0003, "total": 0.0225},
@@ -222,21 +228,22 @@ func reply(q query, more map[string]any, texts ...string) map[string]any {
 	return r
 }
 
-func fail(w http.ResponseWriter, status int, text string) {
+// writeError writes an error as the response.
+func writeError(w http.ResponseWriter, status int, text string) {
 	w.WriteHeader(status)
 	fmt.Fprintf(w, `{"error": %q}`, text)
 }
 
-// A tab is the page as its user has it.
+// A tab is the page in a browser.
 type tab struct {
 	t       *testing.T
 	ctx     context.Context
 	forgive string // a complaint that the test provokes
 }
 
-// open opens the page in a tab of its own, and at the test's end fails the test for whatever the
-// browser complained about. What a failed request logs by itself is no complaint.
-func open(t *testing.T, a *api, before ...chromedp.Action[chromedp.Void]) *tab {
+// openPage opens the page in a tab of its own. At the test's end it fails the test if the browser complained
+// about anything but a failed request.
+func openPage(t *testing.T, a *api, before ...chromedp.Action[chromedp.Void]) *tab {
 	t.Helper()
 	t.Parallel()
 	parent, err := browser()
@@ -270,11 +277,13 @@ func open(t *testing.T, a *api, before ...chromedp.Action[chromedp.Void]) *tab {
 	return b
 }
 
+// do runs steps in the tab.
 func (b *tab) do(steps ...chromedp.Action[chromedp.Void]) {
 	b.t.Helper()
 	require.NoError(b.t, chromedp.Do(b.ctx, steps...))
 }
 
+// eval returns the value of an expression.
 func (b *tab) eval(js string) (value any) {
 	b.t.Helper()
 	value, err := chromedp.Run(b.ctx, chromedp.Evaluate[any](js))
@@ -284,53 +293,68 @@ func (b *tab) eval(js string) (value any) {
 	return value
 }
 
-// until waits for js to become true.
+// until waits until an expression is true.
 func (b *tab) until(js string) {
 	b.t.Helper()
-	err := chromedp.Do(b.ctx, chromedp.Steps(chromedp.Poll[chromedp.Void](js, chromedp.WithPollingTimeout(20*time.Second))))
+	poll := chromedp.Poll[chromedp.Void](js, chromedp.WithPollingTimeout(20*time.Second))
+	err := chromedp.Do(b.ctx, chromedp.Steps(poll))
 	require.NoError(b.t, err, "%s\n%s", js, b.eval(`document.body.innerText`))
 }
 
-// text is what the user sees of an element: nothing of one that is hidden.
+// waitUntilReady waits until the page knows that the server is ready.
+func (b *tab) waitUntilReady() {
+	b.t.Helper()
+	b.until(`!document.querySelector("#ask").disabled`)
+}
+
+// waitForNotice waits until the page shows a notice.
+func (b *tab) waitForNotice(text string) {
+	b.t.Helper()
+	b.until(fmt.Sprintf(`document.querySelector("#notice-text").textContent === %q`, text))
+}
+
+// text returns the visible text of an element; that of a hidden one is "".
 func (b *tab) text(selector string) string {
 	b.t.Helper()
-	return b.eval(fmt.Sprintf(`(e => e && e.checkVisibility() ? e.innerText : "")(document.querySelector(%q))`, selector)).(string)
+	const js = `(e => e && e.checkVisibility() ? e.innerText : "")(document.querySelector(%q))`
+	return b.eval(fmt.Sprintf(js, selector)).(string)
 }
 
 func (b *tab) click(selector string) { b.t.Helper(); b.do(chromedp.Click(chromedp.CSS(selector))) }
 
-// press presses keys where the focus is.
+// press presses keys in the focused element.
 func (b *tab) press(keys string, modifiers ...chromedp.Modifier) {
 	b.t.Helper()
 	b.do(chromedp.KeyEvent(keys, chromedp.KeyModifiers(modifiers...)))
 }
 
-// insert types a text where the focus is, as an input method does: all at once, whatever it holds.
+// insert types a text into the focused element, all at once, as an input method does.
 func (b *tab) insert(text string) {
 	b.t.Helper()
 	_, err := chromedp.Call(b.ctx, input.InsertText, input.InsertTextParams{Text: text})
 	require.NoError(b.t, err)
 }
 
-// fill puts a passage and a question in, and leaves the focus in the question.
+// fill types a passage and a question, and leaves the focus in the question.
 func (b *tab) fill(passage, question string) {
 	b.t.Helper()
-	b.until(`!document.querySelector("#ask").disabled`)
+	b.waitUntilReady()
 	b.click("#passage")
 	b.insert(passage)
 	b.click("#question")
 	b.insert(question)
 }
 
-// ask fills both in, presses Enter, and waits for the answer.
+// ask types both, presses Enter, and waits for the answer.
 func (b *tab) ask(passage, question string) {
 	b.t.Helper()
 	b.fill(passage, question)
 	b.press(kb.Enter)
-	b.answered(question)
+	b.waitForAnswer(question)
 }
 
-func (b *tab) answered(question string) {
+// waitForAnswer waits until the page shows the answer to a question.
+func (b *tab) waitForAnswer(question string) {
 	b.t.Helper()
 	b.until(fmt.Sprintf(`side.ariaBusy === "false" && !result.hidden && asked.textContent === %q`, question))
 }
@@ -339,8 +363,8 @@ const lovelace = "👩🏽‍💻 Née à Londres 🇬🇧, Ada Lovelace wrote a
 
 func TestAnswerIsMarkedInThePassage(t *testing.T) {
 	a := newAPI(t)
-	a.answers(nil, "Ada Lovelace", "“Analytical Engine” 🤖", "1843")
-	b := open(t, a)
+	a.setAnswers(nil, "Ada Lovelace", "“Analytical Engine” 🤖", "1843")
+	b := openPage(t, a)
 	assert.Equal(t, "The answer appears here, and is marked in the passage.", b.text("#empty"))
 	b.ask(lovelace, "Who wrote?")
 
@@ -353,11 +377,12 @@ func TestAnswerIsMarkedInThePassage(t *testing.T) {
 	assert.Empty(t, b.text("#empty"))
 	assert.Empty(t, b.text("#odds"))
 	assert.Empty(t, b.text("#extent"), "one window is the whole passage")
-	assert.Equal(t, "question", b.eval(`document.activeElement.id`), "one may type the next question")
+	assert.Equal(t, "question", b.eval(`document.activeElement.id`), "the user may type the next question")
 	assert.Regexp(t, `(?s)Tokenize\s+0.12 ms\s+Queue\s+0.50 ms\s+Compute\s+21.4 ms\s+Decode\s+0.30 ms\s+`+
 		`Network and rest\s+\d.*\s+Total in the server\s+22.5 ms\s+Round trip\s+\d`, b.text("#times"))
 	assert.Contains(t, b.eval(`stages.ariaLabel`), "Compute 21.4 ms")
-	assert.InDelta(t, 0, b.eval(`stages.getBoundingClientRect().right - stages.lastElementChild.getBoundingClientRect().right`), 1, "the bar is the round trip")
+	rest := b.eval(`stages.getBoundingClientRect().right - stages.lastElementChild.getBoundingClientRect().right`)
+	assert.InDelta(t, 0, rest, 1, "the stages fill the bar")
 
 	// The keyboard goes through the best answers, and stops at the ends.
 	b.do(chromedp.Focus(chromedp.CSS("#nbest")))
@@ -373,18 +398,19 @@ func TestAnswerIsMarkedInThePassage(t *testing.T) {
 		assert.Equal(t, tc.marked, b.text("mark"))
 		assert.Equal(t, tc.detail, b.text("#detail"))
 		assert.Contains(t, b.text("#nbest [aria-selected=true]"), tc.marked)
-		assert.Equal(t, true, b.eval(`document.getElementById(nbest.getAttribute("aria-activedescendant")).ariaSelected === "true"`))
+		active := `document.getElementById(nbest.getAttribute("aria-activedescendant"))`
+		assert.Equal(t, "true", b.eval(active+`.ariaSelected`))
 	}
 	b.click("#nbest li:nth-child(3)")
 	assert.Equal(t, "1843", b.text("mark"))
-	assert.Equal(t, "Ada Lovelace", b.text("#answer"), "the answer stays what the model gave")
+	assert.Equal(t, "Ada Lovelace", b.text("#answer"), "the answer stays the model's")
 	assert.Regexp(t, `1843\s+0.9%`, b.text("#nbest li:nth-child(3)"))
 }
 
 func TestEnterInThePassageAndEditing(t *testing.T) {
 	a := newAPI(t)
-	a.answers(nil, "Ada Lovelace")
-	b := open(t, a)
+	a.setAnswers(nil, "Ada Lovelace")
+	b := openPage(t, a)
 	b.ask(lovelace, "Who wrote?")
 	assert.Empty(t, b.text("#passage"))
 	b.click("#edit")
@@ -396,10 +422,10 @@ func TestEnterInThePassageAndEditing(t *testing.T) {
 
 	b.click("#edit")
 	b.insert("And Babbage. ")
-	assert.Empty(t, b.text("#result"), "an answer goes with the passage it was found in")
+	assert.Empty(t, b.text("#result"), "an answer disappears with the passage it was found in")
 	for i, modifier := range []chromedp.Modifier{kb.ModifierCtrl, kb.ModifierMeta} {
 		b.press(kb.Enter, modifier)
-		b.answered("Who wrote?")
+		b.waitForAnswer("Who wrote?")
 		assert.Equal(t, "reading", b.eval(`document.activeElement.id`))
 		assert.Contains(t, b.text("#reading"), "And Babbage.")
 		assert.Len(t, a.questions(), 2+i)
@@ -410,8 +436,8 @@ func TestEnterInThePassageAndEditing(t *testing.T) {
 
 func TestNothingToAsk(t *testing.T) {
 	a := newAPI(t)
-	b := open(t, a)
-	b.until(`!document.querySelector("#ask").disabled`)
+	b := openPage(t, a)
+	b.waitUntilReady()
 	b.click("#ask")
 	assert.Equal(t, "Paste a passage first.", b.text("#notice-text"))
 	assert.Equal(t, "passage", b.eval(`document.activeElement.id`))
@@ -424,16 +450,16 @@ func TestNothingToAsk(t *testing.T) {
 
 func TestExamples(t *testing.T) {
 	a := newAPI(t)
-	b := open(t, a)
-	b.until(`!document.querySelector("#ask").disabled`)
+	b := openPage(t, a)
+	b.waitUntilReady()
 	longest := 0.0
 	for i, marked := range []string{"June 1833", "Augustin de Saint-Hilaire", "Four"} {
-		a.answers(nil, marked)
+		a.setAnswers(nil, marked)
 		b.click(fmt.Sprintf("#examples button:nth-of-type(%d)", i+1))
 		longest = max(longest, b.eval(`passage.value.split(/\s+/).length`).(float64))
 		assert.GreaterOrEqual(t, b.eval(`questions.children.length`), 4.0)
 		b.click("#questions button")
-		b.answered(b.text("#questions button"))
+		b.waitForAnswer(b.text("#questions button"))
 		assert.Equal(t, marked, b.text("mark"))
 	}
 	assert.Greater(t, longest, 600.0, "several windows of 384 word pieces")
@@ -446,9 +472,11 @@ func TestWindows(t *testing.T) {
 	a := newAPI(t)
 	passage := strings.Repeat("Nothing is here 🙂. ", 400) + "The answer is forty-two. " + strings.Repeat("Nor here. ", 200)
 	start := utf8.RuneCountInString(passage[:strings.Index(passage, "The answer")])
-	windows := []map[string]any{{"document": 0, "start": 0, "end": 100}, {"document": 0, "start": start, "end": start + 24}}
-	a.answers(map[string]any{"windows": windows}, "Nothing", "forty-two")
-	b := open(t, a, reducedMotion)
+	windows := []map[string]any{
+		{"document": 0, "start": 0, "end": 100}, {"document": 0, "start": start, "end": start + 24},
+	}
+	a.setAnswers(map[string]any{"windows": windows}, "Nothing", "forty-two")
+	b := openPage(t, a, reducedMotion)
 	b.ask(passage, "What is it?")
 	assert.Equal(t, "Window 1 of 2: the model read the part in brackets to find this.", b.text("#extent"))
 	assert.Equal(t, 0.0, b.eval(`reading.scrollTop`))
@@ -457,13 +485,15 @@ func TestWindows(t *testing.T) {
 	assert.Equal(t, "The answer is forty-two.", b.text(".window"))
 	assert.Equal(t, passage, b.eval(`reading.textContent`))
 	assert.Contains(t, b.text("#detail"), "Window 2 of 2 · characters ")
-	assert.Equal(t, true, b.eval(`(m => m.offsetTop > reading.scrollTop && m.offsetTop < reading.scrollTop + reading.clientHeight)(document.querySelector("mark"))`))
+	offset := b.eval(`document.querySelector("mark").offsetTop - reading.scrollTop`)
+	assert.Greater(t, offset, 0.0)
+	assert.Less(t, offset, b.eval(`reading.clientHeight`))
 }
 
 func TestNoAnswer(t *testing.T) {
 	a := newAPI(t)
-	a.answers(map[string]any{"null_odds": 1.5, "warning": "the question was cut to 64 word pieces"}, "", "1843")
-	b := open(t, a)
+	a.setAnswers(map[string]any{"null_odds": 1.5, "warning": "the question was cut to 64 word pieces"}, "", "1843")
+	b := openPage(t, a)
 	b.click("#negative")
 	b.ask(lovelace, "Who flew?")
 	assert.True(t, a.last().WithNegative)
@@ -475,15 +505,15 @@ func TestNoAnswer(t *testing.T) {
 	b.click("#nbest li:nth-child(2)")
 	assert.Equal(t, "1843", b.text("mark"))
 
-	a.answers(map[string]any{"null_odds": -3.2}, "1843", "")
+	a.setAnswers(map[string]any{"null_odds": -3.2}, "1843", "")
 	b.click("#ask")
 	b.until(`odds.textContent === "“No answer” scores 3.20 below the best text."`)
 	assert.Empty(t, b.text("#warning"))
 
-	// A model without a way to say so answers "empty" where a passage has no word pieces.
+	// A model that cannot answer "no answer" answers "empty" if the passage has no word pieces.
 	a.set(func() {
 		a.answer = func(w http.ResponseWriter, q query) {
-			r := reply(q, map[string]any{"answer": "empty"}, "")
+			r := answerJSON(q, map[string]any{"answer": "empty"}, "")
 			r["n_best"], r["windows"] = []any{}, []any{}
 			_ = json.NewEncoder(w).Encode(r)
 		}
@@ -496,9 +526,9 @@ func TestNoAnswer(t *testing.T) {
 func TestNotReady(t *testing.T) {
 	a := newAPI(t)
 	a.ready = false
-	a.answers(nil, "Ada Lovelace")
-	b := open(t, a)
-	b.until(`document.querySelector("#notice-text").textContent === "The model is loading."`)
+	a.setAnswers(nil, "Ada Lovelace")
+	b := openPage(t, a)
+	b.waitForNotice("The model is loading.")
 	assert.Equal(t, true, b.eval(`ask.disabled`))
 	b.click("#examples button")
 	b.click("#questions button")
@@ -508,7 +538,7 @@ func TestNotReady(t *testing.T) {
 	b.press(kb.Enter, kb.ModifierCtrl)
 	b.click("#negative")
 	b.do(chromedp.Reload())
-	b.until(`document.querySelector("#notice-text").textContent === "The model is loading."`)
+	b.waitForNotice("The model is loading.")
 	a.set(func() { a.ready = true })
 	b.until(`!ask.disabled`)
 	assert.Empty(t, b.text("#notice"))
@@ -518,7 +548,7 @@ func TestNotReady(t *testing.T) {
 	b.eval(`question.select()`)
 	b.insert("Who?")
 	b.press(kb.Enter)
-	b.answered("Who?")
+	b.waitForAnswer("Who?")
 	assert.True(t, a.last().WithNegative)
 }
 
@@ -526,37 +556,36 @@ func TestBusy(t *testing.T) {
 	a := newAPI(t)
 	a.answer = func(w http.ResponseWriter, q query) {
 		w.Header().Set("Retry-After", "1")
-		fail(w, 429, "serve: the queue is full")
+		writeError(w, 429, "the queue is full")
 	}
-	b := open(t, a)
+	b := openPage(t, a)
 	b.fill(lovelace, "Who?")
 	b.press(kb.Enter)
 	b.until(`!retry.hidden`)
 	assert.Equal(t, "The server is busy.", b.text("#notice-text"))
 	assert.Equal(t, "Ask again in 1 s", b.text("#retry"))
 	assert.Equal(t, true, b.eval(`retry.disabled`))
-	a.answers(nil, "Ada Lovelace")
+	a.setAnswers(nil, "Ada Lovelace")
 	b.until(`!retry.disabled`)
 	assert.Equal(t, "Ask again", b.text("#retry"))
 	b.click("#retry")
-	b.answered("Who?")
+	b.waitForAnswer("Who?")
 	assert.Equal(t, "Ada Lovelace", b.text("mark"))
 	assert.Empty(t, b.text("#notice"))
 }
 
 func TestErrors(t *testing.T) {
 	a := newAPI(t)
-	a.answers(nil, "Ada Lovelace")
-	b := open(t, a)
+	a.setAnswers(nil, "Ada Lovelace")
+	b := openPage(t, a)
 	b.ask(lovelace, "Who?")
 	for _, tc := range []struct {
 		answer func(w http.ResponseWriter)
 		want   string
 	}{
-		{func(w http.ResponseWriter) { fail(w, 413, "serve: the passage has more than 100 windows") },
-			"serve: the passage has more than 100 windows"},
-		{func(w http.ResponseWriter) { fail(w, 503, "serve: shutting down") }, "serve: shutting down"},
-		{func(w http.ResponseWriter) { fail(w, 504, "serve: no time left") }, "serve: no time left"},
+		{func(w http.ResponseWriter) { writeError(w, 413, "the passage is too large") }, "the passage is too large"},
+		{func(w http.ResponseWriter) { writeError(w, 503, "shutting down") }, "shutting down"},
+		{func(w http.ResponseWriter) { writeError(w, 504, "no time left") }, "no time left"},
 		{func(w http.ResponseWriter) { w.WriteHeader(502); fmt.Fprint(w, "<h1>Bad gateway</h1>") },
 			"The server's reply could not be read (status 502)."},
 		{func(w http.ResponseWriter) { fmt.Fprint(w, "null") }, "The server's reply could not be read (status 200)."},
@@ -564,34 +593,34 @@ func TestErrors(t *testing.T) {
 	} {
 		a.set(func() { a.answer = func(w http.ResponseWriter, q query) { tc.answer(w) } })
 		b.click("#ask")
-		b.until(fmt.Sprintf(`document.querySelector("#notice-text").textContent === %q`, tc.want))
+		b.waitForNotice(tc.want)
 		assert.Empty(t, b.text("#result"), tc.want)
 		assert.Nil(t, b.eval(`document.querySelector("mark")`), tc.want)
 		assert.Equal(t, lovelace, b.text("#reading"))
 	}
-	a.answers(nil, "Ada Lovelace")
+	a.setAnswers(nil, "Ada Lovelace")
 	b.click("#retry")
-	b.answered("Who?")
+	b.waitForAnswer("Who?")
 	assert.Empty(t, b.text("#notice"))
 }
 
 func TestServerGoesAndComesBack(t *testing.T) {
 	a := newAPI(t)
-	a.answers(nil, "Ada Lovelace")
-	b := open(t, a)
+	a.setAnswers(nil, "Ada Lovelace")
+	b := openPage(t, a)
 	b.fill(lovelace, "Who?")
-	b.offline(true)
+	b.setOffline(true)
 	b.press(kb.Enter)
-	b.until(`document.querySelector("#notice-text").textContent === "The server cannot be reached. This page keeps trying."`)
+	b.waitForNotice("The server cannot be reached. This page keeps trying.")
 	assert.Equal(t, true, b.eval(`ask.disabled`))
-	b.offline(false)
+	b.setOffline(false)
 	b.until(`!ask.disabled`)
 	assert.Empty(t, b.text("#notice"))
 	b.click("#ask")
-	b.answered("Who?")
+	b.waitForAnswer("Who?")
 }
 
-func (b *tab) offline(yes bool) {
+func (b *tab) setOffline(yes bool) {
 	b.t.Helper()
 	_, err := chromedp.Call(b.ctx, network.EmulateNetworkConditionsByRule, network.EmulateNetworkConditionsByRuleParams{
 		MatchedNetworkConditions: []*network.Conditions{{Offline: yes, DownloadThroughput: -1, UploadThroughput: -1}},
@@ -599,20 +628,22 @@ func (b *tab) offline(yes bool) {
 	require.NoError(b.t, err)
 }
 
-// The reply to a question that was asked before must not take the place of a newer one's.
+// twoAnswers are those to the questions of the tests of late answers.
+var twoAnswers = map[string]string{"First?": "1843", "Second?": "Ada Lovelace"}
+
+// A late answer does not replace the answer to a newer question.
 func TestLateAnswers(t *testing.T) {
 	a := newAPI(t)
 	first, arrived, gone := make(chan struct{}), make(chan struct{}), make(chan struct{})
-	answer := func(w http.ResponseWriter, q query) {
+	a.answer = func(w http.ResponseWriter, q query) {
 		if q.Question == "First?" {
 			close(arrived)
 			<-first
 			defer close(gone)
 		}
-		_ = json.NewEncoder(w).Encode(reply(q, nil, map[string]string{"First?": "1843", "Second?": "Ada Lovelace"}[q.Question]))
+		_ = json.NewEncoder(w).Encode(answerJSON(q, nil, twoAnswers[q.Question]))
 	}
-	a.answer = answer
-	b := open(t, a)
+	b := openPage(t, a)
 	b.fill(lovelace, "First?")
 	b.press(kb.Enter)
 	<-arrived
@@ -620,14 +651,14 @@ func TestLateAnswers(t *testing.T) {
 	b.eval(`question.select()`)
 	b.insert("Second?")
 	b.press(kb.Enter)
-	b.answered("Second?")
+	b.waitForAnswer("Second?")
 	close(first)
 	<-gone
 	b.eval(`fetch("readyz")`)
 	assert.Equal(t, "Second?", b.text("#asked"))
 	assert.Equal(t, "Ada Lovelace", b.text("mark"))
 
-	// A passage that is changed meanwhile is no longer the one that was asked about.
+	// Nor does an answer appear for a passage that has changed since the question.
 	first, arrived, gone = make(chan struct{}), make(chan struct{}), make(chan struct{})
 	b.eval(`question.select()`)
 	b.insert("First?")
@@ -641,13 +672,13 @@ func TestLateAnswers(t *testing.T) {
 	assert.Equal(t, "Second?", b.text("#asked"))
 }
 
-// A proxy may keep a connection that the page gave up, so the page does not rely on its abort alone.
+// A proxy may keep a connection that the page has aborted, so the page does not rely on the abort alone.
 func TestLateAnswersWithoutAbort(t *testing.T) {
 	a := newAPI(t)
 	a.answer = func(w http.ResponseWriter, q query) {
-		_ = json.NewEncoder(w).Encode(reply(q, nil, map[string]string{"First?": "1843", "Second?": "Ada Lovelace"}[q.Question]))
+		_ = json.NewEncoder(w).Encode(answerJSON(q, nil, twoAnswers[q.Question]))
 	}
-	b := open(t, a)
+	b := openPage(t, a)
 	b.fill(lovelace, "First?")
 	b.eval(`{
 		const send = window.fetch;
@@ -662,7 +693,7 @@ func TestLateAnswersWithoutAbort(t *testing.T) {
 	b.eval(`question.select()`)
 	b.insert("Second?")
 	b.press(kb.Enter)
-	b.answered("Second?")
+	b.waitForAnswer("Second?")
 	b.eval(`late()`)
 	b.do(chromedp.Sleep(50 * time.Millisecond))
 	assert.Equal(t, "Second?", b.text("#asked"))
@@ -672,14 +703,15 @@ func TestLateAnswersWithoutAbort(t *testing.T) {
 func TestMarkupStaysText(t *testing.T) {
 	const evil = `<img src=x onerror="document.title='evil'"><script>document.title='evil'</script></textarea>`
 	a := newAPI(t)
-	a.models = fmt.Sprintf(`{"models": [{"name": %q, "version": "1", "state": "AVAILABLE"}, {"name": "b", "version": "1", "state": "AVAILABLE"}]}`, evil)
-	a.answers(map[string]any{"warning": evil}, evil)
-	b := open(t, a)
+	a.models = fmt.Sprintf(`{"models": [{"name": %q, "version": "1", "state": "AVAILABLE"},
+		{"name": "b", "version": "1", "state": "AVAILABLE"}]}`, evil)
+	a.setAnswers(map[string]any{"warning": evil}, evil)
+	b := openPage(t, a)
 	b.ask("Say "+evil+".", evil)
 	for _, selector := range []string{"#answer", "#asked", "#warning", "mark", "#nbest .words", "#model option"} {
 		assert.Equal(t, evil, b.eval(fmt.Sprintf(`document.querySelector(%q).textContent`, selector)), selector)
 	}
-	a.set(func() { a.answer = func(w http.ResponseWriter, q query) { fail(w, 400, evil) } })
+	a.set(func() { a.answer = func(w http.ResponseWriter, q query) { writeError(w, 400, evil) } })
 	b.click("#ask")
 	b.until(`!notice.hidden`)
 	assert.Equal(t, evil, b.text("#notice-text"))
@@ -695,8 +727,8 @@ func TestModels(t *testing.T) {
 		{"name": "minilm-squad", "version": "2", "state": "AVAILABLE", "version_2_with_negative": false},
 		{"name": "large", "version": "1", "state": "LOADING", "version_2_with_negative": true},
 		{"name": "squad2", "version": "1", "state": "AVAILABLE", "version_2_with_negative": true}]}`
-	a.answers(nil, "Ada Lovelace")
-	b := open(t, a)
+	a.setAnswers(nil, "Ada Lovelace")
+	b := openPage(t, a)
 	b.fill(lovelace, "Who?")
 	assert.Equal(t, []any{"minilm-squad", "squad2"}, b.eval(`[...model.options].map(o => o.value)`))
 	assert.Equal(t, false, b.eval(`negative.checked`))
@@ -704,30 +736,31 @@ func TestModels(t *testing.T) {
 	b.press(kb.ArrowDown)
 	b.until(`negative.checked`)
 	b.click("#ask")
-	b.answered("Who?")
+	b.waitForAnswer("Who?")
 	assert.Equal(t, query{"Who?", lovelace, "squad2", 10, true}, a.last())
 }
 
 func TestReloadKeepsTheText(t *testing.T) {
 	a := newAPI(t)
-	a.answers(nil, "Ada Lovelace")
-	b := open(t, a)
+	a.setAnswers(nil, "Ada Lovelace")
+	b := openPage(t, a)
 	b.fill(lovelace, "Who?")
 	b.click("#negative")
 	b.do(chromedp.Reload())
-	b.until(`!document.querySelector("#ask").disabled`)
+	b.waitUntilReady()
 	assert.Equal(t, lovelace, b.eval(`passage.value`))
 	assert.Equal(t, "Who?", b.eval(`question.value`))
 	assert.Equal(t, true, b.eval(`negative.checked`))
 	b.click("#ask")
-	b.answered("Who?")
+	b.waitForAnswer("Who?")
 
-	// The page works where nothing can be stored, and with what another version stored.
-	b.eval(`sessionStorage.setItem("tfbert", "{"); Storage.prototype.setItem = () => { throw new Error("full") }`)
+	// The page works if nothing can be stored, and with anything that another version has stored.
+	b.eval(`sessionStorage.setItem("tfbert", "{")`)
+	b.eval(`Storage.prototype.setItem = () => { throw new Error("full") }`)
 	b.click("#edit")
 	b.insert("More. ")
 	b.do(chromedp.Reload())
-	b.until(`!document.querySelector("#ask").disabled`)
+	b.waitUntilReady()
 	assert.Empty(t, b.eval(`passage.value`))
 }
 
@@ -737,9 +770,10 @@ func TestCurl(t *testing.T) {
 		testenv.Missing(t, "curl", "no curl here")
 	}
 	a := newAPI(t)
-	a.answers(nil, "Ada Lovelace")
-	b := open(t, a)
-	b.fill("It's Ada Lovelace's \\ `engine` \"$HOME\" 🤖.\n", "Who's \"she\"?")
+	a.setAnswers(nil, "Ada Lovelace")
+	b := openPage(t, a)
+	const passage = "It's Ada Lovelace's \\ `engine` \"$HOME\" 🤖.\n"
+	b.fill(passage, "Who's \"she\"?")
 	b.click("summary")
 	b.until(`curl.textContent !== ""`)
 	b.do(chromedp.Focus(chromedp.CSS("#question")))
@@ -749,9 +783,11 @@ func TestCurl(t *testing.T) {
 	out, err := exec.CommandContext(t.Context(), "sh", "-c", command).Output()
 	require.NoError(t, err, command)
 	assert.Contains(t, string(out), `"answer":"Ada Lovelace"`)
-	assert.Equal(t, query{"Who's \"she\"?!", "It's Ada Lovelace's \\ `engine` \"$HOME\" 🤖.\n", "minilm-squad", 10, false}, a.last())
+	assert.Equal(t, query{"Who's \"she\"?!", passage, "minilm-squad", 10, false}, a.last())
 
-	b.eval(`Object.defineProperty(navigator, "clipboard", { configurable: true, value: { writeText: async (text) => { window.copied = text; } } })`)
+	b.eval(`Object.defineProperty(navigator, "clipboard", {
+		configurable: true, value: { writeText: async (text) => { window.copied = text; } },
+	})`)
 	b.click("#copy")
 	b.until(`copy.textContent === "Copied"`)
 	assert.Equal(t, b.eval(`curl.textContent`), b.eval(`copied`))
@@ -761,6 +797,7 @@ func TestCurl(t *testing.T) {
 	assert.Equal(t, b.eval(`curl.textContent`), b.eval(`getSelection().toString()`))
 }
 
+// media emulates a setting of the user's.
 func media(name, value string) chromedp.Action[chromedp.Void] {
 	return chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
 		_, err := cdp.Call(ctx, t, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
@@ -777,18 +814,21 @@ var (
 	phone         = chromedp.EmulateViewport(360, 740, chromedp.EmulateMobile)
 )
 
-// states puts the page into each of its states and calls f there.
-func states(t *testing.T, f func(b *tab, state string), before ...chromedp.Action[chromedp.Void]) {
+// inEachState brings the page into each of its states and calls f there.
+func inEachState(t *testing.T, f func(b *tab, state string), before ...chromedp.Action[chromedp.Void]) {
 	a := newAPI(t)
 	a.ready = false
-	b := open(t, a, before...)
-	b.until(`document.querySelector("#notice-text").textContent === "The model is loading."`)
+	b := openPage(t, a, before...)
+	b.waitForNotice("The model is loading.")
 	f(b, "not ready")
 	a.set(func() { a.ready = true })
 	long := "https://example.org/" + strings.Repeat("a", 300)
 	passage := lovelace + " " + long + strings.Repeat(" Nothing is here.", 300)
-	a.answers(map[string]any{
-		"windows":   []map[string]any{{"document": 0, "start": 20, "end": 300}, {"document": 0, "start": 30, "end": 400}, {"document": 0, "start": 40, "end": 400}},
+	a.setAnswers(map[string]any{
+		"windows": []map[string]any{
+			{"document": 0, "start": 20, "end": 300}, {"document": 0, "start": 30, "end": 400},
+			{"document": 0, "start": 40, "end": 400},
+		},
 		"null_odds": -3.25, "warning": "the question was cut",
 	}, "Ada Lovelace", long, "", "1843")
 	b.ask(passage, "Who wrote "+long+"?")
@@ -796,7 +836,7 @@ func states(t *testing.T, f func(b *tab, state string), before ...chromedp.Actio
 	f(b, "answer")
 	b.click("#nbest li:nth-child(2)")
 	f(b, "long answer")
-	a.set(func() { a.answer = func(w http.ResponseWriter, q query) { fail(w, 400, "no: "+long) } })
+	a.set(func() { a.answer = func(w http.ResponseWriter, q query) { writeError(w, 400, "no: "+long) } })
 	b.click("#ask")
 	b.until(`!notice.hidden`)
 	f(b, "error")
@@ -806,13 +846,16 @@ func states(t *testing.T, f func(b *tab, state string), before ...chromedp.Actio
 }
 
 func TestPhone(t *testing.T) {
-	states(t, func(b *tab, state string) {
+	const tooWide = `[...document.querySelectorAll("body *")]
+		.filter(e => e.checkVisibility() && e.getBoundingClientRect().right > 360.5 && !e.closest(".bar"))
+		.map(e => e.outerHTML.slice(0, 80))`
+	inEachState(t, func(b *tab, state string) {
 		assert.Equal(t, 360.0, b.eval(`document.documentElement.scrollWidth`), state)
-		assert.Empty(t, b.eval(`[...document.querySelectorAll("body *")].filter(e => e.checkVisibility() && e.getBoundingClientRect().right > 360.5 && !e.closest(".bar")).map(e => e.outerHTML.slice(0, 80))`), state)
+		assert.Empty(t, b.eval(tooWide), state)
 	}, phone)
 }
 
-// Every text must stand out from what is behind it, by WCAG's formula, in both schemes.
+// Every text has enough contrast to its background, by WCAG's formula, in both color schemes.
 func TestContrast(t *testing.T) {
 	const low = `(() => {
 		const parse = (color) => color.match(/[\d.]+/g).map(Number);
@@ -850,7 +893,7 @@ func TestContrast(t *testing.T) {
 		background string
 	}{"light": {light, "rgb(246, 245, 242)"}, "dark": {dark, "rgb(19, 21, 24)"}} {
 		t.Run(name, func(t *testing.T) {
-			states(t, func(b *tab, state string) {
+			inEachState(t, func(b *tab, state string) {
 				assert.Empty(t, b.eval(low), state)
 				assert.Equal(t, tc.background, b.eval(`getComputedStyle(document.body).backgroundColor`))
 			}, tc.scheme)
@@ -860,8 +903,8 @@ func TestContrast(t *testing.T) {
 
 func TestKeyboardReachesEverything(t *testing.T) {
 	a := newAPI(t)
-	a.answers(nil, "Ada Lovelace", "1843")
-	b := open(t, a)
+	a.setAnswers(nil, "Ada Lovelace", "1843")
+	b := openPage(t, a)
 	b.ask(lovelace, "Who?")
 	b.eval(`document.activeElement.blur(); document.body.focus()`)
 	reached := map[any]bool{}
@@ -869,19 +912,22 @@ func TestKeyboardReachesEverything(t *testing.T) {
 		b.press(kb.Tab)
 		reached[b.eval(`document.activeElement.id || document.activeElement.textContent`)] = true
 		if b.eval(`document.activeElement !== document.body`) == true {
-			assert.Equal(t, "solid", b.eval(`getComputedStyle(document.activeElement).outlineStyle`), "the focus is seen")
+			assert.Equal(t, "solid", b.eval(`getComputedStyle(document.activeElement).outlineStyle`), "the focus is visible")
 		}
 	}
-	for _, id := range []string{"edit", "Ada Lovelace", "reading", "question", "ask", "negative", "nbest", "Metrics", "This question with curl"} {
+	for _, id := range []string{
+		"edit", "Ada Lovelace", "reading", "question", "ask", "negative", "nbest", "Metrics", "This question with curl",
+	} {
 		assert.Contains(t, reached, id)
 	}
-	assert.Empty(t, b.eval(`[...document.querySelectorAll("input, textarea, select")].filter(e => e.labels.length === 0).map(e => e.id)`))
+	assert.Empty(t, b.eval(`[...document.querySelectorAll("input, textarea, select")]
+		.filter(e => e.labels.length === 0).map(e => e.id)`), "fields without a label")
 }
 
-// This also shows that the other tests would see a violation of the policy.
-func TestPolicyHoldsOffWhatIsInserted(t *testing.T) {
+// The policy blocks a script that is inserted. The test also shows that the others would see a violation.
+func TestPolicyBlocksInsertedScripts(t *testing.T) {
 	a := newAPI(t)
-	b := open(t, a)
+	b := openPage(t, a)
 	messages := chromedp.Console(b.ctx)
 	assert.Equal(t, "blocked", b.eval(`(() => {
 		document.body.append(Object.assign(document.createElement("script"), { textContent: "window.ran = true" }));

@@ -1,22 +1,22 @@
-"""What the scripts of this folder have in common: their arguments, their data, how they fail."""
+"""What the scripts of this folder share: their arguments, their data, and their assertions."""
 
 import argparse
 
 import numpy as np
 
 QUESTION = "Where was the lantern cast?"
-# The answer stands behind characters that are one code point, two units of UTF-16 and four bytes.
+# Before the answer stand characters of one code point, two units of UTF-16 and four bytes.
 CONTEXT = "\U0001f98a\U0001f4a1 The lantern of the lighthouse was cast in Bergen \U0001f1f3\U0001f1f4 and has twenty-four panes."
 ANSWER = "Bergen"
 START = CONTEXT.index(ANSWER)
 END = START + len(ANSWER)
 
-# Logits of a row depend on the batch that it runs in, by float32's rounding.
+# The logits of a row depend on its batch, by the rounding of float32.
 TOLERANCE = 1e-4
 
 
-def arguments(*names):
-    """The arguments of a script: those of `names` that the server's test gives, and where it is."""
+def parse_arguments(*names):
+    """Returns the arguments of a script: the addresses of the server, its model, and those in `names`."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--http", metavar="HOST:PORT")
     parser.add_argument("--grpc", metavar="HOST:PORT")
@@ -26,15 +26,15 @@ def arguments(*names):
     return parser.parse_args()
 
 
-def run(*checks):
-    """Calls the checks in turn and says what each has found to be so."""
+def run_checks(*checks):
+    """Calls the checks in turn and prints what each has confirmed, by its docstring."""
     for check in checks:
         check()
         print("ok:", check.__doc__.strip().splitlines()[0].rstrip("."), flush=True)
 
 
-class fails:
-    """A block that must end in an error, whose text has all of `words`."""
+class must_fail:
+    """A block that must end in an error whose text has all of `words`."""
 
     def __init__(self, kind, *words):
         self.kind, self.words = kind, words
@@ -54,8 +54,8 @@ class fails:
         return True
 
 
-def windows(path, first=0, count=None):
-    """Windows of a file of `tfbert features`: input_ids, input_mask, segment_ids, and unique_ids as a column."""
+def read_windows(path, first=0, count=None):
+    """Reads windows from a file of `tfbert features`. unique_ids is a column, as a model of Triton takes it."""
     with np.load(path) as file:
         rows = slice(first, None if count is None else first + count)
         arrays = {name: file[name][rows] for name in ("input_ids", "input_mask", "segment_ids")}
@@ -65,7 +65,7 @@ def windows(path, first=0, count=None):
     return arrays
 
 
-def close(got, want):
-    """Holds logits against others of the same windows."""
+def assert_close(got, want):
+    """Asserts that two arrays of logits of the same windows agree."""
     assert got.dtype == np.float32 and got.shape == want.shape, (got.dtype, got.shape, want.shape)
     np.testing.assert_allclose(got, want, rtol=0, atol=TOLERANCE)

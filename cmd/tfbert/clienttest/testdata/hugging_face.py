@@ -10,15 +10,15 @@ from huggingface_hub.errors import HfHubHTTPError
 
 import checks
 
-TOKEN = "unused"  # so that the client does not look for one of its user's
-args = checks.arguments()
+TOKEN = "unused"  # without one the client looks for the user's
+args = checks.parse_arguments()
 base = f"http://{args.http}"
 urls = [base, base + "/", f"{base}/models/{args.model}", f"{base}/pipeline/question-answering/{args.model}"]
 client = InferenceClient(urls[1], token=TOKEN)
 
 
 def offsets():
-    """every path answers, with places in code points"""
+    """every path answers, with offsets in code points"""
     for url in urls:
         a = InferenceClient(url, token=TOKEN).question_answering(question=checks.QUESTION, context=checks.CONTEXT)
         assert a.answer == checks.ANSWER, a
@@ -50,7 +50,7 @@ def top_k():
 
 
 def parameters():
-    """the task's parameters are taken"""
+    """the server takes the parameters of the task"""
     a = client.question_answering(checks.QUESTION, checks.CONTEXT, max_seq_len=64, doc_stride=16, max_question_len=32,
                                   max_answer_len=15, align_to_words=True)
     assert a.answer == checks.ANSWER, a
@@ -62,7 +62,7 @@ def parameters():
 
 
 def impossible():
-    """handle_impossible_answer lets the answer be none"""
+    """handle_impossible_answer allows an empty answer"""
     question, context = "What is the name of the emperor's horse?", "Bread is baked of flour and water."
     a = client.question_answering(question, context)
     assert a.answer, a
@@ -74,7 +74,7 @@ def impossible():
 
 
 def refusals():
-    """what cannot be answered is refused with its reason"""
+    """a question that cannot be answered is refused with the reason"""
     def message(status, call):
         try:
             call()
@@ -94,7 +94,7 @@ def refusals():
 
 
 def asynchronous():
-    """the asyncio client, many questions at once"""
+    """the asyncio client asks many questions at once"""
     async def ask():
         async with AsyncInferenceClient(urls[2], token=TOKEN) as client:
             return await asyncio.gather(*(client.question_answering(checks.QUESTION, checks.CONTEXT) for _ in range(16)))
@@ -102,4 +102,4 @@ def asynchronous():
     assert [a.answer for a in asyncio.run(ask())] == [checks.ANSWER] * 16
 
 
-checks.run(offsets, model_per_call, top_k, parameters, impossible, refusals, asynchronous)
+checks.run_checks(offsets, model_per_call, top_k, parameters, impossible, refusals, asynchronous)

@@ -15,18 +15,18 @@ import checks
 
 MOST_OUTSTANDING = 20
 
-args = checks.arguments("features", "logits", "batch-size")
+args = checks.parse_arguments("features", "logits", "batch-size")
 model, version = args.model, "1"
 batch_size = int(args.batch_size)
 client = grpc.InferenceServerClient(args.grpc)
-rows = checks.windows(args.features)
+rows = checks.read_windows(args.features)
 length = rows["input_ids"].shape[1]
 logits = np.full((len(rows["input_ids"]), 2, length), np.nan, np.float32)
 first_id = int(rows["unique_ids"][0, 0])  # ids ascend by one
 
 
 def model_is_what_the_client_expects():
-    """the metadata and the configuration are those that NVIDIA's export script wrote"""
+    """the metadata and the configuration are as NVIDIA's export script wrote them"""
     metadata, config = client.get_model_metadata(model, version), client.get_model_config(model, version).config
     assert config.platform == "tensorflow_savedmodel" and config.max_batch_size >= batch_size
     assert {t.name: (t.datatype, list(t.shape)) for t in metadata.inputs} == {
@@ -51,8 +51,8 @@ def batch(first):
     return tensors
 
 
-def take(completed):
-    """Reads one answer: the logits of every row of the request that its id names."""
+def read_answer(completed):
+    """Reads one answer: the logits of the rows of a request, which begin at the row in its id."""
     result, error = completed.get(timeout=120)
     assert error is None, error
     first = int(result.get_response().id)
@@ -62,11 +62,11 @@ def take(completed):
 
 
 def every_window_is_answered():
-    """the batches of all windows, at most 20 of them on their way at once"""
+    """the server answers batches of all windows, of which at most 20 wait at once"""
     completed, outstanding = queue.Queue(), 0
     for first in range(0, len(logits), batch_size):
         if outstanding == MOST_OUTSTANDING:
-            take(completed)
+            read_answer(completed)
             outstanding -= 1
         client.async_infer(
             model, batch(first), lambda result, error: completed.put((result, error)),
@@ -74,10 +74,10 @@ def every_window_is_answered():
             outputs=[grpc.InferRequestedOutput("start_logits"), grpc.InferRequestedOutput("end_logits")])
         outstanding += 1
     for _ in range(outstanding):
-        take(completed)
+        read_answer(completed)
     assert not np.isnan(logits).any()
 
 
-checks.run(model_is_what_the_client_expects, every_window_is_answered)
+checks.run_checks(model_is_what_the_client_expects, every_window_is_answered)
 np.save(args.logits, logits)
 client.close()

@@ -18,19 +18,19 @@ from tensorflow_serving.apis import (  # noqa: E402
 
 import checks  # noqa: E402
 
-args = checks.arguments("features")
+args = checks.parse_arguments("features")
 model, text_model = args.model, args.model + "_qa"
 rest = f"http://{args.http}/v1/models/{model}"
 rest_text = f"http://{args.http}/v1/models/{text_model}"
 channel = grpc.insecure_channel(args.grpc)
 prediction = prediction_service_pb2_grpc.PredictionServiceStub(channel)
 models = model_service_pb2_grpc.ModelServiceStub(channel)
-rows = checks.windows(args.features, count=3)
+rows = checks.read_windows(args.features, count=3)
 rows["unique_ids"] = rows["unique_ids"][:, 0]  # a vector, as the graph has it
 
 
-class refused:
-    """A block that a call must end with a status and a message that has all of `words`."""
+class must_be_refused:
+    """A block in which a call must fail with a status, and with a message that has all of `words`."""
 
     def __init__(self, code, *words):
         self.code, self.words = code, words
@@ -50,7 +50,7 @@ class refused:
 
 
 def request(name=model, tensors=rows, version=None, signature="", only=()):
-    """A PredictRequest with the tensors as tf.make_tensor_proto makes them, in tensor_content."""
+    """Returns a PredictRequest with the tensors in tensor_content, as tf.make_tensor_proto writes them."""
     r = predict_pb2.PredictRequest()
     r.model_spec.name, r.model_spec.signature_name = name, signature
     if version is not None:
@@ -62,7 +62,7 @@ def request(name=model, tensors=rows, version=None, signature="", only=()):
 
 
 def predict():
-    """Predict, with tensors as content and as lists of values, and what the spec and the filter choose"""
+    """Predict takes tensors as content and as lists of values, a version, a signature and an output filter"""
     response = prediction.Predict(request())
     want = {name: tf.make_ndarray(tensor) for name, tensor in response.outputs.items()}
     assert set(want) == {"start_logits", "end_logits", "unique_ids"}, set(want)
@@ -79,24 +79,24 @@ def predict():
         tensor.int_val.extend(array.ravel().tolist())
     got = prediction.Predict(values).outputs
     assert list(got) == ["end_logits"], got
-    checks.close(tf.make_ndarray(got["end_logits"]), want["end_logits"])
+    checks.assert_close(tf.make_ndarray(got["end_logits"]), want["end_logits"])
 
-    # One value stands for as many as the shape has: make_tensor_proto sends a constant so.
+    # make_tensor_proto sends a constant as one value, which stands for all of the shape.
     masked = prediction.Predict(request(tensors={**rows, "input_mask": np.ones_like(rows["input_mask"])}))
     constant = request()
     constant.inputs["input_mask"].CopyFrom(tf.make_tensor_proto(1, shape=rows["input_mask"].shape, dtype=tf.int32))
     assert list(constant.inputs["input_mask"].int_val) == [1] and not constant.inputs["input_mask"].tensor_content
     got = prediction.Predict(constant).outputs
-    checks.close(tf.make_ndarray(got["start_logits"]), tf.make_ndarray(masked.outputs["start_logits"]))
+    checks.assert_close(tf.make_ndarray(got["start_logits"]), tf.make_ndarray(masked.outputs["start_logits"]))
 
-    # A batch above max_batch_size is run in parts, as TensorFlow Serving can.
+    # A batch above max_batch_size runs in parts, as in TensorFlow Serving.
     many = {name: np.concatenate([array] * 4) for name, array in rows.items()}
     got = prediction.Predict(request(tensors=many)).outputs["start_logits"]
-    checks.close(tf.make_ndarray(got), np.concatenate([want["start_logits"]] * 4))
+    checks.assert_close(tf.make_ndarray(got), np.concatenate([want["start_logits"]] * 4))
 
 
 def predict_text():
-    """Predict on the text-in model, with strings"""
+    """Predict asks the text-in model, with strings"""
     texts = {"QUESTION": [checks.QUESTION.encode()] * 2, "CONTEXT": [checks.CONTEXT.encode()] * 2}
     outputs = {k: tf.make_ndarray(v) for k, v in prediction.Predict(request(text_model, texts)).outputs.items()}
     assert outputs["ANSWER"].tolist() == [checks.ANSWER.encode()] * 2, outputs
@@ -121,9 +121,9 @@ def metadata():
     assert {k: v.dtype for k, v in signature.outputs.items()} == {
         "start_logits": tf.float32, "end_logits": tf.float32, "unique_ids": tf.int32}
     assert signature.inputs["input_ids"].name == "input_ids:0"
-    with refused(grpc.StatusCode.INVALID_ARGUMENT, "signature_def"):
+    with must_be_refused(grpc.StatusCode.INVALID_ARGUMENT, "signature_def"):
         prediction.GetModelMetadata(get_model_metadata_pb2.GetModelMetadataRequest(model_spec=r.model_spec))
-    with refused(grpc.StatusCode.INVALID_ARGUMENT, "assets"):
+    with must_be_refused(grpc.StatusCode.INVALID_ARGUMENT, "assets"):
         prediction.GetModelMetadata(get_model_metadata_pb2.GetModelMetadataRequest(model_spec=r.model_spec, metadata_field=["assets"]))
 
 
@@ -137,51 +137,51 @@ def status():
     r.model_spec.version.value = 1
     assert len(models.GetModelStatus(r).model_version_status) == 1
     r.model_spec.version.value = 7
-    with refused(grpc.StatusCode.NOT_FOUND, model):
+    with must_be_refused(grpc.StatusCode.NOT_FOUND, model):
         models.GetModelStatus(r)
-    with refused(grpc.StatusCode.NOT_FOUND, "another"):
+    with must_be_refused(grpc.StatusCode.NOT_FOUND, "another"):
         r.model_spec.name = "another"
         models.GetModelStatus(r)
 
 
 def refusals():
-    """what cannot be run is refused with the code that TensorFlow Serving gives it"""
+    """a request that cannot run is refused with TensorFlow Serving's code"""
     code = grpc.StatusCode
-    with refused(code.NOT_FOUND, "Servable not found for request: Latest(another)"):
+    with must_be_refused(code.NOT_FOUND, "Servable not found for request: Latest(another)"):
         prediction.Predict(request("another"))
-    with refused(code.NOT_FOUND, f"Servable not found for request: Specific({model}, 7)"):
+    with must_be_refused(code.NOT_FOUND, f"Servable not found for request: Specific({model}, 7)"):
         prediction.Predict(request(version=7))
-    with refused(code.NOT_FOUND, "label"):
+    with must_be_refused(code.NOT_FOUND, "label"):
         r = request()
         r.model_spec.version_label = "stable"
         prediction.Predict(r)
-    with refused(code.INVALID_ARGUMENT, '"another"', "serving_default"):
+    with must_be_refused(code.INVALID_ARGUMENT, '"another"', "serving_default"):
         prediction.Predict(request(signature="another"))
     without = {name: array for name, array in rows.items() if name != "input_mask"}
-    with refused(code.INVALID_ARGUMENT, '"input_mask" is missing'):
+    with must_be_refused(code.INVALID_ARGUMENT, '"input_mask" is missing'):
         prediction.Predict(request(tensors=without))
-    with refused(code.INVALID_ARGUMENT, '"extra"'):
+    with must_be_refused(code.INVALID_ARGUMENT, '"extra"'):
         prediction.Predict(request(tensors={**without, "extra": rows["input_ids"]}))
-    with refused(code.INVALID_ARGUMENT, "inputs"):
+    with must_be_refused(code.INVALID_ARGUMENT, "inputs"):
         prediction.Predict(request(tensors={**rows, "extra": rows["input_ids"], "more": rows["input_ids"]}))
-    with refused(code.INVALID_ARGUMENT, '"pooled"'):
+    with must_be_refused(code.INVALID_ARGUMENT, '"pooled"'):
         prediction.Predict(request(only=["pooled"]))
-    with refused(code.INVALID_ARGUMENT, "input_ids"):
+    with must_be_refused(code.INVALID_ARGUMENT, "input_ids"):
         prediction.Predict(request(tensors={**rows, "input_ids": rows["input_ids"].astype(np.float32)}))
-    with refused(code.INVALID_ARGUMENT, "input_ids", "BYTES"):
+    with must_be_refused(code.INVALID_ARGUMENT, "input_ids", "BYTES"):
         prediction.Predict(request(tensors={**rows, "input_ids": [["a"]] * 3}))
-    with refused(code.INVALID_ARGUMENT, "input_ids", "shape"):
+    with must_be_refused(code.INVALID_ARGUMENT, "input_ids", "shape"):
         prediction.Predict(request(tensors={**rows, "input_ids": rows["input_ids"][0]}))
-    with refused(code.INVALID_ARGUMENT, "shape", "elements"):
+    with must_be_refused(code.INVALID_ARGUMENT, "shape", "elements"):
         r = request()
         r.inputs["input_ids"].tensor_shape.dim[0].size = 4
         prediction.Predict(r)
-    with refused(code.INVALID_ARGUMENT, "30522"):
+    with must_be_refused(code.INVALID_ARGUMENT, "30522"):
         prediction.Predict(request(tensors={**rows, "input_ids": np.full_like(rows["input_ids"], 30522)}))
     for call, r in ((prediction.Classify, classification_pb2.ClassificationRequest()), (prediction.Regress, regression_pb2.RegressionRequest()),
                     (prediction.MultiInference, inference_pb2.MultiInferenceRequest()),
                     (models.HandleReloadConfigRequest, model_management_pb2.ReloadConfigRequest())):
-        with refused(code.UNIMPLEMENTED):
+        with must_be_refused(code.UNIMPLEMENTED):
             call(r)
 
 
@@ -196,21 +196,21 @@ def post(url, body, want=200):
 
 
 def rest_predict():
-    """REST in rows and in columns gives the logits that gRPC gives"""
+    """REST in rows and in columns returns the logits of gRPC"""
     want = {name: tf.make_ndarray(tensor) for name, tensor in prediction.Predict(request()).outputs.items()}
     instances = [{name: array[i].tolist() for name, array in rows.items()} for i in range(3)]
     columns = {name: array.tolist() for name, array in rows.items()}
     for url in rest, rest + "/versions/1":
         got = post(url + ":predict", {"signature_name": "serving_default", "instances": instances})["predictions"]
         assert [row["unique_ids"] for row in got] == rows["unique_ids"].tolist()
-        checks.close(np.array([row["start_logits"] for row in got], np.float32), want["start_logits"])
+        checks.assert_close(np.array([row["start_logits"] for row in got], np.float32), want["start_logits"])
         got = post(url + ":predict", {"inputs": columns})["outputs"]
         assert set(got) == set(want)
-        checks.close(np.array(got["end_logits"], np.float32), want["end_logits"])
+        checks.assert_close(np.array(got["end_logits"], np.float32), want["end_logits"])
 
 
 def rest_text_in():
-    """REST on the text-in model, with strings and with base64"""
+    """REST asks the text-in model, with strings and with base64"""
     def encoded(text):
         return {"b64": base64.b64encode(text.encode()).decode()}
 
@@ -224,7 +224,7 @@ def rest_text_in():
 
 
 def rest_status_and_metadata():
-    """REST's status and metadata"""
+    """REST returns status and metadata"""
     available = {"version": "1", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
     for url in rest, rest + "/versions/1":
         response = requests.get(url, timeout=60)
@@ -240,7 +240,7 @@ def rest_status_and_metadata():
 
 
 def rest_refusals():
-    """REST refuses what cannot be run, with its reason"""
+    """REST refuses a request that cannot run, with the reason"""
     row = {name: array[0].tolist() for name, array in rows.items()}
     assert "Servable not found for request: Latest(another)" in post(f"http://{args.http}/v1/models/another:predict", {"instances": [row]}, 404)
     assert f"Specific({model}, 7)" in post(rest + "/versions/7:predict", {"instances": [row]}, 404)
@@ -259,4 +259,4 @@ def rest_refusals():
     assert requests.get(rest + ":predict", timeout=60).status_code in (404, 405)
 
 
-checks.run(predict, predict_text, metadata, status, refusals, rest_predict, rest_text_in, rest_status_and_metadata, rest_refusals)
+checks.run_checks(predict, predict_text, metadata, status, refusals, rest_predict, rest_text_in, rest_status_and_metadata, rest_refusals)

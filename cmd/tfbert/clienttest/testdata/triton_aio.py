@@ -14,9 +14,9 @@ from tritonclient.utils import InferenceServerException
 
 import checks
 
-args = checks.arguments("features")
+args = checks.parse_arguments("features")
 model, text_model = args.model, args.model + "_qa"
-rows = checks.windows(args.features, count=5)
+rows = checks.read_windows(args.features, count=5)
 
 
 def inputs(module, arrays):
@@ -43,7 +43,7 @@ def question(module):
 
 
 async def verbs(client, module):
-    """Every verb but those that change the server."""
+    """Calls every verb that does not change the server."""
     assert await client.is_server_live() and await client.is_server_ready()
     assert await client.is_model_ready(model, "1") and not await client.is_model_ready("another")
     as_json = {} if module is http else {"as_json": True}
@@ -56,17 +56,17 @@ async def verbs(client, module):
 
 
 async def many(client, module):
-    """Requests at once, each with its own answer, and a question as text."""
+    """Sends requests at once, each with its own answer, and a question as text."""
     want = (await client.infer(model, inputs(module, rows))).as_numpy("start_logits")
     results = await asyncio.gather(*(client.infer(model, row(module, i), request_id=str(i)) for i in range(20)))
     for i, result in enumerate(results):
         response = result.get_response()
         assert (response["id"] if module is http else response.id) == str(i)
-        checks.close(result.as_numpy("start_logits"), want[i % len(want)][None])
+        checks.assert_close(result.as_numpy("start_logits"), want[i % len(want)][None])
     answer = await client.infer(text_model, question(module))
     assert answer.as_numpy("ANSWER")[0, 0].decode() == checks.ANSWER
     assert answer.as_numpy("START")[0, 0] == checks.START
-    with checks.fails(InferenceServerException, "9 rows", "at most 8"):
+    with checks.must_fail(InferenceServerException, "9 rows", "at most 8"):
         await client.infer(model, inputs(module, {name: np.repeat(array[:1], 9, axis=0) for name, array in rows.items()}))
     return want
 
@@ -86,11 +86,11 @@ async def stream(client, want):
         else:
             assert error is None, error
             assert result.get_response().id == str(i)
-            checks.close(result.as_numpy("start_logits"), want[i % len(want)][None])
+            checks.assert_close(result.as_numpy("start_logits"), want[i % len(want)][None])
         i += 1
     assert i == n, i
 
-    # A client that goes away in the middle of a stream leaves the server as it was.
+    # The server stays ready when a client goes away in the middle of a stream.
     canceled = client.stream_infer(requests())
     await canceled.__anext__()
     canceled.cancel()
@@ -103,7 +103,7 @@ async def over_http():
         await verbs(client, http)
         for algorithm in "gzip", "deflate":
             got = await client.infer(model, inputs(http, rows), request_compression_algorithm=algorithm, response_compression_algorithm=algorithm)
-            checks.close(got.as_numpy("start_logits"), want)
+            checks.assert_close(got.as_numpy("start_logits"), want)
         return want
 
 
@@ -122,7 +122,7 @@ def http_client():
 
 def grpc_client():
     """the asyncio client over gRPC: verbs, many requests at once, a stream"""
-    checks.close(asyncio.run(over_grpc()), http_client.logits)
+    checks.assert_close(asyncio.run(over_grpc()), http_client.logits)
 
 
-checks.run(http_client, grpc_client)
+checks.run_checks(http_client, grpc_client)

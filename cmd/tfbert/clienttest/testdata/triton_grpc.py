@@ -1,4 +1,4 @@
-"""Triton's Python client over gRPC: all that a server of question-answering models has of it.
+"""Triton's Python client over gRPC: every call that a server of question-answering models supports.
 
     triton_grpc.py --grpc HOST:PORT --http HOST:PORT --features X.npz
 """
@@ -13,10 +13,10 @@ from tritonclient.utils import InferenceServerException
 
 import checks
 
-args = checks.arguments("features")
+args = checks.parse_arguments("features")
 model, text_model = args.model, args.model + "_qa"
 client = grpc.InferenceServerClient(args.grpc)
-rows = checks.windows(args.features, count=5)
+rows = checks.read_windows(args.features, count=5)
 LOGITS = ("start_logits", "end_logits")
 
 
@@ -52,12 +52,12 @@ def health():
     assert client.is_server_live() and client.is_server_ready()
     assert client.is_model_ready(model) and client.is_model_ready(model, "1") and client.is_model_ready(text_model)
     assert not client.is_model_ready("another") and not client.is_model_ready(model, "2")
-    with checks.fails(InferenceServerException, "INVALID_ARGUMENT", '"one"'):
+    with checks.must_fail(InferenceServerException, "INVALID_ARGUMENT", '"one"'):
         client.is_model_ready(model, "one")
 
 
 def metadata():
-    """the metadata of server and models are those that HTTP gives"""
+    """the metadata of server and models are as over HTTP"""
     web = http.InferenceServerClient(args.http)
     assert client.get_server_metadata(as_json=True) == web.get_server_metadata()
     for name in model, text_model:
@@ -65,15 +65,15 @@ def metadata():
         for tensor in about["inputs"] + about["outputs"]:
             tensor["shape"] = [int(n) for n in tensor["shape"]]  # JSON made of protobuf has strings for 64 bits
         assert about == want, (about, want)
-    with checks.fails(InferenceServerException, "NOT_FOUND", '"another"'):
+    with checks.must_fail(InferenceServerException, "NOT_FOUND", '"another"'):
         client.get_model_metadata("another")
-    with checks.fails(InferenceServerException, "NOT_FOUND", "version 2"):
+    with checks.must_fail(InferenceServerException, "NOT_FOUND", "version 2"):
         client.get_model_metadata(model, "2")
     web.close()
 
 
 def configuration():
-    """a model's configuration"""
+    """the configuration of a model is complete"""
     config = client.get_model_config(model).config
     assert (config.name, config.platform, config.max_batch_size) == (model, "tensorflow_savedmodel", 8)
     unique_ids = next(t for t in config.input if t.name == "unique_ids")
@@ -83,7 +83,7 @@ def configuration():
 
 
 def tensors():
-    """tensors are those that HTTP gives, all or those that are named, in any batch"""
+    """tensors are as over HTTP, all or those that are named, in any batch"""
     want = client.infer(model, inputs(rows))
     response = want.get_response()
     assert (response.model_name, response.model_version, response.id) == (model, "1", "")
@@ -96,24 +96,24 @@ def tensors():
     over_http = web.infer(model, list)
     web.close()
     for name in LOGITS:
-        checks.close(want.as_numpy(name), over_http.as_numpy(name))
+        checks.assert_close(want.as_numpy(name), over_http.as_numpy(name))
     got = client.infer(model, inputs(rows), model_version="1", outputs=outputs("end_logits", "start_logits"))
     assert [t.name for t in got.get_response().outputs] == ["end_logits", "start_logits"]
     assert got.as_numpy("unique_ids") is None
     for i in range(len(rows["input_ids"])):
         got = client.infer(model, row(i))
         for name in LOGITS:
-            checks.close(got.as_numpy(name), want.as_numpy(name)[i:i + 1])
+            checks.assert_close(got.as_numpy(name), want.as_numpy(name)[i:i + 1])
 
 
 def typed_contents():
-    """tensors in the typed contents, as other clients send them, not in raw_input_contents"""
+    """tensors may be in the typed contents, as other clients send them"""
     request = service_pb2.ModelInferRequest(model_name=model, id="typed")
     for name, array in rows.items():
         tensor = request.inputs.add(name=name, datatype="INT32", shape=array.shape)
         tensor.contents.int_contents.extend(array.ravel().tolist())
     got = grpc.InferResult(client._client_stub.ModelInfer(request))
-    checks.close(got.as_numpy("start_logits"), client.infer(model, inputs(rows)).as_numpy("start_logits"))
+    checks.assert_close(got.as_numpy("start_logits"), client.infer(model, inputs(rows)).as_numpy("start_logits"))
 
     request = service_pb2.ModelInferRequest(model_name=text_model)
     for name, text in ("QUESTION", checks.QUESTION), ("CONTEXT", checks.CONTEXT):
@@ -122,35 +122,35 @@ def typed_contents():
 
 
 def compression():
-    """messages in gzip and deflate"""
+    """messages may be compressed by gzip and deflate"""
     want = client.infer(model, inputs(rows)).as_numpy("start_logits")
     for algorithm in "gzip", "deflate":
-        checks.close(client.infer(model, inputs(rows), compression_algorithm=algorithm).as_numpy("start_logits"), want)
+        checks.assert_close(client.infer(model, inputs(rows), compression_algorithm=algorithm).as_numpy("start_logits"), want)
 
 
 def text():
-    """questions and passages as text, with places in code points"""
+    """questions and passages are text, and offsets count code points"""
     result = client.infer(text_model, texts([checks.QUESTION, "How many panes has the lantern?"], [checks.CONTEXT] * 2))
     assert result.as_numpy("ANSWER").tolist() == [[checks.ANSWER.encode()], [b"twenty-four"]]
     assert (result.as_numpy("START")[0, 0], result.as_numpy("END")[0, 0]) == (checks.START, checks.END)
     score = result.as_numpy("SCORE")
     assert score.dtype == np.float32 and score.shape == (2, 1) and (0 < score).all() and (score <= 1).all()
-    with checks.fails(InferenceServerException, "INVALID_ARGUMENT", "not valid UTF-8"):
+    with checks.must_fail(InferenceServerException, "INVALID_ARGUMENT", "not valid UTF-8"):
         bad = texts([checks.QUESTION], [checks.CONTEXT])
         bad[1].set_data_from_numpy(np.array([[b"\xff\xfe"]], dtype=object))
         client.infer(text_model, bad)
 
 
 def ids_and_parameters():
-    """ids come back; priority, timeout and parameters of one's own are taken"""
+    """ids come back, and the server takes a priority, a timeout and unknown parameters"""
     got = client.infer(model, inputs(rows), request_id="a/\u00e9\"1", priority=1, timeout=30_000_000, parameters={"mine": "yes"})
     assert got.get_response().id == "a/\u00e9\"1"
-    with checks.fails(InferenceServerException, "INVALID_ARGUMENT", "priority"):
+    with checks.must_fail(InferenceServerException, "INVALID_ARGUMENT", "priority"):
         client.infer(model, inputs(rows), priority=3)
 
 
 def asynchronous():
-    """many requests at once, each with its own answer"""
+    """each of many requests at once has its own answer"""
     want = client.infer(model, inputs(rows)).as_numpy("start_logits")
     done = queue.Queue()
     n = len(want)
@@ -161,13 +161,13 @@ def asynchronous():
         i, result, error = done.get(timeout=60)
         assert error is None, error
         assert result.get_response().id == str(i)
-        checks.close(result.as_numpy("start_logits"), want[i % n:i % n + 1])
+        checks.assert_close(result.as_numpy("start_logits"), want[i % n:i % n + 1])
         seen.add(i)
     assert len(seen) == 6 * n
 
 
 def impatience():
-    """a request that may not wait is refused where others are before it, and they have their answers"""
+    """a request that may not wait is refused if others are before it, which have their answers"""
     done = queue.Queue()
     for _ in range(50):  # they may all have been answered by then
         for i in range(8):
@@ -181,7 +181,7 @@ def impatience():
             error = done.get(timeout=60)
             assert error is None, error
         if refused is not None:
-            with checks.fails(InferenceServerException, "DEADLINE_EXCEEDED"):
+            with checks.must_fail(InferenceServerException, "DEADLINE_EXCEEDED"):
                 raise refused
             return
     assert False, "no request was refused"
@@ -203,13 +203,13 @@ def stream():
             continue
         assert error is None, error
         assert result.get_response().id == str(i), (result.get_response().id, i)
-        checks.close(result.as_numpy("start_logits"), want[i % len(want)][None])
+        checks.assert_close(result.as_numpy("start_logits"), want[i % len(want)][None])
     client.stop_stream()
     assert done.empty()
 
 
 def refusals():
-    """what cannot be run is refused with its reason, and the next request runs"""
+    """a request that cannot run is refused with the reason, and the next one runs"""
     one = {name: array[:1] for name, array in rows.items()}
     without = {name: array for name, array in one.items() if name != "segment_ids"}
     cases = [
@@ -225,24 +225,24 @@ def refusals():
         (("UNIMPLEMENTED", "classification"), dict(model_name=model, inputs=inputs(one), outputs=[grpc.InferRequestedOutput("start_logits", class_count=3)])),
     ]
     for words, call in cases:
-        with checks.fails(InferenceServerException, *words):
+        with checks.must_fail(InferenceServerException, *words):
             client.infer(**call)
     wrong = inputs(one)
     wrong[0] = grpc.InferInput("input_ids", one["input_ids"].shape, "INT64")
     wrong[0].set_data_from_numpy(one["input_ids"].astype(np.int64))
-    with checks.fails(InferenceServerException, "INVALID_ARGUMENT", '"input_ids" is INT64', "INT32"):
+    with checks.must_fail(InferenceServerException, "INVALID_ARGUMENT", '"input_ids" is INT64', "INT32"):
         client.infer(model, wrong)
     wrong[0] = grpc.InferInput("input_ids", one["input_ids"].shape, "INT32")
     wrong[0].set_shared_memory("region", one["input_ids"].nbytes)
-    with checks.fails(InferenceServerException, "UNIMPLEMENTED", "shared memory"):
+    with checks.must_fail(InferenceServerException, "UNIMPLEMENTED", "shared memory"):
         client.infer(model, wrong)
     client.infer(model, inputs(one))
 
 
 def not_offered():
-    """what Triton has and this server has not fails cleanly"""
+    """what Triton has and this server does not have fails cleanly"""
     for call in client.get_trace_settings, client.get_log_settings, client.get_system_shared_memory_status, client.get_cuda_shared_memory_status:
-        with checks.fails(InferenceServerException, "UNIMPLEMENTED"):
+        with checks.must_fail(InferenceServerException, "UNIMPLEMENTED"):
             call()
 
 
@@ -255,7 +255,7 @@ def statistics():
 
     before = now(model)
     client.infer(model, inputs(rows))
-    with checks.fails(InferenceServerException):
+    with checks.must_fail(InferenceServerException):
         client.infer(model, inputs({**rows, "input_ids": -rows["input_ids"]}))
     after = now(model)
     assert after.inference_count == before.inference_count + len(rows["input_ids"])
@@ -267,6 +267,6 @@ def statistics():
     assert {m.name for m in client.get_inference_statistics().model_stats} == {model, text_model}
 
 
-checks.run(health, metadata, configuration, tensors, typed_contents, compression, text, ids_and_parameters,
+checks.run_checks(health, metadata, configuration, tensors, typed_contents, compression, text, ids_and_parameters,
            asynchronous, impatience, stream, refusals, not_offered, statistics)
 client.close()

@@ -1,4 +1,4 @@
-"""Triton's Python client over HTTP: all that a server of question-answering models has of it.
+"""Triton's Python client over HTTP: every call that a server of question-answering models supports.
 
     triton_http.py --http HOST:PORT --features X.npz
 """
@@ -9,10 +9,10 @@ from tritonclient.utils import InferenceServerException
 
 import checks
 
-args = checks.arguments("features")
+args = checks.parse_arguments("features")
 model, text_model = args.model, args.model + "_qa"
 client = http.InferenceServerClient(args.http, concurrency=8)
-rows = checks.windows(args.features, count=5)
+rows = checks.read_windows(args.features, count=5)
 LOGITS = ("start_logits", "end_logits")
 
 
@@ -47,7 +47,7 @@ def health():
 
 
 def metadata():
-    """the metadata of server and models"""
+    """the metadata of server and models are complete"""
     server = client.get_server_metadata()
     assert server["name"] == "tfbert" and server["version"], server
     assert {"binary_tensor_data", "model_configuration", "model_repository", "statistics"} <= {*server["extensions"]}
@@ -70,12 +70,12 @@ def metadata():
         ("QUESTION", "BYTES", [-1, 1]), ("CONTEXT", "BYTES", [-1, 1])], about
     assert [(t["name"], t["datatype"], t["shape"]) for t in about["outputs"]] == [
         ("ANSWER", "BYTES", [-1, 1]), ("SCORE", "FP32", [-1, 1]), ("START", "INT32", [-1, 1]), ("END", "INT32", [-1, 1])], about
-    with checks.fails(InferenceServerException, "[404]", '"another"'):
+    with checks.must_fail(InferenceServerException, "[404]", '"another"'):
         client.get_model_metadata("another")
 
 
 def configuration():
-    """a model's configuration, with numbers as numbers"""
+    """the configuration of a model has numbers as numbers"""
     config = client.get_model_config(model)
     assert (config["name"], config["platform"], config["max_batch_size"]) == (model, "tensorflow_savedmodel", 8), config
     unique_ids = next(t for t in config["input"] if t["name"] == "unique_ids")
@@ -97,12 +97,12 @@ def binary_and_json():
         assert [t["name"] for t in response["outputs"]] == [*LOGITS], response["outputs"]
         assert "data" not in response["outputs"][0] and "parameters" not in response["outputs"][1]
         for name in LOGITS:
-            checks.close(got.as_numpy(name), want.as_numpy(name))
+            checks.assert_close(got.as_numpy(name), want.as_numpy(name))
     got = client.infer(model, inputs(rows, False), outputs=outputs(end_logits=False, unique_ids=False))
     assert [t["name"] for t in got.get_response()["outputs"]] == ["end_logits", "unique_ids"]
     assert got.as_numpy("start_logits") is None
     assert np.array_equal(got.as_numpy("unique_ids"), rows["unique_ids"])
-    checks.close(got.as_numpy("end_logits"), want.as_numpy("end_logits"))
+    checks.assert_close(got.as_numpy("end_logits"), want.as_numpy("end_logits"))
 
 
 def batches():
@@ -111,32 +111,32 @@ def batches():
     for i in range(len(rows["input_ids"])):
         got = client.infer(model, inputs({name: array[i:i + 1] for name, array in rows.items()}))
         for name in LOGITS:
-            checks.close(got.as_numpy(name), want.as_numpy(name)[i:i + 1])
+            checks.assert_close(got.as_numpy(name), want.as_numpy(name)[i:i + 1])
     got = client.infer(model, inputs({name: array[::-1].copy() for name, array in rows.items()}))
     assert np.array_equal(got.as_numpy("unique_ids"), rows["unique_ids"][::-1])
     for name in LOGITS:
-        checks.close(got.as_numpy(name), want.as_numpy(name)[::-1])
+        checks.assert_close(got.as_numpy(name), want.as_numpy(name)[::-1])
 
 
 def compression():
-    """requests in gzip and deflate, and a client that would take responses so"""
+    """requests may be compressed by gzip and deflate, and a client may ask for compressed responses"""
     want = client.infer(model, inputs(rows))
     for request in "gzip", "deflate":
         for response in None, "gzip", "deflate":
             for binary in True, False:
                 got = client.infer(model, inputs(rows, binary),
                                    request_compression_algorithm=request, response_compression_algorithm=response)
-                checks.close(got.as_numpy("start_logits"), want.as_numpy("start_logits"))
+                checks.assert_close(got.as_numpy("start_logits"), want.as_numpy("start_logits"))
 
 
 def text():
-    """questions and passages as text, with places in code points"""
+    """questions and passages are text, and offsets count code points"""
     for binary in True, False:
         result = client.infer(text_model, texts([checks.QUESTION], [checks.CONTEXT], binary),
                               outputs=outputs(ANSWER=binary, SCORE=binary, START=binary, END=binary), request_id="text")
         answer = result.as_numpy("ANSWER")
         assert answer.shape == (1, 1), answer.shape
-        # The client gives strings of JSON as they are and those of bytes as bytes.
+        # The client returns strings of JSON as strings, and binary ones as bytes.
         assert answer[0, 0] == (checks.ANSWER.encode() if binary else checks.ANSWER), answer
         assert (result.as_numpy("START")[0, 0], result.as_numpy("END")[0, 0]) == (checks.START, checks.END)
         assert 0 < result.as_numpy("SCORE")[0, 0] <= 1
@@ -146,21 +146,21 @@ def text():
     for i in range(2):
         place = slice(both.as_numpy("START")[i, 0], both.as_numpy("END")[i, 0])
         assert checks.CONTEXT[place].encode() == both.as_numpy("ANSWER")[i, 0]
-    with checks.fails(InferenceServerException, "[400]", "question 1", "empty"):
+    with checks.must_fail(InferenceServerException, "[400]", "question 1", "empty"):
         client.infer(text_model, texts([checks.QUESTION, " "], [checks.CONTEXT] * 2))
 
 
 def ids_and_parameters():
-    """ids come back; priority, timeout and parameters of one's own are taken"""
+    """ids come back, and the server takes a priority, a timeout and unknown parameters"""
     got = client.infer(model, inputs(rows), request_id="a/\u00e9\"1", priority=1, timeout=30_000_000, parameters={"mine": "yes"})
     assert got.get_response()["id"] == "a/\u00e9\"1", got.get_response()["id"]
     client.infer(model, inputs(rows), priority=2)
-    with checks.fails(InferenceServerException, "[400]", "priority"):
+    with checks.must_fail(InferenceServerException, "[400]", "priority"):
         client.infer(model, inputs(rows), priority=3)
 
 
 def asynchronous():
-    """many requests at once, each with its own answer"""
+    """each of many requests at once has its own answer"""
     want = client.infer(model, inputs(rows)).as_numpy("start_logits")
     n = len(want)
     waiting = [
@@ -170,11 +170,11 @@ def asynchronous():
     for i, request in enumerate(waiting):
         got = request.get_result()
         assert got.get_response()["id"] == str(i)
-        checks.close(got.as_numpy("start_logits"), want[i % n:i % n + 1])
+        checks.assert_close(got.as_numpy("start_logits"), want[i % n:i % n + 1])
 
 
 def refusals():
-    """what cannot be run is refused with its reason, and the next request runs"""
+    """a request that cannot run is refused with the reason, and the next one runs"""
     one = {name: array[:1] for name, array in rows.items()}
     without = {name: array for name, array in one.items() if name != "segment_ids"}
     cases = [
@@ -193,17 +193,17 @@ def refusals():
         (("[501]", "classification"), dict(model_name=model, inputs=inputs(one), outputs=[http.InferRequestedOutput("start_logits", class_count=3)])),
     ]
     for words, call in cases:
-        with checks.fails(InferenceServerException, *words):
+        with checks.must_fail(InferenceServerException, *words):
             client.infer(**call)
     wrong = inputs(one)
     wrong[0] = http.InferInput("input_ids", one["input_ids"].shape, "FP32")
     wrong[0].set_data_from_numpy(one["input_ids"].astype(np.float32))
-    with checks.fails(InferenceServerException, "[400]", '"input_ids" is FP32', "INT32"):
+    with checks.must_fail(InferenceServerException, "[400]", '"input_ids" is FP32', "INT32"):
         client.infer(model, wrong)
     wrong[0].set_data_from_numpy(one["input_ids"].astype(np.float32), binary_data=False)
-    with checks.fails(InferenceServerException, "[400]", '"input_ids" is FP32', "INT32"):
+    with checks.must_fail(InferenceServerException, "[400]", '"input_ids" is FP32', "INT32"):
         client.infer(model, wrong)
-    with checks.fails(InferenceServerException, "[501]", "shared memory"):
+    with checks.must_fail(InferenceServerException, "[501]", "shared memory"):
         wrong[0] = http.InferInput("input_ids", one["input_ids"].shape, "INT32")
         wrong[0].set_shared_memory("region", one["input_ids"].nbytes)
         client.infer(model, wrong)
@@ -211,9 +211,9 @@ def refusals():
 
 
 def not_offered():
-    """what Triton has and this server has not fails cleanly"""
+    """what Triton has and this server does not have fails cleanly"""
     for call in client.get_trace_settings, client.get_log_settings, client.get_system_shared_memory_status, client.get_cuda_shared_memory_status:
-        with checks.fails(InferenceServerException, "[404]", "/v2/"):
+        with checks.must_fail(InferenceServerException, "[404]", "/v2/"):
             call()
 
 
@@ -226,7 +226,7 @@ def statistics():
 
     before, text_before = now(model), now(text_model)
     client.infer(model, inputs(rows))
-    with checks.fails(InferenceServerException, "[400]"):
+    with checks.must_fail(InferenceServerException, "[400]"):
         client.infer(model, inputs({**rows, "input_ids": -rows["input_ids"]}))
     after = now(model)
     assert after["inference_count"] == before["inference_count"] + len(rows["input_ids"])
@@ -243,6 +243,6 @@ def statistics():
     assert {m["name"] for m in client.get_inference_statistics()["model_stats"]} == {model, text_model}
 
 
-checks.run(health, metadata, configuration, binary_and_json, batches, compression, text, ids_and_parameters,
+checks.run_checks(health, metadata, configuration, binary_and_json, batches, compression, text, ids_and_parameters,
            asynchronous, refusals, not_offered, statistics)
 client.close()

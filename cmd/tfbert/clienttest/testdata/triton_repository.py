@@ -1,4 +1,4 @@
-"""Triton's clients list, unload and load models, with the server's admin token where it wants one.
+"""Triton's clients list, unload and load models, with the admin token if the server asks for one.
 
     triton_repository.py --http HOST:PORT --grpc HOST:PORT [--token T]
 """
@@ -9,7 +9,7 @@ from tritonclient.utils import InferenceServerException
 
 import checks
 
-args = checks.arguments("token")
+args = checks.parse_arguments("token")
 model, text_model = args.model, args.model + "_qa"
 headers = {"authorization": "Bearer " + args.token} if args.token else {}
 over_http = http.InferenceServerClient(args.http, network_timeout=300)
@@ -24,14 +24,14 @@ def index(client):
 
 
 def token():
-    """without its token the server refuses to list, load and unload; with it, it does not"""
+    """the server lists, loads and unloads models only for a client with the admin token"""
     for client, status in (over_http, "[401]"), (over_grpc, "UNAUTHENTICATED"):
         for wrong in {}, {"authorization": "Bearer " + args.token[:-1]}, {"authorization": args.token}:
-            with checks.fails(InferenceServerException, status, "admin token"):
+            with checks.must_fail(InferenceServerException, status, "admin token"):
                 client.get_model_repository_index(headers=wrong)
-            with checks.fails(InferenceServerException, status, "admin token"):
+            with checks.must_fail(InferenceServerException, status, "admin token"):
                 client.unload_model(model, headers=wrong)
-            with checks.fails(InferenceServerException, status, "admin token"):
+            with checks.must_fail(InferenceServerException, status, "admin token"):
                 client.load_model(model, headers=wrong)
         assert client.is_model_ready(model)
 
@@ -43,32 +43,32 @@ def reload():
         assert index(client) == ready, index(client)
         client.unload_model(model, headers=headers)
         assert not client.is_model_ready(model) and not client.is_model_ready(text_model)
-        assert client.is_server_ready(), "a server without a model that nobody wants is ready"
+        assert client.is_server_ready(), "a server is ready without a model that was unloaded"
         assert index(other) == {model: ("1", "UNAVAILABLE", "unloaded")}, index(other)
-        with checks.fails(InferenceServerException, "not available: unloaded"):
+        with checks.must_fail(InferenceServerException, "not available: unloaded"):
             client.get_model_metadata(model)
-        with checks.fails(InferenceServerException, "not available: unloaded"):
+        with checks.must_fail(InferenceServerException, "not available: unloaded"):
             other.get_model_config(model)
         client.load_model(model, headers=headers)
         assert other.is_model_ready(model) and other.is_model_ready(text_model)
-        client.load_model(model, headers=headers)  # anew, while it is loaded
+        client.load_model(model, headers=headers)  # again, while it is loaded
         assert index(other) == ready, index(other)
 
 
 def refusals():
     """another model and a configuration of the client's own are refused"""
     for client, missing, unsupported in (over_http, "[404]", "[501]"), (over_grpc, "NOT_FOUND", "UNIMPLEMENTED"):
-        with checks.fails(InferenceServerException, missing, '"another"'):
+        with checks.must_fail(InferenceServerException, missing, '"another"'):
             client.load_model("another", headers=headers)
-        with checks.fails(InferenceServerException, missing, '"another"'):
+        with checks.must_fail(InferenceServerException, missing, '"another"'):
             client.unload_model("another", headers=headers)
-        with checks.fails(InferenceServerException, unsupported, "parameters"):
+        with checks.must_fail(InferenceServerException, unsupported, "parameters"):
             client.load_model(model, headers=headers, config='{"max_batch_size": 1}')
         assert client.is_model_ready(model)
-    with checks.fails(InferenceServerException, "NOT_FOUND", '"../'):  # a path, which HTTP cannot name
+    with checks.must_fail(InferenceServerException, "NOT_FOUND", '"../'):  # a path, which HTTP cannot name
         over_grpc.load_model("../" + model, headers=headers)
 
 
-checks.run(*([token] if args.token else []), reload, refusals)
+checks.run_checks(*([token] if args.token else []), reload, refusals)
 over_http.close()
 over_grpc.close()
