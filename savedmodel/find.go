@@ -2,6 +2,7 @@ package savedmodel
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -19,8 +20,9 @@ const (
 
 // A NotFoundError reports a path that does not lead to a SavedModel.
 type NotFoundError struct {
-	Path string
-	Err  error // says what is there
+	Path   string
+	Models []string // the folders below that lead to one
+	Err    error    // says what is there
 }
 
 // Error implements error.
@@ -83,7 +85,7 @@ func findByFile(path string) (dir string, err error) {
 	default:
 		err = fmt.Errorf("%s is a file: %s", path, advice)
 	}
-	return "", &NotFoundError{path, err}
+	return "", &NotFoundError{Path: path, Err: err}
 }
 
 // versionsIn returns the SavedModels of the numbered folders in a folder, from the oldest. A version that holds none
@@ -126,13 +128,14 @@ func notFound(dir string) error {
 			below = append(below, name)
 		}
 	}
+	names := slices.Clone(below)
 	if n := len(below); n > most {
-		below = append(below[:most], fmt.Sprintf("and %d more", n-most))
+		names = append(names[:most], fmt.Sprintf("and %d more", n-most))
 	}
 	indexes, _ := filepath.Glob(filepath.Join(escapeGlob(dir), "[^.]*.index"))
 	switch {
 	case len(below) > 0:
-		text += fmt.Sprintf("; below it are the models %s: name one", strings.Join(below, ", "))
+		text += fmt.Sprintf("; below it are the models %s: name one", strings.Join(names, ", "))
 	case holdsGraph(filepath.Dir(filepath.Clean(dir))):
 		text += fmt.Sprintf("; the folder above it, %s, is one", filepath.Dir(filepath.Clean(dir)))
 	case len(indexes) > 0:
@@ -140,7 +143,7 @@ func notFound(dir string) error {
 	default:
 		text += strangers(dir)
 	}
-	return &NotFoundError{dir, fmt.Errorf("%s", text)}
+	return &NotFoundError{Path: dir, Models: below, Err: errors.New(text)}
 }
 
 // strangers says what the files of a folder are that are known to be no part of a SavedModel.

@@ -2,11 +2,11 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -26,8 +26,9 @@ func newInspect() *cobra.Command {
 		Use:   "inspect PATH",
 		Short: "Show what a SavedModel or a checkpoint holds",
 		Long: `Inspect shows the tags, signatures, operations and assets of a SavedModel
-directory, or the variables of a checkpoint (a folder, or a prefix such as
-model.ckpt). It needs no TensorFlow.
+(its folder, its saved_model.pb, or a folder of versions, of which the newest is
+taken), or the variables of a checkpoint (a folder, or a prefix such as
+model.ckpt). Either may be in an archive. It needs no TensorFlow.
 
 With --precision it loads a model that answers questions, runs it once and shows
 in which types its operations really ran, after every rewrite of the graph.
@@ -39,38 +40,45 @@ not trust. With --allow_ops standard, here and in the commands that load models,
 operations that reach further are refused.`,
 		Args: args("PATH"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			out := cmd.OutOrStdout()
-			if asked, err := precision.asked(cmd.Flags()); err != nil || asked != "" || precision.require {
-				if err != nil {
-					return err
+			return withModel(cmd, args[0], func(out io.Writer, path string) error {
+				if asked, err := precision.asked(cmd.Flags()); err != nil || asked != "" || precision.require {
+					if err != nil {
+						return err
+					}
+					if ops {
+						return usagef("--ops and --precision exclude each other")
+					}
+					return inspectPrecision(cmd, out, path, precision, allowOps, asJSON)
 				}
 				if ops {
-					return usagef("--ops and --precision exclude each other")
+					return inspectOps(out, path, allowOps.OpPolicy, asJSON, all)
 				}
-				return inspectPrecision(cmd, args[0], precision, allowOps, asJSON)
-			}
-			if ops {
-				return inspectOps(out, args[0], allowOps.OpPolicy, asJSON, all)
-			}
-			if _, err := os.Stat(filepath.Join(args[0], savedmodel.GraphFile)); err == nil {
-				info, err := savedmodel.Inspect(args[0])
+				dir, err := findModel(path)
+				if err == nil {
+					info, err := savedmodel.Inspect(dir)
+					if err != nil {
+						return err
+					}
+					if asJSON {
+						return printJSON(out, info)
+					}
+					return printSavedModel(out, info, all)
+				}
+				// What is no SavedModel may be a checkpoint, whose prefix is no file.
+				notFound, none := errors.AsType[*savedmodel.NotFoundError](err)
+				if !none && !errors.Is(err, fs.ErrNotExist) || none && len(notFound.Models) > 0 {
+					return err
+				}
+				r, err := checkpoint.Open(path)
 				if err != nil {
 					return err
 				}
+				defer r.Close()
 				if asJSON {
-					return printJSON(out, info)
+					return printJSON(out, checkpointJSON(r))
 				}
-				return printSavedModel(out, info, all)
-			}
-			r, err := checkpoint.Open(args[0])
-			if err != nil {
-				return err
-			}
-			defer r.Close()
-			if asJSON {
-				return printJSON(out, checkpointJSON(r))
-			}
-			return printCheckpoint(out, r, all)
+				return printCheckpoint(out, r, all)
+			})
 		},
 	}
 	precision.add(cmd.Flags())
@@ -84,7 +92,7 @@ operations that reach further are refused.`,
 }
 
 func inspectPrecision(
-	cmd *cobra.Command, dir string, precision precisionFlags, allowOps opsValue, asJSON bool,
+	cmd *cobra.Command, out io.Writer, dir string, precision precisionFlags, allowOps opsValue, asJSON bool,
 ) (err error) {
 	m, err := (&modelFlags{model: dir, precision: precision, allowOps: allowOps}).open(cmd)
 	if err != nil {
@@ -96,9 +104,9 @@ func inspectPrecision(
 		return err
 	}
 	if asJSON {
-		return printJSON(cmd.OutOrStdout(), report)
+		return printJSON(out, report)
 	}
-	return printPrecision(cmd.OutOrStdout(), report)
+	return printPrecision(out, report)
 }
 
 func printSavedModel(out io.Writer, info *savedmodel.Info, all bool) error {
