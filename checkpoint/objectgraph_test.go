@@ -88,11 +88,14 @@ func TestDamagedObjectGraph(t *testing.T) {
 		crc  uint32
 		want string
 	}{
-		"empty":             {nil, 0, "a string of another length"},
-		"shorter":           {whole[:len(whole)-1], crc, "a string of another length"},
-		"another checksum":  {whole, crc + 1, "checksum mismatch"},
-		"not a message":     {cut, cutCRC, "unexpected EOF"},
-		"a length too long": {append([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1}, whole...), crc, "a string of another length"},
+		"empty":            {nil, 0, "a string of another length"},
+		"shorter":          {whole[:len(whole)-1], crc, "a string of another length"},
+		"another checksum": {whole, crc + 1, "checksum mismatch"},
+		"not a message":    {cut, cutCRC, "unexpected EOF"},
+		"a length too long": {
+			append([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1}, whole...), crc,
+			"a string of another length",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := stringReader(t, tc.data, tc.crc).FullNames()

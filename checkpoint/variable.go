@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/bits"
+	"path"
 	"strings"
 )
 
@@ -58,6 +59,9 @@ var bookkeepingNames = map[string]bool{
 	"_CHECKPOINTABLE_OBJECT_GRAPH": true,
 }
 
+// maxWeightName is a length that no weight's name has. Longer names are not searched for that of a weight.
+const maxWeightName = 1 << 10
+
 // findSlots makes slots of the weights whose names stand below another variable's, whatever their optimizer calls them.
 func findSlots(entries []entry) {
 	names := make(map[string]bool, len(entries))
@@ -66,8 +70,11 @@ func findSlots(entries []entry) {
 	}
 	for i := range entries {
 		e := &entries[i]
-		for end := strings.LastIndexByte(e.Name, '/'); end > 0 && e.Kind == Weight; end = strings.LastIndexByte(e.Name[:end], '/') {
-			if names[e.Name[:end]] {
+		if len(e.Name) > maxWeightName {
+			continue
+		}
+		for above := path.Dir(e.Name); e.Kind == Weight && len(above) > 1; above = path.Dir(above) {
+			if names[above] {
 				e.Kind = Slot
 			}
 		}

@@ -35,6 +35,15 @@ func FuzzMetaGraph(f *testing.F) {
 				Outputs: map[string]*tfproto.TensorInfo{"y": sparse}}},
 			CollectionDef: map[string]*tfproto.CollectionDef{"saved_model_assets": collection},
 		},
+		{
+			SignatureDef: map[string]*tfproto.SignatureDef{"serve": {Inputs: map[string]*tfproto.TensorInfo{"x": tensor}}},
+			GraphDef: &tfproto.GraphDef{Node: []*tfproto.NodeDef{
+				{Name: "y", Op: "Identity", Input: []string{"x"}}, {Name: "c", Op: "Const"},
+				{Name: "p", Op: "ParseExample", Input: []string{"y", "c", "c", "c"}, Attr: map[string]*tfproto.AttrValue{
+					"Ndense": {Value: &tfproto.AttrValue_I{I: 1}}, "Nsparse": {Value: &tfproto.AttrValue_I{I: -1}}}},
+				{Name: "q", Op: "ParseExampleV2", Input: []string{"y"}},
+			}},
+		},
 		{GraphDef: &tfproto.GraphDef{Node: []*tfproto.NodeDef{{Name: "a", Op: "NoOp"}},
 			Library: &tfproto.FunctionDefLibrary{Function: []*tfproto.FunctionDef{{NodeDef: []*tfproto.NodeDef{{Op: "Add"}}}}}}},
 	} {
@@ -71,6 +80,9 @@ func FuzzMetaGraph(f *testing.F) {
 				t.Fatalf("meta graph %d: %v, not %v", i, metaGraph(model.MetaGraphs[i]), metaGraph(m))
 			}
 		}
+		if wholeErr == nil {
+			model = whole // with the attributes that features looks at
+		}
 		for _, m := range model.MetaGraphs {
 			g := metaGraph(m)
 			if _, err := json.Marshal(g); err != nil {
@@ -85,6 +97,7 @@ func FuzzMetaGraph(f *testing.F) {
 					if _, err := s.Input(in.Key); err != nil {
 						t.Fatal(err)
 					}
+					features(m, in.Name)
 				}
 			}
 		}

@@ -63,6 +63,16 @@ type TensorInfo struct {
 	Name  string      `json:"name"` // "start_logits:0"; for sparse tensors, of their values
 	DType tf.DataType `json:"-"`
 	Shape tf.Shape    `json:"shape"` // nil if not even its rank is known
+	// Sparse reports that it is sparse, ragged or otherwise of several tensors, of which Name is at most one.
+	Sparse bool `json:"sparse,omitempty"`
+	// Optional reports that the graph has a default for an input.
+	Optional bool `json:"optional,omitempty"`
+	// Features are those that the graph parses from an input, if it takes serialized tf.train.Example
+	// messages.
+	Features []Feature `json:"features,omitempty"`
+	// Needs names the operations that a run has to feed for an output: those of the inputs that it depends
+	// on and that do not have a default, and placeholders that the signature leaves out.
+	Needs []string `json:"needs,omitempty"`
 }
 
 // MarshalJSON writes the data type by name.
@@ -97,6 +107,9 @@ func Inspect(path string) (*Info, error) {
 		return nil, err
 	}
 	info := describe(dir, model)
+	if err := info.addFeatures(); err != nil {
+		return nil, err
+	}
 	err = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
@@ -125,16 +138,31 @@ func describe(dir string, model *tfproto.SavedModel) *Info {
 // MetaGraph returns the first meta graph with exactly the given tags, which is the one that TensorFlow loads.
 func (i *Info) MetaGraph(tags []string) (*MetaGraph, error) {
 	want := set(tags) // as TensorFlow compares them
-	var have []string
+	var have [][]string
 	for n := range i.MetaGraphs {
 		m := &i.MetaGraphs[n]
 		if maps.Equal(set(m.Tags), want) {
 			return m, nil
 		}
-		have = append(have, "{"+strings.Join(m.Tags, ",")+"}")
+		have = append(have, m.Tags)
 	}
-	return nil, fmt.Errorf("%s does not have a meta graph with the tags {%s}, only %s",
-		i.Dir, strings.Join(tags, ","), strings.Join(have, " "))
+	return nil, &TagsError{Dir: i.Dir, Tags: tags, Have: have}
+}
+
+// TagsError reports that a SavedModel does not have a meta graph with the tags that were asked for.
+type TagsError struct {
+	Dir  string
+	Tags []string
+	Have [][]string // the tags of each of its meta graphs
+}
+
+func (e *TagsError) Error() string {
+	var have []string
+	for _, tags := range e.Have {
+		have = append(have, "{"+strings.Join(tags, ",")+"}")
+	}
+	return fmt.Sprintf("%s does not have a meta graph with the tags {%s}, only %s",
+		e.Dir, strings.Join(e.Tags, ","), strings.Join(have, " "))
 }
 
 // Signature returns the signature with a key.
@@ -214,12 +242,22 @@ func metaGraph(m *tfproto.MetaGraphDef) MetaGraph {
 		Ops:               map[string]int{},
 		Functions:         len(m.GetGraphDef().GetLibrary().GetFunction()),
 	}
+	nodes := map[string]*tfproto.NodeDef{}
+	for _, n := range m.GetGraphDef().GetNode() {
+		nodes[n.GetName()] = n
+	}
+	left := 4 * maxNodes // to follow: a file may claim any number of outputs
 	for _, key := range slices.Sorted(maps.Keys(m.SignatureDef)) {
 		s := m.SignatureDef[key]
-		g.Signatures = append(g.Signatures, Signature{
-			Key: key, Method: s.GetMethodName(),
-			Inputs: tensorInfos(s.GetInputs()), Outputs: tensorInfos(s.GetOutputs()),
-		})
+		inputs := tensorInfos(s.GetInputs())
+		for i := range inputs {
+			inputs[i].Optional = nodes[nodeOf(inputs[i].Name)].GetOp() == "PlaceholderWithDefault"
+		}
+		outputs := tensorInfos(s.GetOutputs())
+		for i := range outputs {
+			outputs[i].Needs = needs(s.GetOutputs()[outputs[i].Key], inputs, nodes, &left)
+		}
+		g.Signatures = append(g.Signatures, Signature{Key: key, Method: s.GetMethodName(), Inputs: inputs, Outputs: outputs})
 	}
 	for _, a := range assets(m) {
 		g.Assets = append(g.Assets, a.GetFilename())
@@ -233,6 +271,37 @@ func metaGraph(m *tfproto.MetaGraphDef) MetaGraph {
 		}
 	}
 	return g
+}
+
+// needs returns the operations that have to be fed for an output. It follows no more nodes than are left.
+func needs(output *tfproto.TensorInfo, inputs []TensorInfo, nodes map[string]*tfproto.NodeDef, left *int) []string {
+	fed := map[string]bool{}
+	for _, in := range inputs {
+		fed[nodeOf(in.Name)] = true
+	}
+	seen := map[string]bool{}
+	var found []string
+	for rest := tensorNames(output); len(rest) > 0; {
+		name := nodeOf(rest[len(rest)-1])
+		rest = rest[:len(rest)-1]
+		n := nodes[name]
+		if *left--; *left < 0 {
+			return nil
+		}
+		if n == nil || seen[name] {
+			continue
+		}
+		seen[name] = true
+		switch op := n.GetOp(); {
+		case op == "PlaceholderWithDefault":
+		case fed[name] || op == "Placeholder" || op == "PlaceholderV2":
+			found = append(found, name)
+		default:
+			rest = append(rest, n.GetInput()...)
+		}
+	}
+	slices.Sort(found)
+	return found
 }
 
 // assets returns the definitions of the assets. TensorFlow 1 kept them in a collection.
@@ -260,6 +329,7 @@ func tensorInfos(infos map[string]*tfproto.TensorInfo) []TensorInfo {
 		}
 		sorted = append(sorted, TensorInfo{
 			Key: key, Name: name, DType: tf.DataType(t.GetDtype()), Shape: shapeOf(t.GetTensorShape()),
+			Sparse: t.GetCooSparse() != nil || t.GetCompositeTensor() != nil,
 		})
 	}
 	return sorted

@@ -116,6 +116,10 @@ func (m *Model) bind(
 		if err != nil {
 			return nil, nil, fmt.Errorf("the tensor of %q: %w", key, err)
 		}
+		const refs = 100 // added to the type of a variable, for the variable itself
+		if dtype := output.DataType(); dtype != info.DType && dtype != info.DType+refs {
+			return nil, nil, fmt.Errorf("the signature has %v, but the graph's %s is %v", info, info.Name, dtype)
+		}
 		infos, outputs = append(infos, info), append(outputs, output)
 	}
 	return infos, outputs, nil

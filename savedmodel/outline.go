@@ -31,6 +31,8 @@ var (
 	withoutAttrs = parts{nodeAttrs, maxSkeleton, maxNodes}
 	// withoutTensors keeps the attributes, without the tensors in them.
 	withoutTensors = parts{attrTensors, 4 * maxSkeleton, 16 * maxNodes}
+	// withSmallTensors keeps the attributes with those tensors that can hold a few names, but no weights.
+	withSmallTensors = parts{largeTensors, 4 * maxSkeleton, 16 * maxNodes}
 )
 
 // read reads these parts of a serialized SavedModel of a size.
@@ -40,8 +42,13 @@ func (p parts) read(f *os.File, size int64) ([]byte, error) {
 }
 
 // An outline has the numbers of the fields of a message that are not just kept. A field with an outline of
-// its own is looked into, a field with nil is left out.
+// its own is looked into, a field with nil is left out, and one with ifLarge is left out if it is large.
 type outline map[protowire.Number]outline
+
+var ifLarge = outline{0: nil} // 0 is not the number of any field
+
+// largest is the size of the largest message that ifLarge keeps.
+const largest = 4096
 
 // nodeAttrs leads from a SavedModel to the attributes of its nodes, and to other fields that are not used here.
 var nodeAttrs = outline{2: { // meta_graphs
@@ -59,6 +66,15 @@ var attrTensors = outline{2: { // meta_graphs
 		1: {5: {2: {8: nil}}},           // node: attr: value: tensor
 		2: {1: {3: {5: {2: {8: nil}}}}}, // library: function: node_def: attr: value: tensor
 	},
+}}
+
+// largeTensors leads to the same tensors.
+var largeTensors = outline{2: { // meta_graphs
+	2: { // graph_def
+		1: {5: {2: {8: ifLarge}}},           // node: attr: value: tensor
+		2: {1: {3: {5: {2: {8: ifLarge}}}}}, // library: function: node_def: attr: value: tensor
+	},
+	7: nil, // object_graph_def
 }}
 
 // A cursor reads a file in the wire format of protocol buffers from its beginning.
@@ -114,6 +130,9 @@ func (c *cursor) message(size int64, inside outline) (out []byte, err error) {
 			return nil, fmt.Errorf("field %d has the wire type %d", num, typ)
 		}
 		next, looked := inside[num]
+		if _, bySize := next[0]; bySize {
+			next, looked = nil, n > largest
+		}
 		switch {
 		case typ != protowire.BytesType:
 			out, err = c.copy(protowire.AppendVarint(out, tag), n, end)

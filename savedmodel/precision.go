@@ -44,29 +44,20 @@ const (
 	cast      = "Cast"
 )
 
-// Precision runs the function on two rows of zeros and reports what TensorFlow ran after placement and every
-// rewrite. It takes memory for a few copies of the graph with its constants.
-func (f *Func) Precision(ctx context.Context) (_ *PrecisionReport, err error) {
+// Precision runs the function on tensors, or without any on two rows of zeros, and reports what TensorFlow ran
+// after placement and every rewrite. It takes memory for a few copies of the graph with its constants.
+func (f *Func) Precision(ctx context.Context, in ...*tf.Tensor) (_ *PrecisionReport, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("read the precision: %w", err)
 		}
 	}()
-	var in []*tf.Tensor
-	defer func() { tf.CloseAll(in) }()
-	for _, info := range f.inputs {
-		shape := slices.Clone(info.Shape)
-		for i, size := range shape {
-			if size < 1 {
-				shape[i] = 2 // oneDNN has other kernels for one row, which real runs do not use
-			}
-		}
-		n, _ := shape.NumElements()
-		t, err := tf.NewTensorFromBytes(info.DType, shape, make([]byte, int(n)*info.DType.Size()))
+	if len(in) == 0 {
+		in, err = f.zeros()
+		defer tf.CloseAll(in)
 		if err != nil {
-			return nil, fmt.Errorf("input %q: %w", info.Key, err)
+			return nil, err
 		}
-		in = append(in, t)
 	}
 	out, metadata, err := f.RunWith(ctx, &tf.RunOptions{PartitionGraphs: true}, in...)
 	if err != nil {
@@ -87,6 +78,25 @@ func (f *Func) Precision(ctx context.Context) (_ *PrecisionReport, err error) {
 	}
 	r.gpu = slices.ContainsFunc(devices, func(d tf.Device) bool { return d.Type == "GPU" })
 	return r, nil
+}
+
+// zeros returns inputs of two rows.
+func (f *Func) zeros() (in []*tf.Tensor, err error) {
+	for _, info := range f.inputs {
+		shape := slices.Clone(info.Shape)
+		for i, size := range shape {
+			if size < 1 {
+				shape[i] = 2 // oneDNN has other kernels for one row, which real runs do not use
+			}
+		}
+		n, _ := shape.NumElements()
+		t, err := tf.NewTensorFromBytes(info.DType, shape, make([]byte, int(n)*info.DType.Size()))
+		if err != nil {
+			return in, fmt.Errorf("input %q: %w", info.Key, err)
+		}
+		in = append(in, t)
+	}
+	return in, nil
 }
 
 // countOps counts the operations of serialized GraphDefs.

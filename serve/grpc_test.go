@@ -431,7 +431,8 @@ func TestPredictionService(t *testing.T) {
 		{codes.InvalidArgument, "which no tensor can have", func(r *pb.PredictRequest) {
 			r.Inputs["input_ids"].TensorShape.UnknownRank = true
 		}},
-		{codes.InvalidArgument, "has the type 9", func(r *pb.PredictRequest) { r.Inputs["input_ids"].Dtype = 9 }},
+		{codes.InvalidArgument, "has the type 19", func(r *pb.PredictRequest) { r.Inputs["input_ids"].Dtype = 19 }},
+		{codes.InvalidArgument, "is INT64: it must be INT32", func(r *pb.PredictRequest) { r.Inputs["input_ids"].Dtype = 9 }},
 		{codes.InvalidArgument, "is BYTES: it must be INT32", func(r *pb.PredictRequest) { r.Inputs["input_ids"].Dtype = 7 }},
 		{codes.InvalidArgument, "but 3 elements", func(r *pb.PredictRequest) {
 			r.Inputs["input_ids"].IntVal = []int32{1, 2, 3}

@@ -178,7 +178,8 @@ func (b *graphBuilder) layerNorm(
 		b.op("StopGradient", scope+"/moments/StopGradient", nil, m))
 	variance := mean(scope+"/moments/variance", difference)
 
-	inv := b.op("AddV2", scope+"/batchnorm/add", nil, variance, b.scalar(scope+"/batchnorm/add/y", b.config.layerNormEpsilon()))
+	epsilon := b.scalar(scope+"/batchnorm/add/y", b.config.layerNormEpsilon())
+	inv := b.op("AddV2", scope+"/batchnorm/add", nil, variance, epsilon)
 	inv = b.op("Rsqrt", scope+"/batchnorm/Rsqrt", nil, inv)
 	inv = b.op("Mul", scope+"/batchnorm/mul", nil, inv, read(scope+"/batchnorm/mul", scope+"/gamma"))
 	scaled := b.op("Mul", scope+"/batchnorm/mul_1", nil, x, inv)

@@ -151,8 +151,8 @@ const (
 
 // activations are the functions by their names in configurations. The names of gelu's forms are Hugging Face's.
 var activations = map[string]string{
-	"gelu": geluTanh, "gelu_new": geluTanh, "gelu_pytorch_tanh": geluTanh, "gelu_fast": geluTanh, "gelu_accurate": geluTanh,
-	"gelu_python": geluErf, "gelu_erf": geluErf, "quick_gelu": geluQuick,
+	"gelu": geluTanh, "gelu_new": geluTanh, "gelu_pytorch_tanh": geluTanh, "gelu_fast": geluTanh,
+	"gelu_accurate": geluTanh, "gelu_python": geluErf, "gelu_erf": geluErf, "quick_gelu": geluQuick,
 	"relu": relu, "tanh": tanh, "swish": swish, "silu": swish, "linear": linear,
 }
 

@@ -59,16 +59,31 @@ func TestReadConfigErrors(t *testing.T) {
 		{"no layers", `{"vocab_size": 100, "num_hidden_layers": 0}`,
 			"num_hidden_layers is 0 or missing, and must be positive"},
 		{"negative", `{"vocab_size": 100, "type_vocab_size": -2}`, "type_vocab_size is -2 or missing, and must be positive"},
-		{"huge", `{"vocab_size": 100, "num_hidden_layers": 2000000000}`, "num_hidden_layers is 2000000000, which no BERT has"},
-		{"heads", `{"vocab_size": 100, "num_attention_heads": 7}`, "hidden_size 768 is not a multiple of num_attention_heads 7"},
-		{"a whole number with a point", `{"vocab_size": 100, "hidden_size": 4.0}`, "hidden_size must be a whole number, not 4.0"},
+		{
+			"huge", `{"vocab_size": 100, "num_hidden_layers": 2000000000}`,
+			"num_hidden_layers is 2000000000, which no BERT has",
+		},
+		{
+			"heads", `{"vocab_size": 100, "num_attention_heads": 7}`,
+			"hidden_size 768 is not a multiple of num_attention_heads 7",
+		},
+		{
+			"a whole number with a point", `{"vocab_size": 100, "hidden_size": 4.0}`,
+			"hidden_size must be a whole number, not 4.0",
+		},
 		{"null for a number", `{"vocab_size": null}`, "vocab_size must be a whole number, not null"},
-		{"beyond every integer", `{"vocab_size": 99999999999999999999}`, "vocab_size is 99999999999999999999, which no BERT has"},
+		{
+			"beyond every integer", `{"vocab_size": 99999999999999999999}`,
+			"vocab_size is 99999999999999999999, which no BERT has",
+		},
 		{
 			"activation", `{"vocab_size": 100, "hidden_act": "softplus"}`,
 			`hidden_act "softplus" is not one of gelu, gelu_accurate, gelu_erf, gelu_fast, gelu_new, gelu_python, `,
 		},
-		{"a number for an activation", `{"vocab_size": 100, "hidden_act": 1}`, "hidden_act must be the name of an activation, not 1"},
+		{
+			"a number for an activation", `{"vocab_size": 100, "hidden_act": 1}`,
+			"hidden_act must be the name of an activation, not 1",
+		},
 		{"epsilon", `{"vocab_size": 100, "layer_norm_eps": "no"}`, `layer_norm_eps must be a positive number, not "no"`},
 		{
 			"relative positions", `{"vocab_size": 100, "position_embedding_type": "relative_key"}`,
@@ -86,8 +101,8 @@ func TestReadConfigErrors(t *testing.T) {
 }
 
 var activationNames = []string{
-	"gelu", "gelu_accurate", "gelu_erf", "gelu_fast", "gelu_new", "gelu_python", "gelu_pytorch_tanh", "linear", "quick_gelu",
-	"relu", "silu", "swish", "tanh",
+	"gelu", "gelu_accurate", "gelu_erf", "gelu_fast", "gelu_new", "gelu_python", "gelu_pytorch_tanh", "linear",
+	"quick_gelu", "relu", "silu", "swish", "tanh",
 }
 
 func FuzzReadConfig(f *testing.F) {

@@ -2,7 +2,6 @@ package tfbert
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/tfbert/go/savedmodel"
 )
@@ -57,5 +56,5 @@ type HeadError struct {
 
 func (e *HeadError) Error() string {
 	return fmt.Sprintf("the checkpoint %s has several layers that could answer questions: %s",
-		e.Checkpoint, strings.Join(e.Heads, ", "))
+		e.Checkpoint, atMost(e.Heads, ", "))
 }

@@ -107,9 +107,11 @@ func exportFrom(
 	if err := tf.Load(""); err != nil {
 		return nil, err
 	}
-	report := &ExportReport{Dir: dir, Checkpoint: name, Config: src.config, Activation: src.config.activation(), Notes: src.notes}
-	for i, note := range report.Notes {
-		report.Notes[i] = src.unpacked.Name(note)
+	for i, note := range src.notes {
+		src.notes[i] = src.unpacked.Name(note)
+	}
+	report := &ExportReport{
+		Dir: dir, Checkpoint: name, Config: src.config, Activation: src.config.activation(), Notes: src.notes,
 	}
 	report.Settings = Settings{
 		Graph: graph, Precision: opts.Precision, MaxSeqLength: opts.MaxSeqLength,

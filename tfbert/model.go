@@ -1,7 +1,6 @@
 package tfbert
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,8 +13,8 @@ import (
 
 // Options say how a model is opened. nil takes everything from the files of the model.
 type Options struct {
-	Tags      []string            // nil: {"serve"}
-	Signature string              // "": "serving_default"
+	Tags      []string            // of the graph; nil: {"serve"}, see ReadMapping
+	Signature string              // "": "serving_default", see ReadMapping
 	AllowOps  savedmodel.OpPolicy // the operations that the model may hold
 
 	Precision Precision         // the type to compute in
@@ -40,16 +39,17 @@ type Model struct {
 	tokenizer wordpiece.Tokenizer
 	model     *savedmodel.Model
 	predict   *savedmodel.Func
-	length    int64 // -1 if it is dynamic
-	positions int   // 0 if they are not known
-	segments  int   // rows of the segment embedding, 0 if they are not known
+	mapping   *Mapping
+	positions int // 0 if they are not known
+	segments  int // rows of the segment embedding, 0 if they are not known
 	trim      bool
 }
 
 var _ squad.Predictor = (*Model)(nil)
 
-// Open loads a SavedModel with the signature of NVIDIA's export: one that Export wrote, or any other with
-// a vocab.txt beside it or in Options. path leads to it as [savedmodel.Find] says.
+// Open loads a SavedModel that answers questions: one that Export wrote, or that of another exporter with
+// a vocab.txt beside it or in Options. path leads to it as [savedmodel.Find] says. See [ReadMapping] for
+// which can be asked.
 func Open(path string, opts *Options) (*Model, error) {
 	if opts == nil {
 		opts = &Options{}
@@ -67,6 +67,9 @@ func Open(path string, opts *Options) (*Model, error) {
 	}
 	if opts.Profile != nil {
 		m.settings.Profile = *opts.Profile
+	}
+	if m.mapping, err = ReadMapping(dir, opts); err != nil {
+		return nil, err
 	}
 	if err := m.openTokenizer(dir, opts.VocabFile); err != nil {
 		return nil, err
@@ -88,13 +91,12 @@ func Open(path string, opts *Options) (*Model, error) {
 	if m.settings.Graph == FusedGraph && config.MixedPrecision == savedmodel.FP32 {
 		config.NoGrappler = true // nothing is left to fuse, and its weights are constants
 	}
-	load := &savedmodel.Options{Tags: opts.Tags, Config: config, AllowOps: opts.AllowOps}
+	load := &savedmodel.Options{Tags: m.mapping.Tags, Config: config, AllowOps: opts.AllowOps}
 	if m.model, err = savedmodel.Load(dir, load); err != nil {
 		return nil, err
 	}
-	if err := m.bind(cmp.Or(opts.Signature, savedmodel.DefaultSignature)); err != nil {
-		err = fmt.Errorf("%s does not answer questions as NVIDIA's export does: %w", dir, err)
-		return nil, errors.Join(err, m.Close())
+	if m.predict, err = m.mapping.bind(m.model); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", dir, err), m.Close())
 	}
 	return m, nil
 }
@@ -103,9 +105,6 @@ func (m *Model) openTokenizer(dir, vocabPath string) error {
 	if vocabPath == "" {
 		found, ok := beside(dir, vocabFile)
 		if !ok {
-			if _, err := savedmodel.Inspect(dir); err != nil {
-				return err // nothing is missing beside a folder that is not a model
-			}
 			return noFileBeside(dir, vocabFile)
 		}
 		vocabPath = found
@@ -126,42 +125,6 @@ func (m *Model) openTokenizer(dir, vocabPath string) error {
 	return nil
 }
 
-// bind finds the inputs and outputs of the signature. unique_ids is fed if the signature has it, and
-// never fetched: results are in the order of the features.
-func (m *Model) bind(signature string) error {
-	meta := m.model.MetaGraph()
-	s, err := meta.Signature(signature)
-	if err != nil {
-		return err
-	}
-	inputs := []string{inputIDs, inputMask, segmentIDs}
-	for _, key := range inputs {
-		info, err := s.Input(key)
-		if err != nil {
-			return err
-		}
-		if info.DType != tf.Int32 || len(info.Shape) != 2 {
-			return fmt.Errorf("signature %q takes %v, not int32 [?,length]", signature, info)
-		}
-		m.length = info.Shape[1]
-	}
-	if _, err := s.Input(uniqueIDs); err == nil {
-		inputs = append(inputs, uniqueIDs)
-	}
-	outputs := []string{startLogits, endLogits}
-	for _, key := range outputs {
-		info, err := s.Output(key)
-		if err != nil {
-			return err
-		}
-		if info.DType != tf.Float {
-			return fmt.Errorf("signature %q returns %v, not float32 [?,length]", signature, info)
-		}
-	}
-	m.predict, err = m.model.Func(signature, inputs, outputs)
-	return err
-}
-
 // Close waits for the predictions under way and releases the model.
 func (m *Model) Close() error { return m.model.Close() }
 
@@ -173,11 +136,29 @@ func (m *Model) Choice() Choice { return m.choice }
 
 // Precision reports in which types the model really computes, as [savedmodel.Func.Precision] does.
 func (m *Model) Precision(ctx context.Context) (*savedmodel.PrecisionReport, error) {
-	return m.predict.Precision(ctx)
+	// oneDNN has other kernels for one row, which real runs do not use.
+	rows, length := m.mapping.Batch, m.mapping.Length
+	if rows < 0 {
+		rows = 2
+	}
+	if length < 0 {
+		length = 2
+	}
+	zeros := make([]int32, length)
+	window := squad.Feature{InputIDs: zeros, InputMask: zeros, SegmentIDs: zeros}
+	in, err := m.mapping.feeds([]squad.Feature{window}, int(rows), int(length))
+	defer tf.CloseAll(in)
+	if err != nil {
+		return nil, err
+	}
+	return m.predict.Precision(ctx, in...)
 }
 
 // TypeVocabSize returns the number of segments that the model tells apart, or 0 if it is not known.
 func (m *Model) TypeVocabSize() int { return m.segments }
+
+// Mapping returns how the model is asked.
+func (m *Model) Mapping() *Mapping { return m.mapping }
 
 // SavedModel returns the model underneath.
 func (m *Model) SavedModel() *savedmodel.Model { return m.model }
@@ -189,8 +170,8 @@ func (m *Model) Tokenizer() *wordpiece.Tokenizer { return &m.tokenizer }
 // squad.DefaultMaxSeqLength, or the number of the model's positions if that is less.
 func (m *Model) SeqLength() int {
 	switch {
-	case m.length > 0:
-		return int(m.length)
+	case m.mapping.Length > 0:
+		return int(m.mapping.Length)
 	case m.positions > 0:
 		return min(squad.DefaultMaxSeqLength, m.positions)
 	}
@@ -204,7 +185,7 @@ func (m *Model) Answerer() *squad.Answerer {
 		Featurizer: squad.Featurizer{Tokenizer: &m.tokenizer, MaxSeqLength: m.SeqLength()},
 		Predictor:  m,
 	}
-	if m.trim && m.length < 0 {
+	if m.trim && m.mapping.Length < 0 {
 		a.Lookahead = lookahead
 	}
 	return a
@@ -217,8 +198,8 @@ const lookahead = 4096
 // CheckLength returns a [*LengthError] if the model cannot take sequences of a length.
 func (m *Model) CheckLength(length int) error {
 	switch {
-	case m.length >= 0 && int64(length) != m.length:
-		return &LengthError{Length: length, Fixed: int(m.length)}
+	case m.mapping.Length >= 0 && int64(length) != m.mapping.Length:
+		return &LengthError{Length: length, Fixed: int(m.mapping.Length)}
 	case m.positions > 0 && length > m.positions:
 		return &LengthError{Length: length, Most: m.positions}
 	}
@@ -234,7 +215,7 @@ func (m *Model) Predict(ctx context.Context, features []squad.Feature) ([]squad.
 	if err := m.CheckLength(length); err != nil {
 		return nil, err
 	}
-	if m.trim && m.length < 0 {
+	if m.trim && m.mapping.Length < 0 {
 		longest := 0
 		for i := range features {
 			longest = max(longest, features[i].Len)
@@ -242,71 +223,48 @@ func (m *Model) Predict(ctx context.Context, features []squad.Feature) ([]squad.
 		// Vector units like multiples of 8, and TensorFlow prepares for every shape it meets.
 		length = min(length, (longest+7)&^7)
 	}
-	in, err := feeds(features, length)
-	defer tf.CloseAll(in)
-	if err != nil {
-		return nil, err
-	}
-	out, err := m.predict.Run(ctx, in[:m.predict.NumInputs()]...)
-	if err != nil {
-		return nil, fmt.Errorf("predict: %w", err)
-	}
-	defer tf.CloseAll(out)
-	start, err := logits(out[0], len(features), length)
-	if err != nil {
-		return nil, err
-	}
-	end, err := logits(out[1], len(features), length)
-	if err != nil {
-		return nil, err
-	}
-	results := make([]squad.RawResult, len(features))
-	for i := range results {
-		from, to := i*length, (i+1)*length
-		if m.trim { // so that the other windows of the batch do not matter
-			to = from + features[i].Len
+	results := make([]squad.RawResult, 0, len(features))
+	for rest := features; len(rest) > 0; {
+		batch := rest
+		if n := m.mapping.Batch; n > 0 {
+			batch = rest[:min(len(rest), int(n))]
 		}
-		results[i] = squad.RawResult{
-			UniqueID: features[i].UniqueID, StartLogits: start[from:to:to], EndLogits: end[from:to:to],
+		var err error
+		if results, err = m.run(ctx, results, batch, length); err != nil {
+			return nil, err
 		}
+		rest = rest[len(batch):]
 	}
 	return results, nil
 }
 
-// feeds makes the four tensors of a batch, in the order in which bind has the inputs.
-func feeds(features []squad.Feature, length int) ([]*tf.Tensor, error) {
-	n := len(features)
-	unique := make([]int32, 0, n)
-	ids, mask, segments := make([]int32, 0, n*length), make([]int32, 0, n*length), make([]int32, 0, n*length)
-	first := len(features[0].InputIDs)
+// run appends the results of one batch, which is filled up to the one number of rows that the model takes.
+func (m *Model) run(
+	ctx context.Context, results []squad.RawResult, features []squad.Feature, length int,
+) ([]squad.RawResult, error) {
+	rows := max(len(features), int(m.mapping.Batch))
+	in, err := m.mapping.feeds(features, rows, length)
+	defer tf.CloseAll(in)
+	if err != nil {
+		return nil, err
+	}
+	out, err := m.predict.Run(ctx, in...)
+	if err != nil {
+		return nil, fmt.Errorf("predict: %w", err)
+	}
+	defer tf.CloseAll(out)
+	start, end, err := m.mapping.logits(out, rows, length)
+	if err != nil {
+		return nil, fmt.Errorf("predict: %w", err)
+	}
 	for i := range features {
-		f := &features[i]
-		if n := len(f.InputIDs); n != first || len(f.InputMask) != n || len(f.SegmentIDs) != n {
-			return nil, fmt.Errorf("predict: feature %d is %d long, the first of its batch %d", f.UniqueID, n, first)
+		from, to := i*length, (i+1)*length
+		if m.trim { // so that the other windows of the batch do not matter
+			to = from + features[i].Len
 		}
-		unique = append(unique, f.UniqueID)
-		ids = append(ids, f.InputIDs[:length]...)
-		mask = append(mask, f.InputMask[:length]...)
-		segments = append(segments, f.SegmentIDs[:length]...)
+		results = append(results, squad.RawResult{
+			UniqueID: features[i].UniqueID, StartLogits: start[from:to:to], EndLogits: end[from:to:to],
+		})
 	}
-	var tensors []*tf.Tensor
-	matrix := tf.Shape{int64(n), int64(length)}
-	for _, in := range []struct {
-		shape  tf.Shape
-		values []int32
-	}{{matrix, ids}, {matrix, mask}, {matrix, segments}, {tf.Shape{int64(n)}, unique}} {
-		t, err := tf.NewTensor(in.shape, in.values)
-		if err != nil {
-			return tensors, err
-		}
-		tensors = append(tensors, t)
-	}
-	return tensors, nil
-}
-
-func logits(t *tf.Tensor, n, length int) ([]float32, error) {
-	if want := (tf.Shape{int64(n), int64(length)}); !want.Compatible(t.Shape()) {
-		return nil, fmt.Errorf("predict: the model returns logits of shape %v, not %v", t.Shape(), want)
-	}
-	return tf.Values[float32](t)
+	return results, nil
 }

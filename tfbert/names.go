@@ -8,10 +8,10 @@ import (
 // A checkpoint's variables have the names of whoever wrote the model: modeling.py's, or those of its ports. The
 // names below say how each part of a BERT is called, below the scope that the model stands in.
 //
-//   - modeling.py, NVIDIA's scripts and what Hugging Face converts to them: bert/encoder/layer_0/attention/self/query/kernel
-//   - tf-models and NVIDIA's TensorFlow2 BERT: transformer/layer_0/self_attention/query/kernel, in their first version
-//     bert_model/encoder/layer_0/self_attention/query/kernel
-//   - Hugging Face's TensorFlow classes: bert/encoder/layer_._0/attention/self/query/kernel, or layer/0 in paths of objects
+//   - modeling.py, NVIDIA's scripts and conversions from PyTorch: bert/encoder/layer_0/attention/self/query/kernel
+//   - tf-models and NVIDIA's TensorFlow2 BERT: transformer/layer_0/self_attention/query/kernel
+//   - their first version: bert_model/encoder/layer_0/self_attention/query/kernel
+//   - Hugging Face's TensorFlow classes: bert/encoder/layer_._0/attention/self/query/kernel
 const (
 	layerPart = `(?:encoder|transformer)/layer(?:_\._|\._|_|/)(\d+)/`
 	normPart  = `(?:LayerNorm|layer_norm|layer_normalization|Layer_?[Nn]orm)(?:_\d+)?/(gamma|beta)`
@@ -22,16 +22,16 @@ const (
 // stands as $1, $2 and so on.
 var namePatterns = compile([][2]string{
 	{`(?:embeddings/word_embeddings(?:/weight|/embeddings)?|word_embeddings/embeddings)`, "embeddings/word_embeddings"},
-	{`(?:embeddings/token_type_embeddings(?:/weight|/embeddings)?|embedding_postprocessor/type_embeddings|type_embeddings/embeddings)`,
-		"embeddings/token_type_embeddings"},
+	{`(?:embeddings/token_type_embeddings(?:/weight|/embeddings)?|embedding_postprocessor/type_embeddings|` +
+		`type_embeddings/embeddings)`, "embeddings/token_type_embeddings"},
 	{`(?:embeddings/position_embeddings(?:/weight|/embeddings)?|embedding_postprocessor/position_embeddings|` +
 		`position_embeddings?/(?:position_)?embeddings)`, "embeddings/position_embeddings"},
 	{`(?:embeddings|embedding_postprocessor)/` + normPart, "embeddings/LayerNorm/$1"},
 	{layerPart + `(?:attention/self|attention/self_attention|self_attention)/(query|key|value)` + densePart,
 		"encoder/layer_$1/attention/self/$2/$3"},
-	{layerPart + `(?:attention/output/dense|attention/dense_output/dense|self_attention/attention_output|self_attention_output)` + densePart,
-		"encoder/layer_$1/attention/output/dense/$2"},
-	{layerPart + `(?:attention/output|attention/dense_output)/` + normPart, "encoder/layer_$1/attention/output/LayerNorm/$2"},
+	{layerPart + `(?:attention/output/dense|attention/dense_output/dense|self_attention/attention_output|` +
+		`self_attention_output)` + densePart, "encoder/layer_$1/attention/output/dense/$2"},
+	{layerPart + `attention/(?:dense_)?output/` + normPart, "encoder/layer_$1/attention/output/LayerNorm/$2"},
 	{layerPart + `self_attention_layer_norm/(gamma|beta)`, "encoder/layer_$1/attention/output/LayerNorm/$2"},
 	{layerPart + `intermediate(?:/dense)?` + densePart, "encoder/layer_$1/intermediate/dense/$2"},
 	{layerPart + `(?:output/dense|bert_output/dense|output)` + densePart, "encoder/layer_$1/output/dense/$2"},

@@ -103,6 +103,10 @@ func (r *randomWeights) Variable(name string) (checkpoint.Variable, bool) {
 	return v, ok
 }
 
+func (r *randomWeights) ObjectBased() bool { return false }
+
+func (r *randomWeights) FullNames() (map[string]string, error) { return nil, nil }
+
 func (r *randomWeights) Close() error { return nil }
 
 // Float32s returns 1 for the gain of a layer norm, 0 for its shift, and modeling.py's

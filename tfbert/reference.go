@@ -95,7 +95,8 @@ func (b *reference) encoder(x, mask tf.Output) tf.Output {
 		attention = b.dense(layer+"/attention/output/dense", attention)
 		attention = b.layerNorm(layer+"/attention/output/LayerNorm",
 			b.op("AddV2", layer+"/attention/output/add", nil, attention, x), 1, b.read)
-		intermediate := b.activation(layer+"/intermediate/dense", b.config.activation(), b.dense(layer+"/intermediate/dense", attention))
+		intermediate := b.dense(layer+"/intermediate/dense", attention)
+		intermediate = b.activation(layer+"/intermediate/dense", b.config.activation(), intermediate)
 		x = b.layerNorm(layer+"/output/LayerNorm",
 			b.op("AddV2", layer+"/output/add", nil, b.dense(layer+"/output/dense", intermediate), attention), 1, b.read)
 	}

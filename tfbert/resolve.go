@@ -13,19 +13,11 @@ import (
 
 // A resolution says which of a checkpoint's variables are the weights of a model, by modeling.py's names.
 type resolution struct {
-	keys    map[string]string // in the checkpoint
-	turned  map[string]bool   // stored [in,out] where modeling.py has [out,in]
-	notes   []string          // what is not as modeling.py has it
-	authors authors
+	keys        map[string]string // in the checkpoint
+	turned      map[string]bool   // stored [in,out] where modeling.py has [out,in]
+	notes       []string          // what is not as modeling.py has it
+	huggingFace bool              // the names are those of the TensorFlow classes of transformers
 }
-
-// authors are those whose code a model is from, as far as its names tell: they mean different things by "gelu".
-type authors int
-
-const (
-	scripts     authors = iota // modeling.py, NVIDIA's and tf-models
-	huggingFace                // the TensorFlow classes of transformers
-)
 
 // A found is a variable of a checkpoint with its name, which is its key but in an object-based checkpoint.
 type found struct {
@@ -39,13 +31,8 @@ const longestName = 1 << 10
 
 // resolve finds the weights of a BERT among variables.
 func (s *source) resolve(head string) error {
-	names := map[string]string{} // full names by key
-	if o, ok := s.variables.(interface {
-		FullNames() (map[string]string, error)
-	}); ok {
-		// A graph that cannot be read leaves the keys, which name the variables of some checkpoints well enough.
-		names, _ = o.FullNames()
-	}
+	// A graph that cannot be read leaves the keys, which name the variables of some checkpoints well enough.
+	names, _ := s.FullNames()
 	var all []found
 	for _, v := range s.Variables() {
 		f := found{key: v.Name, Variable: v}
@@ -113,7 +100,7 @@ func (s *source) findEncoder(r *resolution, all []found) (at place, err error) {
 	}
 	var complete []place
 	for p := range places {
-		if len(missing(p)) == 0 {
+		if len(places[p]) >= len(wanted) && len(missing(p)) == 0 {
 			complete = append(complete, p)
 		}
 	}
@@ -127,7 +114,7 @@ func (s *source) findEncoder(r *resolution, all []found) (at place, err error) {
 		for _, p := range complete {
 			scopes = append(scopes, path.Join(p.scope, "encoder"))
 		}
-		return at, fmt.Errorf("the checkpoint %s holds several models (%s): save the one to run alone", s.name, strings.Join(scopes, ", "))
+		return at, s.errorf("holds several models (%s): save the one to run alone", strings.Join(scopes, ", "))
 	case len(complete) == 0:
 		return at, s.noEncoder(all, places, missing)
 	}
@@ -142,8 +129,8 @@ func (s *source) findEncoder(r *resolution, all []found) (at place, err error) {
 		if example == "" && f.name != w.name {
 			example = fmt.Sprintf("%s is %s", w.name, f.name)
 		}
-		if strings.HasPrefix(p.scope, "tf_bert") || strings.Contains(f.name, "/layer_._") || strings.HasSuffix(f.name, "_embeddings/weight") {
-			r.authors = huggingFace
+		if huggingFaceName.MatchString(f.name) {
+			r.huggingFace = true
 		}
 	}
 	if example != "" {
@@ -154,6 +141,9 @@ func (s *source) findEncoder(r *resolution, all []found) (at place, err error) {
 	}
 	return p, nil
 }
+
+// huggingFaceName matches names of the TensorFlow classes of transformers.
+var huggingFaceName = regexp.MustCompile(`^tf_bert|/layer_\._|_embeddings/weight$`)
 
 // stateOf reports whether what stands at p is likely state of the weights at q: averages of them, or what an
 // optimizer keeps below a scope of its own.
@@ -174,27 +164,21 @@ func (s *source) checkEncoder(r *resolution, scope string, all []found) error {
 	wanted := s.config.weights()
 	for _, w := range wanted[:len(wanted)-2] {
 		v, _ := s.Variable(r.keys[w.name])
-		switch {
-		case !w.holds(v.Shape):
-			wrong = append(wrong, fmt.Sprintf("%s has shape %v, the configuration asks for %v", w.name, v.Shape, []int64(w.shape)))
-		case !isFloat(v.DType):
-			wrong = append(wrong, fmt.Sprintf("%s is of type %v, not a floating-point one", w.name, v.DType))
-		}
+		wrong = append(wrong, w.misfits(v)...)
 	}
 	// The scripts restore what the graph asks for, and would run a model without its last layers or its adapters.
 	for _, f := range all {
-		below := strings.TrimPrefix(f.name, scope+"/")
-		if scope == "" {
-			below = f.name
+		below, inScope := f.name, true
+		if scope != "" {
+			below, inScope = strings.CutPrefix(f.name, scope+"/")
 		}
-		layer := layerOf.FindStringSubmatch(below)
-		inEncoder := strings.HasPrefix(below, "encoder/") || strings.HasPrefix(below, "transformer/") || strings.HasPrefix(below, "embeddings")
+		changes := changesWeight.MatchString(f.name)
 		switch {
-		case f.Kind == checkpoint.Bookkeeping || below == f.name && scope != "":
-		case f.part.name != "" && f.part.scope == scope && f.part.state == "" && layer != nil && r.keys[bertScope+f.part.name] == "":
+		case !inScope || f.Kind == checkpoint.Bookkeeping || !isFloat(f.DType):
+		case f.part.isWeight(scope) && layerOf.MatchString(below) && r.keys[bertScope+f.part.name] == "":
 			wrong = append(wrong, fmt.Sprintf("%s is not of the configuration's %d layers", f.name, s.config.NumHiddenLayers))
-		case f.part.name != "" && !changesWeight.MatchString(f.part.state):
-		case inEncoder && isFloat(f.DType) && (f.Kind == checkpoint.Weight || changesWeight.MatchString(f.name)):
+		case f.part.name != "" && !changes:
+		case encoderName.MatchString(below) && (f.Kind == checkpoint.Weight || changes):
 			foreign = append(foreign, f.name)
 		}
 	}
@@ -202,14 +186,31 @@ func (s *source) checkEncoder(r *resolution, scope string, all []found) error {
 		return s.mismatch(atMost(wrong, "; "))
 	}
 	if len(foreign) > 0 {
-		return fmt.Errorf("the checkpoint %s holds variables that a BERT does not have, such as those of an adapter, and would compute something else without them: %s",
-			s.name, atMost(foreign, ", "))
+		return s.errorf("holds variables that a BERT does not have, such as those of an adapter, "+
+			"and would compute something else without them: %s", atMost(foreign, ", "))
 	}
 	return nil
 }
 
+// isWeight reports whether a part is a weight, not its state, of the model in a scope.
+func (p part) isWeight(scope string) bool { return p.name != "" && p.state == "" && p.scope == scope }
+
+// encoderName matches what stands in an encoder, by the name below its scope.
+var encoderName = regexp.MustCompile(`^(encoder|transformer)/|^embeddings`)
+
 // changesWeight matches variables below a weight that are not its state: they are added to it.
 var changesWeight = regexp.MustCompile(`(?i)(lora|adapter)`)
+
+// misfits says why a variable cannot be a weight.
+func (w weight) misfits(v checkpoint.Variable) []string {
+	switch {
+	case !w.holds(v.Shape):
+		return []string{fmt.Sprintf("%s has shape %v, the configuration asks for %v", w.name, v.Shape, []int64(w.shape))}
+	case !isFloat(v.DType):
+		return []string{fmt.Sprintf("%s is of type %v, not a floating-point one", w.name, v.DType)}
+	}
+	return nil
+}
 
 // holds reports whether a variable of a shape has the elements of a weight in the weight's order. Keras's attention
 // layers have their kernels as [in, heads, size] or [heads, size, out].
@@ -235,21 +236,18 @@ type headPair struct{ weights, bias found }
 func (s *source) findHead(r *resolution, named string, all []found) error {
 	pretraining := slices.ContainsFunc(all, func(f found) bool { return strings.Contains(f.name, "cls/predictions/") })
 	hidden := int64(s.config.HiddenSize)
+	biases := newBiases(all)
 	var pairs []headPair
-	var others []string
+	var others []string // layers on top of the encoder that are no such head
 	for _, f := range all {
 		if f.Kind != checkpoint.Weight || f.part.name != "" || !isFloat(f.DType) || len(f.Shape) != 2 {
 			continue
 		}
-		fits := slices.Equal(f.Shape, []int64{2, hidden}) || slices.Equal(f.Shape, []int64{hidden, 2})
-		bias, ok := biasOf(f, all)
-		nextSentence := strings.Contains(f.name, "seq_relationship") ||
-			pretraining && strings.HasSuffix(f.name, "predictions/transform/logits/kernel")
-		isNamed := named == f.name || named == f.key || named == path.Dir(f.name)
+		bias, ok := biases.of(f.name)
 		switch {
-		case fits && ok && (!nextSentence || isNamed):
+		case ok && fitsHead(f.Shape, hidden) && (!isNextSentence(f.name, pretraining) || f.isNamed(named)):
 			pairs = append(pairs, headPair{f, bias})
-		case len(f.Shape) == 2 && (f.Shape[0] == hidden || f.Shape[1] == hidden) && !strings.Contains(f.name, "cls/predictions/"):
+		case slices.Contains(f.Shape, hidden) && !strings.Contains(f.name, "cls/"):
 			others = append(others, fmt.Sprintf("%s %v", f.name, f.Shape))
 		}
 	}
@@ -262,10 +260,26 @@ func (s *source) findHead(r *resolution, named string, all []found) error {
 	}
 	r.keys[headWeights], r.keys[headBias] = pair.weights.key, pair.bias.key
 	r.turned[headWeights] = pair.weights.Shape[0] != 2
-	if pair.weights.name != headWeights {
-		r.notes = append(r.notes, fmt.Sprintf("the head is %s %v with %s", pair.weights.name, pair.weights.Shape, pair.bias.name))
+	if w := pair.weights; w.name != headWeights {
+		r.notes = append(r.notes, fmt.Sprintf("the head is %s %v with %s", w.name, w.Shape, pair.bias.name))
 	}
 	return nil
+}
+
+func fitsHead(shape []int64, hidden int64) bool {
+	return slices.Equal(shape, []int64{2, hidden}) || slices.Equal(shape, []int64{hidden, 2})
+}
+
+// isNextSentence reports whether a matrix is the head by which a BERT was pre-trained to tell what sentence is next:
+// it has the shape of the one that answers questions.
+func isNextSentence(name string, pretraining bool) bool {
+	return strings.Contains(name, "seq_relationship") ||
+		pretraining && strings.HasSuffix(name, "predictions/transform/logits/kernel")
+}
+
+// isNamed reports whether a person's name for a head means a matrix.
+func (f found) isNamed(head string) bool {
+	return head != "" && (head == f.name || head == f.key || head == path.Dir(f.name))
 }
 
 const (
@@ -275,24 +289,31 @@ const (
 
 func (s *source) chooseHead(pairs []headPair, named string) (*headPair, error) {
 	// What an optimizer or an average keeps of a head stands below a scope of its own.
-	pairs = slices.DeleteFunc(slices.Clone(pairs), func(p headPair) bool {
-		return slices.ContainsFunc(pairs, func(q headPair) bool { return strings.HasSuffix(p.weights.name, "/"+q.weights.name) })
+	own := map[string]bool{}
+	for _, p := range pairs {
+		own[p.weights.name] = true
+	}
+	pairs = slices.DeleteFunc(pairs, func(p headPair) bool {
+		for _, below, ok := strings.Cut(p.weights.name, "/"); ok; _, below, ok = strings.Cut(below, "/") {
+			if own[below] {
+				return true
+			}
+		}
+		return false
 	})
 	var names []string
-	for _, p := range pairs {
-		names = append(names, p.weights.name)
-	}
 	for i, p := range pairs {
-		if name := p.weights.name; named == name || named == p.weights.key || named != "" && named == path.Dir(name) ||
-			named == "" && (name == headWeights || strings.HasSuffix(name, "/"+headWeights)) {
+		ours := p.weights.name == headWeights || strings.HasSuffix(p.weights.name, "/"+headWeights)
+		if p.weights.isNamed(named) || named == "" && ours {
 			return &pairs[i], nil
 		}
+		names = append(names, p.weights.name)
 	}
 	switch {
 	case named != "" && len(pairs) == 0:
-		return nil, fmt.Errorf("the checkpoint %s has no head %q, a matrix [2,%d] or [%[3]d,2] with a bias [2]", s.name, named, s.config.HiddenSize)
+		return nil, s.errorf("has no head %q: a matrix [2,%d] or [%[3]d,2] with a bias [2]", named, s.config.HiddenSize)
 	case named != "":
-		return nil, fmt.Errorf("the checkpoint %s has no head %q: it has %s", s.name, named, strings.Join(names, ", "))
+		return nil, s.errorf("has no head %q: it has %s", named, strings.Join(names, ", "))
 	case len(pairs) > 1:
 		return nil, &HeadError{Checkpoint: s.name, Heads: names}
 	case len(pairs) == 1:
@@ -301,41 +322,48 @@ func (s *source) chooseHead(pairs []headPair, named string) (*headPair, error) {
 	return nil, nil
 }
 
-// biasOf returns the vector [2] that stands beside a matrix.
-func biasOf(f found, all []found) (found, bool) {
-	var beside []found
-	for _, b := range all {
-		if b.Kind == checkpoint.Weight && isFloat(b.DType) && slices.Equal(b.Shape, []int64{2}) && path.Dir(b.name) == path.Dir(f.name) {
-			beside = append(beside, b)
-		}
-	}
-	if len(beside) == 1 {
-		return beside[0], true
-	}
-	// Several heads may stand side by side: start_weights and start_bias.
-	stem := strings.NewReplacer("output_weights", "output_bias", "weights", "bias", "kernel", "bias", "weight", "bias").Replace(f.name)
-	for _, b := range beside {
-		if b.name == stem {
-			return b, true
-		}
-	}
-	return found{}, false
+// biases are the vectors [2] of a checkpoint.
+type biases struct {
+	byName  map[string]found
+	byScope map[string][]found
 }
 
+func newBiases(all []found) biases {
+	b := biases{map[string]found{}, map[string][]found{}}
+	for _, f := range all {
+		if f.Kind == checkpoint.Weight && isFloat(f.DType) && slices.Equal(f.Shape, []int64{2}) {
+			b.byName[f.name] = f
+			b.byScope[path.Dir(f.name)] = append(b.byScope[path.Dir(f.name)], f)
+		}
+	}
+	return b
+}
+
+// of returns the bias that stands beside a matrix. Several heads may stand side by side: start_weights and start_bias.
+func (b biases) of(matrix string) (bias found, ok bool) {
+	if beside := b.byScope[path.Dir(matrix)]; len(beside) == 1 {
+		return beside[0], true
+	}
+	bias, ok = b.byName[biasName.Replace(matrix)]
+	return bias, ok
+}
+
+var biasName = strings.NewReplacer("weights", "bias", "weight", "bias", "kernel", "bias")
+
 func (s *source) noHead(pretraining bool, others []string) error {
+	// A head of the right name that does not fit tells more about the configuration than about the checkpoint.
+	var wrong []string
+	for _, w := range s.config.weights()[len(s.config.weights())-2:] {
+		if v, ok := s.Variable(w.name); ok {
+			wrong = append(wrong, w.misfits(v)...)
+		} else {
+			wrong = append(wrong, w.name+" is missing")
+		}
+	}
 	_, hasWeights := s.Variable(headWeights)
 	_, hasBias := s.Variable(headBias)
-	halfHead := hasWeights != hasBias
-	for _, w := range s.config.weights()[len(s.config.weights())-2:] {
-		v, ok := s.Variable(w.name)
-		switch {
-		case !ok && halfHead:
-			return s.mismatch(w.name + " is missing")
-		case ok && !w.shape.Compatible(v.Shape):
-			return s.mismatch(fmt.Sprintf("%s has shape %v, the configuration asks for %v", w.name, v.Shape, []int64(w.shape)))
-		case ok && !isFloat(v.DType):
-			return s.mismatch(fmt.Sprintf("%s is of type %v, not a floating-point one", w.name, v.DType))
-		}
+	if hasWeights || hasBias {
+		return s.mismatch(atMost(wrong, "; "))
 	}
 	what := "it was not fine-tuned on SQuAD"
 	switch {
@@ -344,7 +372,7 @@ func (s *source) noHead(pretraining bool, others []string) error {
 	case len(others) > 0:
 		what += fmt.Sprintf(", but for something else (%s)", atMost(others, ", "))
 	}
-	return fmt.Errorf("the checkpoint %s has no question-answering head: %s", s.name, what)
+	return s.errorf("has no question-answering head: %s", what)
 }
 
 // noEncoder returns the error of a checkpoint without a whole encoder.
@@ -354,8 +382,9 @@ func (s *source) noEncoder(all []found, places map[place]map[string]found, missi
 	}
 	// The place where most is: the scope of a model that the configuration does not describe.
 	var best place
-	for _, p := range slices.SortedFunc(maps.Keys(places), func(a, b place) int { return strings.Compare(a.scope, b.scope) }) {
-		if p.state == "" && len(places[p]) > len(places[best]) {
+	for p := range places {
+		more := len(places[p]) - len(places[best])
+		if p.state == "" && (more > 0 || more == 0 && p.scope < best.scope) {
 			best = p
 		}
 	}
@@ -372,14 +401,14 @@ func (s *source) noEncoder(all []found, places map[place]map[string]found, missi
 			names = append(names, f.name)
 		}
 	}
-	if o, ok := s.variables.(interface{ ObjectBased() bool }); ok && o.ObjectBased() {
-		return fmt.Errorf("the checkpoint %s is an object-based one of TensorFlow 2, and its graph of objects does not name the weights of a BERT; it holds %s",
-			s.name, atMost(names, ", "))
+	if s.ObjectBased() {
+		return s.errorf("is an object-based one of TensorFlow 2, and its graph of objects does not name "+
+			"the weights of a BERT; it holds %s", atMost(names, ", "))
 	}
 	if len(names) == 0 {
-		return fmt.Errorf("the checkpoint %s holds no weights", s.name)
+		return s.errorf("holds no weights")
 	}
-	return fmt.Errorf("the checkpoint %s holds no BERT; it holds %s", s.name, atMost(names, ", "))
+	return s.errorf("holds no BERT; it holds %s", atMost(names, ", "))
 }
 
 // families are models that are like a BERT or stand beside one, and are not run.
@@ -387,7 +416,7 @@ var families = []struct {
 	name  string
 	match *regexp.Regexp
 }{
-	{"ALBERT", regexp.MustCompile(`encoder/transformer/group_\d|embedding_hidden_mapping_in|(^|/)albert/|albert_layer_groups`)},
+	{"ALBERT", regexp.MustCompile(`/group_\d+/inner_group_\d|embedding_hidden_mapping_in|(^|/)albert/`)},
 	{"ELECTRA", regexp.MustCompile(`(^|/)(electra|generator|discriminator_predictions|generator_predictions)(/|$)`)},
 	{"RoBERTa", regexp.MustCompile(`(^|/)(tf_)?(xlm_)?roberta(_[^/]*)?/|(^|/)roberta`)},
 	{"DistilBERT", regexp.MustCompile(`(^|/)(tf_)?distil_?bert(_[^/]*)?/`)},
@@ -412,7 +441,12 @@ func familyOf(all []found) string {
 }
 
 func (s *source) otherFamily(family string) error {
-	return fmt.Errorf("the checkpoint %s looks like one of %s, which tfbert does not run: it runs BERT", s.name, family)
+	return s.errorf("looks like one of %s, which tfbert does not run: it runs BERT", family)
+}
+
+// errorf returns an error about the checkpoint.
+func (s *source) errorf(format string, args ...any) error {
+	return fmt.Errorf("the checkpoint %s "+format, append([]any{s.name}, args...)...)
 }
 
 // atMost joins the first few of a list for one line.

@@ -19,6 +19,8 @@ type variables interface {
 	weightReader
 	Variables() []checkpoint.Variable
 	Variable(name string) (checkpoint.Variable, bool)
+	ObjectBased() bool
+	FullNames() (map[string]string, error)
 	Close() error
 }
 
@@ -102,7 +104,7 @@ func (s *source) check(opts *ExportOptions) (err error) {
 	if s.config.byteOrder {
 		s.notes = append(s.notes, filepath.Base(s.configPath)+" starts with a byte order mark, which is left out")
 	}
-	if have, rows := v.Len(), s.config.VocabSize; have < rows {
+	if have, rows := entries(v), s.config.VocabSize; have < rows {
 		s.notes = append(s.notes, fmt.Sprintf("%s has %d entries for %d rows of the table: the others are padding",
 			filepath.Base(s.vocabPath), have, rows))
 	}
@@ -145,13 +147,22 @@ func readVocabFile(path string, profile wordpiece.Profile) (*wordpiece.Vocab, er
 	return v, nil
 }
 
+// entries counts a vocabulary's entries. The scripts give blank lines at its end ids too, which no text has.
+func entries(v *wordpiece.Vocab) int {
+	n := v.Len()
+	for n > 0 && v.Token(int32(n-1)) == "" {
+		n--
+	}
+	return n
+}
+
 // checkVocab refuses a vocabulary that is not the model's. A table may have more rows than the vocabulary has
 // entries: NVIDIA pads it to a multiple of 8, and no id is in the padding.
 func checkVocab(path string, v *wordpiece.Vocab, c *Config) error {
 	var err error
-	if v.Len() > c.VocabSize {
+	if n := entries(v); n > c.VocabSize {
 		err = fmt.Errorf("%s has %d entries, but the configuration's vocab_size is %d: it belongs to another model",
-			path, v.Len(), c.VocabSize)
+			path, n, c.VocabSize)
 	}
 	for _, special := range []string{"[CLS]", "[SEP]"} {
 		if _, ok := v.ID(special); !ok && err == nil {
@@ -174,9 +185,7 @@ func (s *source) checkWeights(head string) error {
 	if err := s.resolve(head); err != nil {
 		return err
 	}
-	if s.resolved.authors == huggingFace {
-		s.config.huggingFace = true
-	}
+	s.config.huggingFace = s.config.huggingFace || s.resolved.huggingFace
 	s.notes = append(s.notes, s.resolved.notes...)
 	if activation := s.config.activation(); activation != geluTanh || s.config.HiddenAct != "gelu" {
 		s.notes = append(s.notes, "the activation is "+activation)

@@ -112,6 +112,7 @@ var benchFormats = map[string]func(io.Writer, []bench.Result) error{
 // A benchmark is a sweep over the rows that the flags list.
 type benchmark struct {
 	config, checkpoint, model string
+	signature                 signatureFlags
 	bertConfigFile, vocabFile string
 	graphs, precisionNames    []string
 	lengths, batches          []int
@@ -141,6 +142,7 @@ func (b *benchmark) add(f *pflag.FlagSet) {
 	f.StringVar(&b.bertConfigFile, "bert_config_file", "",
 		"configuration `file` of --init_checkpoint (default: bert_config.json beside it)")
 	f.StringVar(&b.model, "model", "", "SavedModel `directory` to measure as it is")
+	b.signature.add(f)
 	f.StringVar(&b.vocabFile, "vocab_file", "", "vocabulary `file`, if there is none beside the model or checkpoint")
 	f.StringSliceVar(&b.graphs, "graph", []string{tfbert.ReferenceGraph}, "`graphs` to measure: reference, fused")
 	f.StringSliceVar(&b.precisionNames, "precision", nil, "`precisions` to measure: fp32, fp16, bf16, "+
@@ -232,6 +234,8 @@ func (b *benchmark) check(f *pflag.FlagSet) error {
 		return usagef("--bert_config_file is for --init_checkpoint; for a shape alone, name it with --config")
 	case b.vocabFile != "" && b.config != "":
 		return usagef("--vocab_file is for --model and --init_checkpoint: --config has random weights")
+	case b.signature.given() && b.model == "":
+		return usagef("--tags and --signature are for --model")
 	case b.model != "" && f.Changed("graph"):
 		return usagef("--graph is for --config and --init_checkpoint: a SavedModel has its own")
 	case b.load.Calls < 1 || b.count < 1:
@@ -404,7 +408,12 @@ func (b *benchmark) open(ctx context.Context, graph string, precision savedmodel
 		Config: config, AllowOps: b.allowOps.OpPolicy,
 	}
 	if b.model != "" {
-		return tfbert.Open(b.model, opts)
+		b.signature.set(opts)
+		m, err := tfbert.Open(b.model, opts)
+		if err == nil {
+			sayNotes(m)
+		}
+		return m, err
 	}
 	dir := filepath.Join(b.temp, "model")
 	defer os.RemoveAll(dir) // a session has all of its model in memory

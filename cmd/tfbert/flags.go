@@ -117,9 +117,28 @@ func (f *decoderFlags) check() error {
 	return f.Decoder.Check()
 }
 
+// signatureFlags choose what of a SavedModel is asked.
+type signatureFlags struct {
+	tags      []string
+	signature string
+}
+
+func (f *signatureFlags) add(flags *pflag.FlagSet) {
+	flags.StringSliceVar(&f.tags, "tags", nil, "`tags` of the SavedModel's graph, as in serve,gpu (default: serve)")
+	flags.StringVar(&f.signature, "signature", "",
+		"`name` of the SavedModel's signature that answers questions (default: serving_default)")
+}
+
+// set sets the options that the flags are.
+func (f *signatureFlags) set(opts *tfbert.Options) { opts.Tags, opts.Signature = f.tags, f.signature }
+
+// given reports whether one of the flags was set.
+func (f *signatureFlags) given() bool { return f.tags != nil || f.signature != "" }
+
 // modelFlags open a model.
 type modelFlags struct {
 	model                          string
+	signature                      signatureFlags
 	initCheckpoint, bertConfigFile string
 	head                           string
 	tokenizer                      tokenizerFlags
@@ -139,6 +158,7 @@ func (f *modelFlags) add(flags *pflag.FlagSet) {
 
 func (f *modelFlags) addSource(flags *pflag.FlagSet) {
 	flags.StringVar(&f.model, "model", "", "SavedModel `directory`, as 'tfbert export' writes it")
+	f.signature.add(flags)
 	flags.StringVar(&f.initCheckpoint, "init_checkpoint", "",
 		"`checkpoint` to use in place of --model; the first use exports it into the user's cache")
 	flags.StringVar(&f.bertConfigFile, "bert_config_file", "",
@@ -192,6 +212,8 @@ func (f *modelFlags) check() error {
 	switch {
 	case f.model != "" && f.initCheckpoint != "":
 		return usagef("--model and --init_checkpoint exclude each other")
+	case f.signature.given() && f.initCheckpoint != "":
+		return usagef("--tags and --signature are for SavedModels, not for --init_checkpoint")
 	case f.bertConfigFile != "" && f.initCheckpoint == "":
 		return usagef("--bert_config_file is for --init_checkpoint: a model has its own")
 	case f.head != "" && f.initCheckpoint == "":
@@ -209,6 +231,7 @@ func (f *modelFlags) options(flags *pflag.FlagSet) (*tfbert.Options, error) {
 	opts := &tfbert.Options{
 		VocabFile: f.tokenizer.vocabFile, Config: config, AllowOps: f.allowOps.OpPolicy, TrimPadding: f.trimPadding,
 	}
+	f.signature.set(opts)
 	if flags.Changed("do_lower_case") {
 		cased := !f.tokenizer.doLowerCase
 		opts.Cased = &cased
@@ -225,18 +248,17 @@ func (f *modelFlags) open(cmd *cobra.Command) (*tfbert.Model, error) {
 	if err := f.precision.lists.apply(); err != nil { // before TensorFlow is loaded
 		return nil, err
 	}
+	opts, err := f.options(cmd.Flags())
+	if err != nil {
+		return nil, err
+	}
 	dir := f.model
 	if f.initCheckpoint != "" {
-		var err error
 		dir, err = cachedModel(cmd, f.initCheckpoint,
 			&tfbert.ExportOptions{ConfigFile: f.bertConfigFile, VocabFile: f.tokenizer.vocabFile, Head: f.head})
 		if err != nil {
 			return nil, err
 		}
-	}
-	opts, err := f.options(cmd.Flags())
-	if err != nil {
-		return nil, err
 	}
 	if dir, err = findModel(dir); err != nil {
 		return nil, err
@@ -249,6 +271,7 @@ func (f *modelFlags) open(cmd *cobra.Command) (*tfbert.Model, error) {
 		return nil, err
 	}
 	sayChoice(m.Choice())
+	sayNotes(m)
 	if !f.precision.require {
 		return m, nil
 	}
@@ -260,6 +283,13 @@ func (f *modelFlags) open(cmd *cobra.Command) (*tfbert.Model, error) {
 		return nil, errors.Join(err, m.Close())
 	}
 	return m, nil
+}
+
+// sayNotes says what a person should know about how the model is asked.
+func sayNotes(m *tfbert.Model) {
+	for _, note := range m.Mapping().Notes {
+		say("model: %s", note)
+	}
 }
 
 // answerer opens the model and returns an Answerer of it that follows all the flags. The caller closes the model.

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/tfbert/go/savedmodel"
 	"github.com/tfbert/go/squad"
@@ -17,6 +18,8 @@ func advice(err error) string {
 		weights   *tfbert.PrecisionMismatchError
 		precision *savedmodel.PrecisionError
 		refused   *savedmodel.RefusedOpsError
+		tags      *savedmodel.TagsError
+		signature *tfbert.SignatureError
 		file      *tfbert.FileError
 		length    *tfbert.LengthError
 		exists    *tfbert.ExistsError
@@ -31,6 +34,14 @@ func advice(err error) string {
 		return "leave --use_xla out"
 	case errors.As(err, &refused):
 		return "'tfbert inspect --ops' lists them all"
+	case errors.As(err, &tags) && len(tags.Have) == 1:
+		return "choose it with --tags " + commandLine([]string{strings.Join(tags.Have[0], ",")})
+	case errors.As(err, &tags):
+		return "choose one with --tags"
+	case errors.As(err, &signature) && len(signature.Fits) == 1:
+		return "choose it with --signature " + commandLine(signature.Fits)
+	case errors.As(err, &signature) && len(signature.Fits) > 1:
+		return "choose one with --signature"
 	case errors.As(err, &file):
 		flag, which := "bert_config_file", "another"
 		if file.Name == "vocab.txt" {

@@ -33,6 +33,23 @@ func TestAdvice(t *testing.T) {
 			&savedmodel.RefusedOpsError{Dir: "m", Refused: []savedmodel.OpUse{{Op: "ReadFile", Nodes: []string{"n"}}}},
 			"'tfbert inspect --ops' lists them all",
 		},
+		"other tags": {
+			&savedmodel.TagsError{Dir: "m", Tags: []string{"serve"}, Have: [][]string{{"serve", "gpu"}}},
+			"choose it with --tags serve,gpu",
+		},
+		"several graphs": {
+			&savedmodel.TagsError{Dir: "m", Tags: []string{"serve"}, Have: [][]string{{"gpu"}, {"tpu"}}},
+			"choose one with --tags",
+		},
+		"no signature that fits": {&tfbert.SignatureError{Dir: "m", Err: io.ErrUnexpectedEOF}, ""},
+		"another signature": {
+			&tfbert.SignatureError{Dir: "m", Fits: []string{"predict"}, Err: io.ErrUnexpectedEOF},
+			"choose it with --signature predict",
+		},
+		"several signatures": {
+			&tfbert.SignatureError{Dir: "m", Fits: []string{"a", "b"}, Err: io.ErrUnexpectedEOF},
+			"choose one with --signature",
+		},
 		"no vocabulary": {
 			&tfbert.FileError{Name: "vocab.txt", Err: fs.ErrNotExist},
 			"name one with --vocab_file",

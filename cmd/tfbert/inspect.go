@@ -22,13 +22,16 @@ func newInspect() *cobra.Command {
 	var asJSON, all, ops bool
 	var allowOps opsValue
 	var precision precisionFlags
+	var signature signatureFlags
 	cmd := &cobra.Command{
 		Use:   "inspect PATH",
 		Short: "Show what a SavedModel or a checkpoint holds",
 		Long: `Inspect shows the tags, signatures, operations and assets of a SavedModel
 (its folder, its saved_model.pb, or a folder of versions, of which the newest is
 taken), or the variables of a checkpoint (a folder, or a prefix such as
-model.ckpt). Either may be in an archive. It needs no TensorFlow.
+model.ckpt). Either may be in an archive. It needs no TensorFlow. Of a SavedModel
+it says whether tfbert can answer questions with it, and which inputs and outputs
+it uses for what; --tags and --signature choose what it looks at.
 
 With --precision it loads a model that answers questions, runs it once and shows
 in which types its operations really ran, after every rewrite of the graph.
@@ -48,23 +51,17 @@ operations that reach further are refused.`,
 					if ops {
 						return usagef("--ops and --precision exclude each other")
 					}
-					return inspectPrecision(cmd, out, path, precision, allowOps, asJSON)
+					m := modelFlags{model: path, signature: signature, precision: precision, allowOps: allowOps}
+					return inspectPrecision(cmd, out, &m, asJSON)
 				}
 				if ops {
 					return inspectOps(out, path, allowOps.OpPolicy, asJSON, all)
 				}
 				dir, err := findModel(path)
 				if err == nil {
-					info, err := savedmodel.Inspect(dir)
-					if err != nil {
-						return err
-					}
-					if asJSON {
-						return printJSON(out, info)
-					}
-					return printSavedModel(out, info, all)
+					return inspectSavedModel(out, dir, signature, asJSON, all)
 				}
-				// What is no SavedModel may be a checkpoint, whose prefix is no file.
+				// What is not a SavedModel may be a checkpoint, whose prefix is not a file.
 				notFound, none := errors.AsType[*savedmodel.NotFoundError](err)
 				if !none && !errors.Is(err, fs.ErrNotExist) || none && len(notFound.Models) > 0 {
 					return err
@@ -84,6 +81,7 @@ operations that reach further are refused.`,
 	precision.add(cmd.Flags())
 	cmd.Flags().Lookup("precision").NoOptDefVal = string(tfbert.AutoPrecision)
 	allowOps.add(cmd.Flags())
+	signature.add(cmd.Flags())
 	cmd.Flags().BoolVar(&ops, "ops", false, "list every operation type by what it can reach, without loading the model")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "as JSON")
 	cmd.Flags().BoolVar(&all, "all", false,
@@ -91,10 +89,8 @@ operations that reach further are refused.`,
 	return cmd
 }
 
-func inspectPrecision(
-	cmd *cobra.Command, out io.Writer, dir string, precision precisionFlags, allowOps opsValue, asJSON bool,
-) (err error) {
-	m, err := (&modelFlags{model: dir, precision: precision, allowOps: allowOps}).open(cmd)
+func inspectPrecision(cmd *cobra.Command, out io.Writer, flags *modelFlags, asJSON bool) (err error) {
+	m, err := flags.open(cmd)
 	if err != nil {
 		return err
 	}
@@ -109,6 +105,45 @@ func inspectPrecision(
 	return printPrecision(out, report)
 }
 
+// answersJSON says whether a model answers questions.
+type answersJSON struct {
+	Answers bool            `json:"answers_questions"`
+	Because string          `json:"because,omitempty"` // it does not
+	Mapping *tfbert.Mapping `json:"mapping,omitempty"`
+}
+
+func inspectSavedModel(out io.Writer, dir string, signature signatureFlags, asJSON, all bool) error {
+	info, err := savedmodel.Inspect(dir)
+	if err != nil {
+		return err
+	}
+	var opts tfbert.Options
+	signature.set(&opts)
+	answers := answersJSON{Answers: true}
+	if answers.Mapping, err = tfbert.ReadMapping(dir, &opts); err != nil {
+		answers = answersJSON{Because: withAdvice(err)}
+	}
+	if asJSON {
+		return printJSON(out, struct {
+			*savedmodel.Info
+			answersJSON
+		}{info, answers})
+	}
+	if err := printSavedModel(out, info, all); err != nil {
+		return err
+	}
+	if !answers.Answers {
+		_, err = fmt.Fprintf(out, "\n%s\n", answers.Because)
+		return err
+	}
+	_, err = fmt.Fprintf(out, "\ntfbert answers questions with it:\n%s", indent(answers.Mapping.String()))
+	return err
+}
+
+func indent(lines string) string {
+	return "  " + strings.ReplaceAll(strings.TrimSuffix(lines, "\n"), "\n", "\n  ") + "\n"
+}
+
 func printSavedModel(out io.Writer, info *savedmodel.Info, all bool) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "SavedModel %s, %d bytes\n", info.Dir, info.Size)
@@ -118,7 +153,14 @@ func printSavedModel(out io.Writer, info *savedmodel.Info, all bool) error {
 		for _, s := range m.Signatures {
 			fmt.Fprintf(w, "  signature %s\t%s\n", s.Key, s.Method)
 			for _, t := range s.Inputs {
-				fmt.Fprintf(w, "    input %v\t%s\n", t, t.Name)
+				note := ""
+				if t.Optional {
+					note = " (has a default)"
+				}
+				fmt.Fprintf(w, "    input %v\t%s%s\n", t, t.Name, note)
+				for _, f := range t.Features {
+					fmt.Fprintf(w, "      feature %v\n", f)
+				}
 			}
 			for _, t := range s.Outputs {
 				fmt.Fprintf(w, "    output %v\t%s\n", t, t.Name)

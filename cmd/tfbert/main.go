@@ -131,6 +131,7 @@ func flagError(err error) error {
 	}
 	want := map[string]string{
 		"int":      "a whole number",
+		"int64":    "a whole number",
 		"intSlice": "whole numbers, as in 1,8",
 		"float64":  "a number",
 		"bool":     "true or false",

@@ -18,12 +18,15 @@ import (
 	"golang.org/x/term"
 )
 
-func printError(err error) {
+func printError(err error) { say("tfbert: %s", withAdvice(err)) }
+
+// withAdvice returns the text of an error as one line, and what a person can do about it.
+func withAdvice(err error) string {
 	text := oneLine(err)
 	if advice := advice(err); advice != "" {
 		text += ": " + advice
 	}
-	say("tfbert: %s", text)
+	return text
 }
 
 // oneLine returns the text of an error as one line. Joined errors and TensorFlow's have several.

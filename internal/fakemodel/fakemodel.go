@@ -81,6 +81,9 @@ type Models struct {
 	OnLoad  func(context.Context, repository.Source) error
 	OnBatch func(context.Context, repository.Source, []squad.Feature) error
 
+	// Edit, if set, changes what is loaded.
+	Edit func(*repository.Backend)
+
 	Loads, Closes, Batches, Windows atomic.Int64
 	misuse                          atomic.Pointer[string]
 }
@@ -118,7 +121,7 @@ func (m *Models) Load(ctx context.Context, s repository.Source) (*repository.Bac
 		return repository.TensorInfo{Name: name, Type: kind, Shape: shape, TensorName: name + ":0"}
 	}
 	ids := tensor("unique_ids", repository.Int32, -1)
-	return &repository.Backend{
+	b := &repository.Backend{
 		Predictor: f, Tokenizer: &wordpiece.Tokenizer{Vocab: Vocab()}, SeqLength: length, Segments: 2,
 		CheckLength: func(n int) error {
 			if n < 1 || n > length || m.OneLength && n != length {
@@ -139,7 +142,11 @@ func (m *Models) Load(ctx context.Context, s repository.Source) (*repository.Bac
 		},
 		Description: "a fake",
 		Close:       f.close,
-	}, nil
+	}
+	if m.Edit != nil {
+		m.Edit(b)
+	}
+	return b, nil
 }
 
 type model struct {

@@ -143,7 +143,8 @@ func TestConfinement(t *testing.T) {
 			return err
 		}
 		rel, err := filepath.Rel(root, path)
-		if err != nil || slices.Contains([]string{"tf", "internal/faketf"}, filepath.Dir(rel)) || strings.HasSuffix(rel, ".pb.go") {
+		if err != nil || slices.Contains([]string{"tf", "internal/faketf"}, filepath.Dir(rel)) ||
+			strings.HasSuffix(rel, ".pb.go") {
 			return err
 		}
 		source, err := os.ReadFile(path)

@@ -340,6 +340,7 @@ type TensorProto struct {
 	FloatVal      []float32              `protobuf:"fixed32,5,rep,packed,name=float_val,json=floatVal,proto3" json:"float_val,omitempty"`
 	IntVal        []int32                `protobuf:"varint,7,rep,packed,name=int_val,json=intVal,proto3" json:"int_val,omitempty"`
 	StringVal     [][]byte               `protobuf:"bytes,8,rep,name=string_val,json=stringVal,proto3" json:"string_val,omitempty"`
+	Int64Val      []int64                `protobuf:"varint,10,rep,packed,name=int64_val,json=int64Val,proto3" json:"int64_val,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -412,6 +413,13 @@ func (x *TensorProto) GetIntVal() []int32 {
 func (x *TensorProto) GetStringVal() [][]byte {
 	if x != nil {
 		return x.StringVal
+	}
+	return nil
+}
+
+func (x *TensorProto) GetInt64Val() []int64 {
+	if x != nil {
+		return x.Int64Val
 	}
 	return nil
 }
@@ -3448,7 +3456,7 @@ const file_tfbert_tensorflow_proto_rawDesc = "" +
 	"\funknown_rank\x18\x03 \x01(\bR\vunknownRank\x1a-\n" +
 	"\x03Dim\x12\x12\n" +
 	"\x04size\x18\x01 \x01(\x03R\x04size\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\"\xed\x01\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"\x8a\x02\n" +
 	"\vTensorProto\x12\x14\n" +
 	"\x05dtype\x18\x01 \x01(\x05R\x05dtype\x12L\n" +
 	"\ftensor_shape\x18\x02 \x01(\v2).tfbert.internal.tfproto.TensorShapeProtoR\vtensorShape\x12%\n" +
@@ -3456,7 +3464,9 @@ const file_tfbert_tensorflow_proto_rawDesc = "" +
 	"\tfloat_val\x18\x05 \x03(\x02R\bfloatVal\x12\x17\n" +
 	"\aint_val\x18\a \x03(\x05R\x06intVal\x12\x1d\n" +
 	"\n" +
-	"string_val\x18\b \x03(\fR\tstringVal\"\xeb\x04\n" +
+	"string_val\x18\b \x03(\fR\tstringVal\x12\x1b\n" +
+	"\tint64_val\x18\n" +
+	" \x03(\x03R\bint64Val\"\xeb\x04\n" +
 	"\tAttrValue\x12B\n" +
 	"\x04list\x18\x01 \x01(\v2,.tfbert.internal.tfproto.AttrValue.ListValueH\x00R\x04list\x12\x0e\n" +
 	"\x01s\x18\x02 \x01(\fH\x00R\x01s\x12\x0e\n" +

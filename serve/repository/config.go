@@ -232,7 +232,7 @@ func completeTensors(c *pb.ModelConfig, b *Backend) error {
 }
 
 var configTypes = map[string]pb.DataType{
-	Int32: pb.DataType_TYPE_INT32, Float32: pb.DataType_TYPE_FP32, Bytes: pb.DataType_TYPE_STRING,
+	Int32: pb.DataType_TYPE_INT32, Int64: pb.DataType_TYPE_INT64, Float32: pb.DataType_TYPE_FP32, Bytes: pb.DataType_TYPE_STRING,
 }
 
 func configInput(info TensorInfo, batched bool) *pb.ModelInput {

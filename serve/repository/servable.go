@@ -174,7 +174,11 @@ func (m *Model) runTensors(ctx context.Context, c *Call, inputs map[string]*Tens
 		seconds.trace(ctx)
 	}()
 
-	features, length, err := m.features(inputs, rows)
+	as := make(map[string]*Tensor, len(inputs))
+	for _, info := range m.backend.Inputs {
+		as[info.as()] = inputs[info.Name]
+	}
+	features, length, err := m.features(as, rows)
 	if err != nil {
 		return nil, err
 	}
@@ -188,13 +192,13 @@ func (m *Model) runTensors(ctx context.Context, c *Call, inputs map[string]*Tens
 	outputs := []Tensor{}
 	for _, info := range m.backend.Outputs {
 		t := Tensor{Name: info.Name, Type: info.Type}
-		switch info.Name {
+		switch info.as() {
 		case startLogits, endLogits:
 			t.Shape = []int64{int64(rows), int64(length)}
 			t.Float32s = make([]float32, 0, rows*length)
 			for _, r := range response.Results {
 				logits := r.StartLogits
-				if info.Name == endLogits {
+				if info.as() == endLogits {
 					logits = r.EndLogits
 				}
 				if len(logits) != length {
@@ -204,8 +208,8 @@ func (m *Model) runTensors(ctx context.Context, c *Call, inputs map[string]*Tens
 			}
 		case uniqueIDs:
 			t.Shape = []int64{int64(rows)}
-			if t.Int32s = make([]int32, rows); inputs[uniqueIDs] != nil {
-				copy(t.Int32s, inputs[uniqueIDs].Int32s)
+			if t.Int32s = make([]int32, rows); as[uniqueIDs] != nil {
+				copy(t.Int32s, as[uniqueIDs].Int32s)
 			}
 		}
 		outputs = append(outputs, t)
@@ -214,18 +218,21 @@ func (m *Model) runTensors(ctx context.Context, c *Call, inputs map[string]*Tens
 	return &Result{outputs, seconds}, nil
 }
 
-// features returns checked tensors as the model takes them.
-func (m *Model) features(inputs map[string]*Tensor, rows int) (_ []squad.Feature, length int, err error) {
-	ids, mask, segments := inputs[inputIDs], inputs[inputMask], inputs[segmentIDs]
+// features returns checked tensors, by run_squad.py's names, as the model takes them.
+func (m *Model) features(as map[string]*Tensor, rows int) (_ []squad.Feature, length int, err error) {
+	ids, mask, segments := as[inputIDs], as[inputMask], as[segmentIDs]
 	length = len(ids.Int32s) / rows
+	if segments == nil { // which the model does not take
+		segments = &Tensor{Int32s: make([]int32, len(ids.Int32s))}
+	}
 	for _, t := range []*Tensor{mask, segments} {
 		if len(t.Int32s) != len(ids.Int32s) {
 			return nil, 0, Invalidf("input %q has the shape %v, input %q %v: they must be the same",
-				t.Name, t.Shape, inputIDs, ids.Shape)
+				t.Name, t.Shape, ids.Name, ids.Shape)
 		}
 	}
 	if length < 1 {
-		return nil, 0, Invalidf("input %q has the shape %v: a sequence has at least one token", inputIDs, ids.Shape)
+		return nil, 0, Invalidf("input %q has the shape %v: a sequence has at least one token", ids.Name, ids.Shape)
 	}
 	if err := m.backend.CheckLength(length); err != nil {
 		return nil, 0, Invalidf("%v", err)

@@ -1,10 +1,14 @@
 package repository
 
-import "slices"
+import (
+	"cmp"
+	"slices"
+)
 
 // The data types of tensors, by their names in the Open Inference Protocol.
 const (
 	Int32   = "INT32"
+	Int64   = "INT64"
 	Float32 = "FP32"
 	Bytes   = "BYTES"
 )
@@ -12,9 +16,9 @@ const (
 // A Tensor is a named array in row-major order.
 type Tensor struct {
 	Name     string
-	Type     string // Int32, Float32 or Bytes, of which the elements are Int32s, Float32s or Strings
+	Type     string // Int32 or Int64, Float32 or Bytes, of which the elements are Int32s, Float32s or Strings
 	Shape    []int64
-	Int32s   []int32
+	Int32s   []int32 // those of Int64 too: no id of a word piece or of a window is larger
 	Float32s []float32
 	Strings  []string
 }
@@ -44,7 +48,12 @@ type TensorInfo struct {
 	Shape      []int64 // the batch's dimension first; -1 is any size
 	TensorName string  // in the graph, as in "input_ids:0"; "" for a text model
 	Optional   bool    // a request may leave it out
+	// As is the name that run_squad.py has for it, as in "input_mask" for "attention_mask"; "" if Name is it.
+	As string
 }
+
+// as returns run_squad.py's name.
+func (i *TensorInfo) as() string { return cmp.Or(i.As, i.Name) }
 
 // indexOf returns the place of the tensor with a name, or -1.
 func indexOf(infos []TensorInfo, name string) int {

@@ -13,7 +13,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/tfbert/go/savedmodel"
 	"github.com/tfbert/go/serve/repository"
 	"github.com/tfbert/go/tf"
 	"github.com/tfbert/go/tfbert"
@@ -97,10 +96,12 @@ func (l *loader) backend(ctx context.Context, m *tfbert.Model, s repository.Sour
 			return nil, err
 		}
 	}
-	graph := m.SavedModel().MetaGraph()
-	signature, err := graph.Signature(cmp.Or(l.Model.Signature, savedmodel.DefaultSignature))
+	inputs, outputs, err := tensors(m)
 	if err != nil {
 		return nil, err
+	}
+	for _, note := range m.Mapping().Notes {
+		l.Logger.Warn("how the model is asked: "+note, "model", s.Name, "version", s.Version)
 	}
 	size, err := sizeOf(s.Dir)
 	if err != nil {
@@ -113,7 +114,7 @@ func (l *loader) backend(ctx context.Context, m *tfbert.Model, s repository.Sour
 	return &repository.Backend{
 		Predictor: m, Tokenizer: m.Tokenizer(), SeqLength: length, CheckLength: m.CheckLength,
 		Segments: m.TypeVocabSize(), Bytes: size,
-		Inputs: tensorInfos(signature.Inputs), Outputs: tensorInfos(signature.Outputs),
+		Inputs: inputs, Outputs: outputs,
 		Description: description, Close: m.Close,
 	}, nil
 }
@@ -144,14 +145,65 @@ func sizeOf(dir string) (int64, error) {
 	return size, err
 }
 
-// tensorInfos returns those of a signature that a client can send or receive.
-func tensorInfos(from []savedmodel.TensorInfo) []repository.TensorInfo {
-	types := map[tf.DataType]string{tf.Int32: repository.Int32, tf.Float: repository.Float32}
-	var infos []repository.TensorInfo
-	for _, t := range from {
-		if kind, ok := types[t.DType]; ok {
-			infos = append(infos, repository.TensorInfo{Name: t.Key, Type: kind, Shape: t.Shape, TensorName: t.Name})
+// tensors returns what clients send and receive: the tensors of the model's own signature. Those of
+// run_squad.py stand in for a signature that a client cannot send, such as one of serialized examples, or
+// whose logits are two parts of one output.
+func tensors(m *tfbert.Model) (inputs, outputs []repository.TensorInfo, err error) {
+	mapping := m.Mapping()
+	rows, matrix := []int64{-1}, []int64{-1, mapping.Length} // a fixed batch is filled up
+	types := map[string]string{tf.Int32.String(): repository.Int32, tf.Int64.String(): repository.Int64}
+	in, out := map[string]tfbert.MappedInput{}, map[string]tfbert.MappedOutput{}
+	own := mapping.Examples == ""
+	for _, t := range mapping.Inputs {
+		in[t.Key] = t
+		own = own && types[t.Type] != ""
+	}
+	for _, t := range mapping.Outputs {
+		out[t.Key] = t
+		own = own && t.Index == ""
+	}
+	if !own {
+		for _, name := range []string{"input_ids", "input_mask", "segment_ids"} {
+			inputs = append(inputs, repository.TensorInfo{Name: name, Type: repository.Int32, Shape: matrix})
+		}
+		for _, name := range []string{"end_logits", "start_logits"} {
+			outputs = append(outputs, repository.TensorInfo{Name: name, Type: repository.Float32, Shape: matrix})
+		}
+		return inputs, outputs, nil
+	}
+	graph := m.SavedModel().MetaGraph()
+	signature, err := graph.Signature(mapping.Signature)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, t := range signature.Inputs {
+		mapped, ok := in[t.Key]
+		if !ok { // it is left at its default
+			continue
+		}
+		info := repository.TensorInfo{
+			Name: t.Key, As: mapped.As, Type: types[mapped.Type], Shape: matrix, TensorName: t.Name,
+		}
+		if mapped.As == uniqueIDs {
+			info.Shape = rows
+		}
+		inputs = append(inputs, info)
+	}
+	for _, t := range signature.Outputs {
+		mapped, ok := out[t.Key]
+		switch {
+		case ok: // in whatever type the model has them
+			outputs = append(outputs, repository.TensorInfo{
+				Name: t.Key, As: mapped.As, Type: repository.Float32, Shape: matrix, TensorName: t.Name,
+			})
+		case t.Key == uniqueIDs && types[t.DType.String()] != "":
+			outputs = append(outputs, repository.TensorInfo{
+				Name: t.Key, Type: types[t.DType.String()], Shape: rows, TensorName: t.Name,
+			})
 		}
 	}
-	return infos
+	return inputs, outputs, nil
 }
+
+// uniqueIDs is the name of the ids of windows, which come back as they were sent.
+const uniqueIDs = "unique_ids"

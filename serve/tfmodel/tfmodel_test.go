@@ -171,7 +171,10 @@ func TestLoader(t *testing.T) {
 		wantErr, wantLog, wantDescription string
 		wantLength                        int
 	}{
-		{name: "reference", source: repository.Source{Dir: reference}, wantDescription: "reference graph in fp32", wantLength: 384},
+		{
+			name: "reference", source: repository.Source{Dir: reference}, wantDescription: "reference graph in fp32",
+			wantLength: 384,
+		},
 		{name: "fused", source: repository.Source{Dir: fused}, wantDescription: "fused graph in fp32", wantLength: 64},
 		{name: "length of the options", opts: &tfmodel.Options{SeqLength: 128}, source: repository.Source{Dir: reference},
 			wantDescription: "reference graph in fp32", wantLength: 128},

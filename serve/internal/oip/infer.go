@@ -104,6 +104,10 @@ func newCall(m *repository.Servable, r *pb.ModelInferRequest) (*repository.Call,
 			}
 		case t.Type == repository.Int32:
 			t.Int32s = in.GetContents().GetIntContents()
+		case t.Type == repository.Int64:
+			if err := tensor.SetInt64s(&t, in.GetContents().GetInt64Contents()); err != nil {
+				return nil, err
+			}
 		case t.Type == repository.Bytes:
 			for _, b := range in.GetContents().GetBytesContents() {
 				t.Strings = append(t.Strings, string(b))

@@ -44,7 +44,7 @@ func ReadFlat(t *repository.Tensor, data jsontext.Value) error {
 
 func readElement(t *repository.Tensor, token jsontext.Token) error {
 	switch kind := token.Kind(); {
-	case kind == '0' && t.Type == repository.Int32:
+	case kind == '0' && (t.Type == repository.Int32 || t.Type == repository.Int64):
 		n, err := strconv.ParseInt(token.String(), 10, 32)
 		if err != nil {
 			return repository.Invalidf("input %q holds %s: it must hold whole numbers of 32 bits", t.Name, token)
@@ -52,7 +52,7 @@ func readElement(t *repository.Tensor, token jsontext.Token) error {
 		t.Int32s = append(t.Int32s, int32(n))
 	case kind == '"' && t.Type == repository.Bytes:
 		t.Strings = append(t.Strings, token.String())
-	case t.Type == repository.Int32 || t.Type == repository.Bytes:
+	case t.Type == repository.Int32 || t.Type == repository.Int64 || t.Type == repository.Bytes:
 		return repository.Invalidf("input %q is %s and holds %s", t.Name, t.Type, kind)
 	}
 	return nil
@@ -122,7 +122,7 @@ func readBase64(t *repository.Tensor, d *jsontext.Decoder) error {
 func Flat(t *repository.Tensor) (jsontext.Value, error) {
 	var v any = t.Strings
 	switch t.Type {
-	case repository.Int32:
+	case repository.Int32, repository.Int64:
 		v = t.Int32s
 	case repository.Float32:
 		v = t.Float32s

@@ -7,15 +7,15 @@ import (
 	"github.com/tfbert/go/serve/repository"
 )
 
-// dtypes are TensorFlow's numbers of the types: DT_INT32, DT_FLOAT and DT_STRING.
-var dtypes = map[string]int32{repository.Int32: 3, repository.Float32: 1, repository.Bytes: 7}
+// dtypes are TensorFlow's numbers of the types: DT_INT32, DT_INT64, DT_FLOAT and DT_STRING.
+var dtypes = map[string]int32{repository.Int32: 3, repository.Int64: 9, repository.Float32: 1, repository.Bytes: 7}
 
 // DType returns TensorFlow's number of a type.
 func DType(kind string) int32 { return dtypes[kind] }
 
 // DTypeName returns TensorFlow's name of a type, by its number.
 func DTypeName(dtype int32) string {
-	return map[int32]string{3: "DT_INT32", 1: "DT_FLOAT", 7: "DT_STRING"}[dtype]
+	return map[int32]string{3: "DT_INT32", 9: "DT_INT64", 1: "DT_FLOAT", 7: "DT_STRING"}[dtype]
 }
 
 // FromProto returns the tensor of a TensorProto. Its elements are in tensor_content, or in a list of their
@@ -34,11 +34,16 @@ func FromProto(name string, p *tfproto.TensorProto) (repository.Tensor, error) {
 		}
 	}
 	switch t.Type {
-	case repository.Int32:
+	case repository.Int32, repository.Int64:
 		if content := p.GetTensorContent(); len(content) > 0 {
 			return t, ReadBinary(&t, content)
 		}
-		if t.Int32s = p.GetIntVal(); len(t.Int32s) == 1 {
+		if t.Int32s = p.GetIntVal(); t.Type == repository.Int64 {
+			if err := SetInt64s(&t, p.GetInt64Val()); err != nil {
+				return t, err
+			}
+		}
+		if len(t.Int32s) == 1 {
 			t.Int32s = slices.Repeat(t.Int32s, repeats(t.Shape))
 		}
 	case repository.Bytes:
@@ -47,7 +52,8 @@ func FromProto(name string, p *tfproto.TensorProto) (repository.Tensor, error) {
 		}
 	default:
 		return t, repository.Invalidf(
-			"input %q has the type %d: a question-answering model takes DT_INT32 and DT_STRING only", name, p.GetDtype())
+			"input %q has the type %d: a question-answering model takes DT_INT32, DT_INT64 and DT_STRING only",
+			name, p.GetDtype())
 	}
 	return t, nil
 }
@@ -73,7 +79,7 @@ func repeats(shape []int64) int {
 func ToProto(t *repository.Tensor) *tfproto.TensorProto {
 	p := &tfproto.TensorProto{Dtype: DType(t.Type), TensorShape: ShapeProto(t.Shape)}
 	switch t.Type {
-	case repository.Int32, repository.Float32:
+	case repository.Int32, repository.Int64, repository.Float32:
 		p.TensorContent = AppendBinary(nil, t)
 	default:
 		for _, x := range t.Strings {
