@@ -55,9 +55,9 @@ type entry struct {
 	crc    uint32 // masked
 }
 
-// Open opens a checkpoint. path is a prefix such as "model.ckpt", one of the files, or a folder: then Open
-// opens the checkpoint that the folder's "checkpoint" file names, or else the only one in it. Open reads the
-// index and returns an error if a data file is missing or too short.
+// Open opens the checkpoint that path names: a prefix such as "model.ckpt", one of its files, or a
+// folder or its "checkpoint" file, meaning the checkpoint that the "checkpoint" file names or else the
+// only one in the folder. It reads the index and makes sure that every data file is there and long enough.
 func Open(path string) (*Reader, error) {
 	r, err := open(path)
 	if err != nil {
@@ -77,6 +77,9 @@ func open(path string) (*Reader, error) {
 	}
 	r := &Reader{prefix: prefix, shards: map[int32]*os.File{}}
 	if r.nshards, r.entries, err = parseIndex(table); err != nil {
+		if kind := file.Sniff(table); kind != "" {
+			return nil, &file.KindError{Path: prefix + indexSuffix, Kind: kind}
+		}
 		return nil, fmt.Errorf("%s: %w", prefix+indexSuffix, err)
 	}
 	if err := r.openShards(); err != nil {
@@ -188,8 +191,10 @@ func (r *Reader) openShards() error {
 			r.shards[e.shard], sizes[e.shard] = f, size
 		}
 		if end := e.offset + e.Size; end > sizes[e.shard] {
-			return fmt.Errorf("variable %q: %s has %d bytes but the variable ends at %d: %w",
-				e.Name, path, sizes[e.shard], end, errDamaged)
+			if kind := file.KindOf(r.shards[e.shard], sizes[e.shard]); kind != "" {
+				return &file.KindError{Path: path, Kind: kind}
+			}
+			return fmt.Errorf("variable %q: %s has %d bytes but the variable ends at %d: %w", e.Name, path, sizes[e.shard], end, errDamaged)
 		}
 	}
 	return nil

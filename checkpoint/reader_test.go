@@ -155,10 +155,11 @@ func TestOpenNames(t *testing.T) {
 	}
 
 	_, err := Open(filepath.Join(dir, "other"))
-	assert.EqualError(t, err, fmt.Sprintf("open %s/other: no checkpoint here: %[1]s/other.index does not exist", dir))
+	assert.EqualError(t, err, fmt.Sprintf(
+		"open %s/other: no checkpoint here: %[1]s/other.index does not exist; there is types in that folder", dir))
 
 	old := filepath.Join(dir, "model.ckpt")
-	require.NoError(t, os.WriteFile(old, nil, 0o666))
+	require.NoError(t, os.WriteFile(old, []byte("x"), 0o666))
 	_, err = Open(old)
 	assert.ErrorContains(t, err, "model.ckpt is not a checkpoint of version 2: there is no")
 
@@ -208,7 +209,7 @@ func TestOpenRefuses(t *testing.T) {
 			[]string{`variable "w": `,
 				"sharded.data-00002-of-00003 has 7 bytes but the variable ends at 8: the file is damaged; copy it again"}},
 		{"empty index", "types", change(".index", func([]byte) []byte { return nil }),
-			[]string{"types.index: not a table file"}},
+			[]string{"types.index is an empty file"}},
 		{"index cut short", "types", change(".index", func(b []byte) []byte { return b[:len(b)-1] }),
 			[]string{"types.index: not a table file"}},
 		{"index cut in front", "types", change(".index", func(b []byte) []byte { return b[1:] }),

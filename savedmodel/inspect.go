@@ -96,8 +96,12 @@ func shapeString(s tf.Shape) string {
 	return s.String()
 }
 
-// Inspect reads a SavedModel directory without TensorFlow.
-func Inspect(dir string) (*Info, error) {
+// Inspect reads the SavedModel that path leads to, as Find says, without TensorFlow.
+func Inspect(path string) (*Info, error) {
+	dir, _, err := Find(path)
+	if err != nil {
+		return nil, err
+	}
 	model, err := readSavedModel(dir, withoutAttrs)
 	if err != nil {
 		return nil, err
@@ -200,24 +204,11 @@ func list(keys []string) string { return cmp.Or(strings.Join(keys, ", "), "(none
 
 func readSavedModel(dir string, p parts) (*tfproto.SavedModel, error) {
 	f, size, err := file.Open(filepath.Join(dir, GraphFile))
-	if err == nil {
-		defer f.Close()
-		return parseSavedModel(f, size, p)
-	}
-	info, statErr := os.Stat(dir)
-	switch {
-	case statErr != nil:
-		return nil, statErr
-	case !info.IsDir():
-		return nil, fmt.Errorf("%s is a file: name the folder that holds %s", dir, GraphFile)
-	case !errors.Is(err, fs.ErrNotExist):
+	if err != nil {
 		return nil, err
 	}
-	if _, err := os.Stat(filepath.Join(dir, "saved_model.pbtxt")); err == nil {
-		return nil, fmt.Errorf("%s holds a text saved_model.pbtxt, which is not supported: convert it to %s",
-			dir, GraphFile)
-	}
-	return nil, fmt.Errorf("%s is not a SavedModel: it has no %s", dir, GraphFile)
+	defer f.Close()
+	return parseSavedModel(f, size, p)
 }
 
 // parseSavedModel reads parts of a SavedModel of a size.
@@ -231,11 +222,14 @@ func parseSavedModel(f *os.File, size int64, p parts) (*tfproto.SavedModel, erro
 	case err == nil:
 		err = proto.Unmarshal(data, model)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("%s is damaged or not a SavedModel: %w", f.Name(), err)
+	if err == nil && len(model.MetaGraphs) == 0 {
+		err = errors.New("it has no meta graph")
 	}
-	if len(model.MetaGraphs) == 0 {
-		return nil, fmt.Errorf("%s is damaged or not a SavedModel: it has no meta graph", f.Name())
+	if err != nil {
+		if kind := file.KindOf(f, size); kind != "" && kind != file.SavedModel {
+			return nil, &file.KindError{Path: f.Name(), Kind: kind}
+		}
+		return nil, fmt.Errorf("%s is damaged or not a SavedModel: %w", f.Name(), err)
 	}
 	return model, nil
 }

@@ -169,9 +169,13 @@ func TestInspectErrors(t *testing.T) {
 		want                string
 	}{
 		{"no file", "", "", "is not a SavedModel: it has no saved_model.pb"},
-		{"text form", "saved_model.pbtxt", "saved_model_schema_version: 1",
-			"holds a text saved_model.pbtxt, which is not supported"},
-		{"empty", "saved_model.pb", "", "is damaged or not a SavedModel: it has no meta graph"},
+		{"text form", "saved_model.pbtxt", "saved_model_schema_version: 1", "holds a text saved_model.pbtxt, which is not supported"},
+		{"empty", "saved_model.pb", "", "saved_model.pb is an empty file: its download or copy did not finish"},
+		{"no graph", "saved_model.pb", "\x08\x01", "is damaged or not a SavedModel: it has no meta graph"},
+		{"pointer", "saved_model.pb", "version https://git-lfs.github.com/spec/v1\n",
+			"saved_model.pb is a Git LFS pointer, not the file itself: run git lfs pull"},
+		{"frozen graph", "saved_model.pb", "\x0a\x1e\x0a\x09input_ids\x12\x0bPlaceholder\x2a\x07",
+			"saved_model.pb is a frozen graph, not a SavedModel"},
 		{"garbage", "saved_model.pb", "not a protocol buffer", "saved_model.pb is damaged or not a SavedModel: "},
 		{"truncated", "saved_model.pb", string(real[:len(real)/2]), "saved_model.pb is damaged or not a SavedModel: "},
 	} {
@@ -192,11 +196,12 @@ func TestInspectErrors(t *testing.T) {
 		_, err := savedmodel.Inspect(filepath.Join(t.TempDir(), "none"))
 		assert.ErrorContains(t, err, "none: no such file or directory")
 	})
-	t.Run("a file", func(t *testing.T) {
+	t.Run("its file", func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "saved_model.pb")
 		require.NoError(t, os.WriteFile(path, real, 0o666))
-		_, err := savedmodel.Inspect(path)
-		assert.ErrorContains(t, err, "saved_model.pb is a file: name the folder that holds saved_model.pb")
+		info, err := savedmodel.Inspect(path)
+		require.NoError(t, err)
+		assert.Equal(t, filepath.Dir(path), info.Dir)
 	})
 	t.Run("unreadable", func(t *testing.T) {
 		dir := t.TempDir()

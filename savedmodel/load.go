@@ -22,8 +22,8 @@ type Model struct {
 	meta    MetaGraph
 }
 
-// Load loads the meta graph with the given tags into a session.
-func Load(dir string, opts *Options) (*Model, error) {
+// Load loads the meta graph with the given tags into a session. path leads to the SavedModel as Find says.
+func Load(path string, opts *Options) (*Model, error) {
 	if opts == nil {
 		opts = &Options{}
 	}
@@ -31,8 +31,12 @@ func Load(dir string, opts *Options) (*Model, error) {
 	if tags == nil {
 		tags = []string{ServeTag}
 	}
-	// The file is read here first, because our errors name what it holds, and because TensorFlow must not
-	// see a model that the policy refuses.
+	dir, _, err := Find(path)
+	if err != nil {
+		return nil, err
+	}
+	// The file is read here first: our errors name what it holds instead, and a policy is kept before
+	// TensorFlow sees the model.
 	needed := withoutAttrs
 	if opts.AllowOps.Standard {
 		needed = withoutTensors

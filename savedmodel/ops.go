@@ -158,8 +158,12 @@ func (r *OpReport) Refused(p OpPolicy) []OpUse {
 	return refused
 }
 
-// Ops returns the operations of the meta graphs of a SavedModel, without TensorFlow.
-func Ops(dir string) ([]OpReport, error) {
+// Ops lists the operations of a SavedModel's meta graphs, without TensorFlow.
+func Ops(path string) ([]OpReport, error) {
+	dir, _, err := Find(path)
+	if err != nil {
+		return nil, err
+	}
 	model, err := readSavedModel(dir, withoutTensors)
 	if err != nil {
 		return nil, err

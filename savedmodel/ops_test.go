@@ -453,6 +453,10 @@ func TestOpsReport(t *testing.T) {
 
 // checkOps checks the graph of the tag "serve", and others, of a model against a policy, as Load does.
 func checkOps(dir string, p OpPolicy, tags ...string) error {
+	dir, _, err := Find(dir)
+	if err != nil {
+		return err
+	}
 	model, err := readSavedModel(dir, withoutTensors)
 	if err != nil {
 		return err

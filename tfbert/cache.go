@@ -6,17 +6,19 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 
 	"github.com/tfbert/go/checkpoint"
+	"github.com/tfbert/go/internal/archive"
+	"github.com/tfbert/go/internal/file"
 	"github.com/tfbert/go/savedmodel"
 )
 
 // Cached returns the folder of a checkpoint's SavedModel in the user's cache, where the first call
-// exports it. The report is nil if the model was there. The checkpoint is a folder or a prefix, not a
-// zip.
+// exports it. The report is nil if the model was there. The checkpoint is named as for Export.
 func Cached(
 	ctx context.Context, ckpt string, opts *ExportOptions,
 ) (dir string, exported *ExportReport, err error) {
@@ -51,10 +53,37 @@ func Cached(
 	return dir, report, nil // report is nil if another process was faster
 }
 
-// cacheName returns the name of a model: the name of the checkpoint's folder and a digest of all that the
-// model depends on. That is the index, which holds the checksums of all weights, the configuration, the
-// vocabulary and the options.
+// cacheName returns the name of a model: the name of the checkpoint's folder or archive and a digest of all that the
+// model depends on.
 func cacheName(path string, opts *ExportOptions) (string, error) {
+	digest := sha256.New()
+	var name string
+	var err error
+	if packed, inside, ok := archive.Split(path); ok {
+		name, err = archive.Base(packed), cacheArchive(digest, packed, inside, opts)
+	} else {
+		name, err = cacheFiles(digest, path, opts)
+	}
+	if err != nil {
+		return "", err
+	}
+	// Models of the default options keep the names that they had before other options counted.
+	more := ExportOptions{
+		Device: opts.Device, MaxSeqLength: opts.MaxSeqLength, Head: opts.Head, Cased: opts.Cased, Profile: opts.Profile,
+	}
+	if more != (ExportOptions{}) {
+		fmt.Fprintf(digest, "%q %d %q %t %d", more.Device, more.MaxSeqLength, more.Head, more.Cased, more.Profile)
+	}
+	name += fmt.Sprintf("-%x", digest.Sum(nil)[:6])
+	if opts.Graph == FusedGraph {
+		name += fmt.Sprintf("-%s-%v", opts.Graph, opts.Precision)
+	}
+	return name, nil
+}
+
+// cacheFiles adds the index, which holds the checksums of all weights, the configuration and the vocabulary. It
+// returns the name of the folder.
+func cacheFiles(digest io.Writer, path string, opts *ExportOptions) (name string, err error) {
 	r, err := checkpoint.Open(path)
 	if err != nil {
 		return "", err
@@ -65,30 +94,47 @@ func cacheName(path string, opts *ExportOptions) (string, error) {
 		return "", err
 	}
 	folder := filepath.Dir(prefix)
-	digest := sha256.New()
-	for _, path := range []string{
+	for _, file := range []string{
 		prefix + ".index",
 		cmp.Or(opts.ConfigFile, filepath.Join(folder, configFile)),
 		cmp.Or(opts.VocabFile, filepath.Join(folder, vocabFile)),
 	} {
-		b, err := os.ReadFile(path)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) { // the export reports what is missing
+		if err := cacheFile(digest, file); err != nil {
 			return "", err
 		}
-		fmt.Fprintf(digest, "%d\n%s", len(b), b)
 	}
-	// Models of the default options keep the names that they had before other options counted.
-	more := ExportOptions{
-		Device: opts.Device, MaxSeqLength: opts.MaxSeqLength, Head: opts.Head, Cased: opts.Cased, Profile: opts.Profile,
+	return filepath.Base(folder), nil
+}
+
+// cacheArchive adds all of an archive, the path in it, and the files that replace its own.
+func cacheArchive(digest io.Writer, packed, inside string, opts *ExportOptions) error {
+	f, _, err := file.Open(packed)
+	if err != nil {
+		return err
 	}
-	if more != (ExportOptions{}) {
-		fmt.Fprintf(digest, "%q %d %q %t %d", more.Device, more.MaxSeqLength, more.Head, more.Cased, more.Profile)
+	defer f.Close()
+	if _, err := io.Copy(digest, f); err != nil {
+		return err
 	}
-	name := fmt.Sprintf("%s-%x", filepath.Base(folder), digest.Sum(nil)[:6])
-	if opts.Graph == FusedGraph {
-		name += fmt.Sprintf("-%s-%v", opts.Graph, opts.Precision)
+	fmt.Fprintf(digest, "\n%s\n", inside)
+	for _, file := range []string{opts.ConfigFile, opts.VocabFile} {
+		if file == "" {
+			continue
+		}
+		if err := cacheFile(digest, file); err != nil {
+			return err
+		}
 	}
-	return name, nil
+	return nil
+}
+
+func cacheFile(digest io.Writer, path string) error {
+	b, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // the export reports what is missing
+		return err
+	}
+	fmt.Fprintf(digest, "%d\n%s", len(b), b)
+	return nil
 }
 
 func isExported(dir string) bool {

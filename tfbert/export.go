@@ -62,8 +62,9 @@ type ExportReport struct {
 
 // Export writes a TF1 BERT checkpoint as a SavedModel with the signature of NVIDIA's own export, and its
 // vocabulary, configuration and settings among the extra assets. ckpt is a folder, a prefix such as
-// "model.ckpt", or the zip that NGC serves. An export that fails, or whose context ends, leaves nothing
-// behind.
+// "model.ckpt", or an archive: a zip, as NGC serves, or a tar, which gzip or bzip2 may have packed. A path
+// in an archive, such as "models.zip/bert", chooses one of several. An export that fails, or whose context
+// ends, leaves nothing behind.
 func Export(ctx context.Context, ckpt, dir string, opts *ExportOptions) (*ExportReport, error) {
 	return exportFrom(ctx, ckpt, dir, opts, func(temp string, opts *ExportOptions) (*source, error) {
 		return openSource(ctx, ckpt, temp, opts)
@@ -75,7 +76,7 @@ func Export(ctx context.Context, ckpt, dir string, opts *ExportOptions) (*Export
 func exportFrom(
 	ctx context.Context, name, dir string, opts *ExportOptions,
 	open func(temp string, opts *ExportOptions) (*source, error),
-) (*ExportReport, error) {
+) (_ *ExportReport, err error) {
 	if opts == nil {
 		opts = &ExportOptions{}
 	}
@@ -96,6 +97,7 @@ func exportFrom(
 		return nil, err
 	}
 	defer src.Close()
+	defer func() { err = src.unpacked.NameError(err) }() // which has paths of the unpacked files
 	if n := opts.MaxSeqLength; n > src.config.MaxPositionEmbeddings {
 		return nil, fmt.Errorf("export %s: %w", name, &LengthError{Length: n, Most: src.config.MaxPositionEmbeddings})
 	}
@@ -104,6 +106,9 @@ func exportFrom(
 	}
 	if err := tf.Load(""); err != nil {
 		return nil, err
+	}
+	for i, note := range src.notes {
+		src.notes[i] = src.unpacked.Name(note)
 	}
 	report := &ExportReport{
 		Dir: dir, Checkpoint: name, Config: src.config, Activation: src.config.activation(), Notes: src.notes,

@@ -1,6 +1,8 @@
 package tfbert_test
 
 import (
+	"archive/tar"
+	"bytes"
 	"encoding/json"
 	"io/fs"
 	"maps"
@@ -120,6 +122,34 @@ func TestExportTypes(t *testing.T) {
 	}
 }
 
+// without copies an archive to a file whose name has no ending.
+func without(t testing.TB, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	require.NoError(t, err)
+	return writeFile(t, string(b), t.TempDir(), "zip")
+}
+
+// tarball puts the files of a folder into a packed tar, with what macOS adds.
+func tarball(t testing.TB, dir, below string) string {
+	t.Helper()
+	var buf bytes.Buffer
+	w := tar.NewWriter(&buf)
+	add := func(name string, content []byte) {
+		require.NoError(t, w.WriteHeader(&tar.Header{Name: below + name, Size: int64(len(content)), Mode: 0o644}))
+		_, err := w.Write(content)
+		require.NoError(t, err)
+	}
+	for _, name := range fileNames(t, dir) {
+		content, err := os.ReadFile(filepath.Join(dir, name))
+		require.NoError(t, err)
+		add("._"+name, []byte("\x00\x05\x16\x07\x00"))
+		add(name, content)
+	}
+	require.NoError(t, w.Close())
+	return writeFile(t, string(gzipped(t, buf.Bytes())), t.TempDir(), "model.tar.gz")
+}
+
 func TestExportForms(t *testing.T) {
 	testenv.TensorFlow(t)
 	k := newToy("gelu")
@@ -133,6 +163,11 @@ func TestExportForms(t *testing.T) {
 		{"index", filepath.Join(ckpt, "model.ckpt-5474.index")},
 		{"zip", zipFolder(t, ckpt, "")},
 		{"zip with a folder", zipFolder(t, ckpt, "bert_tf_squad11_base_128/")},
+		{"state file", filepath.Join(ckpt, "checkpoint")},
+		{"zip without an ending", without(t, zipFolder(t, ckpt, ""))},
+		{"tar.gz", tarball(t, ckpt, "./")},
+		{"folder in a tar.gz", filepath.Join(tarball(t, ckpt, "bert/"), "bert")},
+		{"prefix in a zip", filepath.Join(zipFolder(t, ckpt, "bert/"), "bert", "model.ckpt-5474")},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			parent := t.TempDir()

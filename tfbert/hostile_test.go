@@ -1,9 +1,11 @@
 package tfbert_test
 
 import (
+	"archive/tar"
 	"archive/zip"
 	"bytes"
 	"compress/flate"
+	"compress/gzip"
 	"encoding/binary"
 	"fmt"
 	"io/fs"
@@ -79,27 +81,35 @@ func TestHostileZip(t *testing.T) {
 			"vocab.txt is not a plain file"},
 		{"device", zipOf(t, index, member{name: "vocab.txt", mode: fs.ModeDevice | 0o666}), "vocab.txt is not a plain file"},
 		{"pipe", zipOf(t, member{name: "model.ckpt.index", mode: fs.ModeNamedPipe | 0o666}), "is not a plain file"},
-		{"member twice", zipOf(t, index, index), "file exists"},
+		{"member twice", zipOf(t, index, index), "model.ckpt.index is in this archive twice: refused"},
 		{"member twice, in folders", zipOf(t, member{name: "a/model.ckpt.index"}, member{name: `b\model.ckpt.index`}),
-			"file exists"},
-		{"many members", zipOf(t, many...), "more than 4096 files of checkpoints"},
+			"holds several models: a/model.ckpt, b/model.ckpt; name one, as in "},
+		{"many members", zipOf(t, many...), "more than 4096 files of models"},
 		{"bomb", zipOf(t, index, member{name: "model.ckpt.data-00000-of-00001", body: strings.Repeat("\x00", 80<<20)}),
-			"bytes unpacks to more than 67108864, which no checkpoint does"},
-		{"bomb of many", zipOf(t, index, member{name: "a.data-00000-of-00001", body: strings.Repeat("\x00", 40<<20)},
-			member{name: "b.data-00000-of-00001", body: strings.Repeat("\x00", 40<<20)}),
-			"b.data-00000-of-00001: this zip of "},
-		{"claim of exabytes", zipOf(t, index, member{name: "model.ckpt.data-00000-of-00001", declared: 1<<64 - 1}),
-			"unpacks to more than"},
-		{"claims that wrap around",
-			zipOf(t, member{name: "a.index", body: "x"}, member{name: "a.data-0", declared: 1<<64 - 2},
-				member{name: "b.data-0", declared: 3}), "unpacks to more than"},
-		{"more than it declares",
-			zipOf(t, index, member{name: "model.ckpt.data-00000-of-00001", body: strings.Repeat("\x00", 8<<20), declared: 10}),
-			"zip: not a valid zip file"},
-		{"less than it declares", zipOf(t, index, member{name: "model.ckpt.data-00000-of-00001", body: "x", declared: 10}),
-			"unexpected EOF"},
-		{"only a suffix", zipOf(t, member{name: ".index", body: "x"}), "no checkpoint in this folder"},
+			"unpacks to more than 67108864 bytes, which no model of its size does"},
+		{"bomb of many", zipOf(t, index, member{name: "a.data-00000-of-00001", body: strings.Repeat("\x00", 40<<20)}, member{name: "b.data-00000-of-00001", body: strings.Repeat("\x00", 40<<20)}),
+			"b.data-00000-of-00001: this archive unpacks to more than "},
+		{"claim of exabytes", zipOf(t, index, member{name: "model.ckpt.data-00000-of-00001", declared: 1<<64 - 1}), "unpacks to more than"},
+		{"claims that wrap around", zipOf(t, member{name: "a.index", body: "x"}, member{name: "a.data-0", declared: 1<<64 - 2}, member{name: "b.data-0", declared: 3}), "unpacks to more than"},
+		{"more than it declares", zipOf(t, index, member{name: "model.ckpt.data-00000-of-00001", body: strings.Repeat("\x00", 8<<20), declared: 10}), "zip: not a valid zip file"},
+		{"less than it declares", zipOf(t, index, member{name: "model.ckpt.data-00000-of-00001", body: "x", declared: 10}), "unexpected EOF"},
+		{"only a suffix", zipOf(t, member{name: ".index", body: "x"}), "no checkpoint in this archive"},
 		{"claim of members", claimMembers(zipOf(t, index)), "zip"},
+		{"encrypted", encrypted(zipOf(t, index)), "model.ckpt.index is encrypted"},
+		{"tar with a path upwards", tarOf(t, true, tar.Header{Name: "../model.ckpt.index"}), "would land outside"},
+		{"tar with an absolute path", tarOf(t, true, tar.Header{Name: "/etc/model.ckpt.index"}), "would land outside"},
+		{"tar with a link", tarOf(t, true, tar.Header{Name: "m.index"},
+			tar.Header{Name: "vocab.txt", Typeflag: tar.TypeSymlink, Linkname: "/etc/passwd"}), "vocab.txt is not a plain file"},
+		{"tar with a hard link", tarOf(t, true, tar.Header{Name: "m.index", Typeflag: tar.TypeLink, Linkname: "/etc/passwd"}),
+			"m.index is not a plain file"},
+		{"tar with a device", tarOf(t, false, tar.Header{Name: "m.index", Typeflag: tar.TypeChar}), "is not a plain file"},
+		{"tar with a member twice", tarOf(t, true, tar.Header{Name: "m.index"}, tar.Header{Name: "./m.index"}),
+			"m.index is in this archive twice: refused"},
+		{"tar bomb", tarOf(t, true, tar.Header{Name: "m.index"}, tar.Header{Name: "m.data-00000-of-00001", Size: 80 << 20}),
+			"unpacks to more than 67108864 bytes"},
+		{"tar bomb beside the model", tarOf(t, true, tar.Header{Name: "m.index"}, tar.Header{Name: "x", Size: 40 << 20},
+			tar.Header{Name: "y", Size: 40 << 20}), "unpacks to more than 67108864 bytes"},
+		{"bomb that is no tar", gzipped(t, make([]byte, 80<<20)), ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "model.zip")
@@ -108,6 +118,43 @@ func TestHostileZip(t *testing.T) {
 			assert.Equal(t, []string{"model.zip"}, fileNames(t, filepath.Dir(path)))
 		})
 	}
+}
+
+// encrypted sets the mark of encryption in the directory of a zip of one member.
+func encrypted(z []byte) []byte {
+	z = bytes.Clone(z)
+	at := bytes.Index(z, []byte("PK\x01\x02"))
+	z[at+8] |= 1
+	return z
+}
+
+// tarOf makes a tar of members that hold zeros.
+func tarOf(t testing.TB, packed bool, members ...tar.Header) []byte {
+	t.Helper()
+	var buf bytes.Buffer
+	w := tar.NewWriter(&buf)
+	for _, h := range members {
+		h.Mode = 0o644
+		require.NoError(t, w.WriteHeader(&h))
+		_, err := w.Write(make([]byte, h.Size))
+		require.NoError(t, err)
+	}
+	require.NoError(t, w.Close())
+	if packed {
+		return gzipped(t, buf.Bytes())
+	}
+	return buf.Bytes()
+}
+
+func gzipped(t testing.TB, b []byte) []byte {
+	t.Helper()
+	var buf bytes.Buffer
+	w, err := gzip.NewWriterLevel(&buf, gzip.BestCompression)
+	require.NoError(t, err)
+	_, err = w.Write(b)
+	require.NoError(t, err)
+	require.NoError(t, w.Close())
+	return buf.Bytes()
 }
 
 // claimMembers makes the end of a zip claim all the members that there can be.
@@ -172,8 +219,9 @@ func FuzzUnpack(f *testing.F) {
 	f.Add(zipOf(f, member{name: "model.ckpt.index", body: "x"},
 		member{name: "a/checkpoint", body: `model_checkpoint_path: "../x"`}))
 	f.Add(zipOf(f, member{name: "../vocab.txt", body: "[UNK]"}))
-	f.Add(zipOf(f, member{name: "x.index", mode: fs.ModeSymlink, body: "/etc/passwd"},
-		member{name: "y.data-00000-of-00001", declared: 1 << 40}))
+	f.Add(tarOf(f, false, tar.Header{Name: "m.index", Size: 1}, tar.Header{Name: "vocab.txt", Typeflag: tar.TypeSymlink, Linkname: "/"}))
+	f.Add(tarOf(f, true, tar.Header{Name: "a/m.index", Size: 1}, tar.Header{Name: "a/m.data-00000-of-00001", Size: 9}))
+	f.Add(zipOf(f, member{name: "x.index", mode: fs.ModeSymlink, body: "/etc/passwd"}, member{name: "y.data-00000-of-00001", declared: 1 << 40}))
 	dir := f.TempDir()
 	path := filepath.Join(dir, "model.zip")
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -48,13 +48,17 @@ type Model struct {
 var _ squad.Predictor = (*Model)(nil)
 
 // Open loads a SavedModel that answers questions: one that Export wrote, or that of another exporter with
-// a vocab.txt beside it or in Options. See [ReadMapping] for which can be asked.
-func Open(dir string, opts *Options) (*Model, error) {
+// a vocab.txt beside it or in Options. path leads to it as [savedmodel.Find] says. See [ReadMapping] for
+// which can be asked.
+func Open(path string, opts *Options) (*Model, error) {
 	if opts == nil {
 		opts = &Options{}
 	}
+	dir, _, err := savedmodel.Find(path)
+	if err != nil {
+		return nil, err
+	}
 	m := &Model{trim: opts.TrimPadding}
-	var err error
 	if m.settings, err = ReadSettings(dir); err != nil {
 		return nil, err
 	}

@@ -106,6 +106,37 @@ func writeSums(t testing.TB, dir string, inputs ...string) {
 	require.NoError(t, savedmodel.Write(dir, savedmodel.Content{Graph: g, Signatures: []savedmodel.Signature{s}}))
 }
 
+// A model is opened by its folder, its file, its versions and its place in a repository of Triton's, with the
+// vocabulary that stands beside any of them.
+func TestOpenPaths(t *testing.T) {
+	testenv.TensorFlow(t)
+	good := exportModel(t, newToy("gelu").write(t, "model.ckpt"), nil)
+	for _, c := range []struct {
+		name, model string // the model's place
+		vocab, path string
+	}{
+		{"folder", "", "assets.extra", ""},
+		{"file", "", "assets.extra", "saved_model.pb"},
+		{"versions", "1561024011", "1561024011", ""},
+		{"vocabulary beside the versions", "1561024011", ".", ""},
+		{"Triton", "bert/1/model.savedmodel", "bert", "bert"},
+		{"version of Triton", "bert/1/model.savedmodel", "bert/1", "bert/1"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			root := t.TempDir()
+			dir := filepath.Join(root, c.model)
+			require.NoError(t, os.CopyFS(dir, os.DirFS(good)))
+			vocab := filepath.Join(root, c.vocab, "vocab.txt")
+			if from := filepath.Join(dir, "assets.extra", "vocab.txt"); from != vocab {
+				require.NoError(t, os.Rename(from, vocab))
+			}
+			m, err := tfbert.Open(filepath.Join(root, c.path), nil)
+			require.NoError(t, err)
+			require.NoError(t, m.Close())
+		})
+	}
+}
+
 func TestOpenErrors(t *testing.T) {
 	testenv.TensorFlow(t)
 	good := exportModel(t, newToy("gelu").write(t, "model.ckpt"), nil)

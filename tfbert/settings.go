@@ -60,9 +60,13 @@ func ReadSettings(dir string) (Settings, error) {
 }
 
 // beside finds one of a model's files: among the extra assets of an export, in the model's folder or, as
-// in NVIDIA's model repositories, in the folder above.
+// in NVIDIA's model repositories, in the folder above: that of the version, or that of the model.
 func beside(dir, name string) (string, bool) {
-	for _, folder := range []string{savedmodel.ExtraAssetsDir, ".", ".."} {
+	folders := []string{savedmodel.ExtraAssetsDir, ".", ".."}
+	if filepath.Base(dir) == "model.savedmodel" {
+		folders = append(folders, "../..")
+	}
+	for _, folder := range folders {
 		path := filepath.Join(dir, folder, name)
 		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
 			return path, true

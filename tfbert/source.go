@@ -7,9 +7,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/tfbert/go/checkpoint"
+	"github.com/tfbert/go/internal/archive"
 	"github.com/tfbert/go/internal/file"
 	"github.com/tfbert/go/wordpiece"
 )
@@ -32,24 +32,45 @@ type source struct {
 	configPath string
 	vocabPath  string
 	config     *Config
-	resolved   *resolution // of the weights among the variables
-	notes      []string    // what a person should know about the files
+	unpacked   *archive.Unpacked // nil if the files are in no archive
+	resolved   *resolution       // of the weights among the variables
+	notes      []string          // what a person should know about the files
 }
 
-// openSource finds and opens a checkpoint: path is its folder, its prefix, one of its files, or the
-// zip that NGC serves, which is unpacked to temp.
+// openSource finds and opens a checkpoint: path is its folder, its prefix, one of its files, or an
+// archive or a path in one, which is unpacked to temp.
 func openSource(ctx context.Context, path, temp string, opts *ExportOptions) (*source, error) {
-	if !strings.EqualFold(filepath.Ext(path), ".zip") {
+	name, inside, ok := archive.Split(path)
+	if !ok {
+		if _, err := os.Stat(path); err != nil && archive.Base(path) != filepath.Base(path) {
+			return nil, err // of an archive that is not there, no file of a checkpoint is missing
+		}
 		return openFiles(path, path, opts)
 	}
-	if err := unpack(ctx, path, temp); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	s, err := openFiles(path, temp, opts)
+	unpacked, err := unpack(ctx, name, inside, temp)
 	if err != nil {
-		return nil, fmt.Errorf("%w (unpacked from %s)", err, path)
+		return nil, err
 	}
+	s, err := openFiles(path, unpacked.Path, opts)
+	if err != nil {
+		return nil, unpacked.NameError(err)
+	}
+	s.unpacked = unpacked
 	return s, nil
+}
+
+// unpack takes a checkpoint's files out of an archive into the folder temp.
+func unpack(ctx context.Context, name, inside, temp string) (_ *archive.Unpacked, err error) {
+	a, err := archive.Open(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, a.Close()) }()
+	m, err := a.Choose(inside, false)
+	if err != nil {
+		return nil, err
+	}
+	return m.Unpack(ctx, temp)
 }
 
 // openFiles opens the checkpoint at path with its configuration and vocabulary.

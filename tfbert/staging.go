@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/tfbert/go/internal/file"
 	"github.com/tfbert/go/savedmodel"
 )
 
@@ -51,6 +52,9 @@ func newStaging(target string, overwrite bool) (*staging, error) {
 }
 
 func checkTarget(dir string, overwrite bool) error {
+	if err := file.CheckLocal(dir); err != nil {
+		return err
+	}
 	entries, err := os.ReadDir(dir)
 	switch {
 	case dir == "":

@@ -273,6 +273,10 @@ func (b *benchmark) resolve() (err error) {
 		}
 	}
 	if b.model != "" {
+		var err error
+		if b.model, err = findModel(b.model); err != nil {
+			return err
+		}
 		own, err := tfbert.ReadSettings(b.model)
 		if err != nil {
 			return err

@@ -16,8 +16,9 @@ func newExport() *cobra.Command {
 		Short: "Export a TF1 checkpoint as a SavedModel",
 		Long: `Export writes the inference graph and the weights of a BERT checkpoint fine-tuned
 on SQuAD as a SavedModel, with the vocabulary and the other files that predicting
-needs beside it. CHECKPOINT is a folder, a prefix such as model.ckpt, or the zip that
-NGC serves. Optimizer slots are left out. A failed export leaves nothing behind.
+needs beside it. CHECKPOINT is a folder, a prefix such as model.ckpt, or an archive:
+a zip, as NGC serves it, or a tar (.tar.gz, .tar.bz2). If an archive holds several,
+a path in it chooses one, as in models.zip/bert. Optimizer slots are left out. A failed export leaves nothing behind.
 
 The reference graph is that of the scripts, operation for operation. The fused
 graph computes the same in a few large operations. On a CPU these are oneDNN's,

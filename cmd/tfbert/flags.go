@@ -260,6 +260,9 @@ func (f *modelFlags) open(cmd *cobra.Command) (*tfbert.Model, error) {
 			return nil, err
 		}
 	}
+	if dir, err = findModel(dir); err != nil {
+		return nil, err
+	}
 	if err := loadTensorFlow(); err != nil {
 		return nil, err
 	}

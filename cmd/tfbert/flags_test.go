@@ -2,6 +2,8 @@ package main
 
 import (
 	"io"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -39,6 +41,71 @@ func TestBadFlags(t *testing.T) {
 		})
 	}
 	assert.Greater(t, seen, 100, "flags")
+}
+
+// A path with the scheme of a URL is refused in each flag and argument of each command that could be one, before the
+// command runs: the operating system would make a folder gs: of it.
+func TestRemotePaths(t *testing.T) {
+	t.Chdir(t.TempDir())
+	root := newRoot()
+	root.InitDefaultCompletionCmd()
+	seen := map[string]bool{}
+	execute := func(t *testing.T, cmd *cobra.Command, what string, args ...string) {
+		t.Helper()
+		root := newRoot()
+		root.SetOut(io.Discard)
+		root.SetArgs(append(strings.Fields(cmd.CommandPath())[1:], args...))
+		err := root.Execute()
+		require.ErrorAs(t, err, new(*usageError), "%s", args)
+		assert.EqualError(t, err, what+": gs:// is not supported: give a local path")
+		seen[what] = true
+	}
+	for _, cmd := range withSubcommands(root) {
+		if !cmd.Runnable() || cmd.HasSubCommands() {
+			continue
+		}
+		t.Run(cmd.CommandPath(), func(t *testing.T) {
+			var names, local []string
+			for _, word := range strings.Fields(cmd.Use)[1:] {
+				if len(names) == len(local) && word == strings.ToUpper(word) && !strings.ContainsAny(word, "-|[]()") {
+					names, local = append(names, word), append(local, "local")
+				}
+			}
+			if cmd.Args != nil && cmd.Args(cmd, local) != nil { // not those of a command but of its flags' values
+				names, local = nil, nil
+			}
+			for i, name := range names {
+				remote := slices.Clone(local)
+				remote[i] = "gs://bucket/x"
+				execute(t, cmd, name, remote...)
+			}
+			check := func(f *pflag.Flag) {
+				switch f.Value.Type() {
+				case "string", "stringSlice":
+					if !slices.Contains(textFlags, f.Name) {
+						execute(t, cmd, "--"+f.Name, append(slices.Clone(local), "--"+f.Name+"=gs://bucket/x")...)
+					}
+				}
+			}
+			cmd.Flags().VisitAll(check)
+		})
+	}
+	for _, name := range []string{
+		"--model", "--init_checkpoint", "--bert_config_file", "--vocab_file", "--predict_file", "--output_dir", "--save_logits",
+		"--session_config", "--model_repository", "--logits", "--out", "--out_file", "--out_image_dir", "--na_prob_file",
+		"--context_file", "--question_file", "--config", "--plot", "--wheel", "--tls_cert_file", "--admin_token_file",
+		"CHECKPOINT", "MODEL_DIR", "PATH", "DATA", "PREDICTIONS", "A", "B",
+	} {
+		assert.True(t, seen[name], name)
+	}
+	for _, name := range []string{"train_file", "dllog_path"} {
+		root := newRoot()
+		root.SetArgs([]string{"predict", "--" + name + "=gs://bucket/x"})
+		assert.EqualError(t, root.Execute(), "--"+name+": gs:// is not supported: give a local path")
+	}
+	entries, err := os.ReadDir(".")
+	require.NoError(t, err)
+	assert.Empty(t, entries, "made in the folder")
 }
 
 func withSubcommands(cmd *cobra.Command) []*cobra.Command {

@@ -2,11 +2,11 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -27,10 +27,11 @@ func newInspect() *cobra.Command {
 		Use:   "inspect PATH",
 		Short: "Show what a SavedModel or a checkpoint holds",
 		Long: `Inspect shows the tags, signatures, operations and assets of a SavedModel
-directory, or the variables of a checkpoint (a folder, or a prefix such as
-model.ckpt). It needs no TensorFlow. Of a SavedModel it says whether tfbert can
-answer questions with it, and which inputs and outputs it uses for what; --tags
-and --signature choose what it looks at.
+(its folder, its saved_model.pb, or a folder of versions, of which the newest is
+taken), or the variables of a checkpoint (a folder, or a prefix such as
+model.ckpt). Either may be in an archive. It needs no TensorFlow. Of a SavedModel
+it says whether tfbert can answer questions with it, and which inputs and outputs
+it uses for what; --tags and --signature choose what it looks at.
 
 With --precision it loads a model that answers questions, runs it once and shows
 in which types its operations really ran, after every rewrite of the graph.
@@ -42,32 +43,39 @@ not trust. With --allow_ops standard, here and in the commands that load models,
 operations that reach further are refused.`,
 		Args: args("PATH"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			out := cmd.OutOrStdout()
-			if asked, err := precision.asked(cmd.Flags()); err != nil || asked != "" || precision.require {
+			return withModel(cmd, args[0], func(out io.Writer, path string) error {
+				if asked, err := precision.asked(cmd.Flags()); err != nil || asked != "" || precision.require {
+					if err != nil {
+						return err
+					}
+					if ops {
+						return usagef("--ops and --precision exclude each other")
+					}
+					m := modelFlags{model: path, signature: signature, precision: precision, allowOps: allowOps}
+					return inspectPrecision(cmd, out, &m, asJSON)
+				}
+				if ops {
+					return inspectOps(out, path, allowOps.OpPolicy, asJSON, all)
+				}
+				dir, err := findModel(path)
+				if err == nil {
+					return inspectSavedModel(out, dir, signature, asJSON, all)
+				}
+				// What is not a SavedModel may be a checkpoint, whose prefix is not a file.
+				notFound, none := errors.AsType[*savedmodel.NotFoundError](err)
+				if !none && !errors.Is(err, fs.ErrNotExist) || none && len(notFound.Models) > 0 {
+					return err
+				}
+				r, err := checkpoint.Open(path)
 				if err != nil {
 					return err
 				}
-				if ops {
-					return usagef("--ops and --precision exclude each other")
+				defer r.Close()
+				if asJSON {
+					return printJSON(out, checkpointJSON(r))
 				}
-				m := modelFlags{model: args[0], signature: signature, precision: precision, allowOps: allowOps}
-				return inspectPrecision(cmd, &m, asJSON)
-			}
-			if ops {
-				return inspectOps(out, args[0], allowOps.OpPolicy, asJSON, all)
-			}
-			if _, err := os.Stat(filepath.Join(args[0], savedmodel.GraphFile)); err == nil {
-				return inspectSavedModel(out, args[0], signature, asJSON, all)
-			}
-			r, err := checkpoint.Open(args[0])
-			if err != nil {
-				return err
-			}
-			defer r.Close()
-			if asJSON {
-				return printJSON(out, checkpointJSON(r))
-			}
-			return printCheckpoint(out, r, all)
+				return printCheckpoint(out, r, all)
+			})
 		},
 	}
 	precision.add(cmd.Flags())
@@ -81,7 +89,7 @@ operations that reach further are refused.`,
 	return cmd
 }
 
-func inspectPrecision(cmd *cobra.Command, flags *modelFlags, asJSON bool) (err error) {
+func inspectPrecision(cmd *cobra.Command, out io.Writer, flags *modelFlags, asJSON bool) (err error) {
 	m, err := flags.open(cmd)
 	if err != nil {
 		return err
@@ -92,9 +100,9 @@ func inspectPrecision(cmd *cobra.Command, flags *modelFlags, asJSON bool) (err e
 		return err
 	}
 	if asJSON {
-		return printJSON(cmd.OutOrStdout(), report)
+		return printJSON(out, report)
 	}
-	return printPrecision(cmd.OutOrStdout(), report)
+	return printPrecision(out, report)
 }
 
 // answersJSON says whether a model answers questions.

@@ -14,6 +14,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/tfbert/go/internal/file"
 )
 
 // Exit statuses.
@@ -67,10 +69,11 @@ turns logits into the answers, files and scores of the reference scripts.
 Flags have the names and defaults of run_squad.py; '-' and '_' are the same in
 them. Results go to standard output or to --output_dir, everything else to
 standard error.`,
-		SilenceUsage:  true,
-		SilenceErrors: true,
-		Args:          noCommand,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		SilenceUsage:      true,
+		SilenceErrors:     true,
+		Args:              noCommand,
+		PersistentPreRunE: checkPaths,
+		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.PersistentFlags().BoolVarP(&verbose, "verbose", "v", verbose, "show what TensorFlow logs")
 	root.SetUsageTemplate(usageTemplate)
@@ -85,9 +88,14 @@ standard error.`,
 	return root
 }
 
-// args makes a command take exactly the named arguments.
+// args makes a command take exactly the named arguments, which are paths.
 func args(names ...string) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {
+		for i, path := range args[:min(len(args), len(names))] {
+			if err := file.CheckLocal(path); err != nil {
+				return usagef("%s: %w", names[i], err)
+			}
+		}
 		switch {
 		case len(args) > len(names):
 			return usagef("unexpected argument: %s", args[len(names)])

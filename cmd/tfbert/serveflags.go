@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/tfbert/go/internal/archive"
 	"github.com/tfbert/go/serve"
 	"github.com/tfbert/go/serve/batch"
 	"github.com/tfbert/go/serve/repository"
@@ -123,7 +124,7 @@ func (m *modelsFlags) open(
 // dir returns the folder of the one model to serve, which may have to be exported first.
 func (m *modelsFlags) dir(cmd *cobra.Command) (string, error) {
 	if m.model.model != "" {
-		return m.model.model, nil
+		return findModel(m.model.model)
 	}
 	opts := &tfbert.ExportOptions{
 		Graph: m.graph, ConfigFile: m.model.bertConfigFile, VocabFile: m.model.tokenizer.vocabFile, Head: m.model.head,
@@ -163,7 +164,7 @@ func modelName(dir string) (name string, version int64) {
 	return filepath.Base(dir), 1
 }
 
-// checkpointName returns the name of a checkpoint's folder or zip.
+// checkpointName returns the name of a checkpoint's folder or archive.
 func checkpointName(path string) string {
 	if path == "" {
 		return ""
@@ -171,10 +172,13 @@ func checkpointName(path string) string {
 	if abs, err := filepath.Abs(path); err == nil {
 		path = abs
 	}
-	if info, err := os.Stat(path); err != nil || !info.IsDir() && filepath.Ext(path) != ".zip" {
+	if packed, _, ok := archive.Split(path); ok {
+		return archive.Base(packed)
+	}
+	if info, err := os.Stat(path); err != nil || !info.IsDir() {
 		path = filepath.Dir(path) // a prefix such as model.ckpt
 	}
-	return strings.TrimSuffix(filepath.Base(path), ".zip")
+	return filepath.Base(path)
 }
 
 // networkFlags say where the server listens, and who may do what.

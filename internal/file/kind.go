@@ -37,7 +37,7 @@ const (
 
 	GraphDef     Kind = "a frozen graph, not a SavedModel"
 	MetaGraph    Kind = "the .meta file of a checkpoint, which holds a graph and no weights"
-	SavedModel   Kind = "the saved_model.pb of a SavedModel"
+	SavedModel   Kind = "the graph of a SavedModel, not a checkpoint"
 	TextGraph    Kind = "a graph in text form (.pbtxt), which is not supported: convert it to the binary form (.pb)"
 	CheckpointV1 Kind = "a checkpoint of the V1 format (one file, as TensorFlow before 0.12 wrote it), " +
 		"which is not supported: restore it and save it again with a tf.train.Saver of version 2"
@@ -49,6 +49,9 @@ const (
 	NumPy       Kind = "a file of NumPy arrays"
 	TFLite      Kind = "a TensorFlow Lite model, not a SavedModel"
 )
+
+// IsArchive reports whether a file holds other files or is packed.
+func (k Kind) IsArchive() bool { return strings.HasSuffix(string(k), ": unpack it") }
 
 // A KindError reports a file that is something else than it should be.
 type KindError struct {

@@ -31,12 +31,12 @@ var allowed = map[string][]string{
 	"cmd/tfbert": {
 		"serve", "serve/batch", "serve/repository", "serve/tfmodel", "tfbert", "savedmodel", "checkpoint",
 		"squad", "squad/compare", "squad/logits", "wordpiece", "tf", "tf/install",
-		"internal/bench", "internal/escape", "internal/file", "internal/libtf", "internal/machine", "internal/npy",
-		"internal/prcurve", "internal/probe", "internal/pyjson", "internal/serveproto",
+		"internal/archive", "internal/bench", "internal/escape", "internal/file", "internal/libtf", "internal/machine",
+		"internal/npy", "internal/prcurve", "internal/probe", "internal/pyjson", "internal/serveproto",
 	},
 	"tfbert": {
 		"savedmodel", "checkpoint", "squad", "wordpiece", "tf",
-		"internal/escape", "internal/file", "internal/libtf", "internal/machine", "internal/probe",
+		"internal/archive", "internal/escape", "internal/file", "internal/libtf", "internal/machine", "internal/probe",
 	},
 	"savedmodel": {
 		"tf", "internal/cpu", "internal/escape", "internal/file", "internal/libtf", "internal/machine",
@@ -67,6 +67,7 @@ var allowed = map[string][]string{
 	"checkpoint":               {"internal/escape", "internal/file", "internal/tfproto"},
 	"tf":                       {"internal/libtf", "internal/tfproto"},
 	"tf/install":               {"internal/libtf", "internal/machine"},
+	"internal/archive":         {"internal/file"},
 	"internal/bench":           {"internal/figure"},
 	"internal/fakemodel":       {"serve/repository", "squad", "wordpiece"},
 	"internal/figure":          {"internal/file"},
