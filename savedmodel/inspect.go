@@ -72,7 +72,7 @@ type TensorInfo struct {
 	Features []Feature `json:"features,omitempty"`
 	// Needs names the operations that a run has to feed for an output: those of the inputs that it depends
 	// on and that do not have a default, and placeholders that the signature leaves out.
-	Needs []string `json:"needs,omitempty"`
+	Needs []string `json:"-"`
 }
 
 // MarshalJSON writes the data type by name.

@@ -19,8 +19,8 @@ import (
 // emptyCache makes an empty folder the user's cache, and returns the folder of its models.
 func emptyCache(t *testing.T) string {
 	t.Helper()
-	testenv.TensorFlow(t)
-	require.NoError(t, tf.Load(""), "before its cache is out of sight")
+	t.Setenv("TFBERT_LIBTENSORFLOW", testenv.TensorFlow(t)) // which may be in the cache that is out of sight now
+	require.NoError(t, tf.Load(""))
 	cache := t.TempDir()
 	t.Setenv("XDG_CACHE_HOME", cache)
 	return filepath.Join(cache, "tfbert", "models")
