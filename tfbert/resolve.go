@@ -368,9 +368,9 @@ func (s *source) noHead(pretraining bool, others []string) error {
 	what := "it was not fine-tuned on SQuAD"
 	switch {
 	case pretraining:
-		what += ", but pre-trained alone"
+		what = "it was pre-trained, but not fine-tuned on SQuAD"
 	case len(others) > 0:
-		what += fmt.Sprintf(", but for something else (%s)", atMost(others, ", "))
+		what += fmt.Sprintf(", but has other layers (%s)", atMost(others, ", "))
 	}
 	return s.errorf("has no question-answering head: %s", what)
 }

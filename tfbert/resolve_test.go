@@ -392,10 +392,10 @@ func TestCheckpointsThatAreNotRun(t *testing.T) {
 		"pre-trained": {noHead.with([]int64{8, 8}, "cls/predictions/transform/dense/kernel").
 			with([]int64{2, 8}, "cls/seq_relationship/output_weights").
 			with([]int64{2}, "cls/seq_relationship/output_bias"), "", []string{
-			"has no question-answering head: it was not fine-tuned on SQuAD, but pre-trained alone",
+			"has no question-answering head: it was pre-trained, but not fine-tuned on SQuAD",
 		}},
 		"a classifier of three": {noHead.with([]int64{3, 8}, "output_weights").with([]int64{3}, "output_bias"), "", []string{
-			"has no question-answering head: it was not fine-tuned on SQuAD, but for something else (output_weights [3 8])",
+			"has no question-answering head: it was not fine-tuned on SQuAD, but has other layers (output_weights [3 8])",
 		}},
 		"two heads": {noHead.with([]int64{2, 8}, "a/kernel", "b/kernel").with([]int64{2}, "a/bias", "b/bias"), "", []string{
 			"has several layers that could answer questions: a/kernel, b/kernel",
