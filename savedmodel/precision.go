@@ -266,11 +266,18 @@ func (r *PrecisionReport) String() string {
 		}
 	}
 	casts, _ := r.count(cast, tf.Float)
-	parts = append(parts, fmt.Sprintf("%d casts", casts))
+	parts = append(parts, plural(casts, "cast"))
 	if r.Clusters > 0 {
-		parts = append(parts, fmt.Sprintf("%d XLA clusters that hide theirs", r.Clusters))
+		parts = append(parts, plural(r.Clusters, "XLA cluster")+" without a count")
 	}
 	return strings.Join(parts, "; ") + "; on " + strings.Join(r.Devices, ", ")
+}
+
+func plural(n int, thing string) string {
+	if n != 1 {
+		thing += "s"
+	}
+	return fmt.Sprintf("%d %s", n, thing)
 }
 
 func sortedByCount(counts map[string]int) []string {

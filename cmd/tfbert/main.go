@@ -121,6 +121,12 @@ func noCommand(cmd *cobra.Command, args []string) error {
 
 // flagError says in terms of the command line what pflag says in terms of Go.
 func flagError(err error) error {
+	if unknown := (*pflag.NotExistError)(nil); errors.As(err, &unknown) {
+		if instead := replacement(strings.ReplaceAll(unknown.GetSpecifiedName(), "-", "_")); instead != "" {
+			return fmt.Errorf("%w: %s", err, instead)
+		}
+		return err
+	}
 	invalid, number := (*pflag.InvalidValueError)(nil), (*strconv.NumError)(nil)
 	if !errors.As(err, &invalid) {
 		return err

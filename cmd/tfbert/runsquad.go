@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/pflag"
 
@@ -38,6 +39,39 @@ func addRunSquadFlags(flags *pflag.FlagSet) {
 		f := flags.VarPF(v, name, "", "")
 		f.Hidden, f.NoOptDefVal = true, "true"
 	}
+}
+
+// replaced says what to use in place of flags of other scripts: those of NVIDIA's Triton, those of Hugging Face's
+// run_qa.py and run_squad.py, and names that people take for run_squad.py's.
+var replaced = map[string]string{
+	"batch_size":                 "it is --predict_batch_size",
+	"checkpoint":                 "it is --init_checkpoint",
+	"config_file":                "it is --bert_config_file",
+	"config_name":                "it is --bert_config_file",
+	"data_dir":                   "name the file with --predict_file",
+	"do_eval":                    "'tfbert evaluate' scores predictions",
+	"eval_batch_size":            "it is --predict_batch_size",
+	"max_seq_len":                "it is --max_seq_length",
+	"model_dir":                  "it is --model",
+	"model_name_or_path":         "it is --model for a SavedModel, or --init_checkpoint",
+	"per_device_eval_batch_size": "it is --predict_batch_size",
+	"per_gpu_eval_batch_size":    "it is --predict_batch_size",
+	"predict_json":               "it is --predict_file",
+	"saved_model_dir":            "it is --model",
+	"seq_length":                 "it is --max_seq_length",
+	"tokenizer_name":             "it is --vocab_file",
+	"trt_engine":                 "tfbert does not run TensorRT",
+	"vocab":                      "it is --vocab_file",
+}
+
+// replacement returns what to use in place of a flag of another script, or "".
+func replacement(flag string) string {
+	for _, server := range []string{"triton_", "trtis_", "export_trtis"} {
+		if strings.HasPrefix(flag, server) {
+			return "'tfbert serve' serves a SavedModel, in Triton's layout too"
+		}
+	}
+	return replaced[flag]
 }
 
 // unused is the value of a flag that changes nothing. Its text is the name of the type.
