@@ -18,11 +18,12 @@ const look = 100 * time.Millisecond
 const slack = 4 << 20
 
 // Run runs f, and fails the test if f allocates more than the given bytes, including garbage and with 4
-// MiB of slack, or takes longer than most. If f exceeds a bound and does not return, Run ends the
+// MiB of slack, or takes longer than most, or ten times as long under the race detector. If f exceeds a bound and does not return, Run ends the
 // process, so that a fuzzer keeps the input and the machine keeps its memory. Allocations of other
 // goroutines count too, so no other test may run at the same time.
 func Run(t testing.TB, bytes int, most time.Duration, f func()) {
 	t.Helper()
+	most *= slowdown
 	began, before := time.Now(), allocated()
 	exceeded := func() error {
 		if n := allocated() - before; n > uint64(bytes)+slack {
