@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/tfbert/go/serve/internal/huggingface"
+	"github.com/tfbert/go/serve/internal/intake"
 	"github.com/tfbert/go/serve/internal/native"
 	"github.com/tfbert/go/serve/internal/page"
 	"github.com/tfbert/go/serve/internal/transport"
@@ -80,17 +81,12 @@ func (s *Server) serve(pattern string, h transport.Handler) http.Handler {
 		began := time.Now()
 		ctx, cancel := context.WithTimeout(r.Context(), s.opts.RequestTimeout)
 		defer cancel()
-		r = r.WithContext(ctx)
+		call := s.newCall(ctx, pattern, w)
+		r = r.WithContext(transport.WithCall(ctx, call))
 		r.Body = http.MaxBytesReader(w, r.Body, s.opts.MaxRequestBytes)
 		answer := &response{ResponseWriter: w}
 		err := transport.Recover(func() error {
-			if r.Method == http.MethodPost {
-				leave, err := s.enter()
-				if err != nil {
-					return err
-				}
-				defer leave()
-			}
+			defer call.End()
 			return h(answer, r)
 		})
 		if err != nil && !answer.begun {
@@ -99,6 +95,19 @@ func (s *Server) serve(pattern string, h transport.Handler) http.Handler {
 		s.metrics.request(pattern, strconv.Itoa(answer.status()), time.Since(began))
 		s.host.LogRequest(ctx, pattern, answer.status(), began, err)
 	})
+}
+
+// newCall returns the call of a request.
+func (s *Server) newCall(ctx context.Context, pattern string, w http.ResponseWriter) *transport.Call {
+	conn, ok := ctx.Value(connKey{}).(*intake.Conn)
+	if !ok {
+		conn = &intake.Conn{} // of another server, which has the handler
+	}
+	slots := &s.questions
+	if strings.HasPrefix(pattern, "POST /v2/repository/") {
+		slots = &s.admins
+	}
+	return &transport.Call{Conn: conn, Slots: slots, Writer: w}
 }
 
 // response keeps the status of a response.

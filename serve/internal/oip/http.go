@@ -50,10 +50,15 @@ func (s *Service) Handle(handle transport.Handle) {
 	}
 	handle("POST /v2/repository/index", s.index)
 	handle("POST /v2/repository/models/{model}/load", s.load)
-	handle("POST /v2/repository/models/{model}/unload", verb(s.RepositoryModelUnload,
-		func(r *http.Request) *pb.RepositoryModelUnloadRequest {
-			return &pb.RepositoryModelUnloadRequest{ModelName: r.PathValue("model")}
-		}))
+	unload := verb(s.RepositoryModelUnload, func(r *http.Request) *pb.RepositoryModelUnloadRequest {
+		return &pb.RepositoryModelUnloadRequest{ModelName: r.PathValue("model")}
+	})
+	handle("POST /v2/repository/models/{model}/unload", func(w http.ResponseWriter, r *http.Request) error {
+		if err := transport.Enter(r); err != nil { // its body is not read
+			return err
+		}
+		return unload(w, r)
+	})
 }
 
 // verb returns the handler of a method whose request is in the path.
