@@ -21,8 +21,9 @@ import (
 
 // Handler returns the handler of everything that the server speaks over HTTP.
 //
-// A request passes, in this order: tracing, the refusal of other sites' pages, counting and logging, the
-// limits on its time and body, and its verb's handler.
+// A request passes, in this order: tracing, the refusal of other hosts and of other sites' pages, counting and
+// logging, the limits on its time and body, and its verb's handler. A server that does not run by Serve is not known
+// to be this machine's alone: it checks hosts only if Options.AllowedHosts names some.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	handle := func(pattern string, h transport.Handler) { mux.Handle(pattern, s.serve(pattern, h)) }
@@ -54,12 +55,7 @@ func (s *Server) Handler() http.Handler {
 		return repository.Errorf(codes.NotFound, "no such endpoint: %s %s: docs/serving.md lists them all",
 			r.Method, r.URL.Path)
 	})
-	// A page of another site must not use a browser's way to a server on its own machine.
-	protection := http.NewCrossOriginProtection()
-	protection.SetDenyHandler(s.serve("cross-origin", func(http.ResponseWriter, *http.Request) error {
-		return repository.Errorf(codes.PermissionDenied, "a page of another site must not send requests here")
-	}))
-	return otelhttp.NewHandler(protection.Handler(mux), "http",
+	return otelhttp.NewHandler(s.sites.protect(mux, s.deny), "http",
 		otelhttp.WithSpanNameFormatter(func(_ string, r *http.Request) string { return cmp.Or(r.Pattern, r.Method) }))
 }
 

@@ -41,6 +41,14 @@ type Options struct {
 	// them.
 	AdminToken string
 
+	// AllowedHosts are hosts that requests may be sent to, beside addresses and names of this machine and its network:
+	// names, "*.example.com" or "*". On a loopback address all others are refused, and so they are on any address if
+	// AllowedHosts is not empty. gRPC has no such check: no page of a browser can speak it to the server.
+	AllowedHosts []string
+	// AllowedOrigins are the origins of other sites' pages that may send requests, such as "https://example.com", or
+	// "*". All others are refused.
+	AllowedOrigins []string
+
 	TLS    *tls.Config // nil: none
 	Logger *slog.Logger
 
@@ -60,6 +68,7 @@ type Server struct {
 	questions intake.Slots         // of requests that ask a model
 	admins    intake.Slots         // of those that change the server or list its models
 	conns     intake.Conns
+	sites     *sites
 	streaming map[string]bool // the methods of gRPC that are streams
 	drain     context.CancelFunc
 }
@@ -83,6 +92,10 @@ func New(models *repository.Repository, opts Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	sites, err := newSites(opts.AllowedHosts, opts.AllowedOrigins)
+	if err != nil {
+		return nil, err
+	}
 	draining, drain := context.WithCancel(context.Background())
 	host := &transport.Host{
 		Models: models, Version: opts.Version, Log: opts.Logger, MaxRequestBytes: opts.MaxRequestBytes,
@@ -95,7 +108,7 @@ func New(models *repository.Repository, opts Options) (*Server, error) {
 		opts: opts, host: host, metrics: newMetrics(host), resolver: resolver, drain: drain,
 		oip: oip.New(host), tfServing: tfserving.New(host),
 		questions: intake.Slots{Most: opts.MaxRequests}, admins: intake.Slots{Most: mostAdmins},
-		conns: intake.Conns{Most: opts.MaxConnections}, streaming: map[string]bool{},
+		conns: intake.Conns{Most: opts.MaxConnections}, streaming: map[string]bool{}, sites: sites,
 	}
 	s.metrics.received(host.Gate, &s.conns)
 	models.Observe(s.metrics.batch)
@@ -181,6 +194,7 @@ func (s *Server) webServer() *http.Server {
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    64 << 10,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: s.opts.MaxStreams},
+		BaseContext:       func(l net.Listener) context.Context { return withListener(context.Background(), l) },
 		ConnContext: func(ctx context.Context, _ net.Conn) context.Context {
 			return context.WithValue(ctx, connKey{}, &intake.Conn{})
 		},

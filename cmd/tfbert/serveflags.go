@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -187,6 +188,7 @@ type networkFlags struct {
 	httpPort, grpcPort, adminPort int
 	cert, key, clientCA           string
 	tokenFile                     string
+	allowedHosts, allowedOrigins  []string
 }
 
 func (n *networkFlags) add(f *pflag.FlagSet) {
@@ -196,6 +198,10 @@ func (n *networkFlags) add(f *pflag.FlagSet) {
 	f.IntVar(&n.adminPort, "admin_port", -1, "`port` for profiles (/debug/pprof) on 127.0.0.1 (-1: none, 0: any)")
 	f.StringVar(&n.tokenFile, "admin_token_file", "",
 		"`file` with the bearer token that a client needs to load models, unload them and take profiles")
+	f.StringSliceVar(&n.allowedHosts, "allowed_hosts", nil,
+		"`names` that requests may be sent to, such as x.example.com or *.example.com, beside those of this machine")
+	f.StringSliceVar(&n.allowedOrigins, "allowed_origins", nil,
+		"`origins` of other sites' pages that may send requests, such as https://example.com or *")
 	f.StringVar(&n.cert, "tls_cert_file", "", "`file` with the server's certificate, to serve over TLS")
 	f.StringVar(&n.key, "tls_key_file", "", "`file` with the certificate's key")
 	f.StringVar(&n.clientCA, "tls_client_ca_file", "",
@@ -212,6 +218,11 @@ func (n *networkFlags) check(clientsLoad bool) error {
 		return usagef("--tls_client_ca_file needs --tls_cert_file")
 	case clientsLoad && n.tokenFile == "" && !loopback(n.host):
 		return usagef("on %s anyone could load and unload models: set --admin_token_file", n.host)
+	}
+	for _, origin := range n.allowedOrigins {
+		if origin != "*" && http.NewCrossOriginProtection().AddTrustedOrigin(origin) != nil {
+			return usagef("--allowed_origins takes * or origins such as https://example.com, not %q", origin)
+		}
 	}
 	return nil
 }
