@@ -282,6 +282,35 @@ func TestAttackUnfinishedMessages(t *testing.T) {
 	}
 }
 
+// Streams of gRPC that are opened and not used, over any number of connections, have a bound.
+func TestAttackIdleStreams(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
+	f := startServer(t, &setup{serve: Options{MaxUnfinished: 4 << 20}})
+	var attackers []*attacker
+	for range 5 {
+		a := attack(t, f.rpc.String())
+		attackers = append(attackers, a)
+		for n := range a.streams {
+			if _, err := a.open(n, "/inference.GRPCInferenceService/ModelStreamInfer", "application/grpc"); err != nil {
+				break // its connection was closed
+			}
+		}
+	}
+	eventually(t, "the connections with the oldest are closed", func() bool {
+		_, first := attackers[0].ended()
+		return first
+	})
+	assert.LessOrEqual(t, f.host.Gate.State().Bytes, int64(4<<20))
+	_, err := pb.NewInferenceClient(f.dial(t)).ModelInfer(t.Context(), textRequest(1))
+	require.NoError(t, err)
+	for _, a := range attackers {
+		a.conn.Close()
+	}
+	assertNothingHeld(t, f)
+}
+
 // attackOptions are the defaults, with less patience.
 var attackOptions = Options{grace: 2 * time.Second}
 

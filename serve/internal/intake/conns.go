@@ -1,14 +1,17 @@
 package intake
 
 import (
+	"errors"
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
-// Conns bounds the connections of several listeners together. If there are too many, the one on which nothing
-// has happened for the longest time is closed, so that a new one always gets in.
+// Conns bounds the connections of several listeners together. If there are too many, or more than the process may
+// have open files, the one on which nothing has happened for the longest time is closed, so that a new one always
+// gets in.
 type Conns struct {
 	Most int
 
@@ -28,23 +31,35 @@ func (c *Conns) Len() int {
 
 func (c *Conns) add(conn *countedConn) {
 	c.mu.Lock()
-	var idle *countedConn
-	if len(c.open) >= c.Most {
-		for other := range c.open {
-			if idle == nil || other.active.Load() < idle.active.Load() {
-				idle = other
-			}
-		}
-		delete(c.open, idle)
+	full := len(c.open) >= c.Most
+	c.mu.Unlock()
+	if full {
+		c.closeIdle()
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.open == nil {
 		c.open = map[*countedConn]struct{}{}
 	}
 	c.open[conn] = struct{}{}
-	c.mu.Unlock()
-	if idle != nil {
-		_ = idle.Close()
+}
+
+// closeIdle closes the connection on which nothing has happened for the longest time. It reports whether there is one.
+func (c *Conns) closeIdle() bool {
+	c.mu.Lock()
+	var idle *countedConn
+	for conn := range c.open {
+		if idle == nil || conn.active.Load() < idle.active.Load() {
+			idle = conn
+		}
 	}
+	delete(c.open, idle)
+	c.mu.Unlock()
+	if idle == nil {
+		return false
+	}
+	_ = idle.Close()
+	return true
 }
 
 func (c *Conns) remove(conn *countedConn) {
@@ -60,6 +75,9 @@ type countingListener struct {
 
 func (l *countingListener) Accept() (net.Conn, error) {
 	conn, err := l.Listener.Accept()
+	for errors.Is(err, syscall.EMFILE) && l.conns.closeIdle() { // the process has too many open files
+		conn, err = l.Listener.Accept()
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -49,6 +49,7 @@ type Message struct {
 	conn    *Conn
 	since   time.Time
 	bytes   int64 // received since then
+	resting bool  // nothing is due
 	charged int64
 	drop    func()
 	place   *list.Element // nil once it has ended
@@ -75,10 +76,27 @@ func (m *Message) Add(n, cost int) error {
 	m.gate.mu.Lock()
 	defer m.gate.mu.Unlock()
 	if m.place != nil {
+		if m.resting {
+			m.resting, m.since = false, time.Now()
+		}
 		m.bytes += int64(n)
 		m.gate.charge(m, int64(cost))
 	}
 	return m.err
+}
+
+// Rest says that all has come that was begun, although there may be more: what came is no longer charged, and no
+// rate is asked until more comes.
+func (m *Message) Rest() {
+	m.gate.mu.Lock()
+	defer m.gate.mu.Unlock()
+	if m.place == nil {
+		return
+	}
+	m.gate.oldest.MoveToBack(m.place)
+	m.gate.held -= m.charged - overhead
+	m.conn.held -= m.charged - overhead
+	m.charged, m.bytes, m.resting = overhead, 0, true
 }
 
 // End ends the counting. It may be called again.
@@ -162,7 +180,7 @@ func (g *Gate) sweepLater() {
 			m := place.Value.(*Message)
 			place = place.Next()
 			past := now.Sub(m.since)
-			if past < g.limits.Grace {
+			if m.resting || past < g.limits.Grace {
 				continue
 			}
 			if float64(m.bytes) < past.Seconds()*float64(g.limits.MinRate) {

@@ -3,6 +3,8 @@ package intake
 import (
 	"encoding/binary"
 	"net"
+	"os"
+	"syscall"
 	"testing"
 	"time"
 
@@ -69,6 +71,23 @@ func TestRate(t *testing.T) {
 	assert.Equal(t, State{Dropped: 1}, g.State())
 }
 
+// A stream of gRPC between two messages costs little, and is asked for nothing.
+func TestRest(t *testing.T) {
+	g := NewGate(Limits{Bytes: 1 << 30, ConnBytes: 1 << 30, MinRate: 1000, Grace: 50 * time.Millisecond})
+	c := &Conn{}
+	m, dropped := begin(g, c)
+	require.NoError(t, m.Add(10, 1<<20))
+	m.Rest()
+	assert.Equal(t, int64(overhead), c.held)
+	time.Sleep(200 * time.Millisecond)
+	require.NoError(t, m.Add(10, 10), "it may rest")
+	<-dropped
+	m.Rest()
+	m.End()
+	assert.Equal(t, State{Dropped: 1}, g.State())
+	assert.Zero(t, c.held)
+}
+
 func TestSlots(t *testing.T) {
 	s := Slots{Most: 1}
 	leave, err := s.Enter()
@@ -115,6 +134,35 @@ func TestConns(t *testing.T) {
 	assert.Zero(t, conns.Len())
 }
 
+// fullListener has no free file until a connection is closed.
+type fullListener struct {
+	net.Listener
+	conns *Conns
+}
+
+func (l fullListener) Accept() (net.Conn, error) {
+	if l.conns.Len() > 0 {
+		return nil, &net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", syscall.EMFILE)}
+	}
+	return l.Listener.Accept()
+}
+
+func TestOpenFiles(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	conns := &Conns{Most: 10}
+	counted := conns.Listen(fullListener{l, conns})
+	for range 2 {
+		client, err := net.Dial("tcp", l.Addr().String())
+		require.NoError(t, err)
+		defer client.Close()
+		_, err = counted.Accept()
+		require.NoError(t, err)
+		assert.Equal(t, 1, conns.Len())
+	}
+}
+
 // appendFrame appends a frame of HTTP/2.
 func appendFrame(b []byte, kind, flags byte, stream uint32, payload []byte) []byte {
 	n := len(payload)
@@ -154,7 +202,7 @@ func TestMessagesOfGRPC(t *testing.T) {
 				break
 			}
 		}
-		require.Equal(t, 3, g.State().Messages, "pieces of %d bytes", size)
+		require.Equal(t, 4, g.State().Messages, "pieces of %d bytes", size)
 		received := int64(0)
 		for place := g.oldest.Front(); place != nil; place = place.Next() {
 			received += place.Value.(*Message).bytes
@@ -169,7 +217,7 @@ func TestMessagesOfGRPC(t *testing.T) {
 			_, err := c.Write(b[:min(size, len(b))])
 			require.NoError(t, err)
 		}
-		require.Equal(t, 1, g.State().Messages)
+		require.Equal(t, 2, g.State().Messages)
 		require.NoError(t, c.Close())
 		require.Equal(t, State{}, g.State())
 	}

@@ -12,8 +12,8 @@ import (
 // frameCost is what gRPC's server keeps for each DATA frame of a message beside its bytes.
 const frameCost = 128
 
-// Credentials returns credentials of a gRPC server that count, on each connection, the messages that are not
-// complete. gRPC grants each stream a whole message, whatever its other streams hold, and receives it before
+// Credentials returns credentials of a gRPC server that count, on each connection, the streams that their clients
+// have not ended, and the messages on them that are not complete. gRPC grants each stream a whole message, whatever its other streams hold, and receives it before
 // any of the server's code runs. If the gate drops a message, its connection is closed: nothing less stops
 // the bytes that a client may already send.
 func (g *Gate) Credentials(inner credentials.TransportCredentials) credentials.TransportCredentials {
@@ -51,7 +51,7 @@ type grpcConn struct {
 
 	mu      sync.Mutex
 	in, out frames
-	streams map[uint32]*stream // open ones; nil once the connection is closed
+	streams map[uint32]*stream // that the client has not ended; nil once the connection is closed
 	touched map[uint32]*stream // by the bytes that are being counted
 }
 
@@ -62,7 +62,7 @@ type stream struct {
 	left   uint32 // bytes of the message that are still to come
 
 	bytes, cost int      // not yet counted, of the message that is not complete
-	message     *Message // nil if it is not counted
+	message     *Message // nil if it is not counted yet
 }
 
 func newGRPCConn(conn net.Conn, gate *Gate) *grpcConn {
@@ -73,6 +73,7 @@ func newGRPCConn(conn net.Conn, gate *Gate) *grpcConn {
 		onHeader: func(kind, _ byte, id uint32) {
 			if s := c.streams[id]; kind == frameHeaders && s == nil && c.streams != nil {
 				c.streams[id] = &stream{}
+				c.touched[id] = c.streams[id]
 			} else if kind == frameData && s != nil {
 				s.cost += frameCost
 			}
@@ -83,24 +84,23 @@ func newGRPCConn(conn net.Conn, gate *Gate) *grpcConn {
 				c.touched[id] = s
 			}
 		},
-		onEnd: func(kind, flags byte, id uint32) { c.endFrame(kind, flags, id, false) },
+		onEnd: c.endFrame,
 	}
 	c.out = frames{
 		onHeader: func(byte, byte, uint32) {},
 		onData:   ignoreData,
-		onEnd:    func(kind, flags byte, id uint32) { c.endFrame(kind, flags, id, true) },
+		onEnd:    c.endFrame,
 	}
 	return c
 }
 
-// endFrame ends a stream's message, if the frame does: the client has sent all, or the stream is over.
-func (c *grpcConn) endFrame(kind, flags byte, id uint32, server bool) {
+// endFrame forgets a stream if a frame ends it: the client has sent all, or the server has answered.
+func (c *grpcConn) endFrame(kind, flags byte, id uint32) {
 	ends := (kind == frameData || kind == frameHeaders) && flags&flagEndStream != 0
 	if s := c.streams[id]; s != nil && (kind == frameReset || ends) {
-		s.reset()
-		if server || kind == frameReset {
-			delete(c.streams, id)
-		}
+		s.end()
+		delete(c.streams, id)
+		delete(c.touched, id)
 	}
 }
 
@@ -127,8 +127,13 @@ func (s *stream) receive(b []byte) {
 func (s *stream) reset() {
 	s.have, s.left, s.bytes, s.cost = 0, 0, 0, 0
 	if s.message != nil {
+		s.message.Rest()
+	}
+}
+
+func (s *stream) end() {
+	if s.message != nil {
 		s.message.End()
-		s.message = nil
 	}
 }
 
@@ -138,7 +143,7 @@ func (c *grpcConn) Read(b []byte) (int, error) {
 	defer c.mu.Unlock()
 	c.in.feed(b[:n])
 	for id, s := range c.touched {
-		if c.streams != nil && s.bytes > 0 {
+		if c.streams != nil {
 			c.count(s)
 		}
 		delete(c.touched, id)
@@ -146,13 +151,16 @@ func (c *grpcConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// count counts what has come of a message that is not complete. Most messages come whole and are not counted.
+// count counts what has come of a stream that its client has not ended. Most calls come whole and are not counted.
 func (c *grpcConn) count(s *stream) {
 	if s.message == nil {
 		s.message = c.gate.Begin(&c.conn, func() { _ = c.Close() })
+		s.message.Rest()
 	}
-	_ = s.message.Add(s.bytes, s.cost) // if it is dropped, the connection is closed
-	s.bytes, s.cost = 0, 0
+	if s.bytes > 0 {
+		_ = s.message.Add(s.bytes, s.cost) // if it is dropped, the connection is closed
+		s.bytes, s.cost = 0, 0
+	}
 }
 
 func (c *grpcConn) Write(b []byte) (int, error) {
@@ -168,7 +176,7 @@ func (c *grpcConn) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, s := range c.streams {
-		s.reset()
+		s.end()
 	}
 	c.streams = nil
 	return err
