@@ -196,7 +196,8 @@ func TestAttackSlowBodies(t *testing.T) {
 	for _, a := range attackers {
 		sent += a.sent.Load()
 	}
-	t.Logf("%d connections with %d bodies of %d bytes in all: answered of %d: %v", len(attackers), opened, sent, tries, answered)
+	t.Logf("%d connections with %d bodies of %d bytes in all: answered of %d: %v",
+		len(attackers), opened, sent, tries, answered)
 	for request, n := range answered {
 		assert.Equal(t, tries, n, request)
 	}

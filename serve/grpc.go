@@ -28,6 +28,7 @@ func (s *Server) rpcOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(int(s.opts.MaxRequestBytes)),
 		grpc.MaxHeaderListSize(64 << 10),
+		grpc.ForceServerCodecV2(newCodec()),
 		grpc.MaxConcurrentStreams(uint32(s.opts.MaxStreams)),
 		grpc.InTapHandle(s.limitTime),
 		grpc.ConnectionTimeout(10 * time.Second),

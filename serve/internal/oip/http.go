@@ -165,11 +165,11 @@ type inferJSON struct {
 }
 
 type inferInputJSON struct {
-	Name       string         `json:"name"`
-	Datatype   string         `json:"datatype"`
-	Shape      []int64        `json:"shape"`
-	Parameters parametersJSON `json:"parameters"`
-	Data       jsontext.Value `json:"data"`
+	Name       string                   `json:"name"`
+	Datatype   string                   `json:"datatype"`
+	Shape      transport.Bounded[int64] `json:"shape"`
+	Parameters parametersJSON           `json:"parameters"`
+	Data       jsontext.Value           `json:"data"`
 }
 
 type inferOutputJSON struct {
