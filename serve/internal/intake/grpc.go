@@ -13,9 +13,9 @@ import (
 const frameCost = 128
 
 // Credentials returns credentials of a gRPC server that count, on each connection, the streams that their clients
-// have not ended, and the messages on them that are not complete. gRPC grants each stream a whole message, whatever its other streams hold, and receives it before
-// any of the server's code runs. If the gate drops a message, its connection is closed: nothing less stops
-// the bytes that a client may already send.
+// have not ended, and the messages on them that are not complete. gRPC grants each stream a whole message, whatever
+// its other streams hold, and receives it before any of the server's code runs. If the gate drops a message, its
+// connection is closed: nothing less stops the bytes that a client may already send.
 func (g *Gate) Credentials(inner credentials.TransportCredentials) credentials.TransportCredentials {
 	return &gatedCredentials{inner, g}
 }
