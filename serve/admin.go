@@ -24,7 +24,10 @@ func (s *Server) ServeAdmin(ctx context.Context, l net.Listener) error {
 			h(w, r)
 		})
 	}
-	web := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	web := &http.Server{
+		Handler: s.sites.protect(mux, s.deny), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: idleTimeout,
+		BaseContext: func(l net.Listener) context.Context { return withListener(context.Background(), l) },
+	}
 	stop := context.AfterFunc(ctx, func() { _ = web.Close() })
 	defer stop()
 	if err := web.Serve(l); ctx.Err() == nil {

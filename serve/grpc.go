@@ -2,7 +2,7 @@ package serve
 
 import (
 	"context"
-	"strings"
+	"path"
 	"time"
 
 	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
@@ -15,8 +15,10 @@ import (
 	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	reflectionv1alpha "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
 	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/tap"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/tfbert/go/serve/internal/intake"
 	"github.com/tfbert/go/serve/internal/transport"
 	"github.com/tfbert/go/serve/repository"
 )
@@ -26,9 +28,13 @@ func (s *Server) rpcOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(int(s.opts.MaxRequestBytes)),
 		grpc.MaxHeaderListSize(64 << 10),
-		grpc.MaxConcurrentStreams(1024),
+		grpc.ForceServerCodecV2(newCodec()),
+		grpc.MaxConcurrentStreams(uint32(s.opts.MaxStreams)),
+		grpc.InTapHandle(s.limitTime),
 		grpc.ConnectionTimeout(10 * time.Second),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			Time: time.Minute, Timeout: 20 * time.Second, MaxConnectionIdle: idleTimeout,
+		}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.StatsHandler(otelgrpc.NewServerHandler()),
 		grpc.UnaryInterceptor(s.unary),
@@ -45,7 +51,24 @@ func (s *Server) newRPC(options ...grpc.ServerOption) *grpc.Server {
 	files := reflection.ServerOptions{Services: rpc, DescriptorResolver: s.resolver}
 	reflectionv1.RegisterServerReflectionServer(rpc, reflection.NewServerV1(files))
 	reflectionv1alpha.RegisterServerReflectionServer(rpc, reflection.NewServer(files))
+	for service, info := range rpc.GetServiceInfo() {
+		for _, m := range info.Methods {
+			if m.IsClientStream || m.IsServerStream {
+				s.streaming["/"+service+"/"+m.Name] = true
+			}
+		}
+	}
 	return rpc
+}
+
+// limitTime ends a unary call whose request has not come in time, which no interceptor sees.
+func (s *Server) limitTime(ctx context.Context, info *tap.Info) (context.Context, error) {
+	if s.streaming[info.FullMethodName] {
+		return ctx, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.opts.RequestTimeout)
+	context.AfterFunc(ctx, cancel)
+	return ctx, nil
 }
 
 // unary runs a call within the limit on its time, counts and logs it.
@@ -56,8 +79,8 @@ func (s *Server) unary(
 	ctx, cancel := context.WithTimeout(ctx, s.opts.RequestTimeout)
 	defer cancel()
 	err = transport.Recover(func() error {
-		if !strings.HasPrefix(info.FullMethod, "/grpc.health.") { // a busy server is not a sick one
-			leave, err := s.enter()
+		if slots := s.slots(info.FullMethod); slots != nil {
+			leave, err := slots.Enter()
 			if err != nil {
 				return err
 			}
@@ -68,6 +91,18 @@ func (s *Server) unary(
 	})
 	s.called(ctx, info.FullMethod, began, err)
 	return response, statusOf(err)
+}
+
+// slots returns those of which a unary call needs one. Health, metadata and statistics need none: a busy server
+// is not a sick one.
+func (s *Server) slots(method string) *intake.Slots {
+	switch path.Base(method) {
+	case "ModelInfer", "Predict":
+		return &s.questions
+	case "RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload":
+		return &s.admins
+	}
+	return nil
 }
 
 // stream is unary for streams, which may last.

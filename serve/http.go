@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/tfbert/go/serve/internal/huggingface"
+	"github.com/tfbert/go/serve/internal/intake"
 	"github.com/tfbert/go/serve/internal/native"
 	"github.com/tfbert/go/serve/internal/page"
 	"github.com/tfbert/go/serve/internal/transport"
@@ -20,8 +21,9 @@ import (
 
 // Handler returns the handler of everything that the server speaks over HTTP.
 //
-// A request passes, in this order: tracing, the refusal of other sites' pages, counting and logging, the
-// limits on its time and body, and its verb's handler.
+// A request passes, in this order: tracing, the refusal of other hosts and of other sites' pages, counting and
+// logging, the limits on its time and body, and its verb's handler. A server that does not run by Serve is not known
+// to be this machine's alone: it checks hosts only if Options.AllowedHosts names some.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	handle := func(pattern string, h transport.Handler) { mux.Handle(pattern, s.serve(pattern, h)) }
@@ -53,12 +55,7 @@ func (s *Server) Handler() http.Handler {
 		return repository.Errorf(codes.NotFound, "no such endpoint: %s %s: docs/serving.md lists them all",
 			r.Method, r.URL.Path)
 	})
-	// A page of another site must not use a browser's way to a server on its own machine.
-	protection := http.NewCrossOriginProtection()
-	protection.SetDenyHandler(s.serve("cross-origin", func(http.ResponseWriter, *http.Request) error {
-		return repository.Errorf(codes.PermissionDenied, "a page of another site must not send requests here")
-	}))
-	return otelhttp.NewHandler(protection.Handler(mux), "http",
+	return otelhttp.NewHandler(s.sites.protect(mux, s.deny), "http",
 		otelhttp.WithSpanNameFormatter(func(_ string, r *http.Request) string { return cmp.Or(r.Pattern, r.Method) }))
 }
 
@@ -80,17 +77,12 @@ func (s *Server) serve(pattern string, h transport.Handler) http.Handler {
 		began := time.Now()
 		ctx, cancel := context.WithTimeout(r.Context(), s.opts.RequestTimeout)
 		defer cancel()
-		r = r.WithContext(ctx)
+		call := s.newCall(ctx, pattern, w)
+		r = r.WithContext(transport.WithCall(ctx, call))
 		r.Body = http.MaxBytesReader(w, r.Body, s.opts.MaxRequestBytes)
 		answer := &response{ResponseWriter: w}
 		err := transport.Recover(func() error {
-			if r.Method == http.MethodPost {
-				leave, err := s.enter()
-				if err != nil {
-					return err
-				}
-				defer leave()
-			}
+			defer call.End()
 			return h(answer, r)
 		})
 		if err != nil && !answer.begun {
@@ -99,6 +91,19 @@ func (s *Server) serve(pattern string, h transport.Handler) http.Handler {
 		s.metrics.request(pattern, strconv.Itoa(answer.status()), time.Since(began))
 		s.host.LogRequest(ctx, pattern, answer.status(), began, err)
 	})
+}
+
+// newCall returns the call of a request.
+func (s *Server) newCall(ctx context.Context, pattern string, w http.ResponseWriter) *transport.Call {
+	conn, ok := ctx.Value(connKey{}).(*intake.Conn)
+	if !ok {
+		conn = &intake.Conn{} // of another server, which has the handler
+	}
+	slots := &s.questions
+	if strings.HasPrefix(pattern, "POST /v2/repository/") {
+		slots = &s.admins
+	}
+	return &transport.Call{Conn: conn, Slots: slots, Writer: w}
 }
 
 // response keeps the status of a response.

@@ -596,18 +596,19 @@ func TestSlowClients(t *testing.T) {
 	}
 	t.Run("header", func(t *testing.T) {
 		t.Parallel()
-		drip("POST /v1/answer HTTP/1.1\r\nHost: x\r\n", strings.Repeat("X-A: b\r\n", 100))
+		drip("POST /v1/answer HTTP/1.1\r\nHost: localhost\r\n", strings.Repeat("X-A: b\r\n", 100))
 	})
 	t.Run("body", func(t *testing.T) {
 		t.Parallel()
-		said := drip("POST /v1/answer HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n", strings.Repeat(" ", 5000))
+		said := drip("POST /v1/answer HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n\r\n", strings.Repeat(" ", 5000))
 		assert.Contains(t, said, "504")
 		assert.Contains(t, said, "took longer than it may")
 		assert.NotContains(t, said, "127.0.0.1", "addresses are not for clients")
 	})
 	t.Run("chunks", func(t *testing.T) {
 		t.Parallel()
-		drip("POST /v1/answer HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", strings.Repeat("1\r\n \r\n", 500))
+		drip("POST /v1/answer HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n",
+			strings.Repeat("1\r\n \r\n", 500))
 	})
 	t.Run("nothing", func(t *testing.T) {
 		t.Parallel()
@@ -623,7 +624,7 @@ func TestSlowClients(t *testing.T) {
 		require.NoError(t, err)
 		defer conn.Close()
 		body := question(1)
-		fmt.Fprintf(conn, "POST /v1/answer HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(body), body[:10])
+		fmt.Fprintf(conn, "POST /v1/answer HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s", len(body), body[:10])
 		require.NoError(t, conn.(*net.TCPConn).CloseWrite())
 		said, _ := io.ReadAll(conn)
 		assert.Contains(t, string(said), "499", "as for a client that has gone")
@@ -631,7 +632,7 @@ func TestSlowClients(t *testing.T) {
 	t.Run("slow model", func(t *testing.T) {
 		t.Parallel()
 		body := `{"question":"find slow","context":"slow"}`
-		header := "POST /v1/answer HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s"
+		header := "POST /v1/answer HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s"
 		said := drip(fmt.Sprintf(header, len(body), body), "")
 		assert.Contains(t, said, "504 Gateway Timeout")
 	})
@@ -644,7 +645,7 @@ func TestHugeHeader(t *testing.T) {
 	require.NoError(t, err)
 	defer conn.Close()
 	go func() {
-		fmt.Fprintf(conn, "GET /healthz HTTP/1.1\r\nHost: x\r\nX-A: %s\r\n\r\n", strings.Repeat("a", 200<<10))
+		fmt.Fprintf(conn, "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-A: %s\r\n\r\n", strings.Repeat("a", 200<<10))
 	}()
 	line, err := bufio.NewReader(conn).ReadString('\n')
 	require.NoError(t, err)
@@ -664,7 +665,7 @@ func TestDisconnects(t *testing.T) {
 		conn, err := net.Dial("tcp", f.url[7:])
 		require.NoError(t, err)
 		body := fmt.Sprintf(slow, i%2 == 0)
-		fmt.Fprintf(conn, "POST /v1/answer HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+		fmt.Fprintf(conn, "POST /v1/answer HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
 		conns = append(conns, conn)
 	}
 	eventually(t, "all wait", func() bool {

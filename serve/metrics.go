@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/tfbert/go/serve/batch"
+	"github.com/tfbert/go/serve/internal/intake"
 	"github.com/tfbert/go/serve/internal/transport"
 	"github.com/tfbert/go/serve/repository"
 )
@@ -81,6 +82,23 @@ func (m *metrics) batch(model *repository.Model, b batch.Batch) {
 
 // modelCollector reads what the models count of themselves.
 type modelCollector struct{ host *transport.Host }
+
+// received registers what the server counts of requests that are not complete, and of connections.
+func (m *metrics) received(gate *intake.Gate, conns *intake.Conns) {
+	gauge := func(name, help string, value func() float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
+	}
+	m.registry.MustRegister(
+		gauge("tfbert_connections", "Open connections.", func() float64 { return float64(conns.Len()) }),
+		gauge("tfbert_unfinished_requests", "Requests that are being received.",
+			func() float64 { return float64(gate.State().Messages) }),
+		gauge("tfbert_unfinished_bytes", "Memory of the requests that are being received.",
+			func() float64 { return float64(gate.State().Bytes) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "tfbert_unfinished_dropped_total", Help: "Requests that came too slowly or held too much.",
+		}, func() float64 { return float64(gate.State().Dropped) }),
+	)
+}
 
 // figure is one of them; those of the queue are of the model itself.
 type figure struct {

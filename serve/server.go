@@ -9,14 +9,14 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/tfbert/go/internal/serveproto"
+	"github.com/tfbert/go/serve/internal/intake"
 	"github.com/tfbert/go/serve/internal/oip"
 	"github.com/tfbert/go/serve/internal/tfserving"
 	"github.com/tfbert/go/serve/internal/transport"
@@ -27,17 +27,32 @@ import (
 type Options struct {
 	Version string // of the server, as clients see it
 
-	MaxRequestBytes int64         // of a body, also when it is unpacked; 8 MiB
-	MaxRequests     int           // with a body, at once, so that their memory has a bound; 1024
-	RequestTimeout  time.Duration // from a request's header to its answer; 60 s
-	DrainTimeout    time.Duration // that requests under way have when the server ends; 30 s
+	MaxRequestBytes   int64         // of a body, also when it is unpacked; 8 MiB
+	MaxRequests       int           // complete ones that ask a model, at once; 1024
+	MaxConnections    int           // at once; then the one that was idle longest is closed; 16384
+	MaxStreams        int           // of a connection of HTTP/2 and gRPC, at once; 128
+	MaxUnfinished     int64         // bytes of all requests that are not complete; 256 MiB or 4 MaxRequestBytes
+	MaxConnUnfinished int64         // bytes of those of one connection; half of MaxUnfinished
+	MinRate           int64         // bytes per second at which a request must come, over 5 s; 1024
+	RequestTimeout    time.Duration // from a request's header to its answer; 60 s
+	DrainTimeout      time.Duration // that requests under way have when the server ends; 30 s
 
 	// AdminToken is the bearer token that the verbs which change the server ask for; "" lets everybody use
 	// them.
 	AdminToken string
 
+	// AllowedHosts are hosts that requests may be sent to, beside addresses and names of this machine and its network:
+	// names, "*.example.com" or "*". On a loopback address all others are refused, and so they are on any address if
+	// AllowedHosts is not empty. gRPC has no such check: no page of a browser can speak it to the server.
+	AllowedHosts []string
+	// AllowedOrigins are the origins of other sites' pages that may send requests, such as "https://example.com", or
+	// "*". All others are refused.
+	AllowedOrigins []string
+
 	TLS    *tls.Config // nil: none
 	Logger *slog.Logger
+
+	grace time.Duration // that MinRate is an average of; 5 s
 }
 
 // A Server answers requests by the models of a repository.
@@ -49,15 +64,25 @@ type Server struct {
 	oip       *oip.Service
 	tfServing *tfserving.Service
 
-	resolver *serveproto.Resolver // of gRPC's reflection
-	requests atomic.Int64         // that are under way
-	drain    context.CancelFunc
+	resolver  *serveproto.Resolver // of gRPC's reflection
+	questions intake.Slots         // of requests that ask a model
+	admins    intake.Slots         // of those that change the server or list its models
+	conns     intake.Conns
+	sites     *sites
+	streaming map[string]bool // the methods of gRPC that are streams
+	drain     context.CancelFunc
 }
 
 // New returns a server of the models of a repository that has not been started.
 func New(models *repository.Repository, opts Options) (*Server, error) {
 	opts.MaxRequestBytes = cmp.Or(opts.MaxRequestBytes, 8<<20)
 	opts.MaxRequests = cmp.Or(opts.MaxRequests, 1024)
+	opts.MaxConnections = cmp.Or(opts.MaxConnections, 16<<10)
+	opts.MaxStreams = cmp.Or(opts.MaxStreams, 128)
+	opts.MaxUnfinished = cmp.Or(opts.MaxUnfinished, max(256<<20, 4*opts.MaxRequestBytes))
+	opts.MaxConnUnfinished = cmp.Or(opts.MaxConnUnfinished, opts.MaxUnfinished/2)
+	opts.MinRate = cmp.Or(opts.MinRate, 1<<10)
+	opts.grace = cmp.Or(opts.grace, 5*time.Second)
 	opts.RequestTimeout = cmp.Or(opts.RequestTimeout, time.Minute)
 	opts.DrainTimeout = cmp.Or(opts.DrainTimeout, 30*time.Second)
 	if opts.Logger == nil {
@@ -67,30 +92,38 @@ func New(models *repository.Repository, opts Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	sites, err := newSites(opts.AllowedHosts, opts.AllowedOrigins)
+	if err != nil {
+		return nil, err
+	}
 	draining, drain := context.WithCancel(context.Background())
 	host := &transport.Host{
 		Models: models, Version: opts.Version, Log: opts.Logger, MaxRequestBytes: opts.MaxRequestBytes,
 		RequestTimeout: opts.RequestTimeout, AdminToken: opts.AdminToken, Draining: draining,
+		Gate: intake.NewGate(intake.Limits{
+			Bytes: opts.MaxUnfinished, ConnBytes: opts.MaxConnUnfinished, MinRate: opts.MinRate, Grace: opts.grace,
+		}),
 	}
 	s := &Server{
 		opts: opts, host: host, metrics: newMetrics(host), resolver: resolver, drain: drain,
 		oip: oip.New(host), tfServing: tfserving.New(host),
+		questions: intake.Slots{Most: opts.MaxRequests}, admins: intake.Slots{Most: mostAdmins},
+		conns: intake.Conns{Most: opts.MaxConnections}, streaming: map[string]bool{}, sites: sites,
 	}
+	s.metrics.received(host.Gate, &s.conns)
 	models.Observe(s.metrics.batch)
 	return s, nil
 }
 
-// enter counts a request that begins, unless there are too many. leave ends it.
-func (s *Server) enter() (leave func(), err error) {
-	if s.requests.Add(1) > int64(s.opts.MaxRequests) {
-		s.requests.Add(-1)
-		e := repository.Errorf(codes.ResourceExhausted,
-			"the server has %d requests under way and takes no more", s.opts.MaxRequests)
-		e.RetryAfter = time.Second
-		return nil, e
-	}
-	return func() { s.requests.Add(-1) }, nil
-}
+// idleTimeout is how long a connection without requests is kept.
+const idleTimeout = 5 * time.Minute
+
+// mostAdmins is the number of requests at once that change the server or list its models. Questions do not take
+// their places.
+const mostAdmins = 32
+
+// connKey is the key of a request's *intake.Conn in its context.
+type connKey struct{}
 
 // Serve serves HTTP and gRPC, either of which may be nil, until ctx ends. Then it takes no more connections,
 // lets the requests under way end, and releases the models.
@@ -99,6 +132,7 @@ func (s *Server) Serve(ctx context.Context, overHTTP, overGRPC net.Listener) err
 	rpc := s.rpcServer()
 	failed := make(chan error, 2)
 	if overHTTP != nil {
+		overHTTP = s.conns.Listen(overHTTP)
 		go func() {
 			if s.opts.TLS != nil {
 				failed <- web.ServeTLS(overHTTP, "", "")
@@ -108,6 +142,7 @@ func (s *Server) Serve(ctx context.Context, overHTTP, overGRPC net.Listener) err
 		}()
 	}
 	if overGRPC != nil {
+		overGRPC = s.conns.Listen(overGRPC)
 		go func() { failed <- rpc.Serve(overGRPC) }()
 	}
 	var err error
@@ -156,16 +191,21 @@ func (s *Server) webServer() *http.Server {
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       s.opts.RequestTimeout,
 		WriteTimeout:      2 * s.opts.RequestTimeout, // from the header's end: reading, answering and writing
-		IdleTimeout:       5 * time.Minute,
+		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    64 << 10,
-		ErrorLog:          slog.NewLogLogger(s.opts.Logger.Handler(), slog.LevelDebug),
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: s.opts.MaxStreams},
+		BaseContext:       func(l net.Listener) context.Context { return withListener(context.Background(), l) },
+		ConnContext: func(ctx context.Context, _ net.Conn) context.Context {
+			return context.WithValue(ctx, connKey{}, &intake.Conn{})
+		},
+		ErrorLog: slog.NewLogLogger(s.opts.Logger.Handler(), slog.LevelDebug),
 	}
 }
 
 func (s *Server) rpcServer() *grpc.Server {
-	options := s.rpcOptions()
+	creds := insecure.NewCredentials()
 	if s.opts.TLS != nil {
-		options = append(options, grpc.Creds(credentials.NewTLS(s.opts.TLS)))
+		creds = credentials.NewTLS(s.opts.TLS)
 	}
-	return s.newRPC(options...)
+	return s.newRPC(append(s.rpcOptions(), grpc.Creds(s.host.Gate.Credentials(creds)))...)
 }

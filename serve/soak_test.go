@@ -336,7 +336,7 @@ func (s *soak) hangUp(body string) error {
 		return err
 	}
 	defer conn.Close()
-	text := fmt.Sprintf("POST /v1/answer HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+	text := fmt.Sprintf("POST /v1/answer HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
 	_, err = io.WriteString(conn, text[:len(text)/(1+rand.IntN(2))])
 	time.Sleep(time.Duration(rand.IntN(2000)) * time.Microsecond)
 	return err

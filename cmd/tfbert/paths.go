@@ -19,7 +19,9 @@ import (
 )
 
 // textFlags hold text or addresses, in which "://" is no mistake. The text of any other flag may be a path.
-var textFlags = []string{"context", "gcp_project", "host", "master", "question", "tpu_name", "tpu_zone", "url"}
+var textFlags = []string{
+	"allowed_hosts", "allowed_origins", "context", "gcp_project", "host", "master", "question", "tpu_name", "tpu_zone", "url",
+}
 
 // checkPaths refuses the flags that name a file beyond this machine, before a command runs: of gs://bucket the
 // operating system would make a folder here.

@@ -74,6 +74,7 @@ func (c *serveCommand) run(cmd *cobra.Command) (err error) {
 	log := c.log.logger()
 	options := c.limits.server
 	options.Logger, options.Version = log, readVersion().Version
+	options.AllowedHosts, options.AllowedOrigins = c.network.allowedHosts, c.network.allowedOrigins
 	if options.TLS, err = c.network.tls(); err != nil {
 		return err
 	}

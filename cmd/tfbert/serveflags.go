@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -187,6 +188,7 @@ type networkFlags struct {
 	httpPort, grpcPort, adminPort int
 	cert, key, clientCA           string
 	tokenFile                     string
+	allowedHosts, allowedOrigins  []string
 }
 
 func (n *networkFlags) add(f *pflag.FlagSet) {
@@ -196,6 +198,10 @@ func (n *networkFlags) add(f *pflag.FlagSet) {
 	f.IntVar(&n.adminPort, "admin_port", -1, "`port` for profiles (/debug/pprof) on 127.0.0.1 (-1: none, 0: any)")
 	f.StringVar(&n.tokenFile, "admin_token_file", "",
 		"`file` with the bearer token that a client needs to load models, unload them and take profiles")
+	f.StringSliceVar(&n.allowedHosts, "allowed_hosts", nil,
+		"`names` that requests may be sent to, such as x.example.com or *.example.com, beside those of this machine")
+	f.StringSliceVar(&n.allowedOrigins, "allowed_origins", nil,
+		"`origins` of other sites' pages that may send requests, such as https://example.com or *")
 	f.StringVar(&n.cert, "tls_cert_file", "", "`file` with the server's certificate, to serve over TLS")
 	f.StringVar(&n.key, "tls_key_file", "", "`file` with the certificate's key")
 	f.StringVar(&n.clientCA, "tls_client_ca_file", "",
@@ -212,6 +218,11 @@ func (n *networkFlags) check(clientsLoad bool) error {
 		return usagef("--tls_client_ca_file needs --tls_cert_file")
 	case clientsLoad && n.tokenFile == "" && !loopback(n.host):
 		return usagef("on %s anyone could load and unload models: set --admin_token_file", n.host)
+	}
+	for _, origin := range n.allowedOrigins {
+		if origin != "*" && http.NewCrossOriginProtection().AddTrustedOrigin(origin) != nil {
+			return usagef("--allowed_origins takes * or origins such as https://example.com, not %q", origin)
+		}
 	}
 	return nil
 }
@@ -318,7 +329,16 @@ func (l *limitFlags) add(f *pflag.FlagSet) {
 	f.IntVar(&l.question.QuestionBytes, "max_question_bytes", 16<<10, "bytes of a question")
 	f.IntVar(&l.question.DocumentBytes, "max_document_bytes", 1<<20, "bytes of a question's documents")
 	f.IntVar(&l.question.Windows, "max_windows", 1024, "windows of a question's documents")
-	f.IntVar(&l.server.MaxRequests, "max_concurrent_requests", 1024, "requests at once; further ones are refused")
+	f.IntVar(&l.server.MaxRequests, "max_concurrent_requests", 1024,
+		"complete requests at once; further ones are refused")
+	f.IntVar(&l.server.MaxConnections, "max_connections", 16<<10,
+		"connections at once; then the one that was idle longest is closed")
+	f.IntVar(&l.server.MaxStreams, "max_streams", 128, "requests at once of a connection of HTTP/2 or gRPC")
+	f.Int64Var(&l.server.MaxUnfinished, "max_unfinished_bytes", 0,
+		"bytes of all requests that are not complete, half of them of one connection "+
+			"(0: 256 MiB, or 4 times --max_request_bytes if that is more)")
+	f.Int64Var(&l.server.MinRate, "min_request_rate", 1<<10,
+		"bytes per second that must come of a request that is not complete")
 	f.DurationVar(&l.server.RequestTimeout, "request_timeout", time.Minute, "`time` that a request may take")
 	f.DurationVar(&l.server.DrainTimeout, "drain_timeout", 30*time.Second,
 		"`time` that requests under way have to end when the server stops")
@@ -327,9 +347,12 @@ func (l *limitFlags) add(f *pflag.FlagSet) {
 func (l *limitFlags) check() error {
 	switch {
 	case l.server.MaxRequestBytes < 1 || l.question.QuestionBytes < 1 || l.question.DocumentBytes < 1 ||
-		l.question.Windows < 1 || l.server.MaxRequests < 1:
-		return usagef("--max_request_bytes, --max_question_bytes, --max_document_bytes, --max_windows and " +
-			"--max_concurrent_requests must be positive")
+		l.question.Windows < 1 || l.server.MaxRequests < 1 || l.server.MaxConnections < 1 || l.server.MaxStreams < 1 ||
+		l.server.MinRate < 1:
+		return usagef("--max_request_bytes, --max_question_bytes, --max_document_bytes, --max_windows, " +
+			"--max_concurrent_requests, --max_connections, --max_streams and --min_request_rate must be positive")
+	case l.server.MaxUnfinished != 0 && l.server.MaxUnfinished < 4*l.server.MaxRequestBytes:
+		return usagef("--max_unfinished_bytes must be at least 4 times --max_request_bytes")
 	case l.server.RequestTimeout <= 0 || l.server.DrainTimeout <= 0:
 		return usagef("--request_timeout and --drain_timeout must be positive")
 	}

@@ -32,9 +32,9 @@ type answersRequest struct {
 }
 
 type answerRequest struct {
-	Question  string   `json:"question"`
-	Context   *string  `json:"context"`
-	Documents []string `json:"documents"`
+	Question  string                    `json:"question"`
+	Context   *string                   `json:"context"`
+	Documents transport.Bounded[string] `json:"documents"`
 
 	Model   string `json:"model"`
 	Version string `json:"version"`

@@ -50,10 +50,15 @@ func (s *Service) Handle(handle transport.Handle) {
 	}
 	handle("POST /v2/repository/index", s.index)
 	handle("POST /v2/repository/models/{model}/load", s.load)
-	handle("POST /v2/repository/models/{model}/unload", verb(s.RepositoryModelUnload,
-		func(r *http.Request) *pb.RepositoryModelUnloadRequest {
-			return &pb.RepositoryModelUnloadRequest{ModelName: r.PathValue("model")}
-		}))
+	unload := verb(s.RepositoryModelUnload, func(r *http.Request) *pb.RepositoryModelUnloadRequest {
+		return &pb.RepositoryModelUnloadRequest{ModelName: r.PathValue("model")}
+	})
+	handle("POST /v2/repository/models/{model}/unload", func(w http.ResponseWriter, r *http.Request) error {
+		if err := transport.Enter(r); err != nil { // its body is not read
+			return err
+		}
+		return unload(w, r)
+	})
 }
 
 // verb returns the handler of a method whose request is in the path.
@@ -160,11 +165,11 @@ type inferJSON struct {
 }
 
 type inferInputJSON struct {
-	Name       string         `json:"name"`
-	Datatype   string         `json:"datatype"`
-	Shape      []int64        `json:"shape"`
-	Parameters parametersJSON `json:"parameters"`
-	Data       jsontext.Value `json:"data"`
+	Name       string                   `json:"name"`
+	Datatype   string                   `json:"datatype"`
+	Shape      transport.Bounded[int64] `json:"shape"`
+	Parameters parametersJSON           `json:"parameters"`
+	Data       jsontext.Value           `json:"data"`
 }
 
 type inferOutputJSON struct {

@@ -95,6 +95,7 @@ var browser = sync.OnceValues(func() (context.Context, error) {
 		chromedp.Flag("headless", "new"),
 		chromedp.Flag("disable-quic", true),
 		chromedp.Flag("disable-component-update", true),
+		chromedp.Flag("host-resolver-rules", "MAP *.example 127.0.0.1"), // for TestOtherSites
 		chromedp.WindowSize(1280, 900),
 	)
 	ctx, _ := chromedp.NewExecAllocator(context.Background(), options...)

@@ -42,14 +42,24 @@ func ReadFlat(t *repository.Tensor, data jsontext.Value) error {
 	}
 }
 
+// mostStrings is more than a request can have questions. As strings, 8 MiB of "", would be many times as much.
+const mostStrings = 8 << 10
+
+// mostNumbers of a tensor in JSON are 1024 windows of 1024 word pieces.
+const mostNumbers = 1 << 20
+
 func readElement(t *repository.Tensor, token jsontext.Token) error {
 	switch kind := token.Kind(); {
+	case kind == '0' && len(t.Int32s) == mostNumbers:
+		return repository.Invalidf("input %q has more than %d numbers", t.Name, mostNumbers)
 	case kind == '0' && (t.Type == repository.Int32 || t.Type == repository.Int64):
 		n, err := strconv.ParseInt(token.String(), 10, 32)
 		if err != nil {
 			return repository.Invalidf("input %q holds %s: it must hold whole numbers of 32 bits", t.Name, token)
 		}
 		t.Int32s = append(t.Int32s, int32(n))
+	case kind == '"' && t.Type == repository.Bytes && len(t.Strings) == mostStrings:
+		return repository.Invalidf("input %q has more than %d strings", t.Name, mostStrings)
 	case kind == '"' && t.Type == repository.Bytes:
 		t.Strings = append(t.Strings, token.String())
 	case t.Type == repository.Int32 || t.Type == repository.Int64 || t.Type == repository.Bytes:
@@ -113,6 +123,9 @@ func readBase64(t *repository.Tensor, d *jsontext.Decoder) error {
 	b, err := base64.StdEncoding.DecodeString(*encoded.B64)
 	if err != nil {
 		return repository.Invalidf("%q holds a string that is not valid base64: %v", t.Name, err)
+	}
+	if len(t.Strings) == mostStrings {
+		return repository.Invalidf("input %q has more than %d strings", t.Name, mostStrings)
 	}
 	t.Strings = append(t.Strings, string(b))
 	return nil

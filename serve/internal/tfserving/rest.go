@@ -1,6 +1,7 @@
 package tfserving
 
 import (
+	"bytes"
 	"net/http"
 	"slices"
 	"strconv"
@@ -144,9 +145,9 @@ func (s *Service) verb(w http.ResponseWriter, r *http.Request, segment string) e
 
 // predictJSON is the body of predict, in rows (instances) or in columns (inputs).
 type predictJSON struct {
-	Signature string           `json:"signature_name"`
-	Instances []jsontext.Value `json:"instances"`
-	Inputs    jsontext.Value   `json:"inputs"`
+	Signature string         `json:"signature_name"`
+	Instances jsontext.Value `json:"instances"`
+	Inputs    jsontext.Value `json:"inputs"`
 }
 
 func (s *Service) predict(w http.ResponseWriter, r *http.Request) error {
@@ -164,8 +165,14 @@ func (s *Service) predict(w http.ResponseWriter, r *http.Request) error {
 	if err := s.host.ReadJSON(r, &request); err != nil {
 		return err
 	}
+	if request.Instances.Kind() == 'n' {
+		request.Instances = nil
+	}
 	named.SignatureName = request.Signature
 	rows := request.Instances != nil
+	if rows && request.Instances.Kind() != '[' {
+		return repository.Invalidf("instances must be an array")
+	}
 	if rows == (request.Inputs != nil) {
 		return repository.Invalidf("send either instances, in rows, or inputs, in columns")
 	}
@@ -191,16 +198,31 @@ func (s *Service) predict(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+// mostRows is more than a model takes at once. They are counted while they are read.
+const mostRows = 8 << 10
+
 // rowTensors returns the tensors of rows, which are objects with a value of each input.
-func rowTensors(infos []repository.TensorInfo, rows []jsontext.Value) ([]repository.Tensor, error) {
-	if len(rows) == 0 {
-		return nil, repository.Invalidf("instances is empty")
-	}
+func rowTensors(infos []repository.TensorInfo, rows jsontext.Value) ([]repository.Tensor, error) {
 	var tensors []repository.Tensor
-	for i, row := range rows {
-		values := map[string]jsontext.Value{}
-		if err := transport.DecodeJSON(row, &values); err != nil {
+	d := jsontext.NewDecoder(bytes.NewReader(rows))
+	if _, err := d.ReadToken(); err != nil {
+		return nil, err
+	}
+	i := 0
+	for ; d.PeekKind() != ']'; i++ {
+		if i == mostRows {
+			return nil, repository.Invalidf("instances has more than %d elements", mostRows)
+		}
+		row, err := d.ReadValue()
+		if err != nil {
+			return nil, err
+		}
+		if row.Kind() != '{' {
 			return nil, repository.Invalidf("instance %d must be an object with the inputs' names", i)
+		}
+		values, err := namedValues(infos, row)
+		if err != nil {
+			return nil, err
 		}
 		if i == 0 {
 			for _, info := range infos { // in the signature's order
@@ -208,9 +230,6 @@ func rowTensors(infos []repository.TensorInfo, rows []jsontext.Value) ([]reposit
 					tensors = append(tensors, repository.Tensor{Name: info.Name, Type: info.Type})
 				}
 			}
-		}
-		if err := checkNames(infos, values); err != nil {
-			return nil, err
 		}
 		if len(values) != len(tensors) {
 			return nil, repository.Invalidf("instance %d has %d inputs, the first %d", i, len(values), len(tensors))
@@ -226,23 +245,32 @@ func rowTensors(infos []repository.TensorInfo, rows []jsontext.Value) ([]reposit
 				return nil, err
 			}
 			if i == 0 {
-				t.Shape = append([]int64{int64(len(rows))}, shape...)
+				t.Shape = append([]int64{0}, shape...)
 			} else if !slices.Equal(t.Shape[1:], shape) {
 				return nil, repository.Invalidf("%q has the shape %v in instance %d and %v in the first",
 					t.Name, shape, i, t.Shape[1:])
 			}
 		}
 	}
+	if i == 0 {
+		return nil, repository.Invalidf("instances is empty")
+	}
+	for k := range tensors {
+		tensors[k].Shape[0] = int64(i)
+	}
 	return tensors, nil
 }
 
 // columnTensors returns the tensors of columns, an object with the values of each input.
 func columnTensors(infos []repository.TensorInfo, columns jsontext.Value) ([]repository.Tensor, error) {
-	values := map[string]jsontext.Value{}
-	if err := transport.DecodeJSON(columns, &values); err != nil {
+	if columns.Kind() == 'n' {
+		return nil, nil
+	}
+	if columns.Kind() != '{' {
 		return nil, repository.Invalidf("inputs must be an object with the inputs' names")
 	}
-	if err := checkNames(infos, values); err != nil {
+	values, err := namedValues(infos, columns)
+	if err != nil {
 		return nil, err
 	}
 	var tensors []repository.Tensor
@@ -261,14 +289,29 @@ func columnTensors(infos []repository.TensorInfo, columns jsontext.Value) ([]rep
 	return tensors, nil
 }
 
-// checkNames returns an error for a name that is not an input's.
-func checkNames(infos []repository.TensorInfo, values map[string]jsontext.Value) error {
-	for name := range values {
-		if !slices.ContainsFunc(infos, func(info repository.TensorInfo) bool { return info.Name == name }) {
-			return repository.Invalidf("the model does not have an input %q", name)
-		}
+// namedValues returns the values of an object by their names, all of which are inputs'.
+func namedValues(infos []repository.TensorInfo, object jsontext.Value) (map[string]jsontext.Value, error) {
+	values := map[string]jsontext.Value{}
+	d := jsontext.NewDecoder(bytes.NewReader(object))
+	if _, err := d.ReadToken(); err != nil {
+		return nil, err
 	}
-	return nil
+	for d.PeekKind() != '}' {
+		token, err := d.ReadToken()
+		if err != nil {
+			return nil, err
+		}
+		name := token.String()
+		if !slices.ContainsFunc(infos, func(info repository.TensorInfo) bool { return info.Name == name }) {
+			return nil, repository.Invalidf("the model does not have an input %.100q", name)
+		}
+		value, err := d.ReadValue()
+		if err != nil {
+			return nil, err
+		}
+		values[name] = value.Clone()
+	}
+	return values, nil
 }
 
 // respond writes the outputs in rows or in columns, as the inputs came. A single output goes without its

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/tfbert/go/serve/batch"
+	"github.com/tfbert/go/serve/internal/intake"
 	"github.com/tfbert/go/serve/repository"
 )
 
@@ -27,6 +28,8 @@ type Host struct {
 	MaxRequestBytes int64 // of a body, packed and unpacked
 	RequestTimeout  time.Duration
 	AdminToken      string // if it is "", everybody may change the server
+
+	Gate *intake.Gate // of requests that are being received
 
 	Draining context.Context // done when the server begins to shut down
 }

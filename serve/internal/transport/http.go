@@ -15,6 +15,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/tfbert/go/serve/internal/intake"
 	"github.com/tfbert/go/serve/repository"
 )
 
@@ -96,8 +97,20 @@ func SetTiming(w http.ResponseWriter, s repository.Seconds) {
 		1e3*s.Tokenize, 1e3*s.Queue, 1e3*s.Compute, 1e3*s.Decode))
 }
 
-// ReadBody returns the body of a request, unpacked. The limit holds for the packed and the unpacked body.
+// ReadBody returns the body of a request, unpacked, and takes a slot for the request, which is complete then. The
+// limit holds for the packed and the unpacked body.
 func (h *Host) ReadBody(r *http.Request) ([]byte, error) {
+	call := callOf(r.Context())
+	message := h.Gate.Begin(call.Conn, call.stopReading)
+	body, err := h.readBody(r, message)
+	message.End()
+	if err == nil {
+		err = call.enter()
+	}
+	return body, err
+}
+
+func (h *Host) readBody(r *http.Request, message *intake.Message) ([]byte, error) {
 	var from io.Reader = r.Body
 	var err error
 	switch encoding := strings.ToLower(strings.TrimSpace(r.Header.Get("Content-Encoding"))); encoding {
@@ -115,10 +128,16 @@ func (h *Host) ReadBody(r *http.Request) ([]byte, error) {
 	var body bytes.Buffer
 	if err == nil {
 		body.Grow(int(min(max(r.ContentLength, 0), 64<<10)))
-		_, err = io.Copy(&body, io.LimitReader(from, h.MaxRequestBytes+1))
+		_, err = io.Copy(&body, &countedReader{io.LimitReader(from, h.MaxRequestBytes+1), message})
 	}
 	var large *http.MaxBytesError
+	var slow *intake.SlowError
+	dropped := message.Err()
 	switch {
+	case errors.As(dropped, &slow):
+		return nil, repository.Errorf(codes.DeadlineExceeded, "%v", slow)
+	case dropped != nil:
+		return nil, dropped
 	case errors.As(err, &large):
 		return nil, err
 	case errors.Is(err, os.ErrDeadlineExceeded):
@@ -131,4 +150,18 @@ func (h *Host) ReadBody(r *http.Request) ([]byte, error) {
 		return nil, &http.MaxBytesError{Limit: h.MaxRequestBytes}
 	}
 	return body.Bytes(), nil
+}
+
+// countedReader counts what is read of a message.
+type countedReader struct {
+	io.Reader
+	message *intake.Message
+}
+
+func (c *countedReader) Read(b []byte) (int, error) {
+	n, err := c.Reader.Read(b)
+	if dropped := c.message.Add(n, n); dropped != nil {
+		return 0, dropped
+	}
+	return n, err
 }

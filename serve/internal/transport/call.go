@@ -1,0 +1,58 @@
+package transport
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/tfbert/go/serve/internal/intake"
+)
+
+// A Call is a request over HTTP on its way through the server.
+type Call struct {
+	Conn   *intake.Conn  // that it came on
+	Slots  *intake.Slots // that it needs one of once it is complete
+	Writer http.ResponseWriter
+
+	leave func()
+
+	mu    sync.Mutex
+	ended bool
+}
+
+type callKey struct{}
+
+// WithCall returns a context of a call.
+func WithCall(ctx context.Context, c *Call) context.Context {
+	return context.WithValue(ctx, callKey{}, c)
+}
+
+func callOf(ctx context.Context) *Call { return ctx.Value(callKey{}).(*Call) }
+
+// Enter takes the slot of a request. ReadBody does so for a request with a body.
+func Enter(r *http.Request) error { return callOf(r.Context()).enter() }
+
+func (c *Call) enter() (err error) {
+	c.leave, err = c.Slots.Enter()
+	return err
+}
+
+// End frees the slot. The Writer is not used afterwards.
+func (c *Call) End() {
+	if c.leave != nil {
+		c.leave()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ended = true
+}
+
+// stopReading ends the reading of the body.
+func (c *Call) stopReading() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.ended {
+		_ = http.NewResponseController(c.Writer).SetReadDeadline(time.Unix(1, 0))
+	}
+}
