@@ -365,7 +365,7 @@ func (b *benchmark) measureModel(ctx context.Context, graph string, precision sa
 		}
 	}
 	// The proof comes first: it needs the model's files, and each row has it as it is written.
-	proof, missing, err := b.prove(ctx, m, row.Graph, precision)
+	proof, missing, err := b.prove(ctx, m, row.Graph, precision, lengths[0])
 	if err != nil {
 		return err
 	}
@@ -400,8 +400,13 @@ func (b *benchmark) measureModel(ctx context.Context, graph string, precision sa
 // prove reads in which types the model computes. With --require_precision, a precision that is missing does not end
 // the run, whose rows are still worth their time: it is a note of the rows, and an error when all is measured.
 func (b *benchmark) prove(
-	ctx context.Context, m *tfbert.Model, graph string, precision savedmodel.Precision,
+	ctx context.Context, m *tfbert.Model, graph string, precision savedmodel.Precision, length int,
 ) (proof, missing string, err error) {
+	if b.session.config.XLA { // which compiles for every shape: the proof has that of the first row
+		if _, err := m.Predict(ctx, fullWindows(b.batches[0], length, m.Tokenizer().Vocab.Len())); err != nil {
+			return "", "", err
+		}
+	}
 	report, err := m.Precision(ctx)
 	debug.FreeOSMemory() // which the proof's copies of the graph took, and which would count as that of the rows
 	if err != nil {
