@@ -128,7 +128,8 @@ func readProcNVIDIA(dir string) GPUs {
 	return gpus
 }
 
-// A cudaLibrary is one that a GPU build of TensorFlow opens when it looks for devices, and without which it uses none.
+// A cudaLibrary is one that a GPU build of TensorFlow opens when it looks for devices (MaybeTryDlopenGPULibraries of
+// tsl/platform/dso_loader), and without which it uses none.
 // It opens more, such as those of CUPTI and NCCL, which only profilers and several GPUs need.
 type cudaLibrary struct{ folder, name string } // of its package, and with the version that TensorFlow opens
 
