@@ -162,8 +162,8 @@ func (m *Model) Precision(ctx context.Context) (*savedmodel.PrecisionReport, err
 	return m.predict.Precision(ctx, in...)
 }
 
-// compiledShape returns the shape of the last batch or else one that batches are likely to have: for one of its own, XLA
-// would compile the graph once more.
+// compiledShape returns the shape of the last batch or else one that batches are likely to have: for one of its own,
+// XLA would compile the graph once more.
 func (m *Model) compiledShape() batchShape {
 	if last := m.last.Load(); last != nil {
 		return *last
@@ -175,7 +175,7 @@ func (m *Model) compiledShape() batchShape {
 	return m.shape(8, length, length)
 }
 
-// shape returns the shape of a batch of windows that are cut at a length, of the longest to which they can be filled up.
+// shape returns the shape of a batch of windows that are cut at a length, and that can be filled up to the longest.
 func (m *Model) shape(windows, length, longest int) batchShape {
 	shape := batchShape{windows, length}
 	if m.mapping.Batch > 0 {

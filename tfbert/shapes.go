@@ -23,8 +23,8 @@ type batchShape struct{ rows, length int }
 
 // choose returns the shape to which a batch is filled up: the next power of two of its rows, unless these are fixed,
 // and the next multiple of 64 of its length, or longest if that is less. If there are maxShapes already, it is the
-// smallest of those that the batch fits into. Only a batch that fits into none of them makes another one, as large as all
-// of them.
+// smallest of those that the batch fits into. Only a batch that fits into none of them makes another one, as large as
+// all of them.
 func (s *shapes) choose(batch batchShape, longest int, fixed bool) batchShape {
 	want := batchShape{batch.rows, min((batch.length+bucketSize-1)/bucketSize*bucketSize, longest)}
 	if !fixed {

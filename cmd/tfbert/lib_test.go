@@ -20,8 +20,10 @@ func TestDoctorComparesGPUs(t *testing.T) {
 		doctor doctor
 		want   []string
 	}{
-		"used":      {doctor{Report: machine.Report{GPUs: gpus, Library: build}, Devices: []tf.Device{cpu, gpu}}, nil},
-		"unused":    {doctor{Report: machine.Report{GPUs: gpus, Library: build}, Devices: []tf.Device{cpu}}, []string{unused}},
+		"used": {doctor{Report: machine.Report{GPUs: gpus, Library: build}, Devices: []tf.Device{cpu, gpu}}, nil},
+		"unused": {
+			doctor{Report: machine.Report{GPUs: gpus, Library: build}, Devices: []tf.Device{cpu}}, []string{unused},
+		},
 		"no GPU":    {doctor{Report: machine.Report{Library: build}, Devices: []tf.Device{cpu}}, nil},
 		"explained": {doctor{Report: machine.Report{GPUs: gpus, Library: build, Problems: []string{"p"}}}, []string{"p"}},
 	} {

@@ -51,7 +51,8 @@ func TestLibraryProblems(t *testing.T) {
 		want []string
 	}{
 		{"CPU", GPUs{}, Library{}, nil},
-		{"GPU build on a CPU", GPUs{}, Library{GPU: true, MissingForGPU: []string{"libcudart.so.12", libtf.DriverLibrary}}, nil},
+		{"GPU build on a CPU", GPUs{},
+			Library{GPU: true, MissingForGPU: []string{"libcudart.so.12", libtf.DriverLibrary}}, nil},
 		{"CPU build with a GPU", gpu, Library{}, []string{"`tfbert lib install --gpu`"}},
 		{"GPU build with a GPU", gpu, Library{GPU: true}, nil},
 		{"no CUDA", gpu, Library{GPU: true, MissingForGPU: []string{"libcudart.so.12"}},
@@ -80,7 +81,9 @@ func TestCheckGPU(t *testing.T) {
 	for name, r := range map[string]Report{
 		"no library": {GPUs: gpu}, "no GPU": {Library: lacking},
 		"CPU build": {GPUs: gpu, Library: &Library{}}, "all": {GPUs: gpu, Library: &Library{GPU: true}},
-		"no driver": {GPUs: gpu, Library: &Library{GPU: true, MissingForGPU: []string{"libcudart.so.12", libtf.DriverLibrary}}},
+		"no driver": {
+			GPUs: gpu, Library: &Library{GPU: true, MissingForGPU: []string{"libcudart.so.12", libtf.DriverLibrary}},
+		},
 	} {
 		assert.NoError(t, r.CheckGPU(), name)
 	}
