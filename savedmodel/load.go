@@ -20,6 +20,10 @@ type Options struct {
 type Model struct {
 	session *tf.Session
 	meta    MetaGraph
+
+	dir    string
+	tags   []string
+	config []byte // of the session
 }
 
 // Load loads the meta graph with the given tags into a session. path leads to the SavedModel as Find says.
@@ -66,7 +70,7 @@ func Load(path string, opts *Options) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Model{session: session, meta: *meta}, nil
+	return &Model{session: session, meta: *meta, dir: dir, tags: tags, config: config}, nil
 }
 
 // checkVariables returns an error if the variables of a model were not copied with it. TensorFlow loads such
@@ -98,7 +102,7 @@ func (m *Model) Func(signature string, inputs, outputs []string) (*Func, error) 
 	if f.inputs, f.feeds, err = m.bind(inputs, s.Input); err != nil {
 		return nil, err
 	}
-	if _, f.fetches, err = m.bind(outputs, s.Output); err != nil {
+	if f.outputs, f.fetches, err = m.bind(outputs, s.Output); err != nil {
 		return nil, err
 	}
 	return f, nil
@@ -127,10 +131,9 @@ func (m *Model) bind(
 
 // Func is a signature with an order of inputs and outputs.
 type Func struct {
-	model   *Model
-	inputs  []TensorInfo
-	feeds   []tf.Output
-	fetches []tf.Output
+	model           *Model
+	inputs, outputs []TensorInfo
+	feeds, fetches  []tf.Output
 }
 
 // NumInputs returns the number of tensors that Run takes.

@@ -3,6 +3,7 @@ package savedmodel
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -11,8 +12,10 @@ import (
 	"strings"
 
 	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/tfbert/go/internal/cpu"
+	"github.com/tfbert/go/internal/tfproto"
 	"github.com/tfbert/go/tf"
 )
 
@@ -20,10 +23,14 @@ import (
 type PrecisionReport struct {
 	Devices []string  `json:"devices"` // that operations run on: "CPU:0"
 	Ops     []OpCount `json:"ops"`
-	// Clusters counts what XLA has compiled. The operations in it cannot be seen.
+	// Clusters counts what XLA compiles. Ops are then those of the same graph in a session without XLA, because
+	// TensorFlow does not tell what is in a cluster. XLA fuses these operations and keeps their types.
 	Clusters int `json:"xla_clusters,omitempty"`
+	// Unread reports whether such a session failed. Ops are then only those outside of the clusters.
+	Unread bool `json:"xla_unread,omitempty"`
 
-	gpu bool // among the session's devices
+	gpu    bool  // among the session's devices
+	unread error // why Unread
 }
 
 // OpCount counts operations of one kind, type and device.
@@ -45,7 +52,8 @@ const (
 )
 
 // Precision runs the function on tensors, or without any on two rows of zeros, and reports what TensorFlow ran
-// after placement and every rewrite. It takes memory for a few copies of the graph with its constants.
+// after placement and every rewrite. It takes memory for a few copies of the graph with its constants. If XLA
+// compiles parts of the graph, it also loads the model once more, without XLA, so its files must still be there.
 func (f *Func) Precision(ctx context.Context, in ...*tf.Tensor) (_ *PrecisionReport, err error) {
 	defer func() {
 		if err != nil {
@@ -59,6 +67,32 @@ func (f *Func) Precision(ctx context.Context, in ...*tf.Tensor) (_ *PrecisionRep
 			return nil, err
 		}
 	}
+	r, err := f.precision(ctx, in)
+	if err != nil || r.Clusters == 0 {
+		return r, err
+	}
+	plain, err := f.withoutXLA(ctx, in)
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	r.readClusters(plain, err)
+	return r, nil
+}
+
+// readClusters takes the operations of the same graph without XLA, or the reason why there are none.
+func (r *PrecisionReport) readClusters(plain *PrecisionReport, err error) {
+	switch {
+	case err != nil:
+		r.Unread, r.unread = true, err
+	case plain.Clusters > 0:
+		r.Unread, r.unread = true, errors.New("TF_XLA_FLAGS turns XLA on for every session")
+	default:
+		r.Ops = plain.Ops
+	}
+}
+
+// precision runs the function and counts the operations.
+func (f *Func) precision(ctx context.Context, in []*tf.Tensor) (*PrecisionReport, error) {
 	out, metadata, err := f.RunWith(ctx, &tf.RunOptions{PartitionGraphs: true}, in...)
 	if err != nil {
 		return nil, err
@@ -78,6 +112,35 @@ func (f *Func) Precision(ctx context.Context, in ...*tf.Tensor) (_ *PrecisionRep
 	}
 	r.gpu = slices.ContainsFunc(devices, func(d tf.Device) bool { return d.Type == "GPU" })
 	return r, nil
+}
+
+// withoutXLA returns the report of the same function in a session that differs only by being without XLA.
+func (f *Func) withoutXLA(ctx context.Context, in []*tf.Tensor) (_ *PrecisionReport, err error) {
+	off, err := proto.Marshal(&tfproto.ConfigProto{GraphOptions: &tfproto.GraphOptions{
+		OptimizerOptions: &tfproto.OptimizerOptions{GlobalJitLevel: tfproto.OptimizerOptions_OFF},
+	}})
+	if err != nil {
+		return nil, err
+	}
+	m := &Model{meta: f.model.meta, config: slices.Concat(f.model.config, off)} // the last of its values counts
+	if m.session, err = tf.LoadSession(f.model.dir, f.model.tags, &tf.SessionOptions{Config: m.config}); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, m.Close()) }()
+	plain := &Func{model: m, inputs: f.inputs, outputs: f.outputs}
+	for _, ends := range []struct {
+		infos   []TensorInfo
+		outputs *[]tf.Output
+	}{{f.inputs, &plain.feeds}, {f.outputs, &plain.fetches}} {
+		for _, info := range ends.infos {
+			output, err := m.session.Graph().Output(info.Name)
+			if err != nil {
+				return nil, err
+			}
+			*ends.outputs = append(*ends.outputs, output)
+		}
+	}
+	return plain.precision(ctx, in)
 }
 
 // zeros returns inputs of two rows.
@@ -268,7 +331,13 @@ func (r *PrecisionReport) String() string {
 	casts, _ := r.count(cast, tf.Float)
 	parts = append(parts, plural(casts, "cast"))
 	if r.Clusters > 0 {
-		parts = append(parts, plural(r.Clusters, "XLA cluster")+" without a count")
+		clusters := plural(r.Clusters, "XLA cluster")
+		if r.Unread {
+			clusters += " without a count"
+		} else {
+			clusters += ", counted before XLA"
+		}
+		parts = append(parts, clusters)
 	}
 	return strings.Join(parts, "; ") + "; on " + strings.Join(r.Devices, ", ")
 }
@@ -297,13 +366,13 @@ func (r *PrecisionReport) Require(p Precision) error {
 	if _, n := r.count(matMul, dtype); n > 0 {
 		return nil
 	}
-	return &PrecisionError{Precision: p, Compiled: r.Clusters > 0, Reason: r.reason(p)}
+	return &PrecisionError{Precision: p, Unread: r.Unread, Reason: r.reason(p)}
 }
 
 // PrecisionError reports that no matrix product runs in a precision.
 type PrecisionError struct {
 	Precision Precision
-	Compiled  bool   // by XLA, which hides what runs
+	Unread    bool   // whether XLA compiled operations that cannot be read
 	Reason    string // as far as it can be known
 }
 
@@ -312,8 +381,8 @@ func (e *PrecisionError) Error() string {
 }
 
 func (r *PrecisionReport) reason(p Precision) string {
-	if r.Clusters > 0 {
-		return "XLA has compiled the graph, and what is inside cannot be seen"
+	if r.Unread {
+		return fmt.Sprintf("XLA has compiled operations that cannot be read: %v", r.unread)
 	}
 	switch p {
 	case FP16:

@@ -1,6 +1,7 @@
 package savedmodel
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -49,15 +50,40 @@ func TestCountOps(t *testing.T) {
 	require.NoError(t, r.Require(FP32))
 	require.ErrorContains(t, r.Require(BF16), "no matrix product runs in bf16: ")
 
-	hidden, err := countOps([][]byte{nodeDef("_XlaRun", gpu, nil)})
-	require.NoError(t, err)
-	assert.Equal(t, "0 casts; 1 XLA cluster without a count; on GPU:0", hidden.String())
-	require.ErrorContains(t, hidden.Require(FP16), "XLA has compiled the graph")
-
 	for _, broken := range [][]byte{{0x0a}, {0x0a, 0x05, 0x01}, append(nodeDef("Cast", cpu, nil), 0xff)} {
 		_, err := countOps([][]byte{broken})
 		require.Error(t, err)
 	}
+}
+
+// TensorFlow does not tell what is in a cluster: it is read from a session without XLA, or is missing.
+func TestReadClusters(t *testing.T) {
+	const gpu = "/job:localhost/replica:0/task:0/device:GPU:0"
+	compiled := func() *PrecisionReport {
+		r, err := countOps([][]byte{nodeDef("_XlaRun", gpu, nil)})
+		require.NoError(t, err)
+		return r
+	}
+	r := compiled()
+	plain, err := countOps([][]byte{nodeDef("MatMul", gpu, map[string]tf.DataType{"T": tf.Half})})
+	require.NoError(t, err)
+	r.readClusters(plain, nil)
+	assert.Equal(t, "MatMul 1 float16; 0 casts; 1 XLA cluster, counted before XLA; on GPU:0", r.String())
+	require.NoError(t, r.Require(FP16))
+	require.EqualError(t, r.Require(BF16), "no matrix product runs in bf16: "+r.reason(BF16))
+
+	r = compiled()
+	r.readClusters(nil, errors.New("out of memory"))
+	assert.Equal(t, "0 casts; 1 XLA cluster without a count; on GPU:0", r.String())
+	err = r.Require(FP16)
+	require.EqualError(t, err,
+		"no matrix product runs in fp16: XLA has compiled operations that cannot be read: out of memory")
+	unread, ok := errors.AsType[*PrecisionError](err)
+	assert.True(t, ok && unread.Unread)
+
+	r = compiled()
+	r.readClusters(compiled(), nil)
+	require.ErrorContains(t, r.Require(FP16), "TF_XLA_FLAGS turns XLA on for every session")
 }
 
 func TestRequireFP16WithoutGPU(t *testing.T) {

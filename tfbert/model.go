@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/tfbert/go/savedmodel"
 	"github.com/tfbert/go/squad"
@@ -43,6 +44,9 @@ type Model struct {
 	positions int // 0 if they are not known
 	segments  int // rows of the segment embedding, 0 if they are not known
 	trim      bool
+	xla       bool
+	shapes    shapes                     // with xla and trim
+	last      atomic.Pointer[batchShape] // that ran with xla, or nil
 }
 
 var _ squad.Predictor = (*Model)(nil)
@@ -58,7 +62,7 @@ func Open(path string, opts *Options) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Model{trim: opts.TrimPadding}
+	m := &Model{trim: opts.TrimPadding, xla: opts.Config.XLA}
 	if m.settings, err = ReadSettings(dir); err != nil {
 		return nil, err
 	}
@@ -144,6 +148,10 @@ func (m *Model) Precision(ctx context.Context) (*savedmodel.PrecisionReport, err
 	if length < 0 {
 		length = 2
 	}
+	if m.xla {
+		shape := m.compiledShape()
+		rows, length = int64(shape.rows), int64(shape.length)
+	}
 	zeros := make([]int32, length)
 	window := squad.Feature{InputIDs: zeros, InputMask: zeros, SegmentIDs: zeros}
 	in, err := m.mapping.feeds([]squad.Feature{window}, int(rows), int(length))
@@ -152,6 +160,31 @@ func (m *Model) Precision(ctx context.Context) (*savedmodel.PrecisionReport, err
 		return nil, err
 	}
 	return m.predict.Precision(ctx, in...)
+}
+
+// compiledShape returns the shape of the last batch or else one that batches are likely to have: for one of its own,
+// XLA would compile the graph once more.
+func (m *Model) compiledShape() batchShape {
+	if last := m.last.Load(); last != nil {
+		return *last
+	}
+	length := m.SeqLength()
+	if m.trim && m.mapping.Length < 0 {
+		length = min(length, bucketSize)
+	}
+	return m.shape(8, length, length)
+}
+
+// shape returns the shape of a batch of windows that are cut at a length, and that can be filled up to the longest.
+func (m *Model) shape(windows, length, longest int) batchShape {
+	shape := batchShape{windows, length}
+	if m.mapping.Batch > 0 {
+		shape.rows = int(m.mapping.Batch)
+	}
+	if m.xla && m.trim && m.mapping.Length < 0 {
+		shape = m.shapes.choose(shape, longest, m.mapping.Batch > 0)
+	}
+	return shape
 }
 
 // TypeVocabSize returns the number of segments that the model tells apart, or 0 if it is not known.
@@ -230,7 +263,8 @@ func (m *Model) Predict(ctx context.Context, features []squad.Feature) ([]squad.
 			batch = rest[:min(len(rest), int(n))]
 		}
 		var err error
-		if results, err = m.run(ctx, results, batch, length); err != nil {
+		shape := m.shape(len(batch), length, len(features[0].InputIDs))
+		if results, err = m.run(ctx, results, batch, shape); err != nil {
 			return nil, err
 		}
 		rest = rest[len(batch):]
@@ -238,11 +272,11 @@ func (m *Model) Predict(ctx context.Context, features []squad.Feature) ([]squad.
 	return results, nil
 }
 
-// run appends the results of one batch, which is filled up to the one number of rows that the model takes.
+// run appends the results of one batch, which is filled up to a shape.
 func (m *Model) run(
-	ctx context.Context, results []squad.RawResult, features []squad.Feature, length int,
+	ctx context.Context, results []squad.RawResult, features []squad.Feature, shape batchShape,
 ) ([]squad.RawResult, error) {
-	rows := max(len(features), int(m.mapping.Batch))
+	rows, length := shape.rows, shape.length
 	in, err := m.mapping.feeds(features, rows, length)
 	defer tf.CloseAll(in)
 	if err != nil {
@@ -251,6 +285,9 @@ func (m *Model) run(
 	out, err := m.predict.Run(ctx, in...)
 	if err != nil {
 		return nil, fmt.Errorf("predict: %w", err)
+	}
+	if m.xla {
+		m.last.Store(&shape)
 	}
 	defer tf.CloseAll(out)
 	start, end, err := m.mapping.logits(out, rows, length)

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -63,8 +64,8 @@ until three in a row agree.`,
   tfbert bench --url http://localhost:8501 --concurrency 1,4,16`,
 		Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			write := benchFormats[format]
-			if write == nil {
+			newWriter := benchFormats[format]
+			if newWriter == nil {
 				return usagef("--format is table, json, go or nvidia, not %q", format)
 			}
 			if plot != "" {
@@ -76,7 +77,7 @@ until three in a row agree.`,
 				}
 			}
 			if b.server.url != "" {
-				return b.runServer(cmd, format, plot)
+				return b.runServer(cmd, format)
 			}
 			if err := b.check(cmd.Flags()); err != nil {
 				return err
@@ -84,16 +85,8 @@ until three in a row agree.`,
 			if format == "nvidia" && b.load.Warmup+b.load.Calls < 2 {
 				return usagef("--format nvidia takes two batches at least: the script's formula fails at one")
 			}
-			results, err := b.run(cmd)
-			if err != nil {
-				return err
-			}
-			if plot != "" {
-				if err := bench.Plot(plot, results); err != nil {
-					return writing(plot, err)
-				}
-			}
-			return write(cmd.OutOrStdout(), results)
+			b.writer = newWriter(cmd.OutOrStdout())
+			return errors.Join(b.run(cmd), b.writer.Close(), b.plotTo(plot))
 		},
 	}
 	f := cmd.Flags()
@@ -105,11 +98,16 @@ until three in a row agree.`,
 	return cmd
 }
 
-var benchFormats = map[string]func(io.Writer, []bench.Result) error{
-	"table":  bench.WriteTable,
-	"json":   func(w io.Writer, results []bench.Result) error { return printJSON(w, results) },
-	"go":     bench.WriteGo,
-	"nvidia": bench.WriteNVIDIA,
+var benchFormats = map[string]func(io.Writer) bench.Writer[bench.Result]{
+	"table": bench.NewTable, "json": bench.NewJSON[bench.Result], "go": bench.NewGo, "nvidia": bench.NewNVIDIA,
+}
+
+// plotTo draws the rows that were measured, even if an error ended the run before the last.
+func (b *benchmark) plotTo(path string) error {
+	if path == "" || len(b.results) == 0 {
+		return nil
+	}
+	return writing(path, bench.Plot(path, b.results))
 }
 
 // A benchmark is a sweep over the rows that the flags list.
@@ -135,7 +133,9 @@ type benchmark struct {
 	temp        string
 	environment *bench.Environment
 	onGPU       bool
+	writer      bench.Writer[bench.Result]
 	results     []bench.Result
+	unproven    []error // the precisions that --require_precision did not find
 	bar         progress
 }
 
@@ -176,7 +176,7 @@ var ofServers = []string{
 }
 
 // runServer measures a server.
-func (b *benchmark) runServer(cmd *cobra.Command, format, plot string) error {
+func (b *benchmark) runServer(cmd *cobra.Command, format string) error {
 	var wrong error
 	cmd.Flags().Visit(func(f *pflag.Flag) {
 		if !slices.Contains(ofServers, f.Name) {
@@ -186,20 +186,19 @@ func (b *benchmark) runServer(cmd *cobra.Command, format, plot string) error {
 	if wrong != nil {
 		return wrong
 	}
-	if format != "table" && format != "json" {
+	newWriter := bench.NewServerTable
+	switch format {
+	case "table":
+	case "json":
+		newWriter = bench.NewJSON[bench.ServerResult]
+	default:
 		return usagef("--format is table or json with --url, not %q", format)
 	}
 	if err := b.checkLoad(); err != nil {
 		return err
 	}
-	results, err := b.server.run(cmd, b.load, b.concurrency)
-	if err != nil {
-		return err
-	}
-	if format == "json" {
-		return printJSON(cmd.OutOrStdout(), results)
-	}
-	return bench.WriteServerTable(cmd.OutOrStdout(), results)
+	w := newWriter(cmd.OutOrStdout())
+	return errors.Join(b.server.run(cmd, b.load, b.concurrency, w), w.Close())
 }
 
 // checkLoad checks what models and servers have in common.
@@ -315,13 +314,13 @@ func readShape(path string) (*tfbert.Config, error) {
 }
 
 // run measures every row. Models that it exports are gone when it returns.
-func (b *benchmark) run(cmd *cobra.Command) (_ []bench.Result, err error) {
+func (b *benchmark) run(cmd *cobra.Command) (err error) {
 	ctx := cmd.Context()
 	if err := loadTensorFlow(); err != nil {
-		return nil, err
+		return err
 	}
 	if b.temp, err = os.MkdirTemp("", "tfbert-bench-*"); err != nil {
-		return nil, err
+		return err
 	}
 	defer closing(&err, func() error { return os.RemoveAll(b.temp) })
 	host := machine.Diagnose(ctx)
@@ -329,7 +328,7 @@ func (b *benchmark) run(cmd *cobra.Command) (_ []bench.Result, err error) {
 	b.onGPU = len(host.GPUs.Devices) > 0 && host.Library != nil && host.Library.GPU && len(host.Library.MissingForGPU) == 0
 	if slices.Contains(b.precisions, savedmodel.BF16) && !b.onGPU {
 		if b.environment.BFloat16Cost, err = probe.BFloat16Cost(); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	rows := len(b.graphs) * len(b.precisions) * len(b.lengths) * len(b.batches) * len(b.concurrency) * b.count
@@ -338,11 +337,11 @@ func (b *benchmark) run(cmd *cobra.Command) (_ []bench.Result, err error) {
 	for _, graph := range b.graphs {
 		for _, precision := range b.precisions {
 			if err := b.measureModel(ctx, graph, precision); err != nil {
-				return nil, err
+				return errors.Join(append(b.unproven, err)...)
 			}
 		}
 	}
-	return b.results, nil
+	return errors.Join(b.unproven...)
 }
 
 // measureModel measures the rows of one model in one session.
@@ -365,7 +364,14 @@ func (b *benchmark) measureModel(ctx context.Context, graph string, precision sa
 			return err
 		}
 	}
-	first := len(b.results)
+	// The proof comes first: it needs the model's files, and each row has it as it is written.
+	proof, missing, err := b.prove(ctx, m, row.Graph, precision, lengths[0])
+	if err != nil {
+		return err
+	}
+	if err := os.RemoveAll(b.exported()); err != nil { // a session has all of its model in memory
+		return err
+	}
 	for _, row.MaxSeqLength = range lengths {
 		for _, row.PredictBatchSize = range b.batches {
 			for _, b.load.Concurrency = range b.concurrency {
@@ -374,26 +380,49 @@ func (b *benchmark) measureModel(ctx context.Context, graph string, precision sa
 					if err != nil {
 						return err
 					}
+					r.Proof = proof
+					if missing != "" {
+						r.Note = strings.TrimSuffix(missing+"; "+r.Note, "; ")
+					}
+					clearBar()
+					if err := b.writer.Write(&r); err != nil {
+						return err
+					}
 					b.results = append(b.results, r)
 					b.bar.Set(int64(len(b.results)))
 				}
 			}
 		}
 	}
-	proof, err := m.Precision(ctx) // last, as it takes memory
-	if err != nil {
-		return err
-	}
-	if b.require {
-		if err := proof.Require(precision); err != nil {
-			return err
-		}
-	}
-	for i := range b.results[first:] {
-		b.results[first+i].Proof = proof.String()
-	}
 	return nil
 }
+
+// prove reads in which types the model computes. With --require_precision, a precision that is missing does not end
+// the run, whose rows are still worth their time: it is a note of the rows, and an error when all is measured.
+func (b *benchmark) prove(
+	ctx context.Context, m *tfbert.Model, graph string, precision savedmodel.Precision, length int,
+) (proof, missing string, err error) {
+	if b.session.config.XLA { // which compiles for every shape: the proof has that of the first row
+		if _, err := m.Predict(ctx, fullWindows(b.batches[0], length, m.Tokenizer().Vocab.Len())); err != nil {
+			return "", "", err
+		}
+	}
+	report, err := m.Precision(ctx)
+	debug.FreeOSMemory() // which the proof's copies of the graph took, and which would count as that of the rows
+	if err != nil {
+		return "", "", err
+	}
+	if b.require {
+		if err := report.Require(precision); err != nil {
+			b.unproven = append(b.unproven, fmt.Errorf("%s graph: %w", graph, err))
+			missing = withAdvice(err)
+		}
+	}
+	return report.String(), missing, nil
+}
+
+// exported is the folder of the model that is measured, unless --model names one.
+func (b *benchmark) exported() string { return filepath.Join(b.temp, "model") }
 
 // open opens the model, which it exports unless --model names one.
 func (b *benchmark) open(ctx context.Context, graph string, precision savedmodel.Precision) (*tfbert.Model, error) {
@@ -413,8 +442,7 @@ func (b *benchmark) open(ctx context.Context, graph string, precision savedmodel
 		}
 		return m, err
 	}
-	dir := filepath.Join(b.temp, "model")
-	defer os.RemoveAll(dir) // a session has all of its model in memory
+	dir := b.exported()
 	to := &tfbert.ExportOptions{Graph: graph, ConfigFile: b.bertConfigFile, VocabFile: b.vocabFile}
 	if graph == tfbert.FusedGraph {
 		to.Precision = precision

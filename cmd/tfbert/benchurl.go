@@ -61,26 +61,28 @@ type serverAsker interface {
 }
 
 // run measures every concurrency that is listed.
-func (f *serverFlags) run(cmd *cobra.Command, load bench.Load, concurrency []int) ([]bench.ServerResult, error) {
+func (f *serverFlags) run(
+	cmd *cobra.Command, load bench.Load, concurrency []int, w bench.Writer[bench.ServerResult],
+) error {
 	f.stability.Tolerance = f.percent / 100
 	switch {
 	case f.stability.Interval <= 0 || f.percent <= 0:
-		return nil, usagef("--measurement_interval and --stability_percentage must be positive")
+		return usagef("--measurement_interval and --stability_percentage must be positive")
 	case f.stability.Most < f.stability.Intervals:
-		return nil, usagef("--max_trials must be at least %d", f.stability.Intervals)
+		return usagef("--max_trials must be at least %d", f.stability.Intervals)
 	}
 	questions, err := f.questions()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	ctx := cmd.Context()
 	model, err := f.findModel(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	asker, err := f.dial(model)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer asker.Close()
 	var next atomic.Int64
@@ -90,20 +92,22 @@ func (f *serverFlags) run(cmd *cobra.Command, load bench.Load, concurrency []int
 	}
 	bar := newProgress("bench", "intervals", 0)
 	defer bar.Done()
-	var results []bench.ServerResult
 	for _, load.Concurrency = range concurrency {
 		next.Store(0)
 		calls, stable, err := bench.RunStable(ctx, ask, load, f.stability, func(n int) { bar.Set(int64(n)) })
 		if err != nil {
-			return nil, err
+			return err
 		}
 		r, err := bench.NewServerResult(f.url, model, load, calls, stable)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		results = append(results, r)
+		clearBar()
+		if err := w.Write(&r); err != nil {
+			return err
+		}
 	}
-	return results, nil
+	return nil
 }
 
 // questions reads pairs of a question and its passage.

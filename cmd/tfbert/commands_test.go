@@ -131,18 +131,24 @@ func assertError(ts *testscript.TestScript, code, wantCode int, stdout, stderr s
 }
 
 // interrupt PATTERN COMMAND... runs a command, sends it SIGINT when there is a file that matches
-// PATTERN, and asserts a failure. Standard error is then in the file "stderr.txt".
+// PATTERN and is not empty, and asserts a failure. Standard output and error are in the files "stdout.txt" and
+// "stderr.txt". Unless PATTERN is "stdout.txt", standard output must be empty.
 func interruptCommand(ts *testscript.TestScript, args []string) {
 	requireUsage(ts, len(args) > 1, "interrupt pattern command...")
-	var stdout, stderr bytes.Buffer
+	const out = "stdout.txt"
+	stdout, err := os.Create(ts.MkAbs(out))
+	ts.Check(err)
+	defer stdout.Close()
+	var stderr bytes.Buffer
 	cmd := exec.Command(args[1], args[2:]...)
-	cmd.Dir, cmd.Stdout, cmd.Stderr = ts.MkAbs("."), &stdout, &stderr
+	cmd.Dir, cmd.Stdout, cmd.Stderr = ts.MkAbs("."), stdout, &stderr
 	for _, name := range []string{"HOME", "PATH", "TMPDIR", "XDG_CACHE_HOME", libtf.EnvLibrary} {
 		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
 	}
 	ts.Check(cmd.Start())
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
-		if found, _ := filepath.Glob(ts.MkAbs(args[0])); len(found) > 0 {
+		found, _ := filepath.Glob(ts.MkAbs(args[0]))
+		if slices.ContainsFunc(found, notEmpty) {
 			break
 		}
 		if time.Now().After(deadline) {
@@ -154,7 +160,16 @@ func interruptCommand(ts *testscript.TestScript, args []string) {
 	ts.Check(cmd.Process.Signal(os.Interrupt))
 	code := exitCode(ts, cmd.Wait())
 	ts.Check(os.WriteFile(ts.MkAbs("stderr.txt"), stderr.Bytes(), 0o666))
-	assertError(ts, code, 1, stdout.String(), stderr.String())
+	text := ""
+	if args[0] != out {
+		text = ts.ReadFile(out)
+	}
+	assertError(ts, code, 1, text, stderr.String())
+}
+
+func notEmpty(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Size() > 0
 }
 
 // json FILE asserts that a file, or "stdout", is JSON.

@@ -30,7 +30,7 @@ func advice(err error) string {
 	switch {
 	case errors.As(err, &weights):
 		return fmt.Sprintf("leave --precision out, or export the model in %s", weights.Asked)
-	case errors.As(err, &precision) && precision.Compiled:
+	case errors.As(err, &precision) && precision.Unread:
 		return "leave --use_xla out"
 	case errors.As(err, &refused):
 		return "'tfbert inspect --ops' lists them all"

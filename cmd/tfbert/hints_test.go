@@ -25,7 +25,7 @@ func TestAdvice(t *testing.T) {
 			"leave --precision out, or export the model in bf16",
 		},
 		"precision under XLA": {
-			&savedmodel.PrecisionError{Precision: savedmodel.BF16, Compiled: true, Reason: "compiled"},
+			&savedmodel.PrecisionError{Precision: savedmodel.BF16, Unread: true, Reason: "compiled"},
 			"leave --use_xla out",
 		},
 		"precision": {&savedmodel.PrecisionError{Precision: savedmodel.BF16, Reason: "no units"}, ""},

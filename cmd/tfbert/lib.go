@@ -138,7 +138,7 @@ exits with status 1 if tfbert cannot run here.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			report := doctor{Report: machine.Diagnose(cmd.Context())}
 			loadErr := report.load()
-			if loadErr != nil && len(report.Problems) == 0 {
+			if loadErr != nil && (len(report.Problems) == 0 || report.CheckGPU() != nil) {
 				report.Problems = append(report.Problems, loadErr.Error())
 			}
 			if asJSON {
@@ -159,6 +159,9 @@ exits with status 1 if tfbert cannot run here.`,
 }
 
 func (d *doctor) load() error {
+	if err := d.CheckGPU(); err != nil { // before it takes the report along
+		return err
+	}
 	if err := loadTensorFlow(); err != nil {
 		return err
 	}
@@ -175,7 +178,18 @@ func (d *doctor) load() error {
 	defer s.Close()
 	d.Devices, err = s.Devices()
 	d.Devices = slices.DeleteFunc(d.Devices, func(v tf.Device) bool { return v.Type != "CPU" && v.Type != "GPU" })
+	if err == nil {
+		d.compareGPUs()
+	}
 	return err
+}
+
+// compareGPUs adds a problem if TensorFlow does not use the GPU that this machine has, and nothing so far tells why.
+func (d *doctor) compareGPUs() {
+	used := slices.ContainsFunc(d.Devices, func(v tf.Device) bool { return v.Type == "GPU" })
+	if len(d.GPUs.Devices) > 0 && d.Library != nil && d.Library.GPU && !used && len(d.Problems) == 0 {
+		d.Problems = append(d.Problems, "there is a GPU, but TensorFlow does not use it: --verbose shows its log")
+	}
 }
 
 func (d *doctor) print(out io.Writer) error {
@@ -191,9 +205,12 @@ func (d *doctor) print(out io.Writer) error {
 		}
 		row("", "%s\t%s\t%s", f.Name, present, f.Use)
 	}
-	if d.GPUs.Driver == "" && len(d.GPUs.Devices) == 0 {
+	switch {
+	case d.GPUs.Unused != "":
+		row("gpu", "none: %s", d.GPUs.Unused)
+	case d.GPUs.Driver == "" && len(d.GPUs.Devices) == 0:
 		row("gpu", "none")
-	} else {
+	default:
 		row("gpu driver", "%s", d.GPUs.Driver)
 		for _, g := range d.GPUs.Devices {
 			row("gpu", "%s, compute capability %s, %s", g.Name, g.ComputeCapability, g.Memory)

@@ -3,6 +3,7 @@ package bench_test
 import (
 	"encoding/json"
 	"flag"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -54,31 +55,48 @@ func openResults() []bench.Result {
 		bench.Load{Rate: 100, Poisson: true, Concurrency: 2}, nil, calls)}
 }
 
-func TestWriteTable(t *testing.T) {
+// written returns what a Writer writes of results. Each result must be there as soon as it is written: the longest
+// run may be cut short.
+func written[R any](t *testing.T, newWriter func(io.Writer) bench.Writer[R], results []R) string {
+	t.Helper()
 	var b strings.Builder
-	require.NoError(t, bench.WriteTable(&b, closedResults()))
-	assertGolden(t, "table.txt", b.String())
-	b.Reset()
-	require.NoError(t, bench.WriteTable(&b, openResults()))
-	assertGolden(t, "table_rate.txt", b.String())
+	w := newWriter(&b)
+	for i := range results {
+		before := b.Len()
+		require.NoError(t, w.Write(&results[i]))
+		assert.Greater(t, b.Len(), before+40)
+	}
+	require.NoError(t, w.Close())
+	return b.String()
+}
+
+func TestWriteTable(t *testing.T) {
+	assertGolden(t, "table.txt", written(t, bench.NewTable, closedResults()))
+	assertGolden(t, "table_rate.txt", written(t, bench.NewTable, openResults()))
+}
+
+func TestWriteNothing(t *testing.T) {
+	for _, newWriter := range []func(io.Writer) bench.Writer[bench.Result]{
+		bench.NewTable, bench.NewGo, bench.NewNVIDIA, bench.NewJSON[bench.Result],
+	} {
+		assert.Empty(t, written(t, newWriter, nil))
+	}
+	assert.Empty(t, written(t, bench.NewServerTable, nil))
 }
 
 func TestWriteNVIDIA(t *testing.T) {
-	var b strings.Builder
-	require.NoError(t, bench.WriteNVIDIA(&b, closedResults()))
-	assertGolden(t, "nvidia.txt", b.String())
+	assertGolden(t, "nvidia.txt", written(t, bench.NewNVIDIA, closedResults()))
 
 	r := bench.NewResult(bench.Row{PredictBatchSize: 1}, bench.Load{}, nil, callsOneByOne(ms))
-	assert.EqualError(t, bench.WriteNVIDIA(&b, []bench.Result{r}), "run_squad.py's formula takes two batches at least")
+	assert.EqualError(t, bench.NewNVIDIA(io.Discard).Write(&r), "run_squad.py's formula takes two batches at least")
 }
 
 // The format of Go's benchmarks is read by the library of benchstat.
 func TestWriteGo(t *testing.T) {
-	var b strings.Builder
-	require.NoError(t, bench.WriteGo(&b, append(closedResults(), openResults()...)))
-	assertGolden(t, "go.txt", b.String())
+	text := written(t, bench.NewGo, append(closedResults(), openResults()...))
+	assertGolden(t, "go.txt", text)
 
-	files := benchfmt.NewReader(strings.NewReader(b.String()), "go.txt")
+	files := benchfmt.NewReader(strings.NewReader(text), "go.txt")
 	var read []*benchfmt.Result
 	for files.Scan() {
 		switch r := files.Result().(type) {
@@ -110,10 +128,9 @@ func TestWriteGo(t *testing.T) {
 }
 
 func TestResultAsJSON(t *testing.T) {
-	text, err := json.MarshalIndent(append(closedResults()[1:], openResults()...), "", "  ")
-	require.NoError(t, err)
-	assertGolden(t, "results.json", string(text)+"\n")
+	text := written(t, bench.NewJSON[bench.Result], append(closedResults()[1:], openResults()...))
+	assertGolden(t, "results.json", text)
 	var back []bench.Result
-	require.NoError(t, json.Unmarshal(text, &back))
+	require.NoError(t, json.Unmarshal([]byte(text), &back))
 	assert.Equal(t, append(closedResults()[1:], openResults()...), back)
 }

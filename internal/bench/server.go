@@ -4,9 +4,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strconv"
 	"sync"
 	"sync/atomic"
-	"text/tabwriter"
 	"time"
 )
 
@@ -142,43 +142,54 @@ func NewServerResult(url, model string, l Load, calls Calls, stable bool) (Serve
 	return r, nil
 }
 
-// WriteServerTable writes results for people.
-func WriteServerTable(w io.Writer, results []ServerResult) error {
-	if len(results) > 0 {
-		fmt.Fprintf(w, "%s %s\n\n", results[0].URL, results[0].Model)
-	}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "load\tat once\trequests\trefused\tanswers/s\tavg ms\t50%\t90%\t95%\t99%\t100%\t"+
-		"client wait 99%\tqueue 50%\tqueue 99%\tmodel 50%\tmodel 99%\tother 50%\t")
-	for _, r := range results {
-		load := "closed"
-		switch {
-		case r.Poisson:
-			load = fmt.Sprintf("%g/s poisson", r.Rate)
-		case r.Rate > 0:
-			load = fmt.Sprintf("%g/s", r.Rate)
+// NewServerTable returns a Writer for people.
+func NewServerTable(w io.Writer) Writer[ServerResult] { return &serverTable{w: w} }
+
+type serverTable struct {
+	w        io.Writer
+	rows     *columns // nil before the first
+	unstable bool     // whether a result was
+}
+
+func (t *serverTable) Write(r *ServerResult) (err error) {
+	if t.rows == nil {
+		fmt.Fprintf(t.w, "%s %s\n\n", r.URL, r.Model)
+		header := []string{
+			"load", "at once", "requests", "refused", "answers/s", "avg ms", "50%", "90%", "95%", "99%", "100%",
+			"client wait 99%", "queue 50%", "queue 99%", "model 50%", "model 99%", "other 50%",
 		}
-		if !r.Stable {
-			load += " *"
-		}
-		l := &r.Latency
-		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%.1f\t", load, r.Concurrency, r.Requests, r.Refused, r.Throughput)
-		for _, ms := range []float64{
-			l.Average, l.P50, l.P90, l.P95, l.P99, l.P100,
-			r.Wait.P99, r.Queue.P50, r.Queue.P99, r.Compute.P50, r.Compute.P99, r.Overhead.P50,
-		} {
-			fmt.Fprintf(t, "%.2f\t", ms)
-		}
-		fmt.Fprintln(t)
-	}
-	if err := t.Flush(); err != nil {
-		return err
-	}
-	for _, r := range results {
-		if !r.Stable {
-			_, err := fmt.Fprintln(w, "\n*: throughput or latency still varied when the most intervals had been measured")
+		sample := append([]string{r.load() + " *", "", "", "", ""}, samples(12)...)
+		if t.rows, err = newColumns(t.w, header, sample); err != nil {
 			return err
 		}
 	}
-	return nil
+	load := r.load()
+	if !r.Stable {
+		load, t.unstable = load+" *", true
+	}
+	l := &r.Latency
+	cells := []string{
+		load, strconv.Itoa(r.Concurrency), strconv.Itoa(r.Requests), strconv.Itoa(r.Refused),
+		fmt.Sprintf("%.1f", r.Throughput),
+	}
+	return t.rows.write(append(cells, figures(l.Average, l.P50, l.P90, l.P95, l.P99, l.P100,
+		r.Wait.P99, r.Queue.P50, r.Queue.P99, r.Compute.P50, r.Compute.P99, r.Overhead.P50)...))
+}
+
+func (t *serverTable) Close() (err error) {
+	if t.unstable {
+		_, err = fmt.Fprintln(t.w, "\n*: throughput or latency still varied when the most intervals had been measured")
+	}
+	return err
+}
+
+// load returns how questions were asked.
+func (r *ServerResult) load() string {
+	switch {
+	case r.Poisson:
+		return fmt.Sprintf("%g/s poisson", r.Rate)
+	case r.Rate > 0:
+		return fmt.Sprintf("%g/s", r.Rate)
+	}
+	return "closed"
 }

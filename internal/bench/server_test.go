@@ -2,7 +2,6 @@ package bench_test
 
 import (
 	"context"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -80,11 +79,9 @@ func TestServerResult(t *testing.T) {
 		r.Latency.P50, r.Latency.P99, r.Wait.P50, r.Wait.P99, r.Queue.P50, r.Queue.P99,
 		r.Compute.P50, r.Compute.P99, r.Overhead.P50, r.Overhead.P99,
 	})
-	var b strings.Builder
 	closed, err := bench.NewServerResult("http://localhost:8501", "minilm", bench.Load{}, calls[:1], true)
 	require.NoError(t, err)
-	require.NoError(t, bench.WriteServerTable(&b, []bench.ServerResult{r, closed}))
-	assertGolden(t, "server.txt", b.String())
+	assertGolden(t, "server.txt", written(t, bench.NewServerTable, []bench.ServerResult{r, closed}))
 
 	_, err = bench.NewServerResult("", "", load, calls[1:2], true)
 	assert.EqualError(t, err, "the server refused all of 1 requests")

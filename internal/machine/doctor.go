@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -84,7 +85,7 @@ func inspect(c libtf.Candidate) (*Library, error) {
 	}
 	l := libtf.SystemLinker()
 	if lib.GPU {
-		lib.MissingForGPU = missingCUDA(l, c.Path)
+		lib.MissingForGPU = missingCUDA(l, c.Path, lib.Version)
 	}
 	var err error
 	lib.Missing, err = missing(l, c.Path)
@@ -110,6 +111,22 @@ func (r *Report) libraryProblems() (problems []string) {
 		problems = append(problems, fmt.Sprintf("%s is missing, so the GPU stays unused: %s", name, what))
 	}
 	return problems
+}
+
+// CheckGPU returns an error if TensorFlow must not look for the GPU of this machine: where CUDA's libraries are missing
+// or of another version than those that it is built for, it may end the process.
+func (r *Report) CheckGPU() error {
+	if len(r.GPUs.Devices) == 0 || r.Library == nil || !r.Library.GPU {
+		return nil
+	}
+	missing := slices.DeleteFunc(slices.Clone(r.Library.MissingForGPU), func(name string) bool {
+		return name == libtf.DriverLibrary
+	})
+	if len(missing) == 0 || len(missing) < len(r.Library.MissingForGPU) { // without the driver it looks for none
+		return nil
+	}
+	return fmt.Errorf("TensorFlow may end the process when it looks for the GPU without %s: "+
+		"set CUDA_VISIBLE_DEVICES=-1 to run on the CPU", strings.Join(missing, ", "))
 }
 
 func readMemory(path string) int64 {

@@ -51,11 +51,12 @@ func TestLibraryProblems(t *testing.T) {
 		want []string
 	}{
 		{"CPU", GPUs{}, Library{}, nil},
-		{"GPU build on a CPU", GPUs{}, Library{GPU: true, MissingForGPU: []string{"libcudart.so", libtf.DriverLibrary}}, nil},
+		{"GPU build on a CPU", GPUs{},
+			Library{GPU: true, MissingForGPU: []string{"libcudart.so.12", libtf.DriverLibrary}}, nil},
 		{"CPU build with a GPU", gpu, Library{}, []string{"`tfbert lib install --gpu`"}},
 		{"GPU build with a GPU", gpu, Library{GPU: true}, nil},
-		{"no CUDA", gpu, Library{GPU: true, MissingForGPU: []string{"libcudart.so"}},
-			[]string{"libcudart.so is missing, so the GPU stays unused: run `tfbert lib install --gpu`"}},
+		{"no CUDA", gpu, Library{GPU: true, MissingForGPU: []string{"libcudart.so.12"}},
+			[]string{"libcudart.so.12 is missing, so the GPU stays unused: run `tfbert lib install --gpu`"}},
 		{"no driver library", gpu, Library{GPU: true, MissingForGPU: []string{libtf.DriverLibrary}},
 			[]string{"install NVIDIA's driver"}},
 	} {
@@ -67,6 +68,24 @@ func TestLibraryProblems(t *testing.T) {
 				assert.Contains(t, problems[i], want)
 			}
 		})
+	}
+}
+
+// TensorFlow is kept from a GPU whose libraries it would miss, and from nothing else.
+func TestCheckGPU(t *testing.T) {
+	gpu := GPUs{Devices: []GPU{{Name: "H200"}}}
+	lacking := &Library{GPU: true, MissingForGPU: []string{"libcudart.so.12", "libcublas.so.12"}}
+	require.EqualError(t, (&Report{GPUs: gpu, Library: lacking}).CheckGPU(),
+		"TensorFlow may end the process when it looks for the GPU without libcudart.so.12, libcublas.so.12: "+
+			"set CUDA_VISIBLE_DEVICES=-1 to run on the CPU")
+	for name, r := range map[string]Report{
+		"no library": {GPUs: gpu}, "no GPU": {Library: lacking},
+		"CPU build": {GPUs: gpu, Library: &Library{}}, "all": {GPUs: gpu, Library: &Library{GPU: true}},
+		"no driver": {
+			GPUs: gpu, Library: &Library{GPU: true, MissingForGPU: []string{"libcudart.so.12", libtf.DriverLibrary}},
+		},
+	} {
+		assert.NoError(t, r.CheckGPU(), name)
 	}
 }
 

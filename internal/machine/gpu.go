@@ -19,6 +19,7 @@ import (
 type GPUs struct {
 	Driver  string `json:"driver,omitempty"` // its version; "" if there is none
 	Devices []GPU  `json:"devices,omitempty"`
+	Unused  string `json:"unused,omitempty"` // why there are no Devices, though there is a driver
 }
 
 // A GPU is one device. A field is empty if the driver does not tell it.
@@ -33,16 +34,58 @@ func FindGPUs(ctx context.Context) (GPUs, error) {
 	if !libtf.HasNVIDIA() {
 		return GPUs{}, nil
 	}
-	smi, err := exec.LookPath("nvidia-smi")
-	if err != nil {
-		return readProcNVIDIA(libtf.DriverDir), nil
+	return gpuFinder{libtf.SystemLinker(), libtf.DriverDir, "/dev"}.find(ctx)
+}
+
+// managementLibrary comes with NVIDIA's driver. Its other half, the kernel's module, is also seen in containers that
+// were not given a GPU, which lack this library.
+const managementLibrary = "libnvidia-ml.so.1"
+
+// A gpuFinder has the places where a driver and its GPUs are found.
+type gpuFinder struct {
+	linker            libtf.Linker
+	driverDir, devDir string
+}
+
+func (f gpuFinder) find(ctx context.Context) (GPUs, error) {
+	gpus := readProcNVIDIA(f.driverDir)
+	if _, ok := f.linker.Find(managementLibrary, nil); !ok {
+		return GPUs{Driver: gpus.Driver, Unused: managementLibrary + ", which is a part of NVIDIA's driver, is missing"}, nil
 	}
+	if v, set := os.LookupEnv("CUDA_VISIBLE_DEVICES"); set && (v == "" || strings.HasPrefix(v, "-1")) {
+		return GPUs{Driver: gpus.Driver, Unused: "CUDA_VISIBLE_DEVICES hides them"}, nil
+	}
+	var smiErr error
+	if smi, err := exec.LookPath("nvidia-smi"); err == nil { // run by root, it also makes devices that are missing
+		var asked GPUs
+		if asked, smiErr = askSMI(ctx, smi); smiErr == nil {
+			gpus = asked
+		}
+	}
+	if len(gpus.Devices) > 0 && !f.hasDevices() {
+		return gpus, fmt.Errorf("there is a GPU, but no device %s: start the container with its GPUs, "+
+			"or run nvidia-modprobe", filepath.Join(f.devDir, "nvidia0"))
+	}
+	return gpus, smiErr
+}
+
+// hasDevices reports whether a program can reach a GPU: by the driver's devices, or by that of WSL.
+func (f gpuFinder) hasDevices() bool {
+	for _, pattern := range []string{"nvidia[0-9]*", "dxg"} {
+		if found, _ := filepath.Glob(filepath.Join(f.devDir, pattern)); len(found) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+func askSMI(ctx context.Context, smi string) (GPUs, error) {
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second) // it hangs with a driver that does
 	defer cancel()
 	const query = "--query-gpu=name,compute_cap,driver_version,memory.total"
 	out, err := exec.CommandContext(ctx, smi, query, "--format=csv,noheader").Output()
 	if err != nil {
-		return readProcNVIDIA(libtf.DriverDir), fmt.Errorf("%s: %w: %s", smi, err, strings.TrimSpace(string(out)))
+		return GPUs{}, fmt.Errorf("%s: %w: %s", smi, err, strings.TrimSpace(string(out)))
 	}
 	return parseSMI(strings.NewReader(string(out)))
 }
@@ -85,27 +128,32 @@ func readProcNVIDIA(dir string) GPUs {
 	return gpus
 }
 
-// cudaLibraries are the libraries that a GPU build of TensorFlow opens when it looks for devices, with the
-// folders of their packages. TensorFlow loads without them.
-var cudaLibraries = []struct{ folder, name string }{
-	{"cuda_runtime", "libcudart.so"},
-	{"cublas", "libcublas.so"},
-	{"cublas", "libcublasLt.so"},
-	{"cuda_cupti", "libcupti.so"},
-	{"cudnn", "libcudnn.so"},
-	{"cufft", "libcufft.so"},
-	{"cusolver", "libcusolver.so"},
-	{"cusparse", "libcusparse.so"},
-	{"nccl", "libnccl.so"},
+// A cudaLibrary is one that a GPU build of TensorFlow opens when it looks for devices (MaybeTryDlopenGPULibraries of
+// tsl/platform/dso_loader), and without which it uses none.
+// It opens more, such as those of CUPTI and NCCL, which only profilers and several GPUs need.
+type cudaLibrary struct{ folder, name string } // of its package, and with the version that TensorFlow opens
+
+// cudaLibraries returns those that a version of TensorFlow opens. Every version that tfbert supports is built for
+// CUDA 12; cuDNN changed. For an unknown version they are those of the newest.
+func cudaLibraries(version string) []cudaLibrary {
+	cudnn := "libcudnn.so.9"
+	if version != "" && libtf.CompareVersions(version, "2.18") < 0 {
+		cudnn = "libcudnn.so.8"
+	}
+	return []cudaLibrary{
+		{"cuda_runtime", "libcudart.so.12"}, {"cublas", "libcublas.so.12"}, {"cublas", "libcublasLt.so.12"},
+		{"cudnn", cudnn}, {"cufft", "libcufft.so.11"}, {"cusolver", "libcusolver.so.11"},
+		{"cusparse", "libcusparse.so.12"},
+	}
 }
 
-// missingCUDA returns the libraries that the GPU build at path lacks to use a GPU.
-func missingCUDA(l libtf.Linker, path string) []string {
+// missingCUDA returns the libraries that the GPU build at path lacks to use a GPU. A library of another version than
+// the build's counts as missing: TensorFlow does not open it.
+func missingCUDA(l libtf.Linker, path, version string) []string {
 	var lacking []string
 	packages := filepath.Join(filepath.Dir(filepath.Dir(path)), "nvidia")
-	for _, lib := range cudaLibraries {
-		// Any version counts: which one TensorFlow opens is compiled into it.
-		if !hasAny(l, lib.name, filepath.Join(packages, lib.folder, "lib")) {
+	for _, lib := range cudaLibraries(version) {
+		if _, ok := l.Find(lib.name, []string{filepath.Join(packages, lib.folder, "lib")}); !ok {
 			lacking = append(lacking, lib.name)
 		}
 	}
@@ -113,15 +161,6 @@ func missingCUDA(l libtf.Linker, path string) []string {
 		lacking = append(lacking, libtf.DriverLibrary)
 	}
 	return lacking
-}
-
-func hasAny(l libtf.Linker, name, dir string) bool {
-	for _, dir := range append([]string{dir}, l.Dirs...) {
-		if found, _ := filepath.Glob(filepath.Join(dir, name+"*")); len(found) > 0 {
-			return true
-		}
-	}
-	return false
 }
 
 // isGPUBuild reports whether a TensorFlow library looks for CUDA's libraries: its search path, or that of
