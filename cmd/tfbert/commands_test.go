@@ -148,7 +148,8 @@ func interruptCommand(ts *testscript.TestScript, args []string) {
 	ts.Check(cmd.Start())
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		found, _ := filepath.Glob(ts.MkAbs(args[0]))
-		if slices.ContainsFunc(found, notEmpty) {
+		// The standard output is there from the beginning; other files are, once the command has come so far.
+		if len(found) > 0 && (args[0] != out || notEmpty(found[0])) {
 			break
 		}
 		if time.Now().After(deadline) {
