@@ -548,7 +548,7 @@ func TestAmplification(t *testing.T) {
 			allocated := (after.TotalAlloc - before.TotalAlloc) / size
 			t.Logf("%d bytes for each of the body's, in %v", allocated, took)
 			assert.Less(t, allocated, uint64(160))
-			assert.Less(t, took, 5*time.Second)
+			assert.Less(t, took, 30*time.Second) // far from quadratic, on a busy machine and under the race detector
 		})
 	}
 }

@@ -450,5 +450,5 @@ func TestNamesOfManyVariables(t *testing.T) {
 	dir := base.write(t, "model.ckpt")
 	start := time.Now()
 	checkNothingLeft(t, t.Context(), dir, nil, "has several layers that could answer questions: heads/0_weights, ")
-	assert.Less(t, time.Since(start), 20*time.Second)
+	assert.Less(t, time.Since(start), 2*time.Minute)
 }
