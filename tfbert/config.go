@@ -28,7 +28,6 @@ type Config struct {
 
 	huggingFace bool    // written by transformers, or for a model of theirs
 	epsilon     float64 // of the layer norms; 0 is that of the scripts
-	byteOrder   bool    // the file began with a byte order mark
 }
 
 // maxConfigFile is the size in bytes that no bert_config.json has.
@@ -44,7 +43,7 @@ func ReadConfig(r io.Reader) (*Config, error) {
 	if err == nil && len(b) > maxConfigFile {
 		err = fmt.Errorf("it is longer than %d bytes", maxConfigFile)
 	}
-	b, byteOrder := bytes.CutPrefix(b, byteOrderMark)
+	b = bytes.TrimPrefix(b, byteOrderMark)
 	var keys map[string]json.RawMessage
 	if err == nil {
 		err = json.Unmarshal(b, &keys)
@@ -54,7 +53,7 @@ func ReadConfig(r io.Reader) (*Config, error) {
 	}
 	c := &Config{
 		HiddenSize: 768, NumHiddenLayers: 12, NumAttentionHeads: 12, IntermediateSize: 3072,
-		HiddenAct: "gelu", MaxPositionEmbeddings: 512, TypeVocabSize: 16, byteOrder: byteOrder,
+		HiddenAct: "gelu", MaxPositionEmbeddings: 512, TypeVocabSize: 16,
 	}
 	if err := c.read(keys); err != nil {
 		return nil, err

@@ -185,16 +185,11 @@ func mapSignature(g *savedmodel.MetaGraph, s *savedmodel.Signature) (*Mapping, e
 }
 
 func listInfos(infos []savedmodel.TensorInfo) string {
-	const most = 12 // on one line
-	var list []string
+	list := make([]string, len(infos))
 	for i, t := range infos {
-		if i == most {
-			list = append(list, fmt.Sprintf("and %d more", len(infos)-most))
-			break
-		}
-		list = append(list, t.String())
+		list[i] = t.String()
 	}
-	return cmp.Or(strings.Join(list, ", "), "nothing")
+	return cmp.Or(joinFirst(12, list, ", "), "nothing")
 }
 
 // baseName returns a name without what exporters and TensorFlow put around it: "input_ids" for

@@ -162,6 +162,16 @@ func (m *Model) Precision(ctx context.Context) (*savedmodel.PrecisionReport, err
 	return m.predict.Precision(ctx, in...)
 }
 
+// RequirePrecision runs the model once, and returns a [*savedmodel.PrecisionError] if nothing in it runs in the
+// precision of Choice.
+func (m *Model) RequirePrecision(ctx context.Context) error {
+	report, err := m.Precision(ctx)
+	if err != nil {
+		return err
+	}
+	return report.Require(m.choice.Precision)
+}
+
 // compiledShape returns the shape of the last batch or else one that batches are likely to have: for one of its own,
 // XLA would compile the graph once more.
 func (m *Model) compiledShape() batchShape {

@@ -450,8 +450,10 @@ func (s *source) errorf(format string, args ...any) error {
 }
 
 // atMost joins the first few of a list for one line.
-func atMost(list []string, separator string) string {
-	const most = 8
+func atMost(list []string, separator string) string { return joinFirst(8, list, separator) }
+
+// joinFirst joins the first of a list, and says how many more there are.
+func joinFirst(most int, list []string, separator string) string {
 	if n := len(list); n > most {
 		list = append(slices.Clone(list[:most]), fmt.Sprintf("and %d more", n-most))
 	}

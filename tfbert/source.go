@@ -47,7 +47,7 @@ func openSource(ctx context.Context, path, temp string, opts *ExportOptions) (*s
 		}
 		return openFiles(path, path, opts)
 	}
-	unpacked, err := unpack(ctx, name, inside, temp)
+	unpacked, err := archive.Unpack(ctx, name, inside, false, temp)
 	if err != nil {
 		return nil, err
 	}
@@ -57,20 +57,6 @@ func openSource(ctx context.Context, path, temp string, opts *ExportOptions) (*s
 	}
 	s.unpacked = unpacked
 	return s, nil
-}
-
-// unpack takes a checkpoint's files out of an archive into the folder temp.
-func unpack(ctx context.Context, name, inside, temp string) (_ *archive.Unpacked, err error) {
-	a, err := archive.Open(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, a.Close()) }()
-	m, err := a.Choose(inside, false)
-	if err != nil {
-		return nil, err
-	}
-	return m.Unpack(ctx, temp)
 }
 
 // openFiles opens the checkpoint at path with its configuration and vocabulary.
@@ -100,9 +86,6 @@ func (s *source) check(opts *ExportOptions) (err error) {
 	v, err := readVocabFile(s.vocabPath, opts.Profile)
 	if err != nil {
 		return err
-	}
-	if s.config.byteOrder {
-		s.notes = append(s.notes, filepath.Base(s.configPath)+" starts with a byte order mark, which is left out")
 	}
 	if have, rows := entries(v), s.config.VocabSize; have < rows {
 		s.notes = append(s.notes, fmt.Sprintf("%s has %d entries for %d rows of the table: the others are padding",

@@ -275,11 +275,7 @@ func (f *modelFlags) open(cmd *cobra.Command) (*tfbert.Model, error) {
 	if !f.precision.require {
 		return m, nil
 	}
-	report, err := m.Precision(cmd.Context())
-	if err == nil {
-		err = report.Require(m.Choice().Precision)
-	}
-	if err != nil {
+	if err := m.RequirePrecision(cmd.Context()); err != nil {
 		return nil, errors.Join(err, m.Close())
 	}
 	return m, nil

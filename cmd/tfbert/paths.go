@@ -84,21 +84,12 @@ func unpackModel(ctx context.Context, path string) (_ *unpackedModel, err error)
 	if !ok {
 		return nil, nil
 	}
-	a, err := archive.Open(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	defer closing(&err, a.Close)
-	m, err := a.Choose(inside, true)
-	if err != nil {
-		return nil, err
-	}
 	temp, err := os.MkdirTemp("", "tfbert-*")
 	if err != nil {
 		return nil, err
 	}
 	u := &unpackedModel{temp: temp}
-	if u.Unpacked, err = m.Unpack(ctx, filepath.Join(temp, "model")); err != nil {
+	if u.Unpacked, err = archive.Unpack(ctx, name, inside, true, filepath.Join(temp, "model")); err != nil {
 		return nil, errors.Join(err, u.remove())
 	}
 	return u, nil

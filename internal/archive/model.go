@@ -224,6 +224,20 @@ func (m *Model) files() map[string]string {
 	return to
 }
 
+// Unpack unpacks the model that a path inside the archive of a name leads to, as Choose and Model.Unpack do.
+func Unpack(ctx context.Context, name, inside string, savedModels bool, dir string) (_ *Unpacked, err error) {
+	a, err := Open(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, a.Close()) }()
+	m, err := a.Choose(inside, savedModels)
+	if err != nil {
+		return nil, err
+	}
+	return m.Unpack(ctx, dir)
+}
+
 // besides returns the member that is a checkpoint's file of a name: the one in its folder, or else in the nearest
 // folder above, or else the only one.
 func (m *Model) besides(name string) string {

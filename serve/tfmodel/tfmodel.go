@@ -88,11 +88,7 @@ func (l *loader) backend(ctx context.Context, m *tfbert.Model, s repository.Sour
 	}
 	choice := m.Choice()
 	if l.RequirePrecision {
-		report, err := m.Precision(ctx)
-		if err == nil {
-			err = report.Require(choice.Precision)
-		}
-		if err != nil {
+		if err := m.RequirePrecision(ctx); err != nil {
 			return nil, err
 		}
 	}
