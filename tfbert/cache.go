@@ -15,6 +15,7 @@ import (
 	"github.com/tfbert/go/internal/archive"
 	"github.com/tfbert/go/internal/file"
 	"github.com/tfbert/go/savedmodel"
+	"github.com/tfbert/go/wordpiece"
 )
 
 // Cached returns the folder of a checkpoint's SavedModel in the user's cache, where the first call
@@ -68,11 +69,10 @@ func cacheName(path string, opts *ExportOptions) (string, error) {
 		return "", err
 	}
 	// Models of the default options keep the names that they had before other options counted.
-	more := ExportOptions{
-		Device: opts.Device, MaxSeqLength: opts.MaxSeqLength, Head: opts.Head, Cased: opts.Cased, Profile: opts.Profile,
-	}
-	if more != (ExportOptions{}) {
-		fmt.Fprintf(digest, "%q %d %q %t %d", more.Device, more.MaxSeqLength, more.Head, more.Cased, more.Profile)
+	const format = "%q %d %q %t %d"
+	more := fmt.Sprintf(format, opts.Device, opts.MaxSeqLength, opts.Head, opts.Cased, opts.Profile)
+	if more != fmt.Sprintf(format, "", 0, "", false, wordpiece.Profile(0)) {
+		io.WriteString(digest, more)
 	}
 	name += fmt.Sprintf("-%x", digest.Sum(nil)[:6])
 	if opts.Graph == FusedGraph {

@@ -43,6 +43,7 @@ ones that XLA fuses (--use_xla), in float32 or float16.`,
 		"`type` of the fused graph: fp32, bf16, fp16 for a GPU, or auto for the fastest on this machine")
 	f.StringVar(&opts.Device, "device", "",
 		"`device` that the fused graph is for: cpu or gpu (default: gpu for fp16, else cpu)")
+	f.StringVar(&opts.Calibrate, "calibrate", "", "SQuAD `file` that int8 takes the model's ranges from (default: a small set)")
 	f.IntVar(&opts.MaxSeqLength, "max_seq_length", 0, "static sequence length of the graph (0: dynamic)")
 	f.StringVar(&opts.ConfigFile, "bert_config_file", "",
 		"configuration `file` (default: bert_config.json beside the checkpoint)")
@@ -60,6 +61,8 @@ func export(cmd *cobra.Command, checkpoint, dir string, opts *tfbert.ExportOptio
 	if err := loadTensorFlow(); err != nil {
 		return err
 	}
+	bar := newProgress("calibrate", "products", 0)
+	opts.Progress = func(done, total int) { bar.Set(int64(done)) }
 	report, err := tfbert.Export(cmd.Context(), checkpoint, dir, opts)
 	if err != nil {
 		return err

@@ -53,7 +53,7 @@ func (f *precisionFlags) asked(flags *pflag.FlagSet) (tfbert.Precision, error) {
 func parsePrecision(name string) (tfbert.Precision, error) {
 	p, err := tfbert.ParsePrecision(name)
 	if err != nil {
-		return "", usagef("--precision is fp32, fp16, bf16 or auto, not %q", name)
+		return "", usagef("--precision is fp32, fp16, bf16, int8 or auto, not %q", name)
 	}
 	return p, nil
 }
