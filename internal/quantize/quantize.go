@@ -62,7 +62,7 @@ func (s *Sample) Check() error {
 type Scale struct {
 	Step float32
 	Zero int  // the integer of 0
-	Sign bool // integers from -127 to 127, and Zero is 0; else from 0 to 255
+	Sign bool // integers from -128 to 127, and Zero is 0; else from 0 to 255
 }
 
 // symmetric returns the scale of values from -most to most.
@@ -72,21 +72,28 @@ func symmetric(most float32) Scale { return Scale{Step: max(most, tiny) / 127, S
 // round it while quantizing does not.
 func asymmetric(low, high float32) Scale {
 	low, high = min(low, 0), max(high, 0)
-	step := max(high-low, tiny) / 255
-	zero := min(max(int(math.Round(float64(-low/step))), 0), 255)
-	if zero > 0 {
-		step = max(step, -low/float32(zero))
+	exact := float64(-low / (max(high-low, tiny) / 255))
+	best := Scale{Step: float32(math.Inf(1))}
+	for _, zero := range []int{int(math.Floor(exact)), int(math.Ceil(exact))} {
+		zero = min(max(zero, 0), 255)
+		step := float32(tiny / 255)
+		if zero > 0 {
+			step = max(step, -low/float32(zero))
+		}
+		if zero < 255 {
+			step = max(step, high/float32(255-zero))
+		}
+		if holds := zero > 0 || low == 0; holds && step < best.Step {
+			best = Scale{Step: step, Zero: zero}
+		}
 	}
-	if zero < 255 {
-		step = max(step, high/float32(255-zero))
-	}
-	return Scale{Step: step, Zero: zero}
+	return best
 }
 
 // tiny stands for the range of what is always 0.
 const tiny = 1e-8
 
-// Low returns the number of the least integer.
+// Low returns the number of the least integer, or with a sign, of that opposite to the largest.
 func (s Scale) Low() float32 {
 	if s.Sign {
 		return -127 * s.Step
@@ -109,7 +116,7 @@ func (s Scale) Round(v float32) float32 { return float32(s.Integer(v)-s.Zero) * 
 func (s Scale) Integer(v float32) int {
 	i := int(math.RoundToEven(float64(v/s.Step))) + s.Zero
 	if s.Sign {
-		return min(max(i, -127), 127)
+		return min(max(i, -128), 127)
 	}
 	return min(max(i, 0), 255)
 }

@@ -176,10 +176,24 @@ func (q *Quantizer) Split(
 		return nil, nil, err
 	}
 	if least := max(1, high/20); act != nil && least < high {
-		const steps = 40
-		for i := range steps {
-			limit := least * float32(math.Pow(float64(high/least), float64(i)/steps))
-			if err := try(limit); err != nil {
+		// The error has one valley: the steps around the best of the long ones are tried, too.
+		const steps, long = 40, 5
+		at, noise := 0, math.Inf(1)
+		step := func(i int) error {
+			err := try(least * float32(math.Pow(float64(high/least), float64(i)/steps)))
+			if best.Noise < noise {
+				at, noise = i, best.Noise
+			}
+			return err
+		}
+		for i := 0; i < steps; i += long {
+			if err := step(i); err != nil {
+				return nil, nil, err
+			}
+		}
+		middle := at
+		for i := max(middle-long+1, 0); i < min(middle+long, steps); i++ {
+			if err := step(i); err != nil {
 				return nil, nil, err
 			}
 		}
