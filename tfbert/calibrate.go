@@ -145,7 +145,7 @@ func calibrate(
 	length := cmp.Or(s.MaxSeqLength, min(squad.DefaultMaxSeqLength, c.MaxPositionEmbeddings))
 	windows, tokens, err := readWindows(open, &squad.Featurizer{
 		Tokenizer:    &wordpiece.Tokenizer{Vocab: vocab, Cased: !s.DoLowerCase, Profile: s.Profile},
-		MaxSeqLength: length,
+		MaxSeqLength: length, MaxQueryLength: max(min(squad.DefaultMaxQueryLength, length/2), 1),
 	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("calibrate by %s: %w", cmp.Or(name, "the bundled set"), err)
