@@ -82,7 +82,7 @@ func TestInt8Export(t *testing.T) {
 	assert.Equal(t, 32, openModel(t, exportModel(t, ckpt, &static), nil).SeqLength())
 
 	for _, p := range []tfbert.Precision{tfbert.INT8, tfbert.AutoPrecision} {
-		openModel(t, first, &tfbert.Options{Precision: p})
+		openModel(t, first, &tfbert.Options{Precision: p, AllowOps: savedmodel.OpPolicy{Standard: true}})
 	}
 	_, err = tfbert.Open(first, &tfbert.Options{Precision: tfbert.FP32})
 	require.ErrorContains(t, err, "are of int8, not of fp32")
@@ -100,7 +100,7 @@ func TestInt8Refused(t *testing.T) {
 	text, err := os.ReadFile(path)
 	require.NoError(t, err)
 	for change, want := range map[string]func(s map[string]any){
-		"its weights have 9 bits": func(s map[string]any) { s["weight_bits"] = 9 },
+		"its weights have 9 bits":                                    func(s map[string]any) { s["weight_bits"] = 9 },
 		"its attention is in bfloat16, and ONEDNN_MAX_CPU_ISA takes": func(s map[string]any) { s["attention"] = "bf16" },
 	} {
 		t.Setenv("ONEDNN_MAX_CPU_ISA", "AVX2") // which takes units for bfloat16 away, should there be any
@@ -181,4 +181,3 @@ func TestCalibrationSet(t *testing.T) {
 	assert.Equal(t, string(fileBytes(t, testenv.Golden(t, "mini", "mini-v1.1.json"))),
 		string(fileBytes(t, "calibration.json")))
 }
-
