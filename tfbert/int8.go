@@ -1,6 +1,7 @@
 package tfbert
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -199,7 +200,7 @@ func (e *Int8Error) Error() string {
 }
 
 // Int8Support returns an [*Int8Error] if this machine cannot run models in int8. They need oneDNN's products of
-// integers, which TensorFlow has for x86 CPUs. It loads TensorFlow and runs a few small products.
+// integers, which libraries for x86 CPUs have. It loads TensorFlow and runs a few small products.
 func Int8Support() error {
 	if err := tf.Load(""); err != nil {
 		return err
@@ -268,13 +269,20 @@ func maxISA() string {
 // int8Bits returns the bits of the weights whose products are right here: 8, or 7 where they are added in 16 bits. What
 // the library has is found by running it.
 var int8Bits = sync.OnceValues(func() (int, error) {
+	ops, err := tf.OpList()
+	if err != nil {
+		return 0, err
+	}
+	if !bytes.Contains(ops, []byte("_QuantizedMatMul")) {
+		return 0, fmt.Errorf("TensorFlow %s does not have the operation _QuantizedMatMul", tf.Version())
+	}
 	info := cpu.This()
 	vnni := slices.ContainsFunc([]string{"avx512_vnni", "avx_vnni", "amx_int8"}, info.Has)
 	if vnni && probeInt8(127, 127) == nil {
 		return 8, nil
 	}
 	if err := probeInt8(127, 1); err != nil {
-		return 0, fmt.Errorf("the TensorFlow library has no products of 8-bit integers for this CPU: %w", err)
+		return 0, fmt.Errorf("TensorFlow %s has no products of 8-bit integers for this CPU: %w", tf.Version(), err)
 	}
 	return 7, nil
 })

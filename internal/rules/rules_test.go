@@ -36,7 +36,8 @@ var allowed = map[string][]string{
 	},
 	"tfbert": {
 		"savedmodel", "checkpoint", "squad", "wordpiece", "tf",
-		"internal/archive", "internal/escape", "internal/file", "internal/libtf", "internal/machine", "internal/probe",
+		"internal/archive", "internal/cpu", "internal/escape", "internal/file", "internal/libtf", "internal/machine",
+		"internal/probe", "internal/quantize",
 	},
 	"savedmodel": {
 		"tf", "internal/cpu", "internal/escape", "internal/file", "internal/libtf", "internal/machine",
