@@ -103,9 +103,19 @@ func hasDevice(s *tf.Session, device string) error {
 		have = append(have, "/"+shortDevice(d.Name))
 	}
 	if !slices.Contains(have, device) {
-		return fmt.Errorf("there is no device %s: TensorFlow has %s", device, list(have))
+		return &DeviceError{Device: device, Have: have}
 	}
 	return nil
+}
+
+// DeviceError reports that TensorFlow does not have a device that was asked for.
+type DeviceError struct {
+	Device string
+	Have   []string // such as "/CPU:0"
+}
+
+func (e *DeviceError) Error() string {
+	return fmt.Sprintf("there is no device %s: TensorFlow has %s", e.Device, list(e.Have))
 }
 
 // initialize restores the variables of a graph and runs its initialization.

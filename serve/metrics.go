@@ -129,6 +129,12 @@ func gauge(name, help string, of func(*batch.Batcher) int) figure {
 	})
 }
 
+func instanceGauge(name, help string, of func(all, working int) int) figure {
+	return newFigure(name, help, prometheus.GaugeValue, func(m *repository.Model, _ repository.Snapshot) float64 {
+		return float64(of(m.Instances()))
+	})
+}
+
 // figures of models and of their text models. The names that begin with nv_ are Triton's.
 var figures = []figure{
 	count("nv_inference_request_success", "Requests that succeeded.",
@@ -155,6 +161,10 @@ var figures = []figure{
 var queueFigures = []figure{
 	gauge("tfbert_queue_windows", "Windows that wait.", (*batch.Batcher).Waiting),
 	gauge("tfbert_running_batches", "Batches that the model runs now.", (*batch.Batcher).Running),
+	instanceGauge("tfbert_instances", "Instances of the model, each on a device of its own.",
+		func(all, _ int) int { return all }),
+	instanceGauge("tfbert_failed_instances", "Instances that failed and were taken out.",
+		func(all, working int) int { return all - working }),
 }
 
 // readyDesc is of the server.

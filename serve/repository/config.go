@@ -82,6 +82,9 @@ func parseConfig(text []byte) (*pb.ModelConfig, error) {
 	if c.GetMaxBatchSize() < 0 {
 		return nil, fmt.Errorf("max_batch_size is %d: it must not be negative", c.GetMaxBatchSize())
 	}
+	if _, err := placementOf(c); err != nil {
+		return nil, err
+	}
 	return c, nil
 }
 
@@ -173,10 +176,8 @@ func completeBatching(c *pb.ModelConfig, o *batch.Options) {
 		c.SchedulingChoice = dynamicBatching(o)
 	}
 	if len(c.InstanceGroup) > 0 {
-		o.Concurrency = 0
-		for _, g := range c.InstanceGroup {
-			o.Concurrency += max(1, int(g.Count))
-		}
+		p, _ := placementOf(c) // which parseConfig has checked
+		o.Concurrency = p.atOnce
 	} else {
 		c.InstanceGroup = []*pb.ModelInstanceGroup{
 			{Name: c.Name, Count: int32(max(1, o.Concurrency)), Kind: pb.ModelInstanceGroup_KIND_AUTO},
