@@ -71,6 +71,10 @@ type Config struct {
 	// They copy the graph with all its constants for every pass.
 	NoGrappler bool
 
+	// CPUDevices is the number of devices that the CPU stands for, all of which share its threads; 0 is one. It is to try
+	// on any machine what is placed on several devices.
+	CPUDevices int
+
 	IntraOpThreads int // threads of one operation; 0 is one for each processor
 	InterOpThreads int // operations at once; 0 is one for each processor
 
@@ -81,6 +85,9 @@ type Config struct {
 	// are appended.
 	Extra []byte
 }
+
+// maxCPUDevices is more than any test needs.
+const maxCPUDevices = 1024
 
 // Bytes serializes the configuration as a ConfigProto.
 func (c *Config) Bytes() ([]byte, error) {
@@ -95,6 +102,9 @@ func (c *Config) Bytes() ([]byte, error) {
 			return fail("%d is not a number of threads", n)
 		}
 	}
+	if c.CPUDevices < 0 || c.CPUDevices > maxCPUDevices {
+		return fail("%d is not a number of CPU devices", c.CPUDevices)
+	}
 	if f := c.GPU.MemoryFraction; !(f >= 0 && f <= 1) { // NaN is neither
 		return fail("GPU memory fraction %v is not between 0 and 1", f)
 	}
@@ -106,6 +116,9 @@ func (c *Config) Bytes() ([]byte, error) {
 		InterOpParallelismThreads: int32(c.InterOpThreads),
 		AllowSoftPlacement:        !c.NoSoftPlacement,
 		LogDevicePlacement:        c.LogPlacement,
+	}
+	if c.CPUDevices > 0 {
+		p.DeviceCount = map[string]int32{"CPU": int32(c.CPUDevices)}
 	}
 	if c.GPU != (GPUOptions{}) {
 		p.GpuOptions = &tfproto.GPUOptions{

@@ -58,6 +58,7 @@ func TestConfigErrors(t *testing.T) {
 	}{
 		{"threads", savedmodel.Config{IntraOpThreads: -1}, "-1 is not a number of threads"},
 		{"operations at once", savedmodel.Config{InterOpThreads: math.MaxInt32 + 1}, "2147483648 is not a number of threads"},
+		{"devices", savedmodel.Config{CPUDevices: -1}, "-1 is not a number of CPU devices"},
 		{"rewrite without Grappler", savedmodel.Config{MixedPrecision: savedmodel.BF16, NoGrappler: true},
 			"the mixed-precision rewrite to bf16 is one of the graph optimizers"},
 		{"precision", savedmodel.Config{MixedPrecision: 7}, "unknown precision: 7"},

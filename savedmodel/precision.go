@@ -123,7 +123,7 @@ func (f *Func) withoutXLA(ctx context.Context, in []*tf.Tensor) (_ *PrecisionRep
 		return nil, err
 	}
 	m := &Model{meta: f.model.meta, config: slices.Concat(f.model.config, off)} // the last of its values counts
-	if m.session, err = tf.LoadSession(f.model.dir, f.model.tags, &tf.SessionOptions{Config: m.config}); err != nil {
+	if m.session, err = loadSession(f.model.dir, f.model.tags, f.model.device, m.config); err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()

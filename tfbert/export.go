@@ -190,7 +190,7 @@ func exportTo(ctx context.Context, dir string, src *source, opts *ExportOptions,
 	if err := errors.Join(
 		copyFile(filepath.Join(extra, configFile), src.configPath),
 		copyFile(filepath.Join(extra, vocabFile), src.vocabPath),
-		writeSettings(filepath.Join(extra, settingsFile), report.Settings),
+		writeJSON(filepath.Join(extra, settingsFile), report.Settings),
 	); err != nil {
 		return err
 	}
@@ -242,8 +242,16 @@ func exportReference(dir string, weights *countingReader, s Settings) error {
 		return err
 	}
 	defer w.Abort()
-	for _, weight := range weights.config.weights() {
-		values, err := weights.Float32s(weight.name)
+	if err := weights.addTo(w); err != nil {
+		return err
+	}
+	return w.Close()
+}
+
+// addTo adds all weights to a checkpoint, one at a time.
+func (r *countingReader) addTo(w *checkpoint.Writer) error {
+	for _, weight := range r.config.weights() {
+		values, err := r.Float32s(weight.name)
 		if err != nil {
 			return err
 		}
@@ -251,7 +259,7 @@ func exportReference(dir string, weights *countingReader, s Settings) error {
 			return err
 		}
 	}
-	return w.Close()
+	return nil
 }
 
 // exportFused writes the fused graph, whose constants are the weights.

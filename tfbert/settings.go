@@ -42,14 +42,6 @@ type Int8Settings struct {
 	Calibration Calibration          `json:"calibration"`
 }
 
-func writeSettings(path string, s Settings) error {
-	b, err := json.MarshalIndent(s, "", "  ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(path, append(b, '\n'), 0o666)
-}
-
 // ReadSettings reads the settings of the model in dir. A model that Export did not write has zero
 // settings, except that DoLowerCase is true, the default of the reference scripts.
 func ReadSettings(dir string) (Settings, error) {

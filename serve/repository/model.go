@@ -11,12 +11,13 @@ import (
 
 // A Model is one version of a model. Its methods may be called by many goroutines at once.
 type Model struct {
-	name     string
-	version  int64
-	backend  *Backend
-	batcher  *batch.Batcher
-	limits   Limits
-	defaults squad.Decoder
+	name      string
+	version   int64
+	backend   *Backend
+	instances *instances // that the backend stands for
+	batcher   *batch.Batcher
+	limits    Limits
+	defaults  squad.Decoder
 
 	tensors, text *Servable
 
@@ -43,7 +44,11 @@ func (m *Model) Decoder() squad.Decoder { return m.defaults }
 // Batcher returns the batcher that the model's windows go through.
 func (m *Model) Batcher() *batch.Batcher { return m.batcher }
 
-// warmUp runs the model once over a window of its full length, since TensorFlow prepares a session in its
+// Instances returns the number of the model's instances, and of those among them that have not been taken out because
+// they failed.
+func (m *Model) Instances() (all, working int) { return len(m.instances.list), m.instances.working() }
+
+// warmUp runs each instance once over a window of its full length, since TensorFlow prepares a session in its
 // first run, and once over a short one.
 func (m *Model) warmUp(ctx context.Context) error {
 	f := m.featurizer()
@@ -52,8 +57,10 @@ func (m *Model) warmUp(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if _, err := m.backend.Predictor.Predict(ctx, w.Features[:1]); err != nil {
-			return err
+		for _, i := range m.instances.list {
+			if _, err := i.backend.Predictor.Predict(ctx, w.Features[:1]); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
