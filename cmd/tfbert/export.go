@@ -131,20 +131,20 @@ func sayInt8(r *tfbert.ExportReport) {
 		s.WeightBits, s.Attention, s.Calibration.Windows, s.Calibration.Tokens,
 		cmp.Or(s.Calibration.File, "the bundled set"))
 	var names, parts []string
-	least := map[string]tfbert.QuantizedProduct{}
+	worst := map[string]tfbert.QuantizedProduct{}
 	for _, p := range r.Products {
-		worst, ok := least[p.Name]
+		w, ok := worst[p.Name]
 		if !ok {
 			names = append(names, p.Name)
 		}
-		if !ok || p.Decibels < worst.Decibels {
-			least[p.Name] = p
+		if !ok || p.Decibels < w.Decibels {
+			worst[p.Name] = p
 		}
 	}
 	for _, name := range names {
-		parts = append(parts, fmt.Sprintf("%s %.1f (layer %d)", name, least[name].Decibels, least[name].Layer))
+		parts = append(parts, fmt.Sprintf("%s %.1f (layer %d)", name, worst[name].Decibels, worst[name].Layer))
 	}
-	say("  least signal to noise of the products, in dB: %s", strings.Join(parts, ", "))
+	say("  signal to noise of the worst products, in dB: %s", strings.Join(parts, ", "))
 }
 
 // cachedModel returns the folder of a checkpoint's SavedModel in the user's cache.
