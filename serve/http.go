@@ -22,7 +22,7 @@ import (
 // Handler returns the handler of everything that the server speaks over HTTP.
 //
 // A request passes, in this order: tracing, the refusal of other hosts and of other sites' pages, counting and
-// logging, the limits on its time and body, and its verb's handler. A server that does not run by Serve is not known
+// logging, the limits on its time and body, its client's key and limits, and its verb's handler. A server that does not run by Serve is not known
 // to be this machine's alone: it checks hosts only if Options.AllowedHosts names some.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
@@ -78,11 +78,18 @@ func (s *Server) serve(pattern string, h transport.Handler) http.Handler {
 		ctx, cancel := context.WithTimeout(r.Context(), s.opts.RequestTimeout)
 		defer cancel()
 		call := s.newCall(ctx, pattern, w)
+		ctx, denied := s.identify(ctx, pattern, call.Slots, r.Header.Get("Authorization"), r.RemoteAddr)
 		r = r.WithContext(transport.WithCall(ctx, call))
 		r.Body = http.MaxBytesReader(w, r.Body, s.opts.MaxRequestBytes)
 		answer := &response{ResponseWriter: w}
 		err := transport.Recover(func() error {
 			defer call.End()
+			leave, err := s.enter(ctx, denied)
+			if err != nil {
+				refuseBody(w, r)
+				return err
+			}
+			defer leave()
 			return h(answer, r)
 		})
 		if err != nil && !answer.begun {

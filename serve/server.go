@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -16,6 +18,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/tfbert/go/internal/serveproto"
+	"github.com/tfbert/go/serve/internal/access"
 	"github.com/tfbert/go/serve/internal/intake"
 	"github.com/tfbert/go/serve/internal/oip"
 	"github.com/tfbert/go/serve/internal/tfserving"
@@ -40,6 +43,16 @@ type Options struct {
 	// AdminToken is the bearer token that the verbs which change the server ask for; "" lets everybody use
 	// them.
 	AdminToken string
+
+	// APIKeys are those of which every request needs one, as a bearer token. Health, readiness, metrics, the page's
+	// files and the verbs that need the admin token do not. None lets everybody ask.
+	APIKeys []APIKey
+
+	// Limits of each client, by its API key, or else by its address: an IPv4 address or a network of 64 bits in IPv6.
+	// What needs no API key does not count.
+	ClientRate     float64 // requests per second; 0 is no limit
+	ClientBurst    int     // requests that may come at once after a pause; those of a second, but at least 1
+	ClientRequests int     // under way; 0 is no limit
 
 	// AllowedHosts are hosts that requests may be sent to, beside addresses and names of this machine and its network:
 	// names, "*.example.com" or "*". On a loopback address all others are refused, and so they are on any address if
@@ -69,6 +82,7 @@ type Server struct {
 	admins    intake.Slots         // of those that change the server or list its models
 	conns     intake.Conns
 	sites     *sites
+	guard     *access.Guard
 	streaming map[string]bool // the methods of gRPC that are streams
 	drain     context.CancelFunc
 }
@@ -85,6 +99,7 @@ func New(models *repository.Repository, opts Options) (*Server, error) {
 	opts.grace = cmp.Or(opts.grace, 5*time.Second)
 	opts.RequestTimeout = cmp.Or(opts.RequestTimeout, time.Minute)
 	opts.DrainTimeout = cmp.Or(opts.DrainTimeout, 30*time.Second)
+	opts.ClientBurst = cmp.Or(opts.ClientBurst, int(max(1, min(math.Ceil(opts.ClientRate), 1<<20))))
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -109,6 +124,9 @@ func New(models *repository.Repository, opts Options) (*Server, error) {
 		oip: oip.New(host), tfServing: tfserving.New(host),
 		questions: intake.Slots{Most: opts.MaxRequests}, admins: intake.Slots{Most: mostAdmins},
 		conns: intake.Conns{Most: opts.MaxConnections}, streaming: map[string]bool{}, sites: sites,
+		guard: access.NewGuard(slices.Clone(opts.APIKeys), access.Limits{
+			Rate: opts.ClientRate, Burst: opts.ClientBurst, AtOnce: opts.ClientRequests,
+		}),
 	}
 	s.metrics.received(host.Gate, &s.conns)
 	models.Observe(s.metrics.batch)

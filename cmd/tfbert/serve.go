@@ -55,6 +55,7 @@ the server at once.`,
 		},
 	}
 	addGroups(cmd, groups)
+	cmd.AddCommand(newHashKey())
 	return cmd
 }
 
@@ -62,6 +63,7 @@ the server at once.`,
 type serveCommand struct {
 	models       modelsFlags
 	network      networkFlags
+	clients      clientFlags
 	maxSeqLength int
 	answers      decoderFlags
 	batching     batchingFlags
@@ -79,6 +81,9 @@ func (c *serveCommand) run(cmd *cobra.Command) (err error) {
 		return err
 	}
 	if options.AdminToken, err = c.network.token(); err != nil {
+		return err
+	}
+	if err := c.clients.set(&options); err != nil {
 		return err
 	}
 	stopTracing, err := startTracing(ctx)

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/tfbert/go/serve/batch"
+	"github.com/tfbert/go/serve/internal/access"
 	"github.com/tfbert/go/serve/internal/intake"
 	"github.com/tfbert/go/serve/repository"
 )
@@ -115,6 +116,9 @@ func Recover(f func() error) (err error) {
 func (h *Host) LogRequest(ctx context.Context, verb string, status any, began time.Time, err error) {
 	level, attrs := slog.LevelDebug, []slog.Attr{
 		slog.String("verb", verb), slog.Any("status", status), slog.Duration("took", time.Since(began)),
+	}
+	if client := access.ClientOf(ctx); client != "" {
+		attrs = append(attrs, slog.String("client", client))
 	}
 	if err != nil {
 		attrs = append(attrs, slog.String("error", err.Error()))
