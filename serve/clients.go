@@ -72,8 +72,8 @@ func refuseBody(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// admit refuses a call of gRPC before its message is received, unless its client may make it.
-func (s *Server) admit(ctx context.Context, info *tap.Info) (context.Context, error) {
+// begin refuses a call of gRPC before its message is received, unless its client may make it.
+func (s *Server) begin(ctx context.Context, info *tap.Info) (context.Context, error) {
 	began := time.Now()
 	var authorization, address string
 	if values := metadata.MD(info.Header).Get("authorization"); len(values) > 0 {

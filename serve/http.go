@@ -110,7 +110,7 @@ func (s *Server) newCall(ctx context.Context, pattern string, w http.ResponseWri
 	if strings.HasPrefix(pattern, "POST /v2/repository/") {
 		slots = &s.admins
 	}
-	return &transport.Call{Conn: conn, Slots: slots, Writer: w}
+	return &transport.Call{Conn: conn, Slots: slots, Budget: s.budget, Writer: w}
 }
 
 // response keeps the status of a response.

@@ -36,6 +36,7 @@ type Options struct {
 	MaxStreams        int           // of a connection of HTTP/2 and gRPC, at once; 128
 	MaxUnfinished     int64         // bytes of all requests that are not complete; 256 MiB or 4 MaxRequestBytes
 	MaxConnUnfinished int64         // bytes of those of one connection; half of MaxUnfinished
+	MaxMemory         int64         // bytes for what is made from complete requests; 320 MiB; further ones wait
 	MinRate           int64         // bytes per second at which a request must come, over 5 s; 1024
 	RequestTimeout    time.Duration // from a request's header to its answer; 60 s
 	DrainTimeout      time.Duration // that requests under way have when the server ends; 30 s
@@ -80,6 +81,7 @@ type Server struct {
 	resolver  *serveproto.Resolver // of gRPC's reflection
 	questions intake.Slots         // of requests that ask a model
 	admins    intake.Slots         // of those that change the server or list its models
+	budget    *intake.Budget       // of both
 	conns     intake.Conns
 	sites     *sites
 	guard     *access.Guard
@@ -95,6 +97,7 @@ func New(models *repository.Repository, opts Options) (*Server, error) {
 	opts.MaxStreams = cmp.Or(opts.MaxStreams, 128)
 	opts.MaxUnfinished = cmp.Or(opts.MaxUnfinished, max(256<<20, 4*opts.MaxRequestBytes))
 	opts.MaxConnUnfinished = cmp.Or(opts.MaxConnUnfinished, opts.MaxUnfinished/2)
+	opts.MaxMemory = cmp.Or(opts.MaxMemory, 320<<20)
 	opts.MinRate = cmp.Or(opts.MinRate, 1<<10)
 	opts.grace = cmp.Or(opts.grace, 5*time.Second)
 	opts.RequestTimeout = cmp.Or(opts.RequestTimeout, time.Minute)
@@ -123,12 +126,13 @@ func New(models *repository.Repository, opts Options) (*Server, error) {
 		opts: opts, host: host, metrics: newMetrics(host), resolver: resolver, drain: drain,
 		oip: oip.New(host), tfServing: tfserving.New(host),
 		questions: intake.Slots{Most: opts.MaxRequests}, admins: intake.Slots{Most: mostAdmins},
-		conns: intake.Conns{Most: opts.MaxConnections}, streaming: map[string]bool{}, sites: sites,
+		budget: intake.NewBudget(opts.MaxMemory, opts.MaxUnfinished),
+		conns:  intake.Conns{Most: opts.MaxConnections}, streaming: map[string]bool{}, sites: sites,
 		guard: access.NewGuard(slices.Clone(opts.APIKeys), access.Limits{
 			Rate: opts.ClientRate, Burst: opts.ClientBurst, AtOnce: opts.ClientRequests,
 		}),
 	}
-	s.metrics.received(host.Gate, &s.conns)
+	s.metrics.received(host.Gate, s.budget, &s.conns)
 	models.Observe(s.metrics.batch)
 	return s, nil
 }

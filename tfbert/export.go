@@ -163,7 +163,7 @@ func exportTo(ctx context.Context, dir string, src *source, report *ExportReport
 	if err := errors.Join(
 		copyFile(filepath.Join(extra, configFile), src.configPath),
 		copyFile(filepath.Join(extra, vocabFile), src.vocabPath),
-		writeSettings(filepath.Join(extra, settingsFile), report.Settings),
+		writeJSON(filepath.Join(extra, settingsFile), report.Settings),
 	); err != nil {
 		return err
 	}
@@ -215,8 +215,16 @@ func exportReference(dir string, weights *countingReader, s Settings) error {
 		return err
 	}
 	defer w.Abort()
-	for _, weight := range weights.config.weights() {
-		values, err := weights.Float32s(weight.name)
+	if err := weights.addTo(w); err != nil {
+		return err
+	}
+	return w.Close()
+}
+
+// addTo adds all weights to a checkpoint, one at a time.
+func (r *countingReader) addTo(w *checkpoint.Writer) error {
+	for _, weight := range r.config.weights() {
+		values, err := r.Float32s(weight.name)
 		if err != nil {
 			return err
 		}
@@ -224,7 +232,7 @@ func exportReference(dir string, weights *countingReader, s Settings) error {
 			return err
 		}
 	}
-	return w.Close()
+	return nil
 }
 
 // exportFused writes the fused graph, whose constants are the weights.

@@ -33,14 +33,6 @@ type Settings struct {
 	Source       string               `json:"source"`     // the checkpoint's name
 }
 
-func writeSettings(path string, s Settings) error {
-	b, err := json.MarshalIndent(s, "", "  ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(path, append(b, '\n'), 0o666)
-}
-
 // ReadSettings reads the settings of the model in dir. A model that Export did not write has zero
 // settings, except that DoLowerCase is true, the default of the reference scripts.
 func ReadSettings(dir string) (Settings, error) {

@@ -338,6 +338,8 @@ func (l *limitFlags) add(f *pflag.FlagSet) {
 	f.Int64Var(&l.server.MaxUnfinished, "max_unfinished_bytes", 0,
 		"bytes of all requests that are not complete, half of them of one connection "+
 			"(0: 256 MiB, or 4 times --max_request_bytes if that is more)")
+	f.Int64Var(&l.server.MaxMemory, "max_request_memory", 320<<20,
+		"bytes of memory for what is made from complete requests; further ones wait")
 	f.Int64Var(&l.server.MinRate, "min_request_rate", 1<<10,
 		"bytes per second that must come of a request that is not complete")
 	f.DurationVar(&l.server.RequestTimeout, "request_timeout", time.Minute, "`time` that a request may take")
@@ -354,6 +356,8 @@ func (l *limitFlags) check() error {
 			"--max_concurrent_requests, --max_connections, --max_streams and --min_request_rate must be positive")
 	case l.server.MaxUnfinished != 0 && l.server.MaxUnfinished < 4*l.server.MaxRequestBytes:
 		return usagef("--max_unfinished_bytes must be at least 4 times --max_request_bytes")
+	case l.server.MaxMemory < 1<<20:
+		return usagef("--max_request_memory must be at least 1 MiB")
 	case l.server.RequestTimeout <= 0 || l.server.DrainTimeout <= 0:
 		return usagef("--request_timeout and --drain_timeout must be positive")
 	}
