@@ -24,7 +24,7 @@ func ReadAPIKeys(r io.Reader) ([]APIKey, error) { return access.ReadKeys(r) }
 
 // SetAPIKeys replaces the keys of Options.APIKeys. It may be called while the server runs. Without any keys everybody
 // may ask.
-func (s *Server) SetAPIKeys(keys []APIKey) { s.guard.SetKeys(slices.Clone(keys)) }
+func (s *Server) SetAPIKeys(keys []APIKey) { s.host.Guard.SetKeys(slices.Clone(keys)) }
 
 // open are the verbs that need no API key and count against no client: an orchestrator asks them, and what they tell is
 // not worth a secret.
@@ -47,7 +47,7 @@ func (s *Server) identify(
 	if open[verb] || slots == &s.admins && s.opts.AdminToken != "" {
 		return ctx, nil
 	}
-	client, err := s.guard.Identify(authorization, address)
+	client, err := s.host.Guard.Identify(authorization, address)
 	if err != nil {
 		return ctx, err
 	}
@@ -61,7 +61,7 @@ func (s *Server) enter(ctx context.Context, denied error) (leave func(), err err
 	if denied != nil || client == "" {
 		return func() {}, denied
 	}
-	return s.guard.Enter(client)
+	return s.host.Guard.Enter(client)
 }
 
 // refuseBody lets the response to a request go out before a body whose end is unknown. Otherwise net/http reads it first,

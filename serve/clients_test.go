@@ -170,6 +170,14 @@ func TestClientRate(t *testing.T) {
 	details := status.Convert(err).Details()
 	require.Len(t, details, 1)
 	assert.Positive(t, details[0].(*errdetails.RetryInfo).GetRetryDelay().AsDuration())
+	stream, err := c.ModelStreamInfer(withKey(t.Context(), "two"))
+	require.NoError(t, err)
+	for i := range 3 { // after the question and the stream, one of them is left
+		require.NoError(t, stream.Send(textRequest(i)))
+		r, err := stream.Recv()
+		require.NoError(t, err)
+		assert.Equal(t, i > 0, strings.Contains(r.GetErrorMessage(), "requests per second"), r)
+	}
 	for range 10 {
 		require.Equal(t, 200, f.ask("GET", "/readyz", nil).Code, "probes do not count")
 		ready, err := c.ServerReady(t.Context(), &pb.ServerReadyRequest{})

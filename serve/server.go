@@ -84,7 +84,6 @@ type Server struct {
 	budget    *intake.Budget       // of both
 	conns     intake.Conns
 	sites     *sites
-	guard     *access.Guard
 	streaming map[string]bool // the methods of gRPC that are streams
 	drain     context.CancelFunc
 }
@@ -118,6 +117,9 @@ func New(models *repository.Repository, opts Options) (*Server, error) {
 	host := &transport.Host{
 		Models: models, Version: opts.Version, Log: opts.Logger, MaxRequestBytes: opts.MaxRequestBytes,
 		RequestTimeout: opts.RequestTimeout, AdminToken: opts.AdminToken, Draining: draining,
+		Guard: access.NewGuard(slices.Clone(opts.APIKeys), access.Limits{
+			Rate: opts.ClientRate, Burst: opts.ClientBurst, AtOnce: opts.ClientRequests,
+		}),
 		Gate: intake.NewGate(intake.Limits{
 			Bytes: opts.MaxUnfinished, ConnBytes: opts.MaxConnUnfinished, MinRate: opts.MinRate, Grace: opts.grace,
 		}),
@@ -128,9 +130,6 @@ func New(models *repository.Repository, opts Options) (*Server, error) {
 		questions: intake.Slots{Most: opts.MaxRequests}, admins: intake.Slots{Most: mostAdmins},
 		budget: intake.NewBudget(opts.MaxMemory, opts.MaxUnfinished),
 		conns:  intake.Conns{Most: opts.MaxConnections}, streaming: map[string]bool{}, sites: sites,
-		guard: access.NewGuard(slices.Clone(opts.APIKeys), access.Limits{
-			Rate: opts.ClientRate, Burst: opts.ClientBurst, AtOnce: opts.ClientRequests,
-		}),
 	}
 	s.metrics.received(host.Gate, s.budget, &s.conns)
 	models.Observe(s.metrics.batch)

@@ -97,13 +97,8 @@ func (g *Guard) Enter(name string) (leave func(), err error) {
 	if most := g.limits.AtOnce; most > 0 && c.atOnce >= most {
 		return nil, refused(time.Second, "the client has %d requests under way and may have no more", most)
 	}
-	if g.limits.Rate > 0 {
-		now := time.Now()
-		r := c.rate.ReserveN(now, 1)
-		if wait := r.DelayFrom(now); wait > 0 {
-			r.CancelAt(now)
-			return nil, refused(wait, "the client sends more than %v requests per second", g.limits.Rate)
-		}
+	if err := g.count(c); err != nil {
+		return nil, err
 	}
 	if c.atOnce++; c.place != nil {
 		g.idle.Remove(c.place)
@@ -116,6 +111,30 @@ func (g *Guard) Enter(name string) (leave func(), err error) {
 			g.rest(c)
 		}
 	}), nil
+}
+
+// Count counts one more request of a client that has entered, such as that of a stream. It returns an error if they come
+// too fast.
+func (g *Guard) Count(name string) error {
+	if g.limits.Rate == 0 {
+		return nil
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.count(g.client(name))
+}
+
+func (g *Guard) count(c *client) error {
+	if g.limits.Rate == 0 {
+		return nil
+	}
+	now := time.Now()
+	r := c.rate.ReserveN(now, 1)
+	if wait := r.DelayFrom(now); wait > 0 {
+		r.CancelAt(now)
+		return refused(wait, "the client sends more than %v requests per second", g.limits.Rate)
+	}
+	return nil
 }
 
 func refused(wait time.Duration, format string, args ...any) error {

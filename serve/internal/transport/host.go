@@ -30,7 +30,8 @@ type Host struct {
 	RequestTimeout  time.Duration
 	AdminToken      string // if it is "", everybody may change the server
 
-	Gate *intake.Gate // of requests that are being received
+	Gate  *intake.Gate  // of requests that are being received
+	Guard *access.Guard // of the clients
 
 	Draining context.Context // done when the server begins to shut down
 }
