@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/tap"
 
 	"github.com/tfbert/go/serve/internal/access"
+	"github.com/tfbert/go/serve/internal/cloud"
 	"github.com/tfbert/go/serve/internal/intake"
 )
 
@@ -31,7 +32,7 @@ func (s *Server) SetAPIKeys(keys []APIKey) { s.host.Guard.SetKeys(slices.Clone(k
 var open = map[string]bool{
 	"GET /healthz": true, "GET /readyz": true, "GET /v2/health/live": true, "GET /v2/health/ready": true,
 	"GET /v2/models/{model}/ready": true, "GET /v2/models/{model}/versions/{version}/ready": true,
-	refusedVerb: true,
+	cloud.Health: true, refusedVerb: true,
 
 	"/grpc.health.v1.Health/Check": true, "/grpc.health.v1.Health/Watch": true,
 	"/inference.GRPCInferenceService/ServerLive": true, "/inference.GRPCInferenceService/ServerReady": true,

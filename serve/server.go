@@ -63,6 +63,9 @@ type Options struct {
 	// "*". All others are refused.
 	AllowedOrigins []string
 
+	// HealthRoute and PredictRoute are more paths for GET /ping and POST /invocations, as Vertex AI names them.
+	HealthRoute, PredictRoute string
+
 	TLS    *tls.Config // nil: none
 	Logger *slog.Logger
 
