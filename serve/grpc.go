@@ -30,7 +30,7 @@ func (s *Server) rpcOptions() []grpc.ServerOption {
 		grpc.MaxHeaderListSize(64 << 10),
 		grpc.ForceServerCodecV2(newCodec()),
 		grpc.MaxConcurrentStreams(uint32(s.opts.MaxStreams)),
-		grpc.InTapHandle(s.limitTime),
+		grpc.InTapHandle(s.begin),
 		grpc.ConnectionTimeout(10 * time.Second),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			Time: time.Minute, Timeout: 20 * time.Second, MaxConnectionIdle: idleTimeout,

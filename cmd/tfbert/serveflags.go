@@ -30,6 +30,7 @@ func (c *serveCommand) groups() []flagGroup {
 	return []flagGroup{
 		{"Models", c.models.add, c.models.check},
 		{"Addresses", c.network.add, func() error { return c.network.check(c.models.control == "explicit") }},
+		{"Clients", c.clients.add, c.clients.check},
 		{"Answers", func(f *pflag.FlagSet) {
 			f.IntVar(&c.maxSeqLength, "max_seq_length", 0,
 				"word pieces of a window, with question and markers (0: what suits the model)")
