@@ -346,16 +346,16 @@ func (b *Batcher) Do(ctx context.Context, r Request) (Response, error) {
 	for {
 		select {
 		case <-c.done:
-			if c.err == nil && r.Progress != nil {
+			if r.Progress != nil && (c.err == nil || ctx.Err() == nil) { // also what came before the model failed
 				if err := b.report(c, r.Progress); err != nil {
 					return Response{}, err
 				}
-				c.response.Results = nil
 			}
 			return c.response, c.err
 		case <-c.ready:
 			if err := b.report(c, r.Progress); err != nil {
 				b.giveUp(c, err)
+				return Response{}, err
 			}
 		case <-canceled:
 			b.giveUp(c, context.Cause(ctx))
@@ -370,14 +370,11 @@ func (b *Batcher) Do(ctx context.Context, r Request) (Response, error) {
 // errProgress is the error of a request whose Progress panics, which nobody sees.
 var errProgress = errors.New("the request's Progress panicked")
 
-// report calls a request's Progress with the results that it has not had, and drops them.
+// report calls a request's Progress with those of its results that it has not had, and drops them.
 func (b *Batcher) report(c *call, progress func([]squad.RawResult) error) error {
 	b.mu.Lock()
-	var results []squad.RawResult
-	if len(c.response.Results) > 0 {
-		results = c.response.Results[c.reported:c.first]
-		c.reported = c.first
-	}
+	results := c.results[c.reported:c.first]
+	c.reported = c.first
 	b.mu.Unlock()
 	if len(results) == 0 {
 		return nil

@@ -16,6 +16,7 @@ type call struct {
 	alone    bool // it is all of its job
 	features []squad.Feature
 	windows  []window
+	results  []squad.RawResult
 	timeout  time.Duration
 	arrival  time.Duration
 
@@ -40,12 +41,12 @@ func newCall(r Request) *call {
 		windows:  make([]window, n),
 		timeout:  r.Timeout,
 		left:     n,
+		results:  make([]squad.RawResult, n),
 		done:     make(chan struct{}),
 	}
 	if r.Progress != nil {
 		c.ready = make(chan struct{}, 1)
 	}
-	c.response.Results = make([]squad.RawResult, n)
 	for i := range c.windows {
 		c.windows[i] = window{call: c, index: i}
 	}

@@ -286,12 +286,11 @@ func (b *Batcher) guarded(ctx context.Context, features []squad.Feature) (result
 	return b.model.Predict(ctx, features)
 }
 
-// WarmUp runs the model over windows before it has requests, without the queue and without OnBatch. From the time
-// that it takes, the first request can be told how long it would take.
+// WarmUp runs the model over windows before it has requests, without the queue and without OnBatch. From the time of
+// the last run, the first request can be told how long it would take.
 func (b *Batcher) WarmUp(ctx context.Context, features []squad.Feature) error {
 	start := b.now()
-	_, err := b.model.Predict(ctx, features)
-	if err != nil {
+	if _, err := b.model.Predict(ctx, features); err != nil {
 		return err
 	}
 	tokens := 0
@@ -300,6 +299,7 @@ func (b *Batcher) WarmUp(ctx context.Context, features []squad.Feature) error {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.speed = speed{}
 	b.speed.add(tokens, (b.now() - start).Seconds())
 	return nil
 }
@@ -320,12 +320,14 @@ func (b *Batcher) deliver(x *batch, results []squad.RawResult, err error) {
 			if i == 0 || x.windows[i-1].call != c {
 				c.response.Batches++
 			}
-			c.response.Results[w.index] = results[i]
-			c.response.Results[w.index].UniqueID = c.features[w.index].UniqueID
+			c.results[w.index] = results[i]
+			c.results[w.index].UniqueID = c.features[w.index].UniqueID
 			w.done = true
 			if c.left--; c.left == 0 {
 				c.response.Queue, c.response.Compute = c.start-c.arrival, now-c.start
-				c.advance()
+				if c.advance(); c.ready == nil {
+					c.response.Results = c.results
+				}
 				if c.alone {
 					b.learn(c.job, true)
 				}

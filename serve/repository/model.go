@@ -43,16 +43,16 @@ func (m *Model) Decoder() squad.Decoder { return m.defaults }
 // Batcher returns the batcher that the model's windows go through.
 func (m *Model) Batcher() *batch.Batcher { return m.batcher }
 
-// warmUp runs the model once over a window of its full length, since TensorFlow prepares a session in its
-// first run, and once over a short one.
+// warmUp runs the model over a short window and over one of its full length, since TensorFlow prepares a session in its
+// first run and may compile for a new length. The last run shows how fast the model is.
 func (m *Model) warmUp(ctx context.Context) error {
 	f := m.featurizer()
-	for _, words := range []int{1, m.backend.SeqLength} {
+	for _, words := range []int{1, m.backend.SeqLength, m.backend.SeqLength} {
 		w, err := f.WindowsOf(&squad.Example{Question: "a", Words: squad.Words(strings.Repeat("a ", words))})
 		if err != nil {
 			return err
 		}
-		if _, err := m.backend.Predictor.Predict(ctx, w.Features[:1]); err != nil {
+		if err := m.batcher.WarmUp(ctx, w.Features[:1]); err != nil {
 			return err
 		}
 	}
