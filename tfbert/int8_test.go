@@ -1,9 +1,12 @@
 package tfbert
 
 import (
+	"fmt"
+	"io"
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -11,7 +14,9 @@ import (
 
 	"github.com/tfbert/go/internal/quantize"
 	"github.com/tfbert/go/internal/testenv"
+	"github.com/tfbert/go/squad"
 	"github.com/tfbert/go/tf"
+	"github.com/tfbert/go/wordpiece"
 )
 
 // needInt8 skips a test where int8 cannot run, and returns the bits of weights that are right here.
@@ -245,4 +250,40 @@ func layerCalibrator(t *testing.T, c *Config, weights weightReader, bits int) (*
 		return []tf.Output{b.layerNorm(embeddingsScope+"/LayerNorm", x)}
 	}, func(*windowBatch, [][]float32) {}))
 	return k, rows
+}
+
+// Of a file with more text than is needed, windows are taken evenly.
+func TestReadWindows(t *testing.T) {
+	vocab, err := wordpiece.ReadVocab(strings.NewReader("[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n"))
+	require.NoError(t, err)
+	passage := strings.Repeat("a ", 300)
+	for questions, want := range map[int]int{3: 3, 400: 200} {
+		var text strings.Builder
+		text.WriteString(`{"version":"1.1","data":[{"title":"t","paragraphs":[`)
+		for i := range questions {
+			if i > 0 {
+				text.WriteString(",")
+			}
+			fmt.Fprintf(&text, `{"context":%q,"qas":[{"id":"%d","question":"a","answers":[]}]}`, passage, i)
+		}
+		text.WriteString("]}]}")
+		opened := 0
+		windows, tokens, err := readWindows(func() (io.ReadCloser, error) {
+			opened++
+			return io.NopCloser(strings.NewReader(text.String())), nil
+		}, &squad.Featurizer{Tokenizer: &wordpiece.Tokenizer{Vocab: vocab}})
+		require.NoError(t, err)
+		assert.Len(t, windows, want)
+		assert.Equal(t, 304*want, tokens)
+		assert.LessOrEqual(t, tokens, calibrationTokens)
+		assert.Equal(t, 2, opened)
+
+		rows := 0
+		for _, b := range batchWindows(windows) {
+			assert.LessOrEqual(t, len(b.ids), batchTokens)
+			assert.Equal(t, b.shape, tf.Shape{int64(len(b.mask) / 304), 304})
+			rows += int(b.shape[0])
+		}
+		assert.Equal(t, want, rows)
+	}
 }

@@ -1,6 +1,7 @@
 package tfbert_test
 
 import (
+	"context"
 	"encoding/json"
 	"math"
 	"os"
@@ -144,6 +145,17 @@ func TestInt8ExportErrors(t *testing.T) {
 			assert.NoDirExists(t, dir)
 		})
 	}
+}
+
+func TestInt8ExportCancelled(t *testing.T) {
+	opts := int8Options(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	opts.Progress = func(int, int) { cancel() }
+	dir := filepath.Join(t.TempDir(), "model")
+	_, err := tfbert.Export(ctx, newToy("gelu").write(t, "model.ckpt"), dir, opts)
+	require.ErrorIs(t, err, context.Canceled)
+	assert.NoDirExists(t, dir)
 }
 
 // On the bundled model most answers are those of float32, and the logits stay near.
