@@ -126,7 +126,8 @@ func probeInt8(even, odd int8) (err error) {
 	ones := tf.AddConst(&b.Builder, "ones", tf.Shape{2, size}, slices.Repeat([]float32{1}, 2*size)...)
 	x := b.quantize("quantize", ones, input)
 	results := []tf.Output{
-		b.int8MatMul("plain", x, product(input), tf.Float, ""), b.int8MatMul("add", x, product(input), tf.Float, "Add", ones),
+		b.int8MatMul("plain", x, product(input), tf.Float, ""),
+		b.int8MatMul("add", x, product(input), tf.Float, "Add", ones),
 		b.int8MatMul("unsigned", b.quantize("quantize_unsigned",
 			b.op("Mul", "mul", nil, ones, b.scalar("weights", weights)), output), product(output), tf.Float, ""),
 	}
