@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/reflection"
 	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	reflectionv1alpha "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
@@ -30,7 +31,7 @@ func (s *Server) rpcOptions() []grpc.ServerOption {
 		grpc.MaxHeaderListSize(64 << 10),
 		grpc.ForceServerCodecV2(newCodec()),
 		grpc.MaxConcurrentStreams(uint32(s.opts.MaxStreams)),
-		grpc.InTapHandle(s.limitTime),
+		grpc.InTapHandle(s.tap),
 		grpc.ConnectionTimeout(10 * time.Second),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			Time: time.Minute, Timeout: 20 * time.Second, MaxConnectionIdle: idleTimeout,
@@ -62,8 +63,13 @@ func (s *Server) newRPC(options ...grpc.ServerOption) *grpc.Server {
 	return rpc
 }
 
-// limitTime ends a unary call whose request has not come in time, which no interceptor sees.
-func (s *Server) limitTime(ctx context.Context, info *tap.Info) (context.Context, error) {
+// tap gives each call an id, and ends a unary call whose request has not come in time, which no interceptor sees.
+func (s *Server) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
+	given := ""
+	if values := info.Header.Get(transport.RequestID); len(values) > 0 {
+		given = values[0]
+	}
+	ctx = transport.WithRequestID(ctx, given)
 	if s.streaming[info.FullMethodName] {
 		return ctx, nil
 	}
@@ -102,11 +108,20 @@ func (s *Server) slots(method string) *intake.Slots {
 // stream is unary for streams, which may last.
 func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, h grpc.StreamHandler) error {
 	began := time.Now()
+	traceID(stream.Context())
+	if err := stream.SetHeader(idHeader(stream.Context())); err != nil {
+		return err
+	}
 	counted := &countedStream{ServerStream: stream, server: s}
 	defer counted.end()
 	err := transport.Recover(func() error { return h(srv, counted) })
 	s.called(stream.Context(), info.FullMethod, began, err)
 	return statusOf(err)
+}
+
+// idHeader returns the header with the id of a call.
+func idHeader(ctx context.Context) metadata.MD {
+	return metadata.Pairs(transport.RequestID, transport.RequestIDOf(ctx))
 }
 
 func (s *Server) called(ctx context.Context, method string, began time.Time, err error) {

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc/codes"
 
 	"github.com/tfbert/go/serve/internal/huggingface"
@@ -21,7 +23,7 @@ import (
 
 // Handler returns the handler of everything that the server speaks over HTTP.
 //
-// A request passes, in this order: tracing, the refusal of other hosts and of other sites' pages, counting and
+// A request passes, in this order: tracing, its id, the refusal of other hosts and of other sites' pages, counting and
 // logging, the limits on its time and body, and its verb's handler. A server that does not run by Serve is not known
 // to be this machine's alone: it checks hosts only if Options.AllowedHosts names some.
 func (s *Server) Handler() http.Handler {
@@ -55,8 +57,23 @@ func (s *Server) Handler() http.Handler {
 		return repository.Errorf(codes.NotFound, "no such endpoint: %s %s: docs/serving.md lists them all",
 			r.Method, r.URL.Path)
 	})
-	return otelhttp.NewHandler(s.sites.protect(mux, s.deny), "http",
+	return otelhttp.NewHandler(identify(s.sites.protect(mux, s.deny)), "http",
 		otelhttp.WithSpanNameFormatter(func(_ string, r *http.Request) string { return cmp.Or(r.Pattern, r.Method) }))
+}
+
+// identify gives each request an id.
+func identify(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx := transport.WithRequestID(r.Context(), r.Header.Get(transport.RequestID))
+		traceID(ctx)
+		w.Header().Set(transport.RequestID, transport.RequestIDOf(ctx))
+		h.ServeHTTP(w, r.WithContext(ctx))
+	})
+}
+
+// traceID adds the id of a request to its span.
+func traceID(ctx context.Context) {
+	trace.SpanFromContext(ctx).SetAttributes(attribute.String("tfbert.request_id", transport.RequestIDOf(ctx)))
 }
 
 // methods returns those that a request's path takes.

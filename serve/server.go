@@ -112,7 +112,7 @@ func New(models *repository.Repository, opts Options) (*Server, error) {
 		oip: oip.New(host), tfServing: tfserving.New(host),
 		questions: intake.Slots{Most: opts.MaxRequests}, admins: intake.Slots{Most: mostAdmins},
 		budget: intake.NewBudget(opts.MaxMemory, opts.MaxUnfinished),
-		conns:  intake.Conns{Most: opts.MaxConnections}, streaming: map[string]bool{}, sites: sites,
+		conns:  intake.Conns{Most: opts.MaxConnections, Log: opts.Logger}, streaming: map[string]bool{}, sites: sites,
 	}
 	s.metrics.received(host.Gate, s.budget, &s.conns)
 	models.Observe(s.metrics.batch)

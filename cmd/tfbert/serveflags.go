@@ -385,7 +385,8 @@ func (l *logFlags) logger() *slog.Logger {
 	}
 	var w belowBar
 	if l.format == "json" {
-		return slog.New(slog.NewJSONHandler(w, options))
+		jsonLog = slog.New(slog.NewJSONHandler(w, options))
+		return jsonLog
 	}
 	return slog.New(slog.NewTextHandler(w, options))
 }

@@ -72,6 +72,16 @@ type entry struct {
 	versions    map[int64]*served
 }
 
+// has reports whether any version has a state. The repository's mutex is held.
+func (e *entry) has(s State) bool {
+	for _, v := range e.versions {
+		if v.state == s {
+			return true
+		}
+	}
+	return false
+}
+
 func newRepository(f files, opts Options) *Repository {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)

@@ -250,6 +250,12 @@ func TestExplicit(t *testing.T) {
 	require.Eventually(t, func() bool { return models.Loaded() == 1 }, 10*time.Second, time.Millisecond,
 		"an unloaded model is released")
 
+	require.NoError(t, r.Unload("a"))
+	require.NoError(t, r.Ready(), "it was unloaded on request")
+	require.NoError(t, os.RemoveAll(filepath.Join(root, "a", "1")))
+	require.Error(t, r.Load(t.Context(), "a"))
+	require.ErrorContains(t, r.Ready(), "it has no version to serve", "it has failed to load since")
+
 	r.Close()
 	assert.Equal(t, codes.Unavailable, errorCode(r.Load(t.Context(), "a")))
 	_, err = r.Acquire("a", 0)
@@ -492,6 +498,14 @@ func TestPoll(t *testing.T) {
 		writeVersion(t, root, "bert", 1, "")
 		pollOnce()
 		assert.EqualValues(t, 1, acquiredVersion(t, r, "bert", 0), "it may come back")
+		for _, name := range []string{"bert", "second"} {
+			require.NoError(t, os.RemoveAll(filepath.Join(root, name)))
+		}
+		pollOnce()
+		require.ErrorContains(t, r.Ready(), "no model is loaded")
+		writeVersion(t, root, "bert", 1, "")
+		pollOnce()
+		require.NoError(t, r.Ready())
 
 		require.NoError(t, os.Rename(root, root+".away"))
 		pollOnce()

@@ -114,6 +114,30 @@ func postLoad(t *testing.T, s *testServer, model, token string) (status int, bod
 	return response.StatusCode, string(text)
 }
 
+// With --log_format json every line on standard error is JSON: those for a person, the log and the error at the end.
+func TestJSONLog(t *testing.T) {
+	t.Parallel()
+	check := func(text string) {
+		t.Helper()
+		for line := range strings.Lines(text) {
+			assert.True(t, json.Valid([]byte(line)), line)
+		}
+	}
+	s := startServer(t, "--log_format", "json", "--verbose")
+	_, err := s.ask(t.Context(), "Who wrote it?", "It was written by Ada Lovelace.")
+	require.NoError(t, err)
+	cmd := tfbert(t, "serve", "--log_format", "json", "--http_port", s.http[strings.LastIndex(s.http, ":")+1:])
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	require.Error(t, cmd.Run(), "the port is in use")
+	assert.Contains(t, stderr.String(), "address already in use")
+	check(stderr.String())
+	require.NoError(t, s.cmd.Process.Signal(syscall.SIGTERM))
+	require.NoError(t, s.wait())
+	assert.Contains(t, s.logged(), "shutting down")
+	check(s.logged())
+}
+
 // After SIGTERM the server answers the requests that it has accepted, and ends with status 0.
 func TestServeDrains(t *testing.T) {
 	t.Parallel()

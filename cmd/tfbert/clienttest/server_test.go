@@ -53,7 +53,7 @@ func startServerWith(t *testing.T, env []string, flags ...string) *testServer {
 	ready := make(chan struct{})
 	go func() {
 		defer close(s.ended)
-		address := regexp.MustCompile(`msg="serving (HTTP|gRPC)" address=(\S+)`)
+		address := regexp.MustCompile(`"serving (HTTP|gRPC)",? ?"?address"?[=:]"?([^" ]+)`)
 		for lines := bufio.NewScanner(stderr); lines.Scan(); {
 			s.mu.Lock()
 			s.log.WriteString(lines.Text() + "\n")

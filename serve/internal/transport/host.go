@@ -7,6 +7,7 @@ import (
 	"crypto/subtle"
 	"errors"
 	"log/slog"
+	"net/http"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -115,10 +116,12 @@ func Recover(f func() error) (err error) {
 func (h *Host) LogRequest(ctx context.Context, verb string, status any, began time.Time, err error) {
 	level, attrs := slog.LevelDebug, []slog.Attr{
 		slog.String("verb", verb), slog.Any("status", status), slog.Duration("took", time.Since(began)),
+		slog.String("id", RequestIDOf(ctx)),
 	}
 	if err != nil {
 		attrs = append(attrs, slog.String("error", err.Error()))
-		if repository.AsError(err).Code == codes.Internal {
+		var large *http.MaxBytesError // it is the client's
+		if repository.AsError(err).Code == codes.Internal && !errors.As(err, &large) {
 			level = slog.LevelError
 		}
 	}
