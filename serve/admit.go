@@ -35,6 +35,7 @@ func (r registrar) RegisterService(desc *grpc.ServiceDesc, impl any) {
 				return nil, err
 			}
 			defer message.free()
+			arrived(ctx)
 			leave, err := r.server.admit(ctx, method, message.Len())
 			if err != nil {
 				r.server.called(ctx, method, began, err)

@@ -70,12 +70,34 @@ func (s *Server) tap(ctx context.Context, info *tap.Info) (context.Context, erro
 		given = values[0]
 	}
 	ctx = transport.WithRequestID(ctx, given)
-	if s.streaming[info.FullMethodName] {
+	switch method := info.FullMethodName; {
+	case answersDrain[method]:
+		return ctx, nil
+	case s.streaming[method]: // of reflection
+		ctx, cancel := context.WithCancel(ctx)
+		stop := context.AfterFunc(s.host.Draining, cancel)
+		context.AfterFunc(ctx, func() { stop() })
 		return ctx, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.opts.RequestTimeout)
-	context.AfterFunc(ctx, cancel)
-	return ctx, nil
+	stop := context.AfterFunc(s.host.Late, cancel)
+	context.AfterFunc(ctx, func() { stop(); cancel() })
+	return context.WithValue(ctx, arrivedKey{}, stop), nil
+}
+
+// arrivedKey is the key, in a unary call's context, of the function to be called when its request is complete.
+type arrivedKey struct{}
+
+// arrived says that a call's request is complete, so that the call is no longer cancelled when the server drains.
+func arrived(ctx context.Context) {
+	if stop, ok := ctx.Value(arrivedKey{}).(func() bool); ok {
+		stop()
+	}
+}
+
+// answersDrain are the streams that end by themselves when the server drains.
+var answersDrain = map[string]bool{
+	"/inference.GRPCInferenceService/ModelStreamInfer": true, "/grpc.health.v1.Health/Watch": true,
 }
 
 // unary runs a call within the limit on its time, counts and logs it.
@@ -85,10 +107,12 @@ func (s *Server) unary(
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, s.opts.RequestTimeout)
 	defer cancel()
-	err = transport.Recover(func() (err error) {
+	ctx, cancelCut := s.host.Within(ctx)
+	defer cancelCut()
+	err = s.host.Outcome(transport.Recover(func() (err error) {
 		response, err = h(ctx, request)
 		return err
-	})
+	}))
 	s.called(ctx, info.FullMethod, began, err)
 	return response, statusOf(err)
 }
@@ -114,7 +138,7 @@ func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServ
 	}
 	counted := &countedStream{ServerStream: stream, server: s}
 	defer counted.end()
-	err := transport.Recover(func() error { return h(srv, counted) })
+	err := s.host.Outcome(transport.Recover(func() error { return h(srv, counted) }))
 	s.called(stream.Context(), info.FullMethod, began, err)
 	return statusOf(err)
 }
@@ -172,7 +196,7 @@ func (h *health) state(service string) (state healthpb.HealthCheckResponse_Servi
 		return healthpb.HealthCheckResponse_SERVICE_UNKNOWN, false
 	}
 	m, err := h.host.Models.Acquire(service, 0)
-	if err != nil || h.host.Draining.Err() != nil {
+	if err != nil || h.host.Leaving.Err() != nil {
 		return healthpb.HealthCheckResponse_NOT_SERVING, true
 	}
 	m.Release()

@@ -94,6 +94,8 @@ func (s *Server) serve(pattern string, h transport.Handler) http.Handler {
 		began := time.Now()
 		ctx, cancel := context.WithTimeout(r.Context(), s.opts.RequestTimeout)
 		defer cancel()
+		ctx, cancelCut := s.host.Within(ctx)
+		defer cancelCut()
 		call := s.newCall(ctx, pattern, w)
 		r = r.WithContext(transport.WithCall(ctx, call))
 		r.Body = http.MaxBytesReader(w, r.Body, s.opts.MaxRequestBytes)
@@ -102,6 +104,7 @@ func (s *Server) serve(pattern string, h transport.Handler) http.Handler {
 			defer call.End()
 			return h(answer, r)
 		})
+		err = s.host.Outcome(err)
 		if err != nil && !answer.begun {
 			transport.WriteError(answer, err)
 		}

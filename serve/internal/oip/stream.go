@@ -20,7 +20,7 @@ const mostAtOnce = 32
 func (s *Service) ModelStreamInfer(
 	stream grpc.BidiStreamingServer[pb.ModelInferRequest, pb.ModelStreamInferResponse],
 ) error {
-	ctx, cancel := context.WithCancel(stream.Context())
+	ctx, cancel := s.host.Within(stream.Context())
 	defer cancel()
 	pending := make(chan chan *pb.ModelStreamInferResponse, mostAtOnce)
 	received := make(chan error, 1)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"compress/zlib"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -102,6 +103,7 @@ func SetTiming(w http.ResponseWriter, s repository.Seconds) {
 func (h *Host) ReadBody(r *http.Request) ([]byte, error) {
 	call := callOf(r.Context())
 	message := h.Gate.Begin(call.Conn, call.stopReading)
+	defer context.AfterFunc(h.Late, call.stopReading)()
 	body, err := h.readBody(r, message)
 	message.End()
 	if err == nil {
@@ -139,6 +141,8 @@ func (h *Host) readBody(r *http.Request, message *intake.Message) ([]byte, error
 		return nil, dropped
 	case errors.As(err, &large):
 		return nil, err
+	case err != nil && h.Late.Err() != nil:
+		return nil, ErrDraining
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return nil, repository.Errorf(codes.DeadlineExceeded, "the body took longer than it may")
 	case err != nil && r.Context().Err() != nil:
