@@ -97,8 +97,10 @@ func arrived(ctx context.Context) {
 
 // answersDrain are the streams that end by themselves when the server drains.
 var answersDrain = map[string]bool{
-	"/inference.GRPCInferenceService/ModelStreamInfer": true, "/grpc.health.v1.Health/Watch": true,
+	modelStream: true, "/grpc.health.v1.Health/Watch": true,
 }
+
+const modelStream = "/inference.GRPCInferenceService/ModelStreamInfer"
 
 // unary runs a call within the limit on its time, counts and logs it.
 func (s *Server) unary(
@@ -139,7 +141,11 @@ func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServ
 	counted := &countedStream{ServerStream: stream, server: s}
 	defer counted.end()
 	err := s.host.Outcome(transport.Recover(func() error { return h(srv, counted) }))
-	s.called(stream.Context(), info.FullMethod, began, err)
+	if code := status.Code(statusOf(err)); info.FullMethod == modelStream { // its requests have been counted
+		s.host.LogRequest(stream.Context(), info.FullMethod, code.String(), began, err)
+	} else {
+		s.called(stream.Context(), info.FullMethod, began, err)
+	}
 	return statusOf(err)
 }
 

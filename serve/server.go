@@ -123,6 +123,7 @@ func New(models *repository.Repository, opts Options) (*Server, error) {
 		budget: intake.NewBudget(opts.MaxMemory, opts.MaxUnfinished),
 		conns:  intake.Conns{Most: opts.MaxConnections, Log: opts.Logger}, streaming: map[string]bool{}, sites: sites,
 	}
+	host.Questions, host.Count = &s.questions, s.metrics.request
 	s.metrics.received(host.Gate, s.budget, &s.conns)
 	models.Observe(s.metrics.batch)
 	return s, nil

@@ -65,6 +65,9 @@ func (r *Repository) load(ctx context.Context, name string) error {
 		r.markFailed(e, 0, err)
 		return r.loadError(name, err)
 	}
+	for _, field := range ignoredFields(config) {
+		r.opts.Logger.Warn(configFile+" has a field that is not followed", "model", name, "field", field)
+	}
 	models := make(map[int64]*Model)
 	for _, s := range sources {
 		r.mark(e, s.Version, Loading)

@@ -31,7 +31,10 @@ type Host struct {
 	RequestTimeout  time.Duration
 	adminToken      atomic.Pointer[string]
 
-	Gate *intake.Gate // of requests that are being received
+	Gate      *intake.Gate  // of requests that are being received
+	Questions *intake.Slots // of requests that ask a model
+	// Count counts a request that has ended, by its verb and status.
+	Count func(verb, status string, took time.Duration)
 
 	// The stages of a shutdown, each done when it begins.
 	Leaving  context.Context // the server is no longer ready, but answers
