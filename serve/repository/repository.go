@@ -69,6 +69,8 @@ type entry struct {
 	required    bool       // by the start; guarded by the repository's mutex
 	closing     sync.WaitGroup
 	fingerprint string // of the files that were loaded last; guarded by loading
+	loads       int    // that have ended; guarded by the repository's mutex
+	loadErr     error  // of the last one; guarded by loading
 	versions    map[int64]*served
 }
 

@@ -412,6 +412,64 @@ func TestCloseWhileLoading(t *testing.T) {
 	require.ErrorContains(t, <-started, "shutting down")
 }
 
+// Loads of a model that come at once are one, unless its files have changed.
+func TestLoadsAtOnce(t *testing.T) {
+	root := t.TempDir()
+	writeVersion(t, root, "bert", 1, "")
+	const n = 10
+	var asked, tries atomic.Int64
+	var fails, changes atomic.Bool
+	models := &fakemodel.Models{OnLoad: func(context.Context, repository.Source) error {
+		tries.Add(1)
+		for asked.Load()%n != 0 {
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(200 * time.Millisecond) // so that they all wait
+		if changes.Swap(false) {
+			writeVersion(t, root, "bert", 2, "")
+		}
+		if fails.Load() {
+			return assert.AnError
+		}
+		return nil
+	}}
+	r := openRepository(t, root, models, repository.Options{Control: repository.ControlExplicit})
+	require.NoError(t, r.Start(t.Context()))
+	load := func() (loads int64, failed int) {
+		before := tries.Load()
+		errs := make(chan error, n)
+		for range n {
+			go func() {
+				asked.Add(1)
+				errs <- r.Load(t.Context(), "bert")
+			}()
+		}
+		for range n {
+			if <-errs != nil {
+				failed++
+			}
+		}
+		return tries.Load() - before, failed
+	}
+	loads, failed := load()
+	assert.Zero(t, failed)
+	assert.LessOrEqual(t, loads, int64(3), "1 unless the machine is busy")
+	assert.Positive(t, loads)
+	fails.Store(true)
+	loads, failed = load()
+	assert.Equal(t, n, failed)
+	assert.LessOrEqual(t, loads, int64(3))
+	assert.Positive(t, loads, "loads that come later are others")
+	fails.Store(false)
+	changes.Store(true)
+	loads, failed = load()
+	assert.Zero(t, failed)
+	assert.Greater(t, loads, int64(1), "the files have changed meanwhile")
+	assert.EqualValues(t, 2, acquiredVersion(t, r, "bert", 0))
+	r.Close()
+	models.Check(t)
+}
+
 // A model in use is released by the last of its users.
 func TestUnloadWaitsForUsers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
