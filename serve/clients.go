@@ -3,6 +3,7 @@ package serve
 import (
 	"context"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"time"
@@ -38,6 +39,20 @@ var open = map[string]bool{
 	"/inference.GRPCInferenceService/ServerLive": true, "/inference.GRPCInferenceService/ServerReady": true,
 	"/inference.GRPCInferenceService/ModelReady": true,
 }
+
+// probes are the verbs that are asked every few seconds, of which there are no traces. They begin with those that are
+// open.
+var probes = func() map[string]bool {
+	all := maps.Clone(open)
+	delete(all, refusedVerb)
+	for _, path := range metricsPaths {
+		all["GET "+path] = true
+	}
+	return all
+}()
+
+// metricsPaths are those of Prometheus and of TensorFlow Serving.
+var metricsPaths = []string{"/metrics", "/monitoring/prometheus/metrics"}
 
 // identify returns a context with the client of a request, and an error unless the client may use a verb, a pattern of
 // HTTP or a method of gRPC. The verbs that change the server, which take slots of their own, have the admin token in

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/reflection"
 	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	reflectionv1alpha "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
+	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/tap"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -36,7 +37,8 @@ func (s *Server) rpcOptions() []grpc.ServerOption {
 			Time: time.Minute, Timeout: 20 * time.Second, MaxConnectionIdle: idleTimeout,
 		}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-		grpc.StatsHandler(otelgrpc.NewServerHandler()),
+		grpc.StatsHandler(otelgrpc.NewServerHandler(otelgrpc.WithFilter(
+			func(info *stats.RPCTagInfo) bool { return !probes[info.FullMethodName] }))),
 		grpc.UnaryInterceptor(s.unary),
 		grpc.StreamInterceptor(s.stream),
 	}
@@ -54,9 +56,7 @@ func (s *Server) newRPC(options ...grpc.ServerOption) *grpc.Server {
 	reflectionv1alpha.RegisterServerReflectionServer(to, reflection.NewServer(files))
 	for service, info := range rpc.GetServiceInfo() {
 		for _, m := range info.Methods {
-			if m.IsClientStream || m.IsServerStream {
-				s.streaming["/"+service+"/"+m.Name] = true
-			}
+			s.streaming["/"+service+"/"+m.Name] = m.IsClientStream || m.IsServerStream
 		}
 	}
 	return rpc
@@ -77,7 +77,7 @@ func (s *Server) unary(
 	ctx context.Context, request any, info *grpc.UnaryServerInfo, h grpc.UnaryHandler,
 ) (response any, err error) {
 	began := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, s.opts.RequestTimeout)
+	ctx, cancel := context.WithTimeout(repository.WithModel(ctx), s.opts.RequestTimeout)
 	defer cancel()
 	err = transport.Recover(func() (err error) {
 		response, err = h(ctx, request)
@@ -111,7 +111,10 @@ func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServ
 
 func (s *Server) called(ctx context.Context, method string, began time.Time, err error) {
 	code := status.Code(statusOf(err))
-	s.metrics.request(method, code.String(), time.Since(began))
+	if _, known := s.streaming[method]; !known {
+		method = "unknown" // clients must not make names of metrics
+	}
+	s.metrics.request(ctx, method, code.String(), time.Since(began), err)
 	s.host.LogRequest(ctx, method, code.String(), began, err)
 }
 

@@ -87,7 +87,7 @@ type Server struct {
 	budget    *intake.Budget       // of both
 	conns     intake.Conns
 	sites     *sites
-	streaming map[string]bool // the methods of gRPC that are streams
+	streaming map[string]bool // the methods of gRPC, true for streams
 	drain     context.CancelFunc
 }
 
@@ -136,6 +136,8 @@ func New(models *repository.Repository, opts Options) (*Server, error) {
 	}
 	s.metrics.received(host.Gate, s.budget, &s.conns)
 	models.Observe(s.metrics.batch)
+	models.ObserveLoads(s.metrics.load)
+	host.Refused = s.metrics.refusal
 	return s, nil
 }
 

@@ -9,8 +9,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tfbert/go/serve/batch"
@@ -53,14 +51,6 @@ type Window struct{ Document, Start, End int }
 // Seconds are the times of the stages of an answer.
 type Seconds struct{ Tokenize, Queue, Compute, Decode float64 }
 
-// trace adds the times to the span of a request.
-func (s Seconds) trace(ctx context.Context) {
-	trace.SpanFromContext(ctx).SetAttributes(
-		attribute.Float64("tfbert.tokenize_seconds", s.Tokenize), attribute.Float64("tfbert.queue_seconds", s.Queue),
-		attribute.Float64("tfbert.compute_seconds", s.Compute), attribute.Float64("tfbert.decode_seconds", s.Decode),
-	)
-}
-
 func (s Seconds) max(o Seconds) Seconds {
 	return Seconds{
 		max(s.Tokenize, o.Tokenize), max(s.Queue, o.Queue), max(s.Compute, o.Compute), max(s.Decode, o.Decode),
@@ -99,12 +89,9 @@ func (m *Model) Answer(ctx context.Context, q *Question) (*Answer, error) {
 func (m *Model) AnswerStream(
 	ctx context.Context, q *Question, step int, progress func(*Answer) error,
 ) (answer *Answer, err error) {
-	began := time.Now()
+	began := m.text.begin(ctx)
 	var seconds Seconds
-	defer func() {
-		m.text.statistics.countRequest(began, 1, seconds, err)
-		seconds.trace(ctx)
-	}()
+	defer func() { m.text.end(ctx, began, 1, seconds, err) }()
 
 	decoder, err := m.decoder(q)
 	if err != nil {
@@ -155,6 +142,7 @@ func (m *Model) AnswerStream(
 
 // AnswerAll answers questions at once. It ends with the first error, which names the question.
 func (m *Model) AnswerAll(ctx context.Context, questions []*Question) ([]*Answer, error) {
+	m.text.asked(ctx)
 	answers := make([]*Answer, len(questions))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(fairStep)

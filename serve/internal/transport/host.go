@@ -33,6 +33,9 @@ type Host struct {
 	Gate  *intake.Gate  // of requests that are being received
 	Guard *access.Guard // of the clients
 
+	// Refused is called with each error of one of several requests that came together.
+	Refused func(error)
+
 	Draining context.Context // done when the server begins to shut down
 }
 
@@ -97,6 +100,7 @@ func (h *Host) Part(ctx context.Context, verb string, f func(context.Context) er
 	defer cancel()
 	err := Recover(func() error { return f(ctx) })
 	if err != nil {
+		h.Refused(err)
 		h.LogRequest(ctx, verb, "part of a request", began, err)
 	}
 	return err
