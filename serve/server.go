@@ -135,6 +135,7 @@ func New(models *repository.Repository, opts Options) (*Server, error) {
 		conns:  intake.Conns{Most: opts.MaxConnections}, streaming: map[string]bool{}, sites: sites,
 	}
 	s.metrics.received(host.Gate, s.budget, &s.conns)
+	s.metrics.cached(models)
 	models.Observe(s.metrics.batch)
 	models.ObserveLoads(s.metrics.load)
 	host.Refused = s.metrics.refusal

@@ -104,6 +104,7 @@ func (c *serveCommand) run(cmd *cobra.Command) (err error) {
 	}
 	models, load, err := c.models.open(cmd, repository.Options{
 		Load: loader, Batching: c.batching.options(), Limits: c.limits.question, Decoder: c.answers.Decoder, Logger: log,
+		CacheBytes: c.limits.cacheBytes,
 	})
 	if err != nil {
 		return err

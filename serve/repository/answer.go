@@ -49,11 +49,16 @@ type Place struct {
 type Window struct{ Document, Start, End int }
 
 // Seconds are the times of the stages of an answer.
-type Seconds struct{ Tokenize, Queue, Compute, Decode float64 }
+type Seconds struct {
+	Tokenize, Queue, Compute, Decode float64
+
+	cache lookups
+}
 
 func (s Seconds) max(o Seconds) Seconds {
 	return Seconds{
-		max(s.Tokenize, o.Tokenize), max(s.Queue, o.Queue), max(s.Compute, o.Compute), max(s.Decode, o.Decode),
+		Tokenize: max(s.Tokenize, o.Tokenize), Queue: max(s.Queue, o.Queue),
+		Compute: max(s.Compute, o.Compute), Decode: max(s.Decode, o.Decode),
 	}
 }
 
@@ -113,7 +118,7 @@ func (m *Model) AnswerStream(
 	results := make([]squad.RawResult, 0, len(features))
 	for {
 		next := features[len(results):min(len(results)+max(1, step), len(features))]
-		response, err := m.batcher.Do(ctx, batch.Request{Features: next, Priority: q.Priority, Timeout: q.Timeout})
+		response, err := m.do(ctx, batch.Request{Features: next, Priority: q.Priority, Timeout: q.Timeout}, &seconds)
 		if err != nil {
 			return nil, err
 		}

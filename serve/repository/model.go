@@ -17,6 +17,8 @@ type Model struct {
 	backend   *Backend
 	instances *instances // that the backend stands for
 	batcher   *batch.Batcher
+	cache     *cache // nil if it does not use one
+	number    uint64 // of all that were loaded
 	limits    Limits
 	defaults  squad.Decoder
 	loadTime  time.Duration
@@ -102,6 +104,9 @@ func (m *Model) close() error {
 	<-m.retired
 	if err := m.batcher.Close(); err != nil {
 		return err
+	}
+	if m.cache != nil {
+		m.cache.drop(m.number)
 	}
 	return m.backend.Close()
 }
