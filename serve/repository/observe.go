@@ -50,8 +50,7 @@ func (s *Servable) end(ctx context.Context, began time.Time, rows int, seconds S
 // scope names the spans of this package.
 const scope = "github.com/tfbert/go/serve/repository"
 
-// trace adds the times to the span of a request, and a span below it for each stage. The stages of an answer follow one
-// another, except that a stream decodes in between.
+// trace adds the times to the span of a request, and a span below it for each stage.
 func (s Seconds) trace(ctx context.Context, began time.Time) {
 	span := trace.SpanFromContext(ctx)
 	if !span.IsRecording() {
@@ -68,6 +67,9 @@ func (s Seconds) trace(ctx context.Context, began time.Time) {
 		span.SetAttributes(attribute.Float64("tfbert."+stage.attribute+"_seconds", stage.seconds))
 		if stage.seconds == 0 { // the request did not get so far
 			continue
+		}
+		if stage.name == "decode" { // of the last windows; others may be decoded while these wait
+			began = time.Now().Add(-duration(stage.seconds))
 		}
 		_, child := tracer.Start(ctx, stage.name, trace.WithTimestamp(began))
 		began = began.Add(duration(stage.seconds))
