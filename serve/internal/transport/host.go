@@ -64,6 +64,10 @@ func (h *Host) Admin(authorization string) error {
 	return nil
 }
 
+// Count counts one of several requests that came together, such as those of a stream, in the rate of their client. It
+// returns an error if they come too fast.
+func (h *Host) Count(ctx context.Context) error { return h.Guard.Count(access.ClientOf(ctx)) }
+
 // Acquire returns the model with a name and a version. The version "" is the newest.
 func (h *Host) Acquire(name, version string) (*repository.Servable, error) {
 	number := int64(0)
