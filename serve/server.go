@@ -88,7 +88,7 @@ type Server struct {
 	budget    *intake.Budget       // of both
 	conns     intake.Conns
 	sites     *sites
-	streaming map[string]bool // the methods of gRPC that are streams
+	streaming map[string]bool // the methods of gRPC, true for streams
 	stages    stages
 }
 
@@ -143,10 +143,12 @@ func New(models *repository.Repository, opts Options) (*Server, error) {
 		budget: intake.NewBudget(opts.MaxMemory, opts.MaxUnfinished),
 		conns:  intake.Conns{Most: opts.MaxConnections, Log: opts.Logger}, streaming: map[string]bool{}, sites: sites,
 	}
-	host.Questions, host.Count = &s.questions, s.metrics.request
+	host.Questions, host.Ended = &s.questions, s.metrics.ended
 	s.metrics.received(host.Gate, s.budget, &s.conns)
 	s.metrics.cached(models)
 	models.Observe(s.metrics.batch)
+	models.ObserveLoads(s.metrics.load)
+	host.Refused = s.metrics.refusal
 	return s, nil
 }
 

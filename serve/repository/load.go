@@ -75,6 +75,11 @@ func (r *Repository) load(ctx context.Context, name string) (err error) {
 	}()
 	e.closing.Wait() // so that there are never three in memory
 	began := time.Now()
+	defer func() {
+		if r.observeLoad != nil {
+			r.observeLoad(name, time.Since(began), err)
+		}
+	}()
 	// Before the files are read: what changes while they are is seen at the next look.
 	e.fingerprint, _ = r.files.fingerprint(name)
 	config, sources, err := r.files.sources(name)
@@ -142,6 +147,7 @@ func loadReason(err error) string {
 
 // loadVersion loads one version and runs it once.
 func (r *Repository) loadVersion(ctx context.Context, s Source, config *pb.ModelConfig) (_ *Model, err error) {
+	began := time.Now()
 	s.MixedPrecision = mixedPrecision(config)
 	instances := &instances{log: r.opts.Logger.With("model", s.Name, "version", s.Version)}
 	defer func() {
@@ -189,6 +195,7 @@ func (r *Repository) loadVersion(ctx context.Context, s Source, config *pb.Model
 	if err := m.warmUp(ctx); err != nil {
 		return nil, err
 	}
+	m.loadTime = time.Since(began)
 	return m, nil
 }
 

@@ -60,7 +60,8 @@ type Repository struct {
 	stop  context.CancelFunc
 	work  sync.WaitGroup
 
-	observe func(*Model, batch.Batch)
+	observe     func(*Model, batch.Batch)
+	observeLoad func(name string, took time.Duration, err error)
 
 	mu      sync.Mutex
 	entries map[string]*entry
@@ -105,6 +106,12 @@ func newRepository(f files, opts Options) *Repository {
 // Observe registers f to be called with each batch of each model, by several goroutines at once. Call it
 // before Start.
 func (r *Repository) Observe(f func(*Model, batch.Batch)) { r.observe = f }
+
+// ObserveLoads registers f to be called with each load of a model that is in the repository, by several goroutines at
+// once. Call it before Start.
+func (r *Repository) ObserveLoads(f func(name string, took time.Duration, err error)) {
+	r.observeLoad = f
+}
 
 // Start loads the models, or with ControlExplicit those that are named. It returns the errors of those
 // that cannot be loaded; the others are available. With ControlPoll the repository follows the files

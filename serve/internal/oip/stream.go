@@ -10,7 +10,6 @@ import (
 	"google.golang.org/grpc/codes"
 
 	pb "github.com/tfbert/go/internal/serveproto"
-	"github.com/tfbert/go/serve/internal/access"
 	"github.com/tfbert/go/serve/internal/transport"
 	"github.com/tfbert/go/serve/repository"
 )
@@ -87,7 +86,7 @@ func (s *Service) answerPart(ctx context.Context, r *pb.ModelInferRequest) *pb.M
 	const verb = "/inference.GRPCInferenceService/ModelStreamInfer"
 	began := time.Now()
 	err := s.host.Part(ctx, verb, func(ctx context.Context) error {
-		if err := s.host.Guard.Count(access.ClientOf(ctx)); err != nil {
+		if err := s.host.Count(ctx); err != nil {
 			return err
 		}
 		leave, err := s.host.Questions.Enter()
@@ -98,7 +97,7 @@ func (s *Service) answerPart(ctx context.Context, r *pb.ModelInferRequest) *pb.M
 		response, err = s.ModelInfer(ctx, r)
 		return err
 	})
-	s.host.Count(verb, codeOf(err).String(), time.Since(began))
+	s.host.Ended(ctx, verb, codeOf(err).String(), time.Since(began))
 	if err != nil {
 		return &pb.ModelStreamInferResponse{
 			ErrorMessage: repository.AsError(err).Message,
