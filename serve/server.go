@@ -20,6 +20,7 @@ import (
 	"github.com/tfbert/go/serve/internal/oip"
 	"github.com/tfbert/go/serve/internal/tfserving"
 	"github.com/tfbert/go/serve/internal/transport"
+	"github.com/tfbert/go/serve/internal/warmup"
 	"github.com/tfbert/go/serve/repository"
 )
 
@@ -113,6 +114,7 @@ func New(models *repository.Repository, opts Options) (*Server, error) {
 	s.metrics.received(host.Gate, &s.conns)
 	s.metrics.cached(models)
 	models.Observe(s.metrics.batch)
+	models.WarmUp(warmup.Run)
 	return s, nil
 }
 

@@ -166,6 +166,11 @@ func (r *Repository) loadVersion(ctx context.Context, s Source, config *pb.Model
 	if err := m.warmUp(ctx); err != nil {
 		return nil, err
 	}
+	if r.warmUp != nil {
+		if err := r.warmUp(ctx, s, m); err != nil {
+			return nil, err
+		}
+	}
 	return m, nil
 }
 

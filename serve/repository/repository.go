@@ -61,6 +61,7 @@ type Repository struct {
 	work  sync.WaitGroup
 
 	observe func(*Model, batch.Batch)
+	warmUp  func(context.Context, Source, *Model) error
 
 	mu      sync.Mutex
 	entries map[string]*entry
