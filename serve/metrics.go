@@ -83,8 +83,9 @@ func (m *metrics) batch(model *repository.Model, b batch.Batch) {
 // modelCollector reads what the models count of themselves.
 type modelCollector struct{ host *transport.Host }
 
-// received registers what the server counts of requests that are not complete, and of connections.
-func (m *metrics) received(gate *intake.Gate, conns *intake.Conns) {
+// received registers what the server counts of requests that are not complete, of the memory of those that are, and of
+// connections.
+func (m *metrics) received(gate *intake.Gate, budget *intake.Budget, conns *intake.Conns) {
 	gauge := func(name, help string, value func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
 	}
@@ -94,6 +95,10 @@ func (m *metrics) received(gate *intake.Gate, conns *intake.Conns) {
 			func() float64 { return float64(gate.State().Messages) }),
 		gauge("tfbert_unfinished_bytes", "Memory of the requests that are being received.",
 			func() float64 { return float64(gate.State().Bytes) }),
+		gauge("tfbert_request_memory_bytes", "Memory that complete requests have taken.",
+			func() float64 { return float64(budget.Used()) }),
+		gauge("tfbert_waiting_request_bytes", "Complete requests that wait for memory.",
+			func() float64 { return float64(budget.Waiting()) }),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "tfbert_unfinished_dropped_total", Help: "Requests that came too slowly or held too much.",
 		}, func() float64 { return float64(gate.State().Dropped) }),

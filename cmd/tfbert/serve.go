@@ -48,6 +48,9 @@ the server at once.`,
   tfbert serve --model_repository results/triton_models --model_control_mode explicit --admin_token_file token`,
 		Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := c.network.fromVertex(cmd.Flags()); err != nil {
+				return err
+			}
 			if err := checkGroups(groups); err != nil {
 				return err
 			}
@@ -55,6 +58,7 @@ the server at once.`,
 		},
 	}
 	addGroups(cmd, groups)
+	cmd.AddCommand(newHashKey())
 	return cmd
 }
 
@@ -62,6 +66,7 @@ the server at once.`,
 type serveCommand struct {
 	models       modelsFlags
 	network      networkFlags
+	clients      clientFlags
 	maxSeqLength int
 	answers      decoderFlags
 	batching     batchingFlags
@@ -79,6 +84,12 @@ func (c *serveCommand) run(cmd *cobra.Command) (err error) {
 		return err
 	}
 	if options.AdminToken, err = c.network.token(); err != nil {
+		return err
+	}
+	if err := c.clients.set(&options); err != nil {
+		return err
+	}
+	if err := vertexRoutes(&options); err != nil {
 		return err
 	}
 	stopTracing, err := startTracing(ctx)

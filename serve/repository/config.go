@@ -38,6 +38,7 @@ const (
 
 	platform    = "tensorflow_savedmodel" // Triton's name for a model of this kind
 	backendName = "tensorflow"            // Triton's backend for it
+	textBackend = "tfbert"                // of a text model; an "ensemble" would have steps that clients look at
 )
 
 // badConfig returns an error of a model's configuration, which its clients may read.
@@ -102,7 +103,7 @@ func newConfig(c *pb.ModelConfig, s *Servable) *Config {
 		t.Shape = shape(dims)
 		return t
 	}
-	config := &Config{Platform: c.Platform, MaxBatchSize: int(c.MaxBatchSize), message: c}
+	config := &Config{Platform: cmp.Or(c.Platform, c.Backend), MaxBatchSize: int(c.MaxBatchSize), message: c}
 	for _, in := range c.Input {
 		config.Inputs = append(config.Inputs, configured(in.Name, in.Dims, s.inputs))
 	}
@@ -123,7 +124,7 @@ func mixedPrecision(c *pb.ModelConfig) bool {
 // textConfig returns the configuration of the text model beside a model.
 func textConfig(name string, of *pb.ModelConfig) *pb.ModelConfig {
 	c := &pb.ModelConfig{
-		Name: name, Platform: "ensemble", MaxBatchSize: max(1, of.MaxBatchSize), VersionPolicy: of.VersionPolicy,
+		Name: name, Backend: textBackend, MaxBatchSize: max(1, of.MaxBatchSize), VersionPolicy: of.VersionPolicy,
 		ResponseCache: of.ResponseCache,
 	}
 	for _, info := range textInputs {

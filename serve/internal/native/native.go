@@ -139,8 +139,19 @@ func (s *service) answer(w http.ResponseWriter, r *http.Request) error {
 // queue alone.
 const mostAtOnce = 64
 
-// answerMany answers several questions, each with an answer or an error of its own.
+// answerMany answers several questions.
 func (s *service) answerMany(w http.ResponseWriter, r *http.Request, requests []answerRequest) error {
+	outcomes, err := s.answerAll(r, requests)
+	if err != nil {
+		return err
+	}
+	return transport.WriteJSON(w, struct {
+		Responses []any `json:"responses"`
+	}{outcomes})
+}
+
+// answerAll answers several questions, each with an answer or an error of its own. It returns an error if all failed.
+func (s *service) answerAll(r *http.Request, requests []answerRequest) ([]any, error) {
 	outcomes := make([]any, len(requests))
 	refused := 0
 	var first error
@@ -163,11 +174,9 @@ func (s *service) answerMany(w http.ResponseWriter, r *http.Request, requests []
 	}
 	_ = group.Wait() // never fails
 	if refused == len(requests) {
-		return first
+		return nil, first
 	}
-	return transport.WriteJSON(w, struct {
-		Responses []any `json:"responses"`
-	}{outcomes})
+	return outcomes, nil
 }
 
 // answerPart answers one of several questions.
