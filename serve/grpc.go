@@ -93,7 +93,7 @@ func (s *Server) slots(method string) *intake.Slots {
 	switch path.Base(method) {
 	case "ModelInfer", "Predict":
 		return &s.questions
-	case "RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload":
+	case "RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload", "HandleReloadConfigRequest":
 		return &s.admins
 	}
 	return nil

@@ -55,6 +55,7 @@ type modelsFlags struct {
 	name  string
 
 	repository string
+	configFile string
 	control    string
 	load       []string
 	pollSecs   float64
@@ -67,6 +68,8 @@ func (m *modelsFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&m.name, "model_name", "", "`name` to serve the one model under (default: its folder's)")
 	f.StringVar(&m.repository, "model_repository", "",
 		"`folder` of models in Triton's layout: NAME/config.pbtxt, NAME/1/model.savedmodel")
+	f.StringVar(&m.configFile, "model_config_file", "",
+		"`file` that names models, their versions and labels in TensorFlow Serving's form (model_config_list)")
 	f.StringVar(&m.control, "model_control_mode", "none",
 		"`when` models are loaded after the start: none (never), explicit (when a client asks) or poll (when files change)")
 	f.StringSliceVar(&m.load, "load_model", nil,
@@ -77,6 +80,8 @@ func (m *modelsFlags) add(f *pflag.FlagSet) {
 
 func (m *modelsFlags) check() error {
 	switch {
+	case m.configFile != "" && (m.repository != "" || m.model.model != "" || m.model.initCheckpoint != "" || m.name != ""):
+		return usagef("--model_config_file excludes --model_repository, --model, --init_checkpoint and --model_name")
 	case m.repository != "" && (m.model.model != "" || m.model.initCheckpoint != ""):
 		return usagef("--model_repository excludes --model and --init_checkpoint")
 	case m.repository != "" && m.name != "":
@@ -102,6 +107,10 @@ func (m *modelsFlags) open(
 		return nil, nil, err
 	}
 	opts.PollInterval = time.Duration(m.pollSecs * float64(time.Second))
+	if m.configFile != "" {
+		r, err := repository.OpenConfig(m.configFile, opts)
+		return r, m.load, err
+	}
 	if m.repository != "" {
 		r, err := repository.OpenDir(m.repository, opts)
 		return r, m.load, err

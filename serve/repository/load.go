@@ -50,7 +50,8 @@ type Backend struct {
 	Close       func() error
 }
 
-func (r *Repository) load(ctx context.Context, name string) error {
+// load loads a model, with a configuration in place of that of its files if it is not nil.
+func (r *Repository) load(ctx context.Context, name string, config *pb.ModelConfig) error {
 	if !r.files.has(name) {
 		return Errorf(codes.NotFound, "there is no model %q in the repository", name)
 	}
@@ -64,7 +65,13 @@ func (r *Repository) load(ctx context.Context, name string) error {
 	began := time.Now()
 	// Before the files are read: what changes while they are is seen at the next look.
 	e.fingerprint, _ = r.files.fingerprint(name)
-	config, sources, err := r.files.sources(name)
+	config, sources, err := r.files.sources(name, config)
+	var labels map[string]int64
+	if err == nil {
+		labels, err = r.labels(name, func(version int64) bool {
+			return slices.ContainsFunc(sources, func(s Source) bool { return s.Version == version })
+		})
+	}
 	if err != nil {
 		r.markFailed(e, 0, err)
 		return r.loadError(name, err)
@@ -84,7 +91,7 @@ func (r *Repository) load(ctx context.Context, name string) error {
 		}
 		models[s.Version] = m
 	}
-	if err := r.swap(e, models); err != nil {
+	if err := r.swap(e, models, labels); err != nil {
 		return r.loadError(name, err)
 	}
 	for _, v := range slices.Sorted(maps.Keys(models)) {
@@ -199,7 +206,7 @@ func (r *Repository) markFailed(e *entry, version int64, err error) {
 }
 
 // swap puts models in the place of those that an entry serves.
-func (r *Repository) swap(e *entry, models map[int64]*Model) error {
+func (r *Repository) swap(e *entry, models map[int64]*Model, labels map[string]int64) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
@@ -215,5 +222,6 @@ func (r *Repository) swap(e *entry, models map[int64]*Model) error {
 	for version, m := range models {
 		e.versions[version] = &served{state: Available, model: m}
 	}
+	e.labels = labels
 	return nil
 }

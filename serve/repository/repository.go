@@ -63,6 +63,8 @@ type Repository struct {
 	observe func(*Model, batch.Batch)
 	warmUp  func(context.Context, Source, *Model) error
 
+	configuring sync.Mutex // one Configure at a time
+
 	mu      sync.Mutex
 	entries map[string]*entry
 	started bool
@@ -76,6 +78,7 @@ type entry struct {
 	closing     sync.WaitGroup
 	fingerprint string // of the files that were loaded last; guarded by loading
 	versions    map[int64]*served
+	labels      map[string]int64 // of versions; guarded by the repository's mutex
 }
 
 func newRepository(f files, opts Options) *Repository {
@@ -99,7 +102,8 @@ func (r *Repository) Observe(f func(*Model, batch.Batch)) { r.observe = f }
 // that cannot be loaded; the others are available. With ControlPoll the repository follows the files
 // from then on until Close.
 func (r *Repository) Start(ctx context.Context, names ...string) error {
-	if r.opts.Control != ControlExplicit {
+	_, all := r.files.(*configured)
+	if r.opts.Control != ControlExplicit || all && len(names) == 0 {
 		var err error
 		if names, err = r.files.names(); err != nil {
 			return err
@@ -110,7 +114,7 @@ func (r *Repository) Start(ctx context.Context, names ...string) error {
 		if r.files.has(name) {
 			r.require(name)
 		}
-		if err := r.load(ctx, name); err != nil {
+		if err := r.load(ctx, name, nil); err != nil {
 			failed = append(failed, err)
 		}
 	}
@@ -146,8 +150,8 @@ func (r *Repository) poll(ctx context.Context) {
 			continue
 		}
 		for _, name := range names {
-			if r.changed(name) {
-				_ = r.load(ctx, name) // logs its error
+			if err := r.follow(ctx, name, false); err != nil { // a load logs its own
+				r.opts.Logger.Debug("cannot follow the files", "model", name, "error", err)
 			}
 		}
 		r.mu.Lock()
@@ -188,7 +192,7 @@ func (r *Repository) Load(ctx context.Context, name string) error {
 	if r.opts.Control != ControlExplicit {
 		return errNotExplicit
 	}
-	return r.load(context.WithoutCancel(ctx), r.base(name))
+	return r.load(context.WithoutCancel(ctx), r.base(name), nil)
 }
 
 var errNotExplicit = Errorf(codes.FailedPrecondition,
@@ -224,6 +228,7 @@ func (r *Repository) retireAll(e *entry) {
 		r.retire(e, v.model)
 		*v = served{state: Unloaded}
 	}
+	e.labels = nil
 }
 
 // retire releases a model when its requests have ended.

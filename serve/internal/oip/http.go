@@ -146,8 +146,9 @@ func (s *Service) load(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	message := &pb.RepositoryModelLoadRequest{ModelName: r.PathValue("model")}
-	for name := range request.Parameters { // without their values: none is supported
-		message.Parameters = map[string]*pb.ModelRepositoryParameter{name: {}}
+	message.Parameters = map[string]*pb.ModelRepositoryParameter{}
+	for name, value := range request.Parameters {
+		message.Parameters[name] = loadParameter(value)
 	}
 	response, err := s.RepositoryModelLoad(incoming(r), message)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/tfbert/go/serve/batch"
 	"github.com/tfbert/go/serve/internal/access"
@@ -59,6 +60,15 @@ func (h *Host) Admin(authorization string) error {
 			"this needs the server's admin token: send it as Authorization: Bearer TOKEN")
 	}
 	return nil
+}
+
+// AdminCall is Admin for a call of gRPC. The handlers of HTTP put the Authorization header where gRPC has it.
+func (h *Host) AdminCall(ctx context.Context) error {
+	authorization := ""
+	if values := metadata.ValueFromIncomingContext(ctx, "authorization"); len(values) > 0 {
+		authorization = values[0]
+	}
+	return h.Admin(authorization)
 }
 
 // Acquire returns the model with a name and a version. The version "" is the newest.
