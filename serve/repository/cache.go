@@ -96,12 +96,14 @@ func (l *lookups) add(o lookups) {
 	l.took += o.took
 }
 
-// do runs the windows of a request, except those that the cache has.
+// do runs the windows of a request, except those that the cache has. With a cache, a request's progress comes at once.
 func (m *Model) do(ctx context.Context, r batch.Request, s *Seconds) (batch.Response, error) {
 	if m.cache == nil {
 		return m.batcher.Do(ctx, r)
 	}
 	began := time.Now()
+	progress := r.Progress
+	r.Progress = nil
 	x := m.cache.begin(m.number, r)
 	s.cache.add(lookups{len(r.Features) - len(x.own), len(x.own), time.Since(began)})
 
@@ -124,6 +126,9 @@ func (m *Model) do(ctx context.Context, r batch.Request, s *Seconds) (batch.Resp
 		response.Queue += again.Queue
 		response.Compute += again.Compute
 		response.Batches += again.Batches
+	}
+	if progress != nil {
+		return response, progress(x.results)
 	}
 	response.Results = x.results
 	return response, nil
