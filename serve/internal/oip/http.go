@@ -47,6 +47,8 @@ func (s *Service) Handle(handle transport.Handle) {
 		handle("GET "+base+"/config", s.config)
 		handle("GET "+base+"/stats", s.statistics)
 		handle("POST "+base+"/infer", s.handleInfer)
+		handle("POST "+base+"/generate", s.generate)
+		handle("POST "+base+"/generate_stream", s.generateStream)
 	}
 	handle("POST /v2/repository/index", s.index)
 	handle("POST /v2/repository/models/{model}/load", s.load)

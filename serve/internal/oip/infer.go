@@ -82,12 +82,7 @@ func newCall(
 	m *repository.Servable, r *pb.ModelInferRequest, read map[int]repository.Tensor,
 ) (*repository.Call, error) {
 	call := &repository.Call{CheckBatchSize: true}
-	if p := r.GetParameters()["priority"]; p != nil {
-		call.Priority = int(max(-1, min(integer(p), 1<<20)))
-	}
-	if p := r.GetParameters()["timeout"]; p != nil { // microseconds
-		call.Timeout = time.Duration(max(0, min(integer(p), 1<<40))) * time.Microsecond
-	}
+	call.Priority, call.Timeout = queueOf(integer(r.GetParameters()["priority"]), integer(r.GetParameters()["timeout"]))
 	if err := checkExtensions(r); err != nil { // first, because a tensor in shared memory has no contents
 		return nil, err
 	}
@@ -163,4 +158,9 @@ func integer(p *pb.InferParameter) int64 {
 		return int64(min(n, 1<<62))
 	}
 	return p.GetInt64Param()
+}
+
+// queueOf returns the priority and the time to wait of a request's parameters, in microseconds.
+func queueOf(priority, timeout int64) (int, time.Duration) {
+	return int(max(-1, min(priority, 1<<20))), time.Duration(max(0, min(timeout, 1<<40))) * time.Microsecond
 }

@@ -71,6 +71,18 @@ func (s *Service) ModelStreamInfer(
 	return nil
 }
 
+// final marks the only response to a request of a stream, as Triton does. A client that asks for an empty final response
+// (triton_enable_empty_final_response) gets none: models that have several responses to a request do.
+func final(r *pb.ModelInferResponse) *pb.ModelInferResponse {
+	if r.Parameters == nil {
+		r.Parameters = map[string]*pb.InferParameter{}
+	}
+	r.Parameters["triton_final_response"] = &pb.InferParameter{
+		ParameterChoice: &pb.InferParameter_BoolParam{BoolParam: true},
+	}
+	return r
+}
+
 // answerPart answers one request of a stream. Its error does not end the stream.
 func (s *Service) answerPart(ctx context.Context, r *pb.ModelInferRequest) *pb.ModelStreamInferResponse {
 	var response *pb.ModelInferResponse
@@ -85,10 +97,10 @@ func (s *Service) answerPart(ctx context.Context, r *pb.ModelInferRequest) *pb.M
 	if err != nil {
 		return &pb.ModelStreamInferResponse{
 			ErrorMessage: repository.AsError(err).Message,
-			InferResponse: &pb.ModelInferResponse{
+			InferResponse: final(&pb.ModelInferResponse{
 				ModelName: r.GetModelName(), ModelVersion: r.GetModelVersion(), Id: r.GetId(),
-			},
+			}),
 		}
 	}
-	return &pb.ModelStreamInferResponse{InferResponse: response}
+	return &pb.ModelStreamInferResponse{InferResponse: final(response)}
 }
