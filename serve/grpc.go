@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/reflection"
 	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	reflectionv1alpha "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
+	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/tap"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -37,7 +38,8 @@ func (s *Server) rpcOptions() []grpc.ServerOption {
 			Time: time.Minute, Timeout: 20 * time.Second, MaxConnectionIdle: idleTimeout,
 		}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-		grpc.StatsHandler(otelgrpc.NewServerHandler()),
+		grpc.StatsHandler(otelgrpc.NewServerHandler(
+			otelgrpc.WithFilter(func(*stats.RPCTagInfo) bool { return s.host.Tracing.Sample() }))),
 		grpc.UnaryInterceptor(s.unary),
 		grpc.StreamInterceptor(s.stream),
 	}
@@ -97,7 +99,8 @@ func (s *Server) slots(method string) *intake.Slots {
 	switch path.Base(method) {
 	case "ModelInfer", "Predict":
 		return &s.questions
-	case "RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload", "HandleReloadConfigRequest":
+	case "RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload", "HandleReloadConfigRequest",
+		"TraceSetting", "LogSettings":
 		return &s.admins
 	}
 	return nil

@@ -97,7 +97,11 @@ func newFixture(t testing.TB, s *setup) *fixture {
 	if s.more != nil {
 		s.more(f)
 	}
-	s.serve.Logger = slog.New(slog.NewTextHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	var level slog.Leveler = slog.LevelDebug
+	if s.serve.LogLevel != nil {
+		level = s.serve.LogLevel
+	}
+	s.serve.Logger = slog.New(slog.NewTextHandler(f.log, &slog.HandlerOptions{Level: level}))
 	s.serve.Version = "1.2.3"
 	s.repo.Load, s.repo.Logger = f.models.Load, s.serve.Logger
 	models, err := repository.OpenDir(f.root, s.repo)

@@ -67,8 +67,9 @@ type Options struct {
 	// HealthRoute and PredictRoute are more paths for GET /ping and POST /invocations, as Vertex AI names them.
 	HealthRoute, PredictRoute string
 
-	TLS    *tls.Config // nil: none
-	Logger *slog.Logger
+	TLS      *tls.Config // nil: none
+	Logger   *slog.Logger
+	LogLevel *slog.LevelVar // of Logger, which clients that may change the server set then; nil: it stays
 
 	grace time.Duration // that MinRate is an average of; 5 s
 }
@@ -121,6 +122,7 @@ func New(models *repository.Repository, opts Options) (*Server, error) {
 	host := &transport.Host{
 		Models: models, Version: opts.Version, Log: opts.Logger, MaxRequestBytes: opts.MaxRequestBytes,
 		RequestTimeout: opts.RequestTimeout, AdminToken: opts.AdminToken, Draining: draining,
+		LogLevel: opts.LogLevel, Tracing: transport.NewTracing(),
 		Guard: access.NewGuard(slices.Clone(opts.APIKeys), access.Limits{
 			Rate: opts.ClientRate, Burst: opts.ClientBurst, AtOnce: opts.ClientRequests,
 		}),

@@ -380,7 +380,10 @@ func (l *limitFlags) check() error {
 }
 
 // logFlags say how the server logs.
-type logFlags struct{ format string }
+type logFlags struct {
+	format string
+	level  slog.LevelVar // which clients may change
+}
 
 func (l *logFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&l.format, "log_format", "text",
@@ -395,9 +398,9 @@ func (l *logFlags) check() error {
 }
 
 func (l *logFlags) logger() *slog.Logger {
-	options := &slog.HandlerOptions{Level: slog.LevelInfo}
+	options := &slog.HandlerOptions{Level: &l.level}
 	if verbose {
-		options.Level = slog.LevelDebug
+		l.level.Set(slog.LevelDebug)
 	}
 	var w belowBar
 	if l.format == "json" {

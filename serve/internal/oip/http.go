@@ -50,6 +50,7 @@ func (s *Service) Handle(handle transport.Handle) {
 		handle("POST "+base+"/generate", s.generate)
 		handle("POST "+base+"/generate_stream", s.generateStream)
 	}
+	s.handleSettings(handle)
 	handle("POST /v2/repository/index", s.index)
 	handle("POST /v2/repository/models/{model}/load", s.load)
 	unload := verb(s.RepositoryModelUnload, func(r *http.Request) *pb.RepositoryModelUnloadRequest {

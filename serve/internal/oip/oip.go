@@ -24,7 +24,7 @@ const serverName = "tfbert"
 
 var extensions = []string{
 	"model_repository", "model_repository(unload_dependents)", "model_configuration", "binary_tensor_data",
-	"statistics", "parameters",
+	"statistics", "parameters", "trace", "logging",
 }
 
 // A Service is the protocol's inference.GRPCInferenceService.

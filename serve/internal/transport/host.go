@@ -31,6 +31,9 @@ type Host struct {
 	RequestTimeout  time.Duration
 	AdminToken      string // if it is "", everybody may change the server
 
+	LogLevel *slog.LevelVar // of Log; nil if it cannot be changed
+	Tracing  *Tracing
+
 	Gate  *intake.Gate  // of requests that are being received
 	Guard *access.Guard // of the clients
 
