@@ -100,7 +100,7 @@ func (s *Server) slots(method string) *intake.Slots {
 	case "ModelInfer", "Predict":
 		return &s.questions
 	case "RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload", "HandleReloadConfigRequest",
-		"TraceSetting", "LogSettings":
+		"TraceSetting", "LogSettings", "SystemSharedMemoryRegister", "SystemSharedMemoryUnregister":
 		return &s.admins
 	}
 	return nil

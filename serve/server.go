@@ -21,6 +21,7 @@ import (
 	"github.com/tfbert/go/serve/internal/access"
 	"github.com/tfbert/go/serve/internal/intake"
 	"github.com/tfbert/go/serve/internal/oip"
+	"github.com/tfbert/go/serve/internal/shm"
 	"github.com/tfbert/go/serve/internal/tfserving"
 	"github.com/tfbert/go/serve/internal/transport"
 	"github.com/tfbert/go/serve/internal/warmup"
@@ -66,6 +67,10 @@ type Options struct {
 
 	// HealthRoute and PredictRoute are more paths for GET /ping and POST /invocations, as Vertex AI names them.
 	HealthRoute, PredictRoute string
+
+	// ClientSHM lets clients of this machine register system shared memory and have tensors in it. The server reads and
+	// writes any that its user may.
+	ClientSHM bool
 
 	TLS      *tls.Config // nil: none
 	Logger   *slog.Logger
@@ -129,6 +134,9 @@ func New(models *repository.Repository, opts Options) (*Server, error) {
 		Gate: intake.NewGate(intake.Limits{
 			Bytes: opts.MaxUnfinished, ConnBytes: opts.MaxConnUnfinished, MinRate: opts.MinRate, Grace: opts.grace,
 		}),
+	}
+	if opts.ClientSHM {
+		host.SharedMemory = shm.New(shm.Dir)
 	}
 	s := &Server{
 		opts: opts, host: host, metrics: newMetrics(host), resolver: resolver, drain: drain,
@@ -202,6 +210,9 @@ func (s *Server) shutdown(web *http.Server, rpc *grpc.Server) error {
 	if err != nil {
 		_ = web.Close() // ends them
 		err = fmt.Errorf("some requests had not ended after %v: %w", s.opts.DrainTimeout, err)
+	}
+	if s.host.SharedMemory != nil {
+		err = errors.Join(err, s.host.SharedMemory.Unregister(""))
 	}
 	s.host.Models.Close()
 	return err

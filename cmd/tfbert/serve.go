@@ -79,6 +79,7 @@ func (c *serveCommand) run(cmd *cobra.Command) (err error) {
 	log := c.log.logger()
 	options := c.limits.server
 	options.LogLevel = &c.log.level
+	options.ClientSHM = c.network.clientSHM
 	options.Logger, options.Version = log, readVersion().Version
 	options.AllowedHosts, options.AllowedOrigins = c.network.allowedHosts, c.network.allowedOrigins
 	if options.TLS, err = c.network.tls(); err != nil {

@@ -199,6 +199,7 @@ type networkFlags struct {
 	cert, key, clientCA           string
 	tokenFile                     string
 	allowedHosts, allowedOrigins  []string
+	clientSHM                     bool
 }
 
 func (n *networkFlags) add(f *pflag.FlagSet) {
@@ -212,6 +213,8 @@ func (n *networkFlags) add(f *pflag.FlagSet) {
 		"`names` that requests may be sent to, such as x.example.com or *.example.com, beside those of this machine")
 	f.StringSliceVar(&n.allowedOrigins, "allowed_origins", nil,
 		"`origins` of other sites' pages that may send requests, such as https://example.com or *")
+	f.BoolVar(&n.clientSHM, "allow_client_shm", false,
+		"let clients of this machine register system shared memory and have tensors in it")
 	f.StringVar(&n.cert, "tls_cert_file", "", "`file` with the server's certificate, to serve over TLS")
 	f.StringVar(&n.key, "tls_key_file", "", "`file` with the certificate's key")
 	f.StringVar(&n.clientCA, "tls_client_ca_file", "",
@@ -226,6 +229,8 @@ func (n *networkFlags) check(clientsLoad bool) error {
 		return usagef("--tls_cert_file and --tls_key_file need each other")
 	case n.clientCA != "" && n.cert == "":
 		return usagef("--tls_client_ca_file needs --tls_cert_file")
+	case n.clientSHM && !loopback(n.host):
+		return usagef("--allow_client_shm is for clients of this machine: it needs a loopback --host, not %s", n.host)
 	case clientsLoad && n.tokenFile == "" && !loopback(n.host):
 		return usagef("on %s anyone could load and unload models: set --admin_token_file", n.host)
 	}

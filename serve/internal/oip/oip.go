@@ -71,7 +71,11 @@ func (s *Service) modelReady(name, version string) error {
 func (s *Service) ServerMetadata(
 	context.Context, *pb.ServerMetadataRequest,
 ) (*pb.ServerMetadataResponse, error) {
-	return &pb.ServerMetadataResponse{Name: serverName, Version: s.host.Version, Extensions: extensions}, nil
+	list := extensions
+	if s.host.SharedMemory != nil {
+		list = append(slices.Clip(list), "system_shared_memory")
+	}
+	return &pb.ServerMetadataResponse{Name: serverName, Version: s.host.Version, Extensions: list}, nil
 }
 
 // ModelMetadata describes a model's tensors.

@@ -18,6 +18,7 @@ import (
 	"github.com/tfbert/go/serve/batch"
 	"github.com/tfbert/go/serve/internal/access"
 	"github.com/tfbert/go/serve/internal/intake"
+	"github.com/tfbert/go/serve/internal/shm"
 	"github.com/tfbert/go/serve/repository"
 )
 
@@ -33,6 +34,8 @@ type Host struct {
 
 	LogLevel *slog.LevelVar // of Log; nil if it cannot be changed
 	Tracing  *Tracing
+
+	SharedMemory *shm.Regions // nil if clients may not use any
 
 	Gate  *intake.Gate  // of requests that are being received
 	Guard *access.Guard // of the clients
