@@ -81,6 +81,8 @@ func (c *serveCommand) run(cmd *cobra.Command) (err error) {
 	ctx := cmd.Context()
 	log := c.log.logger()
 	options := c.limits.server
+	options.LogLevel = &c.log.level
+	options.ClientSHM = c.network.clientSHM
 	options.Logger, options.Version = log, readVersion().Version
 	options.AllowedHosts, options.AllowedOrigins = c.network.allowedHosts, c.network.allowedOrigins
 	var certificates *certificates
