@@ -149,7 +149,8 @@ type job struct {
 	turn     turn
 	deadline time.Duration // never is math.MaxInt64
 
-	windows, tokens int  // that were admitted and have not started
+	admitted        int  // windows
+	windows, tokens int  // of these, those that have not started
 	at              int  // its place in client.jobs; -1 if no windows are left
 	started         bool // a window
 

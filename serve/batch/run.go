@@ -76,7 +76,7 @@ func (b *Batcher) late(now time.Duration, level int) *job {
 		if first == nil || work == 0 {
 			continue
 		}
-		const margin = 1.5 // half of the batches are not its own
+		const margin = 2 // half of the batches are not its own
 		length := j.tokens / j.windows
 		batch := b.seconds(b.opts.MaxSize, b.opts.MaxSize*length)
 		if now+duration(margin*work+2*batch) > j.deadline {
@@ -362,6 +362,9 @@ func (b *Batcher) fail(c *call, err error) {
 	if c.ended {
 		return
 	}
+	if c.alone {
+		b.learn(c.job, false)
+	}
 	for i := range c.windows {
 		w := &c.windows[i]
 		if w.share != nil {
@@ -372,9 +375,6 @@ func (b *Batcher) fail(c *call, err error) {
 				x.cancel()
 			}
 		}
-	}
-	if c.alone {
-		b.learn(c.job, false)
 	}
 	c.response, c.err = Response{}, err
 	c.end()
