@@ -133,8 +133,8 @@ func (m *Model) AnswerStream(
 					continue
 				}
 				answer := a.answer()
-				answer.Seconds = seconds
-				answer.Seconds.Compute = time.Since(began).Seconds() - seconds.Tokenize
+				answer.Seconds = seconds // the batcher tells the time in the queue at the end
+				answer.Seconds.Compute = time.Since(began).Seconds() - seconds.Tokenize - seconds.Decode
 				seconds.Decode += time.Since(decoding).Seconds()
 				if err := progress(answer); err != nil {
 					return err
@@ -179,6 +179,7 @@ func (m *Model) Admit(ctx context.Context, questions []*Question) (part context.
 	if len(questions) < 2 {
 		return ctx, func() {}, nil
 	}
+	began := time.Now()
 	windows, tokens, priority := 0, 0, 0
 	kept := map[*Question][]document{}
 	for _, q := range questions {
@@ -199,7 +200,11 @@ func (m *Model) Admit(ctx context.Context, questions []*Question) (part context.
 			priority = q.Priority
 		}
 	}
-	return m.batcher.Admit(context.WithValue(ctx, keptKey{m}, kept), priority, windows, tokens)
+	part, end, err = m.batcher.Admit(context.WithValue(ctx, keptKey{m}, kept), priority, windows, tokens)
+	if err != nil {
+		m.text.statistics.countRequest(began, len(questions), Seconds{}, err)
+	}
+	return part, end, err
 }
 
 // keptKey is the key of the documents of questions that a model has admitted, which are in a context so that Answer
