@@ -20,9 +20,11 @@ const (
 	FP16
 	// BF16 is the rewrite for CPUs by oneDNN (auto_mixed_precision_onednn_bfloat16).
 	BF16
+	// INT8 is no rewrite: a graph is written in it.
+	INT8
 )
 
-var precisionNames = [...]string{FP32: "fp32", FP16: "fp16", BF16: "bf16"}
+var precisionNames = [...]string{FP32: "fp32", FP16: "fp16", BF16: "bf16", INT8: "int8"}
 
 // String returns the name that ParsePrecision reads.
 func (p Precision) String() string {
@@ -32,7 +34,7 @@ func (p Precision) String() string {
 	return precisionNames[p]
 }
 
-// ParsePrecision returns the precision of a name: "fp32", "fp16" or "bf16".
+// ParsePrecision returns the precision of a name: "fp32", "fp16", "bf16" or "int8".
 func ParsePrecision(name string) (Precision, error) {
 	i := slices.Index(precisionNames[:], name)
 	if i < 0 {
@@ -69,6 +71,10 @@ type Config struct {
 	// They copy the graph with all its constants for every pass.
 	NoGrappler bool
 
+	// CPUDevices is the number of devices that the CPU stands for, all of which share its threads; 0 is one. It is to try
+	// on any machine what is placed on several devices.
+	CPUDevices int
+
 	IntraOpThreads int // threads of one operation; 0 is one for each processor
 	InterOpThreads int // operations at once; 0 is one for each processor
 
@@ -79,6 +85,9 @@ type Config struct {
 	// are appended.
 	Extra []byte
 }
+
+// maxCPUDevices is more than any test needs.
+const maxCPUDevices = 1024
 
 // Bytes serializes the configuration as a ConfigProto.
 func (c *Config) Bytes() ([]byte, error) {
@@ -93,6 +102,9 @@ func (c *Config) Bytes() ([]byte, error) {
 			return fail("%d is not a number of threads", n)
 		}
 	}
+	if c.CPUDevices < 0 || c.CPUDevices > maxCPUDevices {
+		return fail("%d is not a number of CPU devices", c.CPUDevices)
+	}
 	if f := c.GPU.MemoryFraction; !(f >= 0 && f <= 1) { // NaN is neither
 		return fail("GPU memory fraction %v is not between 0 and 1", f)
 	}
@@ -104,6 +116,9 @@ func (c *Config) Bytes() ([]byte, error) {
 		InterOpParallelismThreads: int32(c.InterOpThreads),
 		AllowSoftPlacement:        !c.NoSoftPlacement,
 		LogDevicePlacement:        c.LogPlacement,
+	}
+	if c.CPUDevices > 0 {
+		p.DeviceCount = map[string]int32{"CPU": int32(c.CPUDevices)}
 	}
 	if c.GPU != (GPUOptions{}) {
 		p.GpuOptions = &tfproto.GPUOptions{
@@ -122,6 +137,8 @@ func (c *Config) Bytes() ([]byte, error) {
 		graph.RewriteOptions = &tfproto.RewriterConfig{AutoMixedPrecision: tfproto.RewriterConfig_ON}
 	case BF16:
 		graph.RewriteOptions = &tfproto.RewriterConfig{AutoMixedPrecisionOnednnBfloat16: tfproto.RewriterConfig_ON}
+	case INT8:
+		return fail("no rewrite turns a graph into int8")
 	default:
 		return fail("unknown precision: %d", int(c.MixedPrecision))
 	}

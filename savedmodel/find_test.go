@@ -95,7 +95,7 @@ func TestFindErrors(t *testing.T) {
 		{"archive", []string{"m.tar.gz=\x1f\x8b\x08"}, "m.tar.gz",
 			"DIR/m.tar.gz is a gzip file: unpack it, and name the folder that holds saved_model.pb", false},
 		{"PyTorch", []string{"pytorch_model.bin=PK\x03\x04" + strings.Repeat("\x00", 22) + "\x10\x00\x00\x00archive/data.pkl"}, "pytorch_model.bin",
-			"DIR/pytorch_model.bin is a file of PyTorch, not of TensorFlow", false},
+			"DIR/pytorch_model.bin is a file of PyTorch, which is not read: save the model as safetensors, as its save_pretrained does", false},
 		{"Keras", []string{"tf_model.h5=\x89HDF\r\n\x1a\n"}, "", no + "; tf_model.h5 is an HDF5 file (.h5), in which Keras keeps weights, " +
 			"not a TensorFlow checkpoint", false},
 		{"some file", []string{"config.json={}"}, "config.json", "DIR/config.json is a file: name the folder that holds saved_model.pb", false},

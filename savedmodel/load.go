@@ -14,6 +14,9 @@ type Options struct {
 	Tags     []string // nil: {"serve"}
 	Config   Config
 	AllowOps OpPolicy // checked before TensorFlow sees the model
+
+	// Device is where operations run that do not name one, such as "/GPU:1" or "/CPU:1"; "" leaves it to TensorFlow.
+	Device string
 }
 
 // Model is a loaded SavedModel: a session whose variables are restored, and its signatures.
@@ -23,6 +26,7 @@ type Model struct {
 
 	dir    string
 	tags   []string
+	device string
 	config []byte // of the session
 }
 
@@ -66,11 +70,11 @@ func Load(path string, opts *Options) (*Model, error) {
 	if err := tf.Load(""); err != nil {
 		return nil, err
 	}
-	session, err := tf.LoadSession(dir, tags, &tf.SessionOptions{Config: config})
+	session, err := loadSession(dir, tags, opts.Device, config)
 	if err != nil {
 		return nil, err
 	}
-	return &Model{session: session, meta: *meta, dir: dir, tags: tags, config: config}, nil
+	return &Model{session: session, meta: *meta, dir: dir, tags: tags, device: opts.Device, config: config}, nil
 }
 
 // checkVariables returns an error if the variables of a model were not copied with it. TensorFlow loads such

@@ -36,27 +36,35 @@ func TestForeignModels(t *testing.T) {
 		{"matrix_half_plus_two/1", "serving_default", []string{"x"}, []string{"y"}, tf.Shape{2, 3, 3},
 			func(x float32) float32 { return x/2 + 2 }},
 	} {
-		t.Run(c.dir+" "+c.signature, func(t *testing.T) {
-			m := loadModel(t, foreignModel(t, c.dir), nil)
-			f := function(t, m, c.signature, c.inputs, c.outputs)
-			assert.Equal(t, 1, f.NumInputs())
-			n, _ := c.shape.NumElements()
-			x, want := make([]float32, n), make([]float32, n)
-			for i := range x {
-				x[i] = float32(i)*1.5 - 2
-				want[i] = c.want(x[i])
-			}
-			out, err := f.Run(t.Context(), newTensor(t, c.shape, x...))
-			require.NoError(t, err)
-			assert.Equal(t, c.shape, out[0].Shape())
-			assert.Equal(t, want, valuesOf[float32](t, out, err))
-		})
+		for _, opts := range []*savedmodel.Options{{}, second} {
+			t.Run(c.dir+" "+c.signature+opts.Device, func(t *testing.T) {
+				m := loadModel(t, foreignModel(t, c.dir), opts)
+				f := function(t, m, c.signature, c.inputs, c.outputs)
+				assert.Equal(t, 1, f.NumInputs())
+				n, _ := c.shape.NumElements()
+				x, want := make([]float32, n), make([]float32, n)
+				for i := range x {
+					x[i] = float32(i)*1.5 - 2
+					want[i] = c.want(x[i])
+				}
+				out, err := f.Run(t.Context(), newTensor(t, c.shape, x...))
+				require.NoError(t, err)
+				assert.Equal(t, c.shape, out[0].Shape())
+				assert.Equal(t, want, valuesOf[float32](t, out, err))
+			})
+		}
 	}
 }
 
 // A model of tf.function signatures, as TensorFlow 2 writes them.
 func TestKerasModel(t *testing.T) {
-	m := loadModel(t, foreignModel(t, "java_keras_model"), nil)
+	for _, opts := range []*savedmodel.Options{{}, second} {
+		t.Run(opts.Device, func(t *testing.T) { testKerasModel(t, opts) })
+	}
+}
+
+func testKerasModel(t *testing.T, opts *savedmodel.Options) {
+	m := loadModel(t, foreignModel(t, "java_keras_model"), opts)
 	add := function(t, m, "add", []string{"a", "b"}, []string{"output_0"})
 	a, b := newTensor[float32](t, nil, 10), newTensor[float32](t, tf.Shape{2}, 1, 2)
 	out, err := add.Run(t.Context(), a, b)

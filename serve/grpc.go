@@ -31,7 +31,7 @@ func (s *Server) rpcOptions() []grpc.ServerOption {
 		grpc.MaxHeaderListSize(64 << 10),
 		grpc.ForceServerCodecV2(newCodec()),
 		grpc.MaxConcurrentStreams(uint32(s.opts.MaxStreams)),
-		grpc.InTapHandle(s.limitTime),
+		grpc.InTapHandle(s.begin),
 		grpc.ConnectionTimeout(10 * time.Second),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			Time: time.Minute, Timeout: 20 * time.Second, MaxConnectionIdle: idleTimeout,
@@ -46,12 +46,13 @@ func (s *Server) rpcOptions() []grpc.ServerOption {
 // newRPC makes a gRPC server of everything that the server speaks over gRPC.
 func (s *Server) newRPC(options ...grpc.ServerOption) *grpc.Server {
 	rpc := grpc.NewServer(options...)
-	s.oip.Register(rpc)
-	s.tfServing.Register(rpc)
-	healthpb.RegisterHealthServer(rpc, &health{host: s.host})
+	to := registrar{s, rpc}
+	s.oip.Register(to)
+	s.tfServing.Register(to)
+	healthpb.RegisterHealthServer(to, &health{host: s.host})
 	files := reflection.ServerOptions{Services: rpc, DescriptorResolver: s.resolver}
-	reflectionv1.RegisterServerReflectionServer(rpc, reflection.NewServerV1(files))
-	reflectionv1alpha.RegisterServerReflectionServer(rpc, reflection.NewServer(files))
+	reflectionv1.RegisterServerReflectionServer(to, reflection.NewServerV1(files))
+	reflectionv1alpha.RegisterServerReflectionServer(to, reflection.NewServer(files))
 	for service, info := range rpc.GetServiceInfo() {
 		for _, m := range info.Methods {
 			if m.IsClientStream || m.IsServerStream {
@@ -82,14 +83,7 @@ func (s *Server) unary(
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, s.opts.RequestTimeout)
 	defer cancel()
-	err = transport.Recover(func() error {
-		if slots := s.slots(info.FullMethod); slots != nil {
-			leave, err := slots.Enter()
-			if err != nil {
-				return err
-			}
-			defer leave()
-		}
+	err = transport.Recover(func() (err error) {
 		response, err = h(ctx, request)
 		return err
 	})
@@ -112,7 +106,9 @@ func (s *Server) slots(method string) *intake.Slots {
 // stream is unary for streams, which may last.
 func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, h grpc.StreamHandler) error {
 	began := time.Now()
-	err := transport.Recover(func() error { return h(srv, stream) })
+	counted := &countedStream{ServerStream: stream, server: s}
+	defer counted.end()
+	err := transport.Recover(func() error { return h(srv, counted) })
 	s.called(stream.Context(), info.FullMethod, began, err)
 	return statusOf(err)
 }

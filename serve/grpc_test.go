@@ -386,7 +386,9 @@ func TestPredictionService(t *testing.T) {
 	require.NoError(t, err)
 	starts, _ := fakemodel.Logits([]int32{2, 7, 3, 9}, 1)
 	logits := r.GetOutputs()["start_logits"]
-	assert.Equal(t, tensor.AppendBinary(nil, &repository.Tensor{Float32s: starts}), logits.GetTensorContent())
+	assert.Equal(t, starts, logits.GetFloatVal())
+	assert.Empty(t, logits.GetTensorContent(), "as in TensorFlow Serving")
+	assert.Equal(t, []int32{5}, r.GetOutputs()["unique_ids"].GetIntVal())
 	assert.EqualValues(t, 1, r.GetModelSpec().GetVersion().GetValue())
 	content := request()
 	content.Inputs["input_ids"] = &tfproto.TensorProto{

@@ -115,7 +115,7 @@ func TestRoutes(t *testing.T) {
 		{"GET", "/v2/models/bert/versions/2/ready", "", 404, `no version 2`},
 		{"GET", "/v2/models/bert/versions/x/ready", "", 400, `is not a valid version`},
 		{"GET", "/v2/models/bert/config", "", 200, `"max_batch_size":8`},
-		{"GET", "/v2/models/bert_qa/config", "", 200, `"platform":"ensemble"`},
+		{"GET", "/v2/models/bert_qa/config", "", 200, `"platform":"","backend":"tfbert"`},
 		{"GET", "/v2/models/bert/stats", "", 200, `{"model_stats":[{"name":"bert","version":"1",`},
 		{"GET", "/v2/models/stats", "", 200, `{"name":"bert_qa","version":"1",`},
 		{"GET", "/v2/models/other/stats", "", 404, `there is no model`},

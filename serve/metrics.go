@@ -83,8 +83,9 @@ func (m *metrics) batch(model *repository.Model, b batch.Batch) {
 // modelCollector reads what the models count of themselves.
 type modelCollector struct{ host *transport.Host }
 
-// received registers what the server counts of requests that are not complete, and of connections.
-func (m *metrics) received(gate *intake.Gate, conns *intake.Conns) {
+// received registers what the server counts of requests that are not complete, of the memory of those that are, and of
+// connections.
+func (m *metrics) received(gate *intake.Gate, budget *intake.Budget, conns *intake.Conns) {
 	gauge := func(name, help string, value func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
 	}
@@ -94,6 +95,10 @@ func (m *metrics) received(gate *intake.Gate, conns *intake.Conns) {
 			func() float64 { return float64(gate.State().Messages) }),
 		gauge("tfbert_unfinished_bytes", "Memory of the requests that are being received.",
 			func() float64 { return float64(gate.State().Bytes) }),
+		gauge("tfbert_request_memory_bytes", "Memory that complete requests have taken.",
+			func() float64 { return float64(budget.Used()) }),
+		gauge("tfbert_waiting_request_bytes", "Complete requests that wait for memory.",
+			func() float64 { return float64(budget.Waiting()) }),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "tfbert_unfinished_dropped_total", Help: "Requests that came too slowly or held too much.",
 		}, func() float64 { return float64(gate.State().Dropped) }),
@@ -129,6 +134,12 @@ func gauge(name, help string, of func(*batch.Batcher) int) figure {
 	})
 }
 
+func instanceGauge(name, help string, of func(all, working int) int) figure {
+	return newFigure(name, help, prometheus.GaugeValue, func(m *repository.Model, _ repository.Snapshot) float64 {
+		return float64(of(m.Instances()))
+	})
+}
+
 // figures of models and of their text models. The names that begin with nv_ are Triton's.
 var figures = []figure{
 	count("nv_inference_request_success", "Requests that succeeded.",
@@ -149,12 +160,24 @@ var figures = []figure{
 		func(s repository.Snapshot) repository.Total { return s.Compute }),
 	total("nv_inference_compute_output_duration_us", "Time to make outputs.",
 		func(s repository.Snapshot) repository.Total { return s.Outputs }),
+	count("nv_cache_num_hits_per_model", "Requests whose windows were all in the response cache.",
+		func(s repository.Snapshot) int { return s.CacheHit.Count }),
+	count("nv_cache_num_misses_per_model", "Other requests that used the response cache.",
+		func(s repository.Snapshot) int { return s.CacheMiss.Count }),
+	total("nv_cache_hit_duration_per_model", "Time of the response cache for its hits, in microseconds.",
+		func(s repository.Snapshot) repository.Total { return s.CacheHit }),
+	total("nv_cache_miss_duration_per_model", "Time of the response cache for its misses, in microseconds.",
+		func(s repository.Snapshot) repository.Total { return s.CacheMiss }),
 }
 
 // queueFigures are of models alone, whose batcher their text models share.
 var queueFigures = []figure{
 	gauge("tfbert_queue_windows", "Windows that wait.", (*batch.Batcher).Waiting),
 	gauge("tfbert_running_batches", "Batches that the model runs now.", (*batch.Batcher).Running),
+	instanceGauge("tfbert_instances", "Instances of the model, each on a device of its own.",
+		func(all, _ int) int { return all }),
+	instanceGauge("tfbert_failed_instances", "Instances that failed and were taken out.",
+		func(all, working int) int { return all - working }),
 }
 
 // readyDesc is of the server.

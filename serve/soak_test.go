@@ -244,7 +244,7 @@ func (s *soak) sendRequest(ctx context.Context, n int) (fault bool, err error) {
 		if err != nil {
 			return false, err
 		}
-		return false, checkLogits(r.GetOutputs()["start_logits"].GetTensorContent())
+		return false, checkLogits(floatBytes(r.GetOutputs()["start_logits"].GetFloatVal()))
 	case 13:
 		return false, s.sendStream(ctx, n)
 	case 14:

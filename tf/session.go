@@ -22,6 +22,8 @@ type SessionOptions struct {
 	// MaxRuns bounds the runs that are in TensorFlow at once; 0 is DefaultMaxRuns. Each holds a thread
 	// of the operating system. The others wait in Go.
 	MaxRuns int
+	// OwnGraph makes Close close the graph as well.
+	OwnGraph bool
 }
 
 // DefaultMaxRuns is more than any machine computes at once, and not many threads.
@@ -34,7 +36,7 @@ type Session struct {
 	ptr       sessionPtr
 	cleanup   runtime.Cleanup
 	graph     *Graph
-	ownsGraph bool          // graph, which LoadSession made
+	ownsGraph bool          // graph
 	slots     chan struct{} // one in it for each run in TensorFlow
 	closeOnce sync.Once
 	signals   sync.Once
@@ -59,7 +61,7 @@ func NewSession(g *Graph, opts *SessionOptions) (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newSession(ptr, g, false, opts), nil
+	return newSession(ptr, g, opts.OwnGraph, opts), nil
 }
 
 // LoadSession loads the meta graph of a SavedModel that has exactly the given tags, and its variables. The
@@ -115,7 +117,7 @@ func deleteSession(ptr sessionPtr) error {
 }
 
 // Close lets no more runs begin, waits for those under way and releases the session, and its graph if
-// LoadSession made it. Calls of Run that wait for their turn return ErrClosed. Close cancels the runs that
+// it owns it. Calls of Run that wait for their turn return ErrClosed. Close cancels the runs that
 // have outlived their callers, which ends those that wait in a queue. A second Close also waits, and
 // returns the same error.
 func (s *Session) Close() error {

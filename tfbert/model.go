@@ -20,6 +20,7 @@ type Options struct {
 
 	Precision Precision         // the type to compute in
 	Config    savedmodel.Config // of the session; Precision, if set, replaces its MixedPrecision
+	Device    string            // that the model runs on, as in savedmodel.Options
 
 	VocabFile string             // "": the one beside the model
 	Cased     *bool              // nil: as in the settings of the model
@@ -81,6 +82,14 @@ func Open(path string, opts *Options) (*Model, error) {
 	if m.choice, err = opts.Precision.chooseFor(dir, m.settings); err != nil {
 		return nil, err
 	}
+	if m.settings.Int8 != nil {
+		if err := tf.Load(""); err != nil {
+			return nil, err
+		}
+		if err := m.settings.Int8.check(dir); err != nil {
+			return nil, err
+		}
+	}
 	config := opts.Config
 	switch {
 	case m.settings.Graph == FusedGraph:
@@ -95,7 +104,7 @@ func Open(path string, opts *Options) (*Model, error) {
 	if m.settings.Graph == FusedGraph && config.MixedPrecision == savedmodel.FP32 {
 		config.NoGrappler = true // nothing is left to fuse, and its weights are constants
 	}
-	load := &savedmodel.Options{Tags: m.mapping.Tags, Config: config, AllowOps: opts.AllowOps}
+	load := &savedmodel.Options{Tags: m.mapping.Tags, Config: config, AllowOps: opts.AllowOps, Device: opts.Device}
 	if m.model, err = savedmodel.Load(dir, load); err != nil {
 		return nil, err
 	}

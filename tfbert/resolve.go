@@ -133,7 +133,7 @@ func (s *source) findEncoder(r *resolution, all []found) (at place, err error) {
 			r.huggingFace = true
 		}
 	}
-	if example != "" {
+	if example != "" && !s.pytorch { // whose names are what transformers always has
 		r.notes = append(r.notes, "names are mapped: "+example)
 	}
 	if p.state != "" {

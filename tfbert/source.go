@@ -29,6 +29,7 @@ type source struct {
 	variables
 	name       string // the checkpoint, as the caller named it
 	prefix     string // and where it was found
+	pytorch    bool   // the weights are those of a model of transformers, in a folder of its files
 	configPath string
 	vocabPath  string
 	config     *Config
@@ -61,11 +62,20 @@ func openSource(ctx context.Context, path, temp string, opts *ExportOptions) (*s
 
 // openFiles opens the checkpoint at path with its configuration and vocabulary.
 func openFiles(name, path string, opts *ExportOptions) (*source, error) {
-	r, err := checkpoint.Open(path)
-	if err != nil {
-		return nil, err
+	s := &source{name: name}
+	if weights := findSafetensors(path); weights != "" {
+		p, err := openPyTorch(weights)
+		if err != nil {
+			return nil, err
+		}
+		s.variables, s.prefix, s.pytorch = p, weights, true
+	} else {
+		r, err := checkpoint.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		s.variables, s.prefix = r, r.Prefix()
 	}
-	s := &source{variables: r, name: name, prefix: r.Prefix()}
 	if err := s.check(opts); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -74,7 +84,11 @@ func openFiles(name, path string, opts *ExportOptions) (*source, error) {
 
 // check finds and reads the files beside the checkpoint.
 func (s *source) check(opts *ExportOptions) (err error) {
-	if s.configPath, err = s.beside(configFile, opts.ConfigFile); err != nil {
+	config := configFile
+	if s.pytorch {
+		config = huggingFaceConfig
+	}
+	if s.configPath, err = s.beside(config, opts.ConfigFile); err != nil {
 		return err
 	}
 	if s.vocabPath, err = s.beside(vocabFile, opts.VocabFile); err != nil {
@@ -83,6 +97,7 @@ func (s *source) check(opts *ExportOptions) (err error) {
 	if s.config, err = readConfigFile(s.configPath); err != nil {
 		return err
 	}
+	s.config.huggingFace = s.config.huggingFace || s.pytorch
 	v, err := readVocabFile(s.vocabPath, opts.Profile)
 	if err != nil {
 		return err
@@ -188,14 +203,7 @@ func (s *source) Float32s(name string) ([]float32, error) {
 	if err != nil || !s.resolved.turned[name] {
 		return values, err
 	}
-	rows, columns := len(values)/2, 2
-	turned := make([]float32, len(values))
-	for i := range rows {
-		for k := range columns {
-			turned[k*rows+i] = values[i*columns+k]
-		}
-	}
-	return turned, nil
+	return transpose(values, len(values)/2, 2), nil
 }
 
 // mismatch returns the error of a configuration that does not describe the checkpoint.

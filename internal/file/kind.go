@@ -43,8 +43,8 @@ const (
 		"which is not supported: restore it and save it again with a tf.train.Saver of version 2"
 	Index Kind = "the .index of a checkpoint"
 
-	PyTorch     Kind = "a file of PyTorch, not of TensorFlow"
-	Safetensors Kind = "a file of weights in safetensors form, not a TensorFlow checkpoint"
+	PyTorch     Kind = "a file of PyTorch, which is not read: save the model as safetensors, as its save_pretrained does"
+	Safetensors Kind = "a file of weights in safetensors form, which is exported with the config.json and vocab.txt beside it"
 	HDF5        Kind = "an HDF5 file (.h5), in which Keras keeps weights, not a TensorFlow checkpoint"
 	NumPy       Kind = "a file of NumPy arrays"
 	TFLite      Kind = "a TensorFlow Lite model, not a SavedModel"

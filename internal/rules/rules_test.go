@@ -36,7 +36,8 @@ var allowed = map[string][]string{
 	},
 	"tfbert": {
 		"savedmodel", "checkpoint", "squad", "wordpiece", "tf",
-		"internal/archive", "internal/escape", "internal/file", "internal/libtf", "internal/machine", "internal/probe",
+		"internal/archive", "internal/cpu", "internal/escape", "internal/file", "internal/libtf", "internal/machine",
+		"internal/probe", "internal/quantize", "internal/safetensors",
 	},
 	"savedmodel": {
 		"tf", "internal/cpu", "internal/escape", "internal/file", "internal/libtf", "internal/machine",
@@ -78,6 +79,7 @@ var allowed = map[string][]string{
 	"internal/npy":             {"internal/file"},
 	"internal/prcurve":         {"squad", "internal/figure"},
 	"internal/probe":           {"savedmodel", "tf"},
+	"internal/safetensors":     {"internal/file"},
 	"internal/serveproto":      {"internal/tfproto"},
 	"internal/testenv":         {"internal/libtf", "internal/machine", "tf/install"},
 }

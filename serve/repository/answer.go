@@ -51,7 +51,11 @@ type Place struct {
 type Window struct{ Document, Start, End int }
 
 // Seconds are the times of the stages of an answer.
-type Seconds struct{ Tokenize, Queue, Compute, Decode float64 }
+type Seconds struct {
+	Tokenize, Queue, Compute, Decode float64
+
+	cache lookups
+}
 
 // trace adds the times to the span of a request.
 func (s Seconds) trace(ctx context.Context) {
@@ -63,7 +67,8 @@ func (s Seconds) trace(ctx context.Context) {
 
 func (s Seconds) max(o Seconds) Seconds {
 	return Seconds{
-		max(s.Tokenize, o.Tokenize), max(s.Queue, o.Queue), max(s.Compute, o.Compute), max(s.Decode, o.Decode),
+		Tokenize: max(s.Tokenize, o.Tokenize), Queue: max(s.Queue, o.Queue),
+		Compute: max(s.Compute, o.Compute), Decode: max(s.Decode, o.Decode),
 	}
 }
 
@@ -121,7 +126,7 @@ func (m *Model) AnswerStream(
 	features := allFeatures(docs)
 	step = max(1, step, (len(features)+mostUpdates-1)/mostUpdates)
 	a := newAnswering(decoder, docs)
-	response, err := m.batcher.Do(ctx, batch.Request{
+	response, err := m.do(ctx, batch.Request{
 		Features: features, Priority: q.Priority, Timeout: q.Timeout,
 		Progress: func(results []squad.RawResult) error {
 			decoding := time.Now()
@@ -144,7 +149,7 @@ func (m *Model) AnswerStream(
 			seconds.Decode += time.Since(decoding).Seconds()
 			return nil
 		},
-	})
+	}, &seconds)
 	if err != nil {
 		return nil, err
 	}

@@ -38,6 +38,7 @@ const (
 
 	platform    = "tensorflow_savedmodel" // Triton's name for a model of this kind
 	backendName = "tensorflow"            // Triton's backend for it
+	textBackend = "tfbert"                // of a text model; an "ensemble" would have steps that clients look at
 )
 
 // badConfig returns an error of a model's configuration, which its clients may read.
@@ -82,6 +83,9 @@ func parseConfig(text []byte) (*pb.ModelConfig, error) {
 	if c.GetMaxBatchSize() < 0 {
 		return nil, fmt.Errorf("max_batch_size is %d: it must not be negative", c.GetMaxBatchSize())
 	}
+	if _, err := placementOf(c); err != nil {
+		return nil, err
+	}
 	return c, nil
 }
 
@@ -99,7 +103,7 @@ func newConfig(c *pb.ModelConfig, s *Servable) *Config {
 		t.Shape = shape(dims)
 		return t
 	}
-	config := &Config{Platform: c.Platform, MaxBatchSize: int(c.MaxBatchSize), message: c}
+	config := &Config{Platform: cmp.Or(c.Platform, c.Backend), MaxBatchSize: int(c.MaxBatchSize), message: c}
 	for _, in := range c.Input {
 		config.Inputs = append(config.Inputs, configured(in.Name, in.Dims, s.inputs))
 	}
@@ -120,7 +124,8 @@ func mixedPrecision(c *pb.ModelConfig) bool {
 // textConfig returns the configuration of the text model beside a model.
 func textConfig(name string, of *pb.ModelConfig) *pb.ModelConfig {
 	c := &pb.ModelConfig{
-		Name: name, Platform: "ensemble", MaxBatchSize: max(1, of.MaxBatchSize), VersionPolicy: of.VersionPolicy,
+		Name: name, Backend: textBackend, MaxBatchSize: max(1, of.MaxBatchSize), VersionPolicy: of.VersionPolicy,
+		ResponseCache: of.ResponseCache,
 	}
 	for _, info := range textInputs {
 		c.Input = append(c.Input, configInput(info, true))
@@ -173,10 +178,8 @@ func completeBatching(c *pb.ModelConfig, o *batch.Options) {
 		c.SchedulingChoice = dynamicBatching(o)
 	}
 	if len(c.InstanceGroup) > 0 {
-		o.Concurrency = 0
-		for _, g := range c.InstanceGroup {
-			o.Concurrency += max(1, int(g.Count))
-		}
+		p, _ := placementOf(c) // which parseConfig has checked
+		o.Concurrency = p.atOnce
 	} else {
 		c.InstanceGroup = []*pb.ModelInstanceGroup{
 			{Name: c.Name, Count: int32(max(1, o.Concurrency)), Kind: pb.ModelInstanceGroup_KIND_AUTO},

@@ -28,6 +28,10 @@ type Source struct {
 	ModelDir string // of the model with all its versions; "" if the model is not in a folder of models
 
 	MixedPrecision bool // the model's configuration asks for TensorFlow's mixed-precision rewrite
+
+	// Device is where this instance of the model runs, such as "/GPU:1" or "/CPU:1"; "" is the loader's choice. A model
+	// whose configuration has several instances is loaded once for each.
+	Device string
 }
 
 // A Backend is a model in memory.
@@ -116,20 +120,35 @@ func loadReason(err error) string {
 // loadVersion loads one version and runs it once.
 func (r *Repository) loadVersion(ctx context.Context, s Source, config *pb.ModelConfig) (_ *Model, err error) {
 	s.MixedPrecision = mixedPrecision(config)
-	backend := &Backend{Close: func() error { return nil }}
+	instances := &instances{log: r.opts.Logger.With("model", s.Name, "version", s.Version)}
 	defer func() {
 		if v := recover(); v != nil { // a load must not end the server, which has other models
 			r.opts.Logger.Error("a load panicked", "model", s.Name, "panic", v,
 				"stack", string(debug.Stack()))
-			err = errors.Join(fmt.Errorf("the load panicked: %v", v), backend.Close())
+			err = fmt.Errorf("the load panicked: %v", v)
+		}
+		if err != nil {
+			err = errors.Join(err, instances.close())
 		}
 	}()
-	loaded, err := r.opts.Load(ctx, s)
+	place, err := placementOf(config)
 	if err != nil {
 		return nil, err
 	}
-	backend = loaded
-	m := &Model{name: s.Name, version: s.Version, backend: backend, limits: r.opts.Limits, defaults: r.opts.Decoder}
+	if err := instances.load(ctx, r.opts.Load, s, place.devices); err != nil {
+		return nil, err
+	}
+	m := &Model{
+		name: s.Name, version: s.Version, backend: instances.backend(), instances: instances,
+		limits: r.opts.Limits, defaults: r.opts.Decoder, number: modelNumbers.Add(1),
+	}
+	asked := config.GetResponseCache().GetEnable()
+	if config == nil || asked {
+		m.cache = r.cache
+	}
+	if asked && r.cache == nil {
+		instances.log.Warn("the configuration asks for the response cache, which the server does not have")
+	}
 	options := r.opts.Batching
 	options.OnBatch = func(b batch.Batch) {
 		m.text.statistics.countBatch(b.Windows, b.Compute)
@@ -138,15 +157,14 @@ func (r *Repository) loadVersion(ctx context.Context, s Source, config *pb.Model
 			r.observe(m, b)
 		}
 	}
-	if err = m.addServables(config, &options); err == nil {
-		if m.batcher, err = batch.New(backend.Predictor, options); err != nil {
-			err = badConfig("%v", err)
-		} else {
-			err = m.warmUp(ctx)
-		}
+	if err := m.addServables(config, &options); err != nil {
+		return nil, err
 	}
-	if err != nil {
-		return nil, errors.Join(err, backend.Close())
+	if m.batcher, err = batch.New(m.backend.Predictor, options); err != nil {
+		return nil, badConfig("%v", err)
+	}
+	if err := m.warmUp(ctx); err != nil {
+		return nil, err
 	}
 	return m, nil
 }

@@ -11,12 +11,15 @@ import (
 
 // A Model is one version of a model. Its methods may be called by many goroutines at once.
 type Model struct {
-	name     string
-	version  int64
-	backend  *Backend
-	batcher  *batch.Batcher
-	limits   Limits
-	defaults squad.Decoder
+	name      string
+	version   int64
+	backend   *Backend
+	instances *instances // that the backend stands for
+	batcher   *batch.Batcher
+	cache     *cache // nil if it does not use one
+	number    uint64 // of all that were loaded
+	limits    Limits
+	defaults  squad.Decoder
 
 	tensors, text *Servable
 
@@ -45,20 +48,28 @@ func (m *Model) Decoder() squad.Decoder { return m.defaults }
 // Batcher returns the batcher that the model's windows go through.
 func (m *Model) Batcher() *batch.Batcher { return m.batcher }
 
-// warmUp runs the model over a short window and over one of its full length, since TensorFlow prepares a session in its
-// first run and may compile for a new length. The last run shows how fast the model is.
+// Instances returns the number of the model's instances, and of those among them that have not been taken out because
+// they failed.
+func (m *Model) Instances() (all, working int) { return len(m.instances.list), m.instances.working() }
+
+// warmUp runs each instance over a short window and over one of its full length, since TensorFlow prepares a session in
+// its first run and may compile for a new length. The last run shows how fast the model is.
 func (m *Model) warmUp(ctx context.Context) error {
 	f := m.featurizer()
-	for _, words := range []int{1, m.backend.SeqLength, m.backend.SeqLength} {
+	var full []squad.Feature
+	for _, words := range []int{1, m.backend.SeqLength} {
 		w, err := f.WindowsOf(&squad.Example{Question: "a", Words: squad.Words(strings.Repeat("a ", words))})
 		if err != nil {
 			return err
 		}
-		if err := m.batcher.WarmUp(ctx, w.Features[:1]); err != nil {
-			return err
+		full = w.Features[:1]
+		for _, i := range m.instances.list {
+			if _, err := i.backend.Predictor.Predict(ctx, full); err != nil {
+				return err
+			}
 		}
 	}
-	return nil
+	return m.batcher.WarmUp(ctx, full)
 }
 
 // acquire adds a user, unless the model is retired.
@@ -92,6 +103,9 @@ func (m *Model) close() error {
 	<-m.retired
 	if err := m.batcher.Close(); err != nil {
 		return err
+	}
+	if m.cache != nil {
+		m.cache.drop(m.number)
 	}
 	return m.backend.Close()
 }

@@ -159,7 +159,7 @@ func TestOptionalInput(t *testing.T) {
 func TestInferText(t *testing.T) {
 	m := startModel(t, &fakemodel.Models{}, repository.Options{}).Servables()[1]
 	assert.Equal(t, "bert_qa", m.Name())
-	assert.Equal(t, "ensemble", m.Config().Platform)
+	assert.Equal(t, "tfbert", m.Config().Platform)
 	for _, shape := range [][]int64{{2}, {2, 1}} {
 		r, err := m.Infer(t.Context(), &repository.Call{Inputs: []repository.Tensor{
 			{Name: "CONTEXT", Type: repository.Bytes, Shape: shape, Strings: []string{"a w1", "🦉 w2"}},

@@ -12,7 +12,11 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 
+	"github.com/tfbert/go/savedmodel"
 	"github.com/tfbert/go/serve/repository"
 	"github.com/tfbert/go/tf"
 	"github.com/tfbert/go/tfbert"
@@ -53,7 +57,7 @@ func (l *loader) load(ctx context.Context, s repository.Source) (_ *repository.B
 			return nil, err
 		}
 	}
-	m, err := tfbert.Open(s.Dir, &opts)
+	m, err := l.open(s, &opts)
 	if err != nil {
 		return nil, err
 	}
@@ -62,6 +66,29 @@ func (l *loader) load(ctx context.Context, s repository.Source) (_ *repository.B
 		return nil, errors.Join(err, m.Close())
 	}
 	return b, nil
+}
+
+// open opens a model on the device that its configuration asks for. A configuration that was made for GPUs also serves on
+// a machine without one.
+func (l *loader) open(s repository.Source, opts *tfbert.Options) (*tfbert.Model, error) {
+	opts.Device = s.Device
+	if number, ok := strings.CutPrefix(s.Device, "/CPU:"); ok {
+		n, err := strconv.Atoi(number)
+		if err != nil {
+			return nil, fmt.Errorf("%q is not a device: %w", s.Device, err)
+		}
+		opts.Config.CPUDevices = max(opts.Config.CPUDevices, n+1)
+	}
+	m, err := tfbert.Open(s.Dir, opts)
+	var missing *savedmodel.DeviceError
+	isGPU := func(device string) bool { return strings.HasPrefix(device, "/GPU:") }
+	if errors.As(err, &missing) && isGPU(missing.Device) && !slices.ContainsFunc(missing.Have, isGPU) {
+		l.Logger.Warn("the configuration asks for a GPU, and TensorFlow has none: the model runs on the CPU",
+			"model", s.Name, "version", s.Version, "device", s.Device)
+		opts.Device = ""
+		return tfbert.Open(s.Dir, opts)
+	}
+	return m, err
 }
 
 // mixed returns the precision of a model whose configuration asks for TensorFlow's rewrite to fp16.

@@ -185,6 +185,8 @@ func TestLoader(t *testing.T) {
 		{name: "no model", source: repository.Source{Dir: filepath.Join(withVocab, "none")}, wantErr: "none"},
 		{name: "mixed precision of a fused graph", source: repository.Source{Dir: fused, MixedPrecision: true},
 			wantDescription: "fused graph in fp32", wantLength: 64},
+		{name: "second of the CPU's devices", source: repository.Source{Dir: fused, Device: "/CPU:1"},
+			wantDescription: "fused graph in fp32", wantLength: 64},
 		{name: "precision that the weights do not have", source: repository.Source{Dir: fused},
 			opts: &tfmodel.Options{Model: tfbert.Options{Precision: tfbert.BF16}}, wantErr: "bf16"},
 		{name: "precision before the configuration's", source: repository.Source{Dir: reference, MixedPrecision: true},
@@ -192,10 +194,12 @@ func TestLoader(t *testing.T) {
 			wantDescription: "reference graph in fp32", wantLength: 384},
 	}
 	if tfbert.FP16Support() != nil {
-		tests = append(tests, tests[0])
-		last := &tests[len(tests)-1]
-		last.name, last.source.MixedPrecision = "mixed precision without a GPU", true
-		last.wantLog = "the configuration asks for auto_mixed_precision, which is for GPUs"
+		mixed, gpu := tests[0], tests[0]
+		mixed.name, mixed.source.MixedPrecision = "mixed precision without a GPU", true
+		mixed.wantLog = "the configuration asks for auto_mixed_precision, which is for GPUs"
+		gpu.name, gpu.source.Device = "a GPU that is not there", "/GPU:0"
+		gpu.wantLog = "the configuration asks for a GPU, and TensorFlow has none"
+		tests = append(tests, mixed, gpu)
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

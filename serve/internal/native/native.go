@@ -137,6 +137,17 @@ func (s *service) answer(w http.ResponseWriter, r *http.Request) error {
 // mostAtOnce is the number of questions of one request that are under way at once.
 const mostAtOnce = 64
 
+// answerMany answers several questions.
+func (s *service) answerMany(w http.ResponseWriter, r *http.Request, requests []answerRequest) error {
+	outcomes, err := s.answerAll(r, requests)
+	if err != nil {
+		return err
+	}
+	return transport.WriteJSON(w, struct {
+		Responses []any `json:"responses"`
+	}{outcomes})
+}
+
 // A part is one of several questions of a request.
 type part struct {
 	model    *repository.Servable
@@ -146,8 +157,8 @@ type part struct {
 	err      error
 }
 
-// answerMany answers several questions, each with an answer or an error of its own.
-func (s *service) answerMany(w http.ResponseWriter, r *http.Request, requests []answerRequest) error {
+// answerAll answers several questions, each with an answer or an error of its own. It returns an error if all failed.
+func (s *service) answerAll(r *http.Request, requests []answerRequest) ([]any, error) {
 	parts := make([]part, len(requests))
 	byModel := map[*repository.Model][]*part{}
 	for i := range parts {
@@ -195,11 +206,9 @@ func (s *service) answerMany(w http.ResponseWriter, r *http.Request, requests []
 		}
 	}
 	if refused == len(parts) {
-		return parts[0].err
+		return nil, parts[0].err
 	}
-	return transport.WriteJSON(w, struct {
-		Responses []any `json:"responses"`
-	}{outcomes})
+	return outcomes, nil
 }
 
 // answer answers one of several questions.

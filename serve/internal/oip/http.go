@@ -224,12 +224,12 @@ func (s *Service) handleInfer(w http.ResponseWriter, r *http.Request) error {
 	if err := transport.DecodeJSON(header, &request); err != nil {
 		return err
 	}
-	message, err := request.message(binaryData)
+	message, tensors, err := request.message(binaryData)
 	if err != nil {
 		return err
 	}
 	message.ModelName, message.ModelVersion = r.PathValue("model"), r.PathValue("version")
-	response, result, err := s.infer(r.Context(), message)
+	response, result, err := s.infer(r.Context(), message, tensors)
 	if err != nil {
 		return err
 	}
@@ -254,9 +254,10 @@ func split(r *http.Request, body []byte) (header, binaryData []byte, err error) 
 	return body[:n], body[n:], nil
 }
 
-// message returns the request as gRPC has it, with all tensors as bytes.
-func (j *inferJSON) message(binaryData []byte) (*pb.ModelInferRequest, error) {
+// message returns the request as gRPC has it, with tensors as bytes or, if they are in the JSON, as they are.
+func (j *inferJSON) message(binaryData []byte) (*pb.ModelInferRequest, map[int]repository.Tensor, error) {
 	m := &pb.ModelInferRequest{Id: j.ID, Parameters: j.Parameters.message()}
+	tensors := map[int]repository.Tensor{}
 	for i := range j.Inputs {
 		in := &j.Inputs[i]
 		m.Inputs = append(m.Inputs, &pb.ModelInferRequest_InferInputTensor{
@@ -268,11 +269,12 @@ func (j *inferJSON) message(binaryData []byte) (*pb.ModelInferRequest, error) {
 		case size == nil:
 			t := repository.Tensor{Name: in.Name, Type: in.Datatype}
 			if err := tensor.ReadFlat(&t, in.Data); err != nil {
-				return nil, err
+				return nil, nil, err
 			}
-			raw = tensor.AppendBinary(nil, &t)
+			in.Data = nil // it may be large
+			tensors[i] = t
 		case *size < 0 || *size > len(binaryData):
-			return nil, repository.Invalidf("input %q has a binary_data_size of %d: %d bytes are left in the request",
+			return nil, nil, repository.Invalidf("input %q has a binary_data_size of %d: %d bytes are left in the request",
 				in.Name, *size, len(binaryData))
 		default:
 			raw, binaryData = binaryData[:*size], binaryData[*size:]
@@ -280,7 +282,7 @@ func (j *inferJSON) message(binaryData []byte) (*pb.ModelInferRequest, error) {
 		m.RawInputContents = append(m.RawInputContents, raw)
 	}
 	if len(binaryData) > 0 {
-		return nil, repository.Invalidf("the request has %d bytes more than its inputs' binary_data_size",
+		return nil, nil, repository.Invalidf("the request has %d bytes more than its inputs' binary_data_size",
 			len(binaryData))
 	}
 	for i := range j.Outputs {
@@ -288,7 +290,7 @@ func (j *inferJSON) message(binaryData []byte) (*pb.ModelInferRequest, error) {
 			Name: j.Outputs[i].Name, Parameters: j.Outputs[i].Parameters.message(),
 		})
 	}
-	return m, nil
+	return m, tensors, nil
 }
 
 type outputJSON struct {

@@ -15,7 +15,7 @@ import (
 
 // ModelInfer runs tensors.
 func (s *Service) ModelInfer(ctx context.Context, r *pb.ModelInferRequest) (*pb.ModelInferResponse, error) {
-	response, result, err := s.infer(ctx, r)
+	response, result, err := s.infer(ctx, r, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -28,17 +28,17 @@ func (s *Service) ModelInfer(ctx context.Context, r *pb.ModelInferRequest) (*pb.
 	return response, nil
 }
 
-// infer runs tensors. It returns a response without contents, and the outputs in the response's order, for
+// infer runs tensors, of which some may have been read already. It returns a response without contents, and the outputs in the response's order, for
 // the transport to write: gRPC as bytes, HTTP each as the request asks for it.
 func (s *Service) infer(
-	ctx context.Context, r *pb.ModelInferRequest,
+	ctx context.Context, r *pb.ModelInferRequest, read map[int]repository.Tensor,
 ) (*pb.ModelInferResponse, *repository.Result, error) {
 	m, err := s.host.Acquire(r.GetModelName(), r.GetModelVersion())
 	if err != nil {
 		return nil, nil, err
 	}
 	defer m.Release()
-	call, err := newCall(m, r)
+	call, err := newCall(m, r, read)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -76,9 +76,11 @@ func microseconds(seconds float64) *pb.InferParameter {
 	return &pb.InferParameter{ParameterChoice: &pb.InferParameter_Int64Param{Int64Param: int64(1e6 * seconds)}}
 }
 
-// newCall returns a request as a Call. Its tensors are either in raw_input_contents or in the inputs'
-// contents.
-func newCall(m *repository.Servable, r *pb.ModelInferRequest) (*repository.Call, error) {
+// newCall returns a request as a Call. Tensors that have not been read are either in raw_input_contents or in the
+// inputs' contents.
+func newCall(
+	m *repository.Servable, r *pb.ModelInferRequest, read map[int]repository.Tensor,
+) (*repository.Call, error) {
 	call := &repository.Call{CheckBatchSize: true}
 	if p := r.GetParameters()["priority"]; p != nil {
 		call.Priority = int(max(-1, min(integer(p), 1<<20)))
@@ -95,7 +97,10 @@ func newCall(m *repository.Servable, r *pb.ModelInferRequest) (*repository.Call,
 	}
 	for i, in := range r.GetInputs() {
 		t := repository.Tensor{Name: in.GetName(), Type: in.GetDatatype(), Shape: in.GetShape()}
+		known, ok := read[i]
 		switch {
+		case ok:
+			t.Int32s, t.Strings = known.Int32s, known.Strings
 		case len(raw) > 0 && in.GetContents() != nil:
 			return nil, repository.Invalidf("input %q has contents beside the request's raw_input_contents", in.GetName())
 		case len(raw) > 0:

@@ -24,7 +24,7 @@ func ReadFlat(t *repository.Tensor, data jsontext.Value) error {
 	if data.Kind() != '[' {
 		return repository.Invalidf("the data of input %q must be an array", t.Name)
 	}
-	d := jsontext.NewDecoder(bytes.NewReader(data))
+	d := jsontext.NewDecoder(bytes.NewBuffer(data)) // it is read in place
 	for {
 		token, err := d.ReadToken()
 		if err == io.EOF {
@@ -71,7 +71,7 @@ func readElement(t *repository.Tensor, token jsontext.Token) error {
 // ReadNested adds the elements of a nested JSON array to a tensor and returns the array's shape, as in
 // TensorFlow Serving. An object {"b64": ...} stands for bytes.
 func ReadNested(t *repository.Tensor, value jsontext.Value) ([]int64, error) {
-	return readArray(t, jsontext.NewDecoder(bytes.NewReader(value)))
+	return readArray(t, jsontext.NewDecoder(bytes.NewBuffer(value)))
 }
 
 // mostDimensions is more than any input has.

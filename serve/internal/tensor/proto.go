@@ -75,12 +75,20 @@ func repeats(shape []int64) int {
 	return int(n)
 }
 
-// ToProto returns the TensorProto of a tensor, with numbers in tensor_content.
+// ToProto returns the TensorProto of a tensor. Numbers are in the list of their type, as in TensorFlow Serving's replies:
+// many clients read float_val without a look at tensor_content.
 func ToProto(t *repository.Tensor) *tfproto.TensorProto {
 	p := &tfproto.TensorProto{Dtype: DType(t.Type), TensorShape: ShapeProto(t.Shape)}
 	switch t.Type {
-	case repository.Int32, repository.Int64, repository.Float32:
-		p.TensorContent = AppendBinary(nil, t)
+	case repository.Int32:
+		p.IntVal = t.Int32s
+	case repository.Int64:
+		p.Int64Val = make([]int64, len(t.Int32s))
+		for i, v := range t.Int32s {
+			p.Int64Val[i] = int64(v)
+		}
+	case repository.Float32:
+		p.FloatVal = t.Float32s
 	default:
 		for _, x := range t.Strings {
 			p.StringVal = append(p.StringVal, []byte(x))

@@ -143,11 +143,32 @@ func (s *Service) verb(w http.ResponseWriter, r *http.Request, segment string) e
 	return s.predict(w, r)
 }
 
-// predictJSON is the body of predict, in rows (instances) or in columns (inputs).
+// predictJSON is the body of predict, in rows (instances) or in columns (inputs), which are parts of the body.
 type predictJSON struct {
 	Signature string         `json:"signature_name"`
-	Instances jsontext.Value `json:"instances"`
-	Inputs    jsontext.Value `json:"inputs"`
+	Instances jsontext.Value `json:"-"`
+	Inputs    jsontext.Value `json:"-"`
+}
+
+// readPredict reads the body of predict.
+func (s *Service) readPredict(r *http.Request) (request predictJSON, err error) {
+	body, err := s.host.ReadBody(r)
+	if err != nil {
+		return request, err
+	}
+	if err := transport.DecodeJSON(body, &request); err != nil {
+		return request, err
+	}
+	err = transport.Members(body, func(name string, value jsontext.Value) error {
+		switch name {
+		case "instances":
+			request.Instances = value
+		case "inputs":
+			request.Inputs = value
+		}
+		return nil
+	})
+	return request, err
 }
 
 func (s *Service) predict(w http.ResponseWriter, r *http.Request) error {
@@ -161,8 +182,8 @@ func (s *Service) predict(w http.ResponseWriter, r *http.Request) error {
 	}
 	inputs := m.Inputs()
 	m.Release()
-	var request predictJSON
-	if err := s.host.ReadJSON(r, &request); err != nil {
+	request, err := s.readPredict(r)
+	if err != nil {
 		return err
 	}
 	if request.Instances.Kind() == 'n' {
@@ -204,7 +225,7 @@ const mostRows = 8 << 10
 // rowTensors returns the tensors of rows, which are objects with a value of each input.
 func rowTensors(infos []repository.TensorInfo, rows jsontext.Value) ([]repository.Tensor, error) {
 	var tensors []repository.Tensor
-	d := jsontext.NewDecoder(bytes.NewReader(rows))
+	d := jsontext.NewDecoder(bytes.NewBuffer(rows)) // it is read in place
 	if _, err := d.ReadToken(); err != nil {
 		return nil, err
 	}
@@ -292,26 +313,13 @@ func columnTensors(infos []repository.TensorInfo, columns jsontext.Value) ([]rep
 // namedValues returns the values of an object by their names, all of which are inputs'.
 func namedValues(infos []repository.TensorInfo, object jsontext.Value) (map[string]jsontext.Value, error) {
 	values := map[string]jsontext.Value{}
-	d := jsontext.NewDecoder(bytes.NewReader(object))
-	if _, err := d.ReadToken(); err != nil {
-		return nil, err
-	}
-	for d.PeekKind() != '}' {
-		token, err := d.ReadToken()
-		if err != nil {
-			return nil, err
-		}
-		name := token.String()
+	return values, transport.Members(object, func(name string, value jsontext.Value) error {
 		if !slices.ContainsFunc(infos, func(info repository.TensorInfo) bool { return info.Name == name }) {
-			return nil, repository.Invalidf("the model does not have an input %.100q", name)
+			return repository.Invalidf("the model does not have an input %.100q", name)
 		}
-		value, err := d.ReadValue()
-		if err != nil {
-			return nil, err
-		}
-		values[name] = value.Clone()
-	}
-	return values, nil
+		values[name] = value
+		return nil
+	})
 }
 
 // respond writes the outputs in rows or in columns, as the inputs came. A single output goes without its

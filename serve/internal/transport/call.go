@@ -13,9 +13,11 @@ import (
 type Call struct {
 	Conn   *intake.Conn  // that it came on
 	Slots  *intake.Slots // that it needs one of once it is complete
+	Budget *intake.Budget
 	Writer http.ResponseWriter
 
-	leave func()
+	leave []func()
+	body  []byte // for ReadBody, if it is not nil
 
 	mu    sync.Mutex
 	ended bool
@@ -30,18 +32,31 @@ func WithCall(ctx context.Context, c *Call) context.Context {
 
 func callOf(ctx context.Context) *Call { return ctx.Value(callKey{}).(*Call) }
 
-// Enter takes the slot of a request. ReadBody does so for a request with a body.
-func Enter(r *http.Request) error { return callOf(r.Context()).enter() }
+// SetBody makes the next ReadBody return a body, after an earlier one has read that of the request.
+func SetBody(r *http.Request, body []byte) { callOf(r.Context()).body = body }
 
-func (c *Call) enter() (err error) {
-	c.leave, err = c.Slots.Enter()
-	return err
+// Enter takes the slot of a request. ReadBody does so for a request with a body.
+func Enter(r *http.Request) error { return callOf(r.Context()).enter(r.Context(), 0) }
+
+// enter takes the slot of a request, and then the memory for what is made from a body of a size.
+func (c *Call) enter(ctx context.Context, size int) error {
+	leave, err := c.Slots.Enter()
+	if err != nil {
+		return err
+	}
+	c.leave = append(c.leave, leave)
+	give, err := c.Budget.Take(ctx, size)
+	if err != nil {
+		return err
+	}
+	c.leave = append(c.leave, give)
+	return nil
 }
 
-// End frees the slot. The Writer is not used afterwards.
+// End frees the slot and the memory. The Writer is not used afterwards.
 func (c *Call) End() {
-	if c.leave != nil {
-		c.leave()
+	for _, leave := range c.leave {
+		leave()
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

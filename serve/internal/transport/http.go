@@ -97,15 +97,19 @@ func SetTiming(w http.ResponseWriter, s repository.Seconds) {
 		1e3*s.Tokenize, 1e3*s.Queue, 1e3*s.Compute, 1e3*s.Decode))
 }
 
-// ReadBody returns the body of a request, unpacked, and takes a slot for the request, which is complete then. The
-// limit holds for the packed and the unpacked body.
+// ReadBody returns the body of a request, unpacked. The request is complete then: ReadBody takes a slot for it, and waits
+// for the memory that decoding the body takes. The limit holds for the packed and the unpacked body.
 func (h *Host) ReadBody(r *http.Request) ([]byte, error) {
 	call := callOf(r.Context())
+	if body := call.body; body != nil {
+		call.body = nil
+		return body, nil
+	}
 	message := h.Gate.Begin(call.Conn, call.stopReading)
 	body, err := h.readBody(r, message)
 	message.End()
 	if err == nil {
-		err = call.enter()
+		err = call.enter(r.Context(), len(body))
 	}
 	return body, err
 }
@@ -127,8 +131,7 @@ func (h *Host) readBody(r *http.Request, message *intake.Message) ([]byte, error
 	}
 	var body bytes.Buffer
 	if err == nil {
-		body.Grow(int(min(max(r.ContentLength, 0), 64<<10)))
-		_, err = io.Copy(&body, &countedReader{io.LimitReader(from, h.MaxRequestBytes+1), message})
+		err = readAll(&body, &countedReader{io.LimitReader(from, h.MaxRequestBytes+1), message}, r.ContentLength)
 	}
 	var large *http.MaxBytesError
 	var slow *intake.SlowError
@@ -150,6 +153,23 @@ func (h *Host) readBody(r *http.Request, message *intake.Message) ([]byte, error
 		return nil, &http.MaxBytesError{Limit: h.MaxRequestBytes}
 	}
 	return body.Bytes(), nil
+}
+
+// readAll reads everything. If the size is known, no memory is left over; but what has not come gets memory
+// only once a quarter of it has.
+func readAll(to *bytes.Buffer, from io.Reader, size int64) error {
+	size = max(size, 0)
+	first := max(size/4, 64<<10)
+	to.Grow(int(min(size, 64<<10)) + bytes.MinRead)
+	if _, err := io.CopyN(to, from, first); err != nil {
+		if err == io.EOF {
+			return nil
+		}
+		return err
+	}
+	to.Grow(int(max(size-first, 0)) + bytes.MinRead)
+	_, err := to.ReadFrom(from)
+	return err
 }
 
 // countedReader counts what is read of a message.

@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net/http"
@@ -56,6 +57,31 @@ func DecodeJSON(text []byte, v any, opts ...json.Options) error {
 		message = err.Error()
 	}
 	return repository.Invalidf("%s", message)
+}
+
+// Members calls f for the members of a valid JSON object, and not at all for null. The values are parts of the text, not
+// copies of them.
+func Members(text jsontext.Value, f func(name string, value jsontext.Value) error) error {
+	d := jsontext.NewDecoder(bytes.NewBuffer(text)) // a decoder reads a bytes.Buffer in place
+	if _, err := d.ReadToken(); err != nil || text.Kind() != '{' {
+		return err
+	}
+	for d.PeekKind() != '}' {
+		token, err := d.ReadToken()
+		if err != nil {
+			return err
+		}
+		name := token.String()
+		value, err := d.ReadValue()
+		if err != nil {
+			return err
+		}
+		end := d.InputOffset()
+		if err := f(name, text[end-int64(len(value)):end]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // A Bounded is an array that may not have more elements than a request needs: as structs, 8 MiB of "{},"

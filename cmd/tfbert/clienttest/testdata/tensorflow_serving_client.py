@@ -66,6 +66,9 @@ def predict():
     response = prediction.Predict(request())
     want = {name: tf.make_ndarray(tensor) for name, tensor in response.outputs.items()}
     assert set(want) == {"start_logits", "end_logits", "unique_ids"}, set(want)
+    logits = response.outputs["start_logits"]  # as many clients read them
+    assert np.array_equal(np.array(logits.float_val, np.float32), want["start_logits"].ravel()), logits
+    assert list(response.outputs["unique_ids"].int_val) == rows["unique_ids"].tolist()
     assert want["start_logits"].shape == rows["input_ids"].shape and want["start_logits"].dtype == np.float32
     assert np.array_equal(want["unique_ids"], rows["unique_ids"]) and want["unique_ids"].dtype == np.int32
     spec = response.model_spec

@@ -79,7 +79,7 @@ def configuration():
     unique_ids = next(t for t in config.input if t.name == "unique_ids")
     assert list(unique_ids.dims) == [1] and unique_ids.HasField("reshape") and list(unique_ids.reshape.shape) == []
     assert config.dynamic_batching.priority_levels == 2
-    assert client.get_model_config(text_model).config.platform == "ensemble"
+    assert client.get_model_config(text_model).config.backend == "tfbert"
 
 
 def tensors():

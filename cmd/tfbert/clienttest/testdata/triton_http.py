@@ -82,7 +82,7 @@ def configuration():
     assert (unique_ids["data_type"], unique_ids["dims"], unique_ids["reshape"]) == ("TYPE_INT32", [1], {"shape": []}), unique_ids
     assert config["dynamic_batching"]["priority_levels"] == 2, config
     assert config["instance_group"][0]["count"] == 2, config
-    assert client.get_model_config(text_model)["platform"] == "ensemble"
+    assert client.get_model_config(text_model)["backend"] == "tfbert"
 
 
 def binary_and_json():
