@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/tap"
 
+	"github.com/tfbert/go/serve/batch"
 	"github.com/tfbert/go/serve/internal/access"
 	"github.com/tfbert/go/serve/internal/cloud"
 	"github.com/tfbert/go/serve/internal/intake"
@@ -52,7 +53,7 @@ func (s *Server) identify(
 	if err != nil {
 		return ctx, err
 	}
-	return access.WithClient(ctx, client), nil
+	return batch.WithClient(access.WithClient(ctx, client), client), nil // who has turns at the model
 }
 
 // enter counts a request against its client until leave is called. It returns denied, the error of identify, or an

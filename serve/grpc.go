@@ -11,7 +11,6 @@ import (
 	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/reflection"
 	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	reflectionv1alpha "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
@@ -65,9 +64,6 @@ func (s *Server) newRPC(options ...grpc.ServerOption) *grpc.Server {
 
 // limitTime ends a unary call whose request has not come in time, which no interceptor sees.
 func (s *Server) limitTime(ctx context.Context, info *tap.Info) (context.Context, error) {
-	if p, ok := peer.FromContext(ctx); ok {
-		ctx = withClient(ctx, p.Addr.String())
-	}
 	if s.streaming[info.FullMethodName] {
 		return ctx, nil
 	}

@@ -82,7 +82,7 @@ func methods(mux *http.ServeMux, r *http.Request) (allowed []string) {
 func (s *Server) serve(pattern string, h transport.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
-		ctx, cancel := context.WithTimeout(withClient(r.Context(), r.RemoteAddr), s.opts.RequestTimeout)
+		ctx, cancel := context.WithTimeout(r.Context(), s.opts.RequestTimeout)
 		defer cancel()
 		call := s.newCall(ctx, pattern, w)
 		ctx, denied := s.identify(ctx, pattern, call.Slots, r.Header.Get("Authorization"), r.RemoteAddr)
