@@ -243,8 +243,8 @@ func TestAttackPromises(t *testing.T) {
 	assert.Empty(t, header.Get("Retry-After"), "it does not help")
 	assert.Contains(t, reply, "the request would take 1m")
 
-	// Two requests of 4 s each: the second can be done in time later.
-	half := longQuestion(38*128, `,"doc_stride":128,"max_query_length":16`)
+	// Two requests of 3.5 s each: the second can be done in time later.
+	half := longQuestion(34*128, `,"doc_stride":128,"max_query_length":16`)
 	var group sync.WaitGroup
 	group.Go(func() {
 		status, _, reply := post(t.Context(), c, f.url+"/v1/answer", half)
@@ -256,7 +256,7 @@ func TestAttackPromises(t *testing.T) {
 	eventually(t, "the first is begun", func() bool { return m.Batcher().Running() > 0 })
 	began = time.Now()
 	status, header, reply = post(t.Context(), c, f.url+"/v1/answer", half)
-	t.Logf("4 s of windows behind as many: status %d after %v, Retry-After %q: %s", status,
+	t.Logf("3.5 s of windows behind as many: status %d after %v, Retry-After %q: %s", status,
 		time.Since(began).Round(time.Second/10), header.Get("Retry-After"), strings.TrimSpace(reply))
 	assert.Equal(t, 429, status)
 	seconds, err := strconv.Atoi(header.Get("Retry-After"))
