@@ -224,7 +224,8 @@ func TestAttackPromises(t *testing.T) {
 		models: sleeper(384, 0, 100*time.Millisecond/384), serve: Options{RequestTimeout: 6 * time.Second},
 	})
 	c := clientAt(t, 10)
-	status, _, reply := post(t.Context(), c, f.url+"/v1/answer", longQuestion(9*128, `,"doc_stride":128,"max_query_length":16`))
+	status, _, reply := post(t.Context(), c, f.url+"/v1/answer",
+		longQuestion(9*128, `,"doc_stride":128,"max_query_length":16`))
 	require.Equal(t, 200, status, reply) // the first full batch shows how fast the model is
 	before := f.models.Windows.Load()
 	began := time.Now()

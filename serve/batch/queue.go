@@ -186,11 +186,19 @@ func (s *clientShare) compare(other *clientShare) int {
 }
 func (s *clientShare) index() *int { return &s.place }
 
-// A ranking is a heap: its first element is the next to be served.
-type ranking[T interface {
+// ranked is what a ranking has.
+type ranked[T any] interface {
 	compare(T) int
-	index() *int
-}] []T
+	index() *int // its place
+}
+
+var (
+	_ ranked[*share]       = (*share)(nil)
+	_ ranked[*clientShare] = (*clientShare)(nil)
+)
+
+// A ranking is a heap: its first element is the next to be served.
+type ranking[T ranked[T]] []T
 
 func (r ranking[T]) Len() int           { return len(r) }
 func (r ranking[T]) Less(i, j int) bool { return r[i].compare(r[j]) < 0 }

@@ -12,7 +12,7 @@ import (
 )
 
 // A batch is a group of windows on their way through the model. Those of a request stand side by side,
-// because they have one priority and arrived together. Batcher.mu guards live, tokens and worked.
+// because they have one priority and arrived together. Batcher.mu guards live.
 type batch struct {
 	windows []*window
 	ctx     context.Context
@@ -20,7 +20,6 @@ type batch struct {
 	live    int                // windows whose requests have not ended
 	queue   time.Duration      // longest wait
 	tokens  int
-	worked  time.Duration // Batcher.clock when it began
 }
 
 // schedule starts the batches that are ready while the model is free. It is called at every change: a

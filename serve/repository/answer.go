@@ -221,8 +221,8 @@ func (m *Model) kept(ctx context.Context, q *Question) []document {
 	return all[q]
 }
 
-// mostKept is the number of windows of a request that Admit keeps for Answer. Those of the questions after them are made
-// again, so that memory does not grow with what waits.
+// mostKept is the number of windows of a request that Admit keeps for Answer. Those of the questions after them are
+// made again, so that memory does not grow with what waits.
 const mostKept = 2048
 
 // prepare returns the documents of a question, or nil if there is something wrong with it, which its Answer will say.
