@@ -217,7 +217,7 @@ func TestALateRequestIsHurried(t *testing.T) {
 		s.wait()
 		require.NoError(t, s.replies[1].err)
 		assert.Greater(t, s.replies[1].at, 20*time.Second)
-		assert.Less(t, s.replies[14].at, 91*time.Second, "and others have the rest")
+		assert.LessOrEqual(t, s.replies[14].at, 91*time.Second, "and others have the rest")
 	})
 }
 
