@@ -9,8 +9,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tfbert/go/serve/batch"
@@ -57,14 +55,6 @@ type Seconds struct {
 	cache lookups
 }
 
-// trace adds the times to the span of a request.
-func (s Seconds) trace(ctx context.Context) {
-	trace.SpanFromContext(ctx).SetAttributes(
-		attribute.Float64("tfbert.tokenize_seconds", s.Tokenize), attribute.Float64("tfbert.queue_seconds", s.Queue),
-		attribute.Float64("tfbert.compute_seconds", s.Compute), attribute.Float64("tfbert.decode_seconds", s.Decode),
-	)
-}
-
 func (s Seconds) max(o Seconds) Seconds {
 	return Seconds{
 		Tokenize: max(s.Tokenize, o.Tokenize), Queue: max(s.Queue, o.Queue),
@@ -104,12 +94,9 @@ func (m *Model) Answer(ctx context.Context, q *Question) (*Answer, error) {
 func (m *Model) AnswerStream(
 	ctx context.Context, q *Question, step int, progress func(*Answer) error,
 ) (answer *Answer, err error) {
-	began := time.Now()
+	began := m.text.begin(ctx)
 	var seconds Seconds
-	defer func() {
-		m.text.statistics.countRequest(began, 1, seconds, err)
-		seconds.trace(ctx)
-	}()
+	defer func() { m.text.end(ctx, began, 1, seconds, err) }()
 
 	decoder, err := m.decoder(q)
 	if err != nil {
@@ -181,6 +168,7 @@ func allFeatures(docs []document) []squad.Feature {
 // Answer, with the context that Admit returns, then refuses none of them for the time that the others take. The caller
 // must call end after the last answer. A question that is not valid takes no part, and its Answer says why.
 func (m *Model) Admit(ctx context.Context, questions []*Question) (part context.Context, end func(), err error) {
+	m.text.asked(ctx)
 	if len(questions) < 2 {
 		return ctx, func() {}, nil
 	}

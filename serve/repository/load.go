@@ -50,24 +50,45 @@ type Backend struct {
 	Close       func() error
 }
 
-func (r *Repository) load(ctx context.Context, name string) error {
+// load loads a model. One that has waited for another load of the same files has the other's outcome.
+func (r *Repository) load(ctx context.Context, name string) (err error) {
 	if !r.files.has(name) {
 		return Errorf(codes.NotFound, "there is no model %q in the repository", name)
 	}
 	e := r.entry(name)
+	before := r.ended(e)
 	e.loading.Lock()
 	defer e.loading.Unlock()
 	if r.isClosed() {
 		return r.loadError(name, errClosed)
 	}
+	if r.ended(e) != before {
+		if f, err := r.files.fingerprint(name); err == nil && f == e.fingerprint {
+			return e.loadErr
+		}
+	}
+	defer func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		e.loads++
+		e.loadErr = err
+	}()
 	e.closing.Wait() // so that there are never three in memory
 	began := time.Now()
+	defer func() {
+		if r.observeLoad != nil {
+			r.observeLoad(name, time.Since(began), err)
+		}
+	}()
 	// Before the files are read: what changes while they are is seen at the next look.
 	e.fingerprint, _ = r.files.fingerprint(name)
 	config, sources, err := r.files.sources(name)
 	if err != nil {
 		r.markFailed(e, 0, err)
 		return r.loadError(name, err)
+	}
+	for _, field := range ignoredFields(config) {
+		r.opts.Logger.Warn(configFile+" has a field that is not followed", "model", name, "field", field)
 	}
 	models := make(map[int64]*Model)
 	for _, s := range sources {
@@ -92,6 +113,13 @@ func (r *Repository) load(ctx context.Context, name string) error {
 			"took", time.Since(began).Round(time.Millisecond))
 	}
 	return nil
+}
+
+// ended returns the number of an entry's loads that have ended.
+func (r *Repository) ended(e *entry) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return e.loads
 }
 
 // loadError logs why a model cannot be loaded and returns the error for the client that asked for it.
@@ -119,6 +147,7 @@ func loadReason(err error) string {
 
 // loadVersion loads one version and runs it once.
 func (r *Repository) loadVersion(ctx context.Context, s Source, config *pb.ModelConfig) (_ *Model, err error) {
+	began := time.Now()
 	s.MixedPrecision = mixedPrecision(config)
 	instances := &instances{log: r.opts.Logger.With("model", s.Name, "version", s.Version)}
 	defer func() {
@@ -166,6 +195,7 @@ func (r *Repository) loadVersion(ctx context.Context, s Source, config *pb.Model
 	if err := m.warmUp(ctx); err != nil {
 		return nil, err
 	}
+	m.loadTime = time.Since(began)
 	return m, nil
 }
 
