@@ -181,6 +181,19 @@ func TestSplit(t *testing.T) {
 	t.Logf("%.1f dB, without copies %.1f", p.Decibels(), whole.Decibels())
 	assert.Greater(t, p.Decibels(), whole.Decibels()+5)
 
+	// Where all channels are as wide, none is copied.
+	flat := random(13, 200, 200)
+	for i, v := range flat.Data {
+		flat.Data[i] = abs(v) / 100
+	}
+	for range 2 {
+		one, none, err := q.Split(sampleOf(flat), random(14, 200, 3), make([]float32, 3), relu)
+		require.NoError(t, err)
+		assert.Empty(t, none)
+		assert.Greater(t, one.Decibels(), 30.)
+		relu = nil
+	}
+
 	// The product that the activation follows has the copies as columns of lower bias.
 	inner := &Product{Kernel: round(random(11, 5, 12), 8), Bias: random(12, 1, 12).Data}
 	one, kept := inner.Bias[3], inner.Kernel.matrix()

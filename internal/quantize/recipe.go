@@ -147,9 +147,12 @@ func (q *Quantizer) Split(
 	if err != nil {
 		return nil, nil, err
 	}
-	low, high := x.Low[0], x.High[0]
+	low, high := float32(0), float32(0)
 	for c := range x.Low {
 		low, high = min(low, x.Low[c]), max(high, x.High[c])
+	}
+	if act == nil {
+		high *= margin // copies would take the range from the others: with them it costs more than it saves
 	}
 	var best *Product
 	var copies []Copy
@@ -206,7 +209,7 @@ func (q *Quantizer) Split(
 // too many.
 func copiesOf(high []float32, limit float32) (copies []Copy, ok bool) {
 	for c, v := range high {
-		n := int(math.Ceil(float64(v/limit))) - 1
+		n := max(int(math.Ceil(float64(v/limit)*(1-1e-6)))-1, 0) // a limit of just v needs none
 		if len(copies)+n > maxCopies {
 			return nil, false
 		}
