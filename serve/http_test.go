@@ -757,7 +757,7 @@ func TestReadiness(t *testing.T) {
 	assert.Contains(t, f.ask("GET", "/metrics", nil).Body.String(), "tfbert_ready 0")
 	close(finish)
 	eventually(t, "ready", func() bool { return f.ask("GET", "/readyz", nil).Code == 200 })
-	f.drain()
+	f.stages.leave()
 	assert.Equal(t, 200, f.ask("GET", "/healthz", nil).Code)
 	requireError(t, 503, "shutting down", f.ask("GET", "/readyz", nil))
 	assert.Equal(t, 200, f.ask("POST", "/v1/answer", []byte(question(1))).Code, "late requests are answered")

@@ -94,12 +94,17 @@ var tfBuckets = prometheus.ExponentialBuckets(10, 1.8, 33)
 
 func (m *metrics) handler() http.Handler { return exposition(m.registry) }
 
+// ended counts a request, or one of several that came together.
+func (m *metrics) ended(ctx context.Context, verb, status string, took time.Duration) {
+	m.requests.WithLabelValues(verb, status).Inc()
+	observe(ctx, m.seconds.WithLabelValues(verb, repository.ModelOf(ctx)), took.Seconds())
+}
+
 // request counts a request that has ended.
 func (m *metrics) request(ctx context.Context, verb, status string, took time.Duration, err error) {
-	model := repository.ModelOf(ctx)
-	m.requests.WithLabelValues(verb, status).Inc()
-	observe(ctx, m.seconds.WithLabelValues(verb, model), took.Seconds())
+	m.ended(ctx, verb, status, took)
 	m.refusal(err)
+	model := repository.ModelOf(ctx)
 	if model == "" {
 		return
 	}

@@ -161,7 +161,7 @@ func TestRefusals(t *testing.T) {
 	assert.Zero(t, one(t, figures, "tfbert_running_requests", "model=bert_qa"))
 
 	require.Equal(t, 403, f.ask("POST", "/v1/answer", nil, "Origin: https://other.example", "Sec-Fetch-Site: cross-site").Code)
-	f.drain()
+	f.stages.leave()
 	require.Equal(t, 503, f.ask("GET", "/readyz", nil).Code)
 	figures = f.figures(t)
 	assert.EqualValues(t, 1, one(t, figures, "tfbert_refused_requests_total", "reason=site"))
