@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -162,7 +163,7 @@ func TestJSONLog(t *testing.T) {
 	check(s.logged())
 }
 
-// SIGHUP takes up a new certificate, token and configuration. A log that nobody reads any more does not end the server.
+// SIGHUP takes up a new certificate, token, API key and configuration. A log that nobody reads any more does not end the server.
 func TestServeReloads(t *testing.T) {
 	t.Parallel()
 	testenv.Long(t, "loads a model twice")
@@ -187,8 +188,14 @@ func TestServeReloads(t *testing.T) {
 	require.NoError(t, os.Symlink(exportModel(t), filepath.Join(models, "bert", "1", "model.savedmodel")))
 	writeCertificate(1)
 	require.NoError(t, os.WriteFile(token, []byte("one"), 0o600))
+	keys := filepath.Join(root, "keys")
+	writeKey := func(key string) {
+		line := fmt.Sprintf("%x  alice\n", sha256.Sum256([]byte(key)))
+		require.NoError(t, os.WriteFile(keys, []byte(line), 0o600))
+	}
+	writeKey("first")
 	s := startServer(t, "--model_repository", models, "--tls_cert_file", cert, "--tls_key_file", key,
-		"--admin_token_file", token)
+		"--admin_token_file", token, "--api_key_file", keys)
 	client := http.Client{Transport: &http.Transport{
 		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true, ForceAttemptHTTP2: true,
 	}}
@@ -213,18 +220,23 @@ func TestServeReloads(t *testing.T) {
 
 	writeCertificate(2)
 	require.NoError(t, os.WriteFile(token, []byte("two"), 0o600))
+	response, _ = get("/v2/models/bert/config", "first")
+	assert.Equal(t, 200, response.StatusCode)
+	writeKey("second")
 	config := filepath.Join(models, "bert", "config.pbtxt")
 	require.NoError(t, os.WriteFile(config, []byte("max_batch_size: 3"), 0o600))
 	s.stderr.Close() // the log's reader has gone
 	require.NoError(t, s.cmd.Process.Signal(syscall.SIGHUP))
 	require.Eventually(t, func() bool {
-		_, text := get("/v2/models/bert/config", "")
+		_, text := get("/v2/models/bert/config", "second")
 		return strings.Contains(text, `"max_batch_size":3`)
 	}, 30*time.Second, 20*time.Millisecond)
 	response, _ = get("/v2/repository/index", "two")
 	assert.Equal(t, 200, response.StatusCode)
 	assert.EqualValues(t, 2, response.TLS.PeerCertificates[0].SerialNumber.Int64())
 	response, _ = get("/v2/repository/index", "one")
+	assert.Equal(t, 401, response.StatusCode)
+	response, _ = get("/v2/models/bert/config", "first")
 	assert.Equal(t, 401, response.StatusCode)
 }
 
