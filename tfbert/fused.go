@@ -196,8 +196,29 @@ func (b *fused) dense(scope string, x tf.Output, in, out int64, then string, wit
 	if then != "" {
 		ops = append(ops, then)
 	}
+	w, transposed := b.kernel(scope+"/kernel", in, out, func() ([]float32, error) {
+		return b.weights.Float32s(scope + "/kernel")
+	})
 	args := append([]tf.Output{b.weight(scope+"/bias", b.dtype, out)}, with...)
-	return b.matMul(scope+"/MatMul", x, b.weight(scope+"/kernel", b.dtype, in, out), false, ops, args...)
+	return b.matMul(scope+"/MatMul", x, w, transposed, ops, args...)
+}
+
+// kernel adds the kernel of a dense layer, and reports whether it is transposed. With directOps a product packs its
+// kernel at every run. Where the rows of a kernel lie a multiple of 2 KB apart, they compete for the same few lines
+// of the first-level cache, and packing takes as long as the product of 128 rows.
+func (b *fused) kernel(
+	name string, in, out int64, values func() ([]float32, error),
+) (w tf.Output, transposed bool) {
+	if b.ops != directOps || out%512 != 0 {
+		return b.constant(name, b.dtype, tf.Shape{in, out}, values), false
+	}
+	return b.constant(name, b.dtype, tf.Shape{out, in}, func() ([]float32, error) {
+		v, err := values()
+		if err != nil {
+			return nil, err
+		}
+		return transpose(v, int(in), int(out)), nil
+	}), true
 }
 
 // matMul multiplies and applies ops to the product, with their arguments, in one operation.
@@ -224,14 +245,12 @@ func (b *fused) oneDNN(rewritten, own, name string, a attrs, inputs ...tf.Input)
 // attention computes queries, keys and values by one product, with the scale of the scores in its weights.
 func (b *fused) attention(scope string, x, adder tf.Output) tf.Output {
 	hidden := int64(b.config.HiddenSize)
-	joined := func(suffix string, shape ...int64) tf.Output {
-		return b.constant(scope+"/qkv"+suffix, b.dtype, shape, func() ([]float32, error) {
-			return sideBySide(b.config, b.weights, scope, suffix)
-		})
+	joined := func(suffix string) func() ([]float32, error) {
+		return func() ([]float32, error) { return sideBySide(b.config, b.weights, scope, suffix) }
 	}
-	kernel := joined("/kernel", hidden, 3*hidden)
-	bias := joined("/bias", 3*hidden)
-	return b.attend(scope, b.matMul(scope+"/qkv/MatMul", x, kernel, false, []string{"BiasAdd"}, bias), adder)
+	kernel, transposed := b.kernel(scope+"/qkv/kernel", hidden, 3*hidden, joined("/kernel"))
+	bias := b.constant(scope+"/qkv/bias", b.dtype, tf.Shape{3 * hidden}, joined("/bias"))
+	return b.attend(scope, b.matMul(scope+"/qkv/MatMul", x, kernel, transposed, []string{"BiasAdd"}, bias), adder)
 }
 
 // attend returns the context of queries, keys and values. It lays the three out for the products by head with one
