@@ -3,6 +3,8 @@ package tfbert
 import (
 	"context"
 	"errors"
+	"os"
+	"strconv"
 
 	"github.com/tfbert/go/internal/probe"
 	"github.com/tfbert/go/savedmodel"
@@ -49,10 +51,16 @@ func chooseOps(device string, p savedmodel.Precision) string {
 		return plainOps
 	case p == savedmodel.INT8 || probeOneDNN(oneDNNOps, dtypes[p]) == nil:
 		return oneDNNOps
-	case p == savedmodel.FP32 && probeOneDNN(directOps, tf.Float) == nil:
+	case p == savedmodel.FP32 && !oneDNNIsOff() && probeOneDNN(directOps, tf.Float) == nil:
 		return directOps
 	}
 	return plainOps
+}
+
+// oneDNNIsOff reports whether the user has turned oneDNN off. TensorFlow itself leaves it off on some CPUs.
+func oneDNNIsOff() bool {
+	on, err := strconv.ParseBool(os.Getenv("TF_ENABLE_ONEDNN_OPTS"))
+	return err == nil && !on
 }
 
 // probeOneDNN runs one of each of oneDNN's operations, and returns an error if it cannot.
