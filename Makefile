@@ -124,8 +124,9 @@ bench-serve: lib
 bench:
 	$(GO) test -run '^$$' -bench . -cpu 1 ./...
 
-# peers runs tfbert, PyTorch, ONNX Runtime and TensorFlow's Python in turn on the same work. It takes an
-# hour on two cores, and 8 GB for a Python environment. PEERS_FLAGS are those of scripts/bench_peers.py.
+# peers runs tfbert, PyTorch, ONNX Runtime, OpenVINO and TensorFlow's Python in turn on the same work. It
+# takes about an hour on two cores, with PEERS_FLAGS=--quick less than ten minutes, and 8 GB for a Python
+# environment. PEERS_FLAGS are those of scripts/bench_peers.py.
 PEERS_ENV ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tfbert/peers
 peers: lib $(PEERS_ENV)/peers.txt
 	$(PEERS_ENV)/bin/python scripts/bench_peers.py $(PEERS_FLAGS)
