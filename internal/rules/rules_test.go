@@ -32,7 +32,7 @@ var allowed = map[string][]string{
 		"serve", "serve/batch", "serve/repository", "serve/tfmodel", "tfbert", "savedmodel", "checkpoint",
 		"squad", "squad/compare", "squad/logits", "wordpiece", "tf", "tf/install",
 		"internal/archive", "internal/bench", "internal/escape", "internal/file", "internal/libtf", "internal/machine",
-		"internal/npy", "internal/prcurve", "internal/probe", "internal/pyjson", "internal/serveproto",
+		"internal/models", "internal/npy", "internal/prcurve", "internal/probe", "internal/pyjson", "internal/serveproto",
 	},
 	"tfbert": {
 		"savedmodel", "checkpoint", "squad", "wordpiece", "tf",
@@ -69,19 +69,22 @@ var allowed = map[string][]string{
 	"wordpiece":                {"internal/pytext"},
 	"checkpoint":               {"internal/escape", "internal/file", "internal/tfproto"},
 	"tf":                       {"internal/libtf", "internal/tfproto"},
-	"tf/install":               {"internal/libtf", "internal/machine"},
+	"tf/install":               {"internal/fetch", "internal/libtf", "internal/machine"},
 	"internal/archive":         {"internal/file"},
 	"internal/bench":           {"internal/figure"},
 	"internal/fakemodel":       {"serve/repository", "squad", "wordpiece"},
 	"internal/figure":          {"internal/file"},
 	"internal/libtf":           {"internal/file"},
 	"internal/machine":         {"internal/cpu", "internal/libtf"},
-	"internal/npy":             {"internal/file"},
-	"internal/prcurve":         {"squad", "internal/figure"},
-	"internal/probe":           {"savedmodel", "tf"},
-	"internal/safetensors":     {"internal/file"},
-	"internal/serveproto":      {"internal/tfproto"},
-	"internal/testenv":         {"internal/libtf", "internal/machine", "tf/install"},
+	"internal/models": {
+		"checkpoint", "savedmodel", "tfbert", "internal/archive", "internal/fetch", "internal/file",
+	},
+	"internal/npy":         {"internal/file"},
+	"internal/prcurve":     {"squad", "internal/figure"},
+	"internal/probe":       {"savedmodel", "tf"},
+	"internal/safetensors": {"internal/file"},
+	"internal/serveproto":  {"internal/tfproto"},
+	"internal/testenv":     {"internal/libtf", "internal/machine", "tf/install"},
 }
 
 // pure packages never reach the binding, whatever they import.
