@@ -171,3 +171,19 @@ func (s *sharedModels) remove() {
 		_ = os.RemoveAll(s.folder)
 	}
 }
+
+// The version is that of the first heading of the changelog, and a build that is not the tag's says so.
+func TestVersion(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(testenv.Root(t), "CHANGELOG.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(text), "\n## ")
+	heading, _, _ := strings.Cut(after, "\n")
+	if version, _, _ := strings.Cut(heading, " "); version != release {
+		t.Errorf("the program is %s, the changelog begins with %s", release, version)
+	}
+	if v := readVersion().Version; v != release && !strings.HasPrefix(v, release+"+") {
+		t.Errorf("version %s", v)
+	}
+}
