@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/reflection"
 	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	reflectionv1alpha "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
@@ -30,7 +31,7 @@ func (s *Server) rpcOptions() []grpc.ServerOption {
 		grpc.MaxHeaderListSize(64 << 10),
 		grpc.ForceServerCodecV2(newCodec()),
 		grpc.MaxConcurrentStreams(uint32(s.opts.MaxStreams)),
-		grpc.InTapHandle(s.limitTime),
+		grpc.InTapHandle(s.begin),
 		grpc.ConnectionTimeout(10 * time.Second),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			Time: time.Minute, Timeout: 20 * time.Second, MaxConnectionIdle: idleTimeout,
@@ -64,6 +65,9 @@ func (s *Server) newRPC(options ...grpc.ServerOption) *grpc.Server {
 
 // limitTime ends a unary call whose request has not come in time, which no interceptor sees.
 func (s *Server) limitTime(ctx context.Context, info *tap.Info) (context.Context, error) {
+	if p, ok := peer.FromContext(ctx); ok {
+		ctx = withClient(ctx, p.Addr.String())
+	}
 	if s.streaming[info.FullMethodName] {
 		return ctx, nil
 	}

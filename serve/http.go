@@ -11,6 +11,7 @@ import (
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
 	"google.golang.org/grpc/codes"
 
+	"github.com/tfbert/go/serve/internal/cloud"
 	"github.com/tfbert/go/serve/internal/huggingface"
 	"github.com/tfbert/go/serve/internal/intake"
 	"github.com/tfbert/go/serve/internal/native"
@@ -22,11 +23,15 @@ import (
 // Handler returns the handler of everything that the server speaks over HTTP.
 //
 // A request passes, in this order: tracing, the refusal of other hosts and of other sites' pages, counting and
-// logging, the limits on its time and body, and its verb's handler. A server that does not run by Serve is not known
+// logging, the limits on its time and body, its client's key and limits, and its verb's handler. A server that does not run by Serve is not known
 // to be this machine's alone: it checks hosts only if Options.AllowedHosts names some.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
-	handle := func(pattern string, h transport.Handler) { mux.Handle(pattern, s.serve(pattern, h)) }
+	handlers := map[string]transport.Handler{}
+	handle := func(pattern string, h transport.Handler) {
+		handlers[pattern] = h
+		mux.Handle(pattern, s.serve(pattern, h))
+	}
 
 	handle("GET /healthz", func(w http.ResponseWriter, _ *http.Request) error {
 		return transport.WriteJSON(w, struct{}{})
@@ -47,6 +52,7 @@ func (s *Server) Handler() http.Handler {
 	huggingface.Handle(s.host, handle)
 	s.oip.Handle(handle)
 	s.tfServing.Handle(handle)
+	cloud.Handle(s.host, handle, handlers)
 	handle("/", func(w http.ResponseWriter, r *http.Request) error {
 		if allowed := methods(mux, r); len(allowed) > 0 {
 			w.Header().Set("Allow", strings.Join(allowed, ", "))
@@ -55,8 +61,9 @@ func (s *Server) Handler() http.Handler {
 		return repository.Errorf(codes.NotFound, "no such endpoint: %s %s: docs/serving.md lists them all",
 			r.Method, r.URL.Path)
 	})
-	return otelhttp.NewHandler(s.sites.protect(mux, s.deny), "http",
+	traced := otelhttp.NewHandler(s.sites.protect(mux, s.deny), "http",
 		otelhttp.WithSpanNameFormatter(func(_ string, r *http.Request) string { return cmp.Or(r.Pattern, r.Method) }))
+	return cloud.Routes(traced, s.opts.HealthRoute, s.opts.PredictRoute)
 }
 
 // methods returns those that a request's path takes.
@@ -75,14 +82,21 @@ func methods(mux *http.ServeMux, r *http.Request) (allowed []string) {
 func (s *Server) serve(pattern string, h transport.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
-		ctx, cancel := context.WithTimeout(r.Context(), s.opts.RequestTimeout)
+		ctx, cancel := context.WithTimeout(withClient(r.Context(), r.RemoteAddr), s.opts.RequestTimeout)
 		defer cancel()
 		call := s.newCall(ctx, pattern, w)
+		ctx, denied := s.identify(ctx, pattern, call.Slots, r.Header.Get("Authorization"), r.RemoteAddr)
 		r = r.WithContext(transport.WithCall(ctx, call))
 		r.Body = http.MaxBytesReader(w, r.Body, s.opts.MaxRequestBytes)
 		answer := &response{ResponseWriter: w}
 		err := transport.Recover(func() error {
 			defer call.End()
+			leave, err := s.enter(ctx, denied)
+			if err != nil {
+				refuseBody(w, r)
+				return err
+			}
+			defer leave()
 			return h(answer, r)
 		})
 		if err != nil && !answer.begun {

@@ -160,6 +160,14 @@ var figures = []figure{
 		func(s repository.Snapshot) repository.Total { return s.Compute }),
 	total("nv_inference_compute_output_duration_us", "Time to make outputs.",
 		func(s repository.Snapshot) repository.Total { return s.Outputs }),
+	count("nv_cache_num_hits_per_model", "Requests whose windows were all in the response cache.",
+		func(s repository.Snapshot) int { return s.CacheHit.Count }),
+	count("nv_cache_num_misses_per_model", "Other requests that used the response cache.",
+		func(s repository.Snapshot) int { return s.CacheMiss.Count }),
+	total("nv_cache_hit_duration_per_model", "Time of the response cache for its hits, in microseconds.",
+		func(s repository.Snapshot) repository.Total { return s.CacheHit }),
+	total("nv_cache_miss_duration_per_model", "Time of the response cache for its misses, in microseconds.",
+		func(s repository.Snapshot) repository.Total { return s.CacheMiss }),
 }
 
 // queueFigures are of models alone, whose batcher their text models share.

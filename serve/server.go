@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -16,6 +18,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/tfbert/go/internal/serveproto"
+	"github.com/tfbert/go/serve/internal/access"
 	"github.com/tfbert/go/serve/internal/intake"
 	"github.com/tfbert/go/serve/internal/oip"
 	"github.com/tfbert/go/serve/internal/tfserving"
@@ -42,6 +45,16 @@ type Options struct {
 	// them.
 	AdminToken string
 
+	// APIKeys are those of which every request needs one, as a bearer token. Health, readiness, metrics, the page's
+	// files and the verbs that need the admin token do not. None lets everybody ask.
+	APIKeys []APIKey
+
+	// Limits of each client, by its API key, or else by its address: an IPv4 address or a network of 64 bits in IPv6.
+	// What needs no API key does not count.
+	ClientRate     float64 // requests per second; 0 is no limit
+	ClientBurst    int     // requests that may come at once after a pause; those of a second, but at least 1
+	ClientRequests int     // under way; 0 is no limit
+
 	// AllowedHosts are hosts that requests may be sent to, beside addresses and names of this machine and its network:
 	// names, "*.example.com" or "*". On a loopback address all others are refused, and so they are on any address if
 	// AllowedHosts is not empty. gRPC has no such check: no page of a browser can speak it to the server.
@@ -49,6 +62,9 @@ type Options struct {
 	// AllowedOrigins are the origins of other sites' pages that may send requests, such as "https://example.com", or
 	// "*". All others are refused.
 	AllowedOrigins []string
+
+	// HealthRoute and PredictRoute are more paths for GET /ping and POST /invocations, as Vertex AI names them.
+	HealthRoute, PredictRoute string
 
 	TLS    *tls.Config // nil: none
 	Logger *slog.Logger
@@ -88,6 +104,7 @@ func New(models *repository.Repository, opts Options) (*Server, error) {
 	opts.grace = cmp.Or(opts.grace, 5*time.Second)
 	opts.RequestTimeout = cmp.Or(opts.RequestTimeout, time.Minute)
 	opts.DrainTimeout = cmp.Or(opts.DrainTimeout, 30*time.Second)
+	opts.ClientBurst = cmp.Or(opts.ClientBurst, int(max(1, min(math.Ceil(opts.ClientRate), 1<<20))))
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -103,6 +120,9 @@ func New(models *repository.Repository, opts Options) (*Server, error) {
 	host := &transport.Host{
 		Models: models, Version: opts.Version, Log: opts.Logger, MaxRequestBytes: opts.MaxRequestBytes,
 		RequestTimeout: opts.RequestTimeout, AdminToken: opts.AdminToken, Draining: draining,
+		Guard: access.NewGuard(slices.Clone(opts.APIKeys), access.Limits{
+			Rate: opts.ClientRate, Burst: opts.ClientBurst, AtOnce: opts.ClientRequests,
+		}),
 		Gate: intake.NewGate(intake.Limits{
 			Bytes: opts.MaxUnfinished, ConnBytes: opts.MaxConnUnfinished, MinRate: opts.MinRate, Grace: opts.grace,
 		}),
@@ -115,6 +135,7 @@ func New(models *repository.Repository, opts Options) (*Server, error) {
 		conns:  intake.Conns{Most: opts.MaxConnections}, streaming: map[string]bool{}, sites: sites,
 	}
 	s.metrics.received(host.Gate, s.budget, &s.conns)
+	s.metrics.cached(models)
 	models.Observe(s.metrics.batch)
 	return s, nil
 }

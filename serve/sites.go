@@ -112,7 +112,10 @@ func (s *sites) protect(h http.Handler, deny func(error) http.Handler) http.Hand
 // exposed are the headers that pages of other sites may read.
 var exposed = []string{"Inference-Header-Content-Length", "Retry-After", "Server-Timing"}
 
+// refusedVerb stands for the verb of a request to another host or from another site's page.
+const refusedVerb = "cross-origin"
+
 // deny returns a handler of requests that are refused with an error.
 func (s *Server) deny(err error) http.Handler {
-	return s.serve("cross-origin", func(http.ResponseWriter, *http.Request) error { return err })
+	return s.serve(refusedVerb, func(http.ResponseWriter, *http.Request) error { return err })
 }

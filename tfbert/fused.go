@@ -24,18 +24,22 @@ func fusedGraph(g *tf.Graph, c *Config, s Settings, weights weightReader) (saved
 		graphBuilder: graphBuilder{tf.Builder{Graph: g}, c}, weights: weights,
 		dtype: dtypes[s.Precision], plain: s.Ops == plainOps,
 	}
-	length := s.MaxSeqLength
-	ids, mask, segments, batch, seq := b.inputs(length)
+	ids, mask, segments, batch, seq := b.inputs(s.MaxSeqLength)
 	b.batch, b.length = batch, seq
 	x, adder := b.embeddings(ids, segments), b.maskAdder(mask)
 	for n := range c.NumHiddenLayers {
 		x = b.layer(layerScope(n), x, adder)
 	}
+	return b.content(x)
+}
+
+// content ends the graph with the head, whose input is x.
+func (b *fused) content(x tf.Output) (savedmodel.Content, error) {
 	signature := b.signature(b.head(x))
 	if b.Err != nil {
 		return savedmodel.Content{}, fmt.Errorf("fused graph: %w", b.Err)
 	}
-	return savedmodel.Content{Graph: g, Signatures: []savedmodel.Signature{signature}, Constants: b.constants}, nil
+	return savedmodel.Content{Graph: b.Graph, Signatures: []savedmodel.Signature{signature}, Constants: b.constants}, nil
 }
 
 // dtypes are the types of the fused graph.
@@ -52,17 +56,24 @@ type fused struct {
 	constants []savedmodel.Constant
 
 	batch, length dim
+
+	multiplied []tf.Output // the inputs of the four products of the last layer
 }
 
 // constant adds a constant whose values are made of weights when the model is written.
 func (b *fused) constant(name string, dtype tf.DataType, shape tf.Shape, values func() ([]float32, error)) tf.Output {
-	c := savedmodel.Constant{Name: name, DType: dtype, Shape: shape, Data: func() ([]byte, error) {
+	return b.data(name, dtype, shape, func() ([]byte, error) {
 		v, err := values()
 		if err != nil {
 			return nil, err
 		}
 		return encode(v, dtype), nil
-	}}
+	})
+}
+
+// data adds a constant of the bytes that are made when the model is written.
+func (b *fused) data(name string, dtype tf.DataType, shape tf.Shape, bytes func() ([]byte, error)) tf.Output {
+	c := savedmodel.Constant{Name: name, DType: dtype, Shape: shape, Data: bytes}
 	b.constants = append(b.constants, c)
 	return savedmodel.AddConstant(&b.Builder, c)
 }
@@ -109,9 +120,17 @@ func (b *fused) cast(name string, x tf.Output, dtype tf.DataType) tf.Output {
 	return b.op("Cast", name, attrs{"DstT": dtype}, x)
 }
 
+const embeddingsScope = "bert/embeddings"
+
 // embeddings adds the three embeddings and normalizes them in float32, once for a run.
 func (b *fused) embeddings(ids, segments tf.Output) tf.Output {
-	const scope = "bert/embeddings"
+	x := b.layerNorm(embeddingsScope+"/LayerNorm", b.embeddingSum(ids, segments))
+	return b.cast(embeddingsScope+"/output", x, b.dtype)
+}
+
+// embeddingSum adds the three embeddings in float32, as rows.
+func (b *fused) embeddingSum(ids, segments tf.Output) tf.Output {
+	const scope = embeddingsScope
 	c := b.config
 	hidden := int64(c.HiddenSize)
 	flat := func(name string, x tf.Output) tf.Output { return b.reshape(scope+"/"+name, x, static(-1)) }
@@ -131,8 +150,7 @@ func (b *fused) embeddings(ids, segments tf.Output) tf.Output {
 		b.ints(scope+"/Slice/begin", 0, 0), b.shape(scope+"/Slice/size", b.length, static(-1)))
 	x = b.reshape(scope+"/windows", x, b.batch, b.length, static(c.HiddenSize))
 	x = b.op("AddV2", scope+"/add_1", nil, x, positions)
-	x = b.layerNorm(scope+"/LayerNorm", b.reshape(scope+"/rows", x, static(-1), static(c.HiddenSize)))
-	return b.cast(scope+"/output", x, b.dtype)
+	return b.reshape(scope+"/rows", x, static(-1), static(c.HiddenSize))
 }
 
 // maskAdder returns what is added to the scores of every layer, as [batch,1,1,length]: 0 for a position that
@@ -149,11 +167,12 @@ func (b *fused) maskAdder(mask tf.Output) tf.Output {
 func (b *fused) layer(scope string, x, adder tf.Output) tf.Output {
 	h, i := int64(b.config.HiddenSize), int64(b.config.IntermediateSize)
 	context := b.attention(scope+"/attention/self", x, adder)
-	x = b.dense(scope+"/attention/output/dense", context, h, h, "Add", x)
-	x = b.layerNorm(scope+"/attention/output/LayerNorm", x)
-	y := b.intermediate(scope+"/intermediate", x)
-	y = b.dense(scope+"/output/dense", y, i, h, "Add", x)
-	return b.layerNorm(scope+"/output/LayerNorm", y)
+	y := b.dense(scope+"/attention/output/dense", context, h, h, "Add", x)
+	y = b.layerNorm(scope+"/attention/output/LayerNorm", y)
+	z := b.intermediate(scope+"/intermediate", y)
+	b.multiplied = []tf.Output{x, context, y, z}
+	z = b.dense(scope+"/output/dense", z, i, h, "Add", y)
+	return b.layerNorm(scope+"/output/LayerNorm", z)
 }
 
 // intermediate is the layer with the activation, which is computed in float32 where no operation has it.
@@ -190,23 +209,24 @@ func (b *fused) matMul(name string, x, w tf.Output, transposed bool, ops []strin
 	return b.op("_FusedMatMul", name, a, x, w, tf.OutputList(args))
 }
 
-// attention computes queries, keys and values by one product, with the scale of the scores in its weights,
-// and lays the three out for the products by head with one transposition.
+// attention computes queries, keys and values by one product, with the scale of the scores in its weights.
 func (b *fused) attention(scope string, x, adder tf.Output) tf.Output {
-	c := b.config
-	hidden, heads := c.HiddenSize, c.NumAttentionHeads
-	size := hidden / heads
-	parts := []string{scope + "/query", scope + "/key", scope + "/value"}
-	scales := []float32{float32(1 / math.Sqrt(float64(size))), 1, 1}
+	hidden := int64(b.config.HiddenSize)
 	joined := func(suffix string, shape ...int64) tf.Output {
 		return b.constant(scope+"/qkv"+suffix, b.dtype, shape, func() ([]float32, error) {
-			return b.sideBySide(parts, suffix, scales)
+			return sideBySide(b.config, b.weights, scope, suffix)
 		})
 	}
-	kernel := joined("/kernel", int64(hidden), int64(3*hidden))
-	bias := joined("/bias", int64(3*hidden))
-	x = b.matMul(scope+"/qkv/MatMul", x, kernel, false, []string{"BiasAdd"}, bias)
-	x = b.reshape(scope+"/Reshape", x, b.batch, b.length, static(3), static(heads), static(size))
+	kernel := joined("/kernel", hidden, 3*hidden)
+	bias := joined("/bias", 3*hidden)
+	return b.attend(scope, b.matMul(scope+"/qkv/MatMul", x, kernel, false, []string{"BiasAdd"}, bias), adder)
+}
+
+// attend returns the context of queries, keys and values. It lays the three out for the products by head with one
+// transposition.
+func (b *fused) attend(scope string, x, adder tf.Output) tf.Output {
+	hidden, heads := b.config.HiddenSize, b.config.NumAttentionHeads
+	x = b.reshape(scope+"/Reshape", x, b.batch, b.length, static(3), static(heads), static(hidden/heads))
 	x = b.transpose(scope+"/transpose", x, 2, 0, 3, 1, 4)
 	query := b.op("Unpack", scope+"/unstack", attrs{"num": 3, "axis": 0}, x)
 	if b.Err != nil {
@@ -227,24 +247,27 @@ func (b *fused) scores(scope string, query, key, adder tf.Output) tf.Output {
 		return b.op("AddV2", scope+"/add", nil, x, adder)
 	}
 	a := attrs{"adj_y": true, "fused_ops": []string{"Mul", "Add"}, "num_args": 2}
-	scale := b.scalarOf(b.dtype, scope+"/MatMul/scale", 1)
+	scale := b.scalarOf(query.DataType(), scope+"/MatMul/scale", 1)
 	return b.op("_MklFusedBatchMatMulV2", scope+"/MatMul", a, query, key, tf.OutputList{scale, adder})
 }
 
-// sideBySide joins weights, matrices of HiddenSize columns or vectors, along their last axis.
-func (b *fused) sideBySide(scopes []string, suffix string, scales []float32) ([]float32, error) {
-	width := b.config.HiddenSize
+// sideBySide joins the weights of queries, keys and values of a layer's attention along their last axis: matrices of
+// HiddenSize columns, or vectors. The queries are scaled.
+func sideBySide(c *Config, weights weightReader, scope, suffix string) ([]float32, error) {
+	width := c.HiddenSize
+	parts := []string{scope + "/query", scope + "/key", scope + "/value"}
+	scales := []float32{float32(1 / math.Sqrt(float64(width/c.NumAttentionHeads))), 1, 1}
 	var joined []float32
-	for i, scope := range scopes {
-		v, err := b.weights.Float32s(scope + suffix)
+	for i, part := range parts {
+		v, err := weights.Float32s(part + suffix)
 		if err != nil {
 			return nil, err
 		}
 		if joined == nil {
-			joined = make([]float32, len(v)*len(scopes))
+			joined = make([]float32, len(v)*len(parts))
 		}
 		for row := 0; row*width < len(v); row++ {
-			to := joined[(row*len(scopes)+i)*width:]
+			to := joined[(row*len(parts)+i)*width:]
 			for j, x := range v[row*width : (row+1)*width] {
 				to[j] = x * scales[i]
 			}
@@ -259,8 +282,12 @@ func (b *fused) layerNorm(scope string, x tf.Output) tf.Output {
 		return b.plainLayerNorm(scope, x)
 	}
 	h, dtype := int64(b.config.HiddenSize), x.DataType()
-	return b.op("_MklLayerNorm", scope, attrs{"epsilon": float32(b.config.layerNormEpsilon())}, x,
-		b.weight(scope+"/gamma", dtype, h), b.weight(scope+"/beta", dtype, h))
+	return b.normalize(scope, x, b.weight(scope+"/gamma", dtype, h), b.weight(scope+"/beta", dtype, h))
+}
+
+// normalize is oneDNN's layer norm.
+func (b *fused) normalize(name string, x, gamma, beta tf.Output) tf.Output {
+	return b.op("_MklLayerNorm", name, attrs{"epsilon": float32(b.config.layerNormEpsilon())}, x, gamma, beta)
 }
 
 // head computes the logits in float32, because those of a smaller type would have many ties.

@@ -43,7 +43,7 @@ func (b *fused) plainLayerNorm(scope string, x tf.Output) tf.Output {
 // chooseOps returns the operations for a fused graph. What the library has for a CPU is found by
 // running it: a library may know an operation and have no kernel for it.
 func chooseOps(device string, p savedmodel.Precision) string {
-	if device == GPU || p == savedmodel.FP16 || probeOneDNN(dtypes[p]) != nil {
+	if device == GPU || p == savedmodel.FP16 || p != savedmodel.INT8 && probeOneDNN(dtypes[p]) != nil {
 		return plainOps
 	}
 	return oneDNNOps
@@ -75,11 +75,7 @@ func probeOneDNN(dtype tf.DataType) (err error) {
 	}
 	defer func() { err = errors.Join(err, session.Close()) }()
 	feeds, err := constantFeeds(g, b.constants)
-	defer func() {
-		for _, f := range feeds {
-			err = errors.Join(err, f.Tensor.Close())
-		}
-	}()
+	defer func() { closeFeeds(&err, feeds) }()
 	if err != nil {
 		return err
 	}

@@ -48,6 +48,9 @@ the server at once.`,
   tfbert serve --model_repository results/triton_models --model_control_mode explicit --admin_token_file token`,
 		Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := c.network.fromVertex(cmd.Flags()); err != nil {
+				return err
+			}
 			if err := checkGroups(groups); err != nil {
 				return err
 			}
@@ -55,6 +58,7 @@ the server at once.`,
 		},
 	}
 	addGroups(cmd, groups)
+	cmd.AddCommand(newHashKey())
 	return cmd
 }
 
@@ -62,6 +66,7 @@ the server at once.`,
 type serveCommand struct {
 	models       modelsFlags
 	network      networkFlags
+	clients      clientFlags
 	maxSeqLength int
 	answers      decoderFlags
 	batching     batchingFlags
@@ -81,6 +86,12 @@ func (c *serveCommand) run(cmd *cobra.Command) (err error) {
 	if options.AdminToken, err = c.network.token(); err != nil {
 		return err
 	}
+	if err := c.clients.set(&options); err != nil {
+		return err
+	}
+	if err := vertexRoutes(&options); err != nil {
+		return err
+	}
 	stopTracing, err := startTracing(ctx)
 	if err != nil {
 		return err
@@ -93,6 +104,7 @@ func (c *serveCommand) run(cmd *cobra.Command) (err error) {
 	}
 	models, load, err := c.models.open(cmd, repository.Options{
 		Load: loader, Batching: c.batching.options(), Limits: c.limits.question, Decoder: c.answers.Decoder, Logger: log,
+		CacheBytes: c.limits.cacheBytes,
 	})
 	if err != nil {
 		return err

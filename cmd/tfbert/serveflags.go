@@ -30,6 +30,7 @@ func (c *serveCommand) groups() []flagGroup {
 	return []flagGroup{
 		{"Models", c.models.add, c.models.check},
 		{"Addresses", c.network.add, func() error { return c.network.check(c.models.control == "explicit") }},
+		{"Clients", c.clients.add, c.clients.check},
 		{"Answers", func(f *pflag.FlagSet) {
 			f.IntVar(&c.maxSeqLength, "max_seq_length", 0,
 				"word pieces of a window, with question and markers (0: what suits the model)")
@@ -320,8 +321,9 @@ func (b *batchingFlags) options() batch.Options {
 
 // limitFlags bound what requests may cost.
 type limitFlags struct {
-	question repository.Limits
-	server   serve.Options
+	question   repository.Limits
+	server     serve.Options
+	cacheBytes int64
 }
 
 func (l *limitFlags) add(f *pflag.FlagSet) {
@@ -339,6 +341,9 @@ func (l *limitFlags) add(f *pflag.FlagSet) {
 			"(0: 256 MiB, or 4 times --max_request_bytes if that is more)")
 	f.Int64Var(&l.server.MaxMemory, "max_request_memory", 320<<20,
 		"bytes of memory for what is made from complete requests; further ones wait")
+	f.Int64Var(&l.cacheBytes, "response_cache_bytes", 0,
+		"`bytes` of results to keep for requests that come again (0: none); "+
+			"a model with a config.pbtxt uses them if that enables response_cache")
 	f.Int64Var(&l.server.MinRate, "min_request_rate", 1<<10,
 		"bytes per second that must come of a request that is not complete")
 	f.DurationVar(&l.server.RequestTimeout, "request_timeout", time.Minute, "`time` that a request may take")
@@ -357,6 +362,8 @@ func (l *limitFlags) check() error {
 		return usagef("--max_unfinished_bytes must be at least 4 times --max_request_bytes")
 	case l.server.MaxMemory < 1<<20:
 		return usagef("--max_request_memory must be at least 1 MiB")
+	case l.cacheBytes < 0:
+		return usagef("--response_cache_bytes must not be negative")
 	case l.server.RequestTimeout <= 0 || l.server.DrainTimeout <= 0:
 		return usagef("--request_timeout and --drain_timeout must be positive")
 	}

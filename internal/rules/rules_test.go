@@ -36,8 +36,8 @@ var allowed = map[string][]string{
 	},
 	"tfbert": {
 		"savedmodel", "checkpoint", "squad", "wordpiece", "tf",
-		"internal/archive", "internal/escape", "internal/file", "internal/libtf", "internal/machine", "internal/probe",
-		"internal/safetensors",
+		"internal/archive", "internal/cpu", "internal/escape", "internal/file", "internal/libtf", "internal/machine",
+		"internal/probe", "internal/quantize", "internal/safetensors",
 	},
 	"savedmodel": {
 		"tf", "internal/cpu", "internal/escape", "internal/file", "internal/libtf", "internal/machine",

@@ -125,6 +125,7 @@ func mixedPrecision(c *pb.ModelConfig) bool {
 func textConfig(name string, of *pb.ModelConfig) *pb.ModelConfig {
 	c := &pb.ModelConfig{
 		Name: name, Backend: textBackend, MaxBatchSize: max(1, of.MaxBatchSize), VersionPolicy: of.VersionPolicy,
+		ResponseCache: of.ResponseCache,
 	}
 	for _, info := range textInputs {
 		c.Input = append(c.Input, configInput(info, true))

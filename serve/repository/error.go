@@ -57,12 +57,20 @@ func unavailablef(format string, args ...any) *Error {
 func AsError(err error) *Error {
 	var known *Error
 	var full *batch.QueueFullError
+	var late *batch.DeadlineError
 	var windows *squad.TooManyWindowsError
 	switch {
 	case errors.As(err, &known):
 		return known
 	case errors.As(err, &full):
 		return &Error{Code: codes.ResourceExhausted, Message: full.Error(), RetryAfter: full.RetryAfter}
+	case errors.As(err, &late):
+		e := &Error{Code: codes.ResourceExhausted, Message: late.Error(), RetryAfter: late.RetryAfter}
+		if late.RetryAfter == 0 {
+			e.Code = codes.DeadlineExceeded
+			e.Message += ": ask about less text at once or raise doc_stride"
+		}
+		return e
 	case errors.As(err, &windows):
 		return Invalidf("the document makes %d windows, more than %d: shorten it or raise doc_stride",
 			windows.Windows, windows.Limit)

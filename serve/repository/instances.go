@@ -17,7 +17,7 @@ import (
 
 const (
 	mostInstances = 64
-	mostAtOnce    = 1024 // batches of one instance
+	mostBatches   = 1024 // batches of one instance
 )
 
 // A placement says where the instances of a model run.
@@ -35,8 +35,8 @@ func placementOf(c *pb.ModelConfig) (placement, error) {
 	for _, g := range c.GetInstanceGroup() {
 		count := int(max(1, g.GetCount()))
 		switch {
-		case g.GetCount() < 0 || count > mostAtOnce:
-			return p, fmt.Errorf("instance_group has the count %d: it must be from 1 to %d", g.GetCount(), mostAtOnce)
+		case g.GetCount() < 0 || count > mostBatches:
+			return p, fmt.Errorf("instance_group has the count %d: it must be from 1 to %d", g.GetCount(), mostBatches)
 		case len(p.devices)+len(g.GetGpus()) > mostInstances ||
 			g.GetKind() == pb.ModelInstanceGroup_KIND_CPU && len(p.devices)+count > mostInstances:
 			return p, fmt.Errorf("instance_group asks for more than %d instances", mostInstances)

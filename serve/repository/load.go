@@ -140,7 +140,14 @@ func (r *Repository) loadVersion(ctx context.Context, s Source, config *pb.Model
 	}
 	m := &Model{
 		name: s.Name, version: s.Version, backend: instances.backend(), instances: instances,
-		limits: r.opts.Limits, defaults: r.opts.Decoder,
+		limits: r.opts.Limits, defaults: r.opts.Decoder, number: modelNumbers.Add(1),
+	}
+	asked := config.GetResponseCache().GetEnable()
+	if config == nil || asked {
+		m.cache = r.cache
+	}
+	if asked && r.cache == nil {
+		instances.log.Warn("the configuration asks for the response cache, which the server does not have")
 	}
 	options := r.opts.Batching
 	options.OnBatch = func(b batch.Batch) {

@@ -45,6 +45,10 @@ type Options struct {
 	Limits   Limits
 	Decoder  squad.Decoder // where a question does not set it
 
+	// CacheBytes is the memory of the response cache, which keeps the results of windows for all models without a
+	// config.pbtxt, and for those whose config.pbtxt enables response_cache; 0 is no cache.
+	CacheBytes int64
+
 	Logger *slog.Logger // nil logs nothing
 }
 
@@ -52,6 +56,7 @@ type Options struct {
 type Repository struct {
 	opts  Options
 	files files
+	cache *cache // nil if there is none
 	stop  context.CancelFunc
 	work  sync.WaitGroup
 
@@ -78,7 +83,11 @@ func newRepository(f files, opts Options) *Repository {
 	}
 	opts.PollInterval = cmp.Or(opts.PollInterval, 15*time.Second)
 	opts.Limits = opts.Limits.withDefaults()
-	return &Repository{opts: opts, files: f, entries: map[string]*entry{}}
+	r := &Repository{opts: opts, files: f, entries: map[string]*entry{}}
+	if opts.CacheBytes > 0 {
+		r.cache = newCache(opts.CacheBytes)
+	}
+	return r
 }
 
 // Observe registers f to be called with each batch of each model, by several goroutines at once. Call it

@@ -31,6 +31,9 @@ func (m *Model) addServables(from *pb.ModelConfig, o *batch.Options) error {
 	if err != nil {
 		return err
 	}
+	if m.cache != nil {
+		c.ResponseCache = &pb.ModelResponseCache{Enable: true}
+	}
 	m.tensors = &Servable{
 		Model: m, name: m.name, inputs: m.backend.Inputs, outputs: m.backend.Outputs, run: m.runTensors,
 	}
@@ -183,7 +186,7 @@ func (m *Model) runTensors(ctx context.Context, c *Call, inputs map[string]*Tens
 		return nil, err
 	}
 	seconds.Tokenize = time.Since(began).Seconds()
-	response, err := m.batcher.Do(ctx, batch.Request{Features: features, Priority: c.Priority, Timeout: c.Timeout})
+	response, err := m.do(ctx, batch.Request{Features: features, Priority: c.Priority, Timeout: c.Timeout}, &seconds)
 	if err != nil {
 		return nil, err
 	}

@@ -16,8 +16,9 @@ type statistics struct {
 type Snapshot struct {
 	Last                           time.Time     // the end of the last request; zero if there was none
 	Success, Fail                  Total         // requests
-	Queue, Input, Compute, Outputs Total         // stages of those that succeeded
-	Rows                           int           // questions, or rows of tensors
+	Queue, Input, Compute, Outputs Total         // stages of those that succeeded, all but Queue without cache hits
+	Rows                           int           // questions, or rows of tensors, without cache hits
+	CacheHit, CacheMiss            Total         // requests whose windows were all in the cache, and others that used it
 	Batches                        map[int]Total // by their windows; a model and its text model share them
 }
 
@@ -66,9 +67,16 @@ func (s *statistics) countRequest(began time.Time, rows int, seconds Seconds, er
 		return
 	}
 	s.s.Success.add(took)
+	s.s.Queue.add(duration(seconds.Queue))
+	switch c := seconds.cache; {
+	case c.misses > 0:
+		s.s.CacheMiss.add(c.took)
+	case c.hits > 0: // the model did nothing, as Triton counts it
+		s.s.CacheHit.add(c.took)
+		return
+	}
 	s.s.Rows += rows
 	s.s.Input.add(duration(seconds.Tokenize))
-	s.s.Queue.add(duration(seconds.Queue))
 	s.s.Compute.add(duration(seconds.Compute))
 	s.s.Outputs.add(duration(seconds.Decode))
 }

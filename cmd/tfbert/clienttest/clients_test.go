@@ -51,6 +51,7 @@ func TestClients(t *testing.T) {
 		t.Run("tensorflow_serving_client", func(t *testing.T) { runClient(t, s, "--features", short) })
 		t.Run("hugging_face", func(t *testing.T) { runClient(t, s) })
 		t.Run("grpcurl", func(t *testing.T) { testGRPCurl(t, s) })
+		t.Run("perf_analyzer", func(t *testing.T) { testPerfAnalyzer(t, s) })
 		t.Run("metrics", func(t *testing.T) { testMetrics(t, s) })
 		assert.NotContains(t, s.logged(), "level=ERROR") // whatever clients do
 	})
@@ -106,6 +107,31 @@ func readPredictions(t *testing.T, dir string) string {
 	text, err := os.ReadFile(filepath.Join(dir, "predictions.json"))
 	require.NoError(t, err)
 	return string(text)
+}
+
+// testPerfAnalyzer measures the model and its text model by Triton's own tool, over HTTP with the server's metrics and over
+// gRPC.
+func testPerfAnalyzer(t *testing.T, s *testServer) {
+	tool, libraries := testenv.PerfAnalyzer(t)
+	questions := filepath.Join(t.TempDir(), "questions.json")
+	require.NoError(t, os.WriteFile(questions, []byte(
+		`{"data":[{"QUESTION":["Who wrote it?"],"CONTEXT":["It was written by Ada Lovelace."]}]}`), 0o666))
+	tensors := []string{"-m", bundledName, "-z"} // of zeros
+	for _, name := range []string{"input_ids", "input_mask", "segment_ids"} {
+		tensors = append(tensors, "--shape", name+":64")
+	}
+	for protocol, address := range map[string]string{"http": s.http, "grpc": s.grpc} {
+		for _, model := range [][]string{tensors, {"-m", bundledName + "_qa", "--input-data", questions}} {
+			args := append([]string{"-i", protocol, "-u", address, "--concurrency-range", "2", "--request-count", "20",
+				"--collect-metrics", "--metrics-url", s.http + "/metrics", "--metrics-interval", "50"}, model...)
+			cmd := exec.CommandContext(t.Context(), tool, args...)
+			cmd.Env = append(os.Environ(), "LD_LIBRARY_PATH="+libraries, "no_proxy=127.0.0.1")
+			out, err := cmd.CombinedOutput()
+			require.NoError(t, err, "%s", out)
+			assert.Contains(t, string(out), "Request count: 20\n", "%s", out)
+			assert.Contains(t, string(out), "Server Prometheus Metrics", "%s", out)
+		}
+	}
 }
 
 // testGRPCurl calls the services of the server by what reflection alone says about them.

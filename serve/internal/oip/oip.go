@@ -156,7 +156,7 @@ func statistics(m *repository.Servable) *pb.ModelStatistics {
 		InferenceStats: &pb.InferStatistics{
 			Success: duration(t.Success), Fail: duration(t.Fail), Queue: duration(t.Queue),
 			ComputeInput: duration(t.Input), ComputeInfer: duration(t.Compute), ComputeOutput: duration(t.Outputs),
-			CacheHit: &pb.StatisticDuration{}, CacheMiss: &pb.StatisticDuration{},
+			CacheHit: duration(t.CacheHit), CacheMiss: duration(t.CacheMiss),
 		},
 	}
 	if !t.Last.IsZero() {

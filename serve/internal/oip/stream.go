@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc"
 
 	pb "github.com/tfbert/go/internal/serveproto"
+	"github.com/tfbert/go/serve/internal/access"
 	"github.com/tfbert/go/serve/internal/transport"
 	"github.com/tfbert/go/serve/repository"
 )
@@ -75,6 +76,9 @@ func (s *Service) answerPart(ctx context.Context, r *pb.ModelInferRequest) *pb.M
 	var response *pb.ModelInferResponse
 	const verb = "/inference.GRPCInferenceService/ModelStreamInfer"
 	err := s.host.Part(ctx, verb, func(ctx context.Context) (err error) {
+		if err := s.host.Guard.Count(access.ClientOf(ctx)); err != nil {
+			return err
+		}
 		response, err = s.ModelInfer(ctx, r)
 		return err
 	})

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/tfbert/go/serve/batch"
+	"github.com/tfbert/go/serve/internal/access"
 	"github.com/tfbert/go/serve/internal/intake"
 	"github.com/tfbert/go/serve/repository"
 )
@@ -29,7 +30,8 @@ type Host struct {
 	RequestTimeout  time.Duration
 	AdminToken      string // if it is "", everybody may change the server
 
-	Gate *intake.Gate // of requests that are being received
+	Gate  *intake.Gate  // of requests that are being received
+	Guard *access.Guard // of the clients
 
 	Draining context.Context // done when the server begins to shut down
 }
@@ -115,6 +117,9 @@ func Recover(f func() error) (err error) {
 func (h *Host) LogRequest(ctx context.Context, verb string, status any, began time.Time, err error) {
 	level, attrs := slog.LevelDebug, []slog.Attr{
 		slog.String("verb", verb), slog.Any("status", status), slog.Duration("took", time.Since(began)),
+	}
+	if client := access.ClientOf(ctx); client != "" {
+		attrs = append(attrs, slog.String("client", client))
 	}
 	if err != nil {
 		attrs = append(attrs, slog.String("error", err.Error()))

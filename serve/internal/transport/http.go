@@ -101,6 +101,10 @@ func SetTiming(w http.ResponseWriter, s repository.Seconds) {
 // for the memory that decoding the body takes. The limit holds for the packed and the unpacked body.
 func (h *Host) ReadBody(r *http.Request) ([]byte, error) {
 	call := callOf(r.Context())
+	if body := call.body; body != nil {
+		call.body = nil
+		return body, nil
+	}
 	message := h.Gate.Begin(call.Conn, call.stopReading)
 	body, err := h.readBody(r, message)
 	message.End()
