@@ -250,3 +250,19 @@ func sortedKeys(f, g Fingerprint) []string {
 	maps.Copy(keys, g)
 	return slices.Sorted(maps.Keys(keys))
 }
+
+// WriteDeadLetters writes the dead letters of a corpus into a file, a line of JSON for each.
+func WriteDeadLetters(ctx context.Context, dir string, p *Plan, path string) error {
+	return commit(path, func(w io.Writer) error {
+		e := json.NewEncoder(w)
+		e.SetEscapeHTML(false)
+		return new(Summary).walk(ctx, dir, p, func(r *Record) error {
+			for _, d := range r.Dead {
+				if err := e.Encode(d); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	})
+}

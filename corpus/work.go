@@ -12,6 +12,7 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -99,6 +100,7 @@ type Worker struct {
 	Plan        *Plan
 	Fingerprint Fingerprint
 	NBest       bool // keep the n-best answers, which prediction files need
+	Negative    bool // keep how much better no answer is
 
 	// Answer answers questions in their order, as the AnswerAll of [squad.Answerer] does. Its batches must depend on
 	// nothing but the questions.
@@ -297,18 +299,19 @@ func (w *Worker) write(ctx context.Context, r *Record, questions []question) err
 // answer returns the line of a prediction.
 func (w *Worker) answer(p *squad.Prediction, passage *squad.Passage) *Answer {
 	a := &Answer{ID: p.ID, Answer: p.Answer, Start: -1, End: -1, Warning: p.Warning}
-	if w.Fingerprint["negatives"] == "true" {
+	if w.Negative {
 		a.NullOdds = &p.NullOdds
 	}
-	for i := range p.NBest {
-		c := &p.NBest[i]
-		if c.Text == p.Answer && a.Start < 0 && a.Probability == 0 {
-			a.Probability, a.StartLogit, a.EndLogit = c.Probability, c.StartLogit, c.EndLogit
-			if start, end, ok := passage.Locate(c); ok {
-				a.Start, a.End = start, end
-			}
+	best := slices.IndexFunc(p.NBest, func(c squad.Candidate) bool { return c.Text == p.Answer })
+	if best >= 0 {
+		c := &p.NBest[best]
+		a.Probability, a.StartLogit, a.EndLogit = c.Probability, c.StartLogit, c.EndLogit
+		if start, end, ok := passage.Locate(c); ok {
+			a.Start, a.End = start, end
 		}
-		if w.NBest {
+	}
+	if w.NBest {
+		for _, c := range p.NBest {
 			a.NBest = append(a.NBest, Candidate{c.Text, c.Probability, c.StartLogit, c.EndLogit})
 		}
 	}

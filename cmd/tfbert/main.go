@@ -83,7 +83,7 @@ standard error.`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{flagError(err)} })
 	root.AddCommand(
 		newLib(), newInspect(), newExport(), newConvert(), newTokenize(), newFeatures(), newPredict(),
-		newDecode(), newEvaluate(), newCompare(), newAnswer(), newServe(), newDemo(), newBench(), newVersion(),
+		newBatch(), newDecode(), newEvaluate(), newCompare(), newAnswer(), newServe(), newDemo(), newBench(), newVersion(),
 	)
 	return root
 }
