@@ -29,7 +29,7 @@ const module = "github.com/tfbert/go/"
 // import none.
 var allowed = map[string][]string{
 	"cmd/tfbert": {
-		"serve", "serve/batch", "serve/repository", "serve/tfmodel", "tfbert", "savedmodel", "checkpoint",
+		"corpus", "serve", "serve/batch", "serve/repository", "serve/tfmodel", "tfbert", "savedmodel", "checkpoint",
 		"squad", "squad/compare", "squad/logits", "wordpiece", "tf", "tf/install",
 		"internal/archive", "internal/bench", "internal/escape", "internal/file", "internal/libtf", "internal/machine",
 		"internal/models", "internal/npy", "internal/prcurve", "internal/probe", "internal/pyjson", "internal/serveproto",
@@ -44,6 +44,7 @@ var allowed = map[string][]string{
 		"internal/tfproto",
 	},
 	"squad":         {"wordpiece", "internal/file", "internal/pyjson", "internal/pymath", "internal/pytext"},
+	"corpus":        {"squad", "internal/file"},
 	"squad/compare": {"squad", "squad/logits", "internal/file"},
 	"squad/logits":  {"squad", "internal/file", "internal/npy"},
 	"serve": {
@@ -87,6 +88,7 @@ var allowed = map[string][]string{
 	"internal/models": {
 		"checkpoint", "savedmodel", "tfbert", "internal/archive", "internal/fetch", "internal/file",
 	},
+	"scripts/peer":         {"squad", "squad/logits", "tfbert"},
 	"internal/npy":         {"internal/file"},
 	"internal/prcurve":     {"squad", "internal/figure"},
 	"internal/probe":       {"savedmodel", "tf"},
@@ -97,7 +99,7 @@ var allowed = map[string][]string{
 
 // pure packages never reach the binding, whatever they import.
 var pure = []string{
-	"squad", "squad/compare", "squad/logits", "wordpiece", "checkpoint",
+	"corpus", "squad", "squad/compare", "squad/logits", "wordpiece", "checkpoint",
 	"serve", "serve/batch", "serve/repository", "internal/bench", "internal/prcurve",
 }
 
