@@ -88,7 +88,7 @@ var allowed = map[string][]string{
 	"internal/models": {
 		"checkpoint", "savedmodel", "tfbert", "internal/archive", "internal/fetch", "internal/file",
 	},
-	"scripts/peer":         {"squad", "squad/logits", "tfbert"},
+	"scripts/peer":         {"savedmodel", "squad", "squad/logits", "tfbert"},
 	"internal/npy":         {"internal/file"},
 	"internal/prcurve":     {"squad", "internal/figure"},
 	"internal/probe":       {"savedmodel", "tf"},
