@@ -30,7 +30,7 @@ var calibrationSet []byte
 // The bounds of a calibration, which keep its memory small whatever the file is.
 const (
 	calibrationTokens = 1 << 16 // of all windows, at most
-	batchTokens       = 2048    // of a batch with its padding, at most
+	batchTokens       = 1024    // of a batch with its padding, at most
 	sampledRows       = 1024    // of each product, which its errors are measured on, at most
 )
 
