@@ -409,8 +409,10 @@ func (l *limitFlags) check() error {
 		return usagef("--max_request_memory must be at least 1 MiB")
 	case l.cacheBytes < 0:
 		return usagef("--response_cache_bytes must not be negative")
-	case l.server.RequestTimeout <= 0 || l.server.DrainTimeout <= 0 || l.server.ShutdownDelay < 0:
-		return usagef("--request_timeout and --drain_timeout must be positive, and --shutdown_delay not negative")
+	case l.server.RequestTimeout <= 0 || l.server.DrainTimeout <= 0:
+		return usagef("--request_timeout and --drain_timeout must be positive")
+	case l.server.ShutdownDelay < 0:
+		return usagef("--shutdown_delay must not be negative")
 	}
 	return nil
 }
