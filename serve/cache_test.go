@@ -1,7 +1,9 @@
 package serve
 
 import (
+	"bufio"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -152,4 +154,49 @@ func TestCacheConfig(t *testing.T) {
 		assert.Equal(t, before+tt.runs, f.models.Windows.Load(), tt.config)
 		assert.Equal(t, tt.warn, strings.Contains(f.log.String(), "asks for the response cache"))
 	}
+}
+
+// A stream has its lines as windows come, those of the cache at once, and the same answer at its end.
+func TestCacheStream(t *testing.T) {
+	s := cached(1 << 20)
+	gate := newGate(&s.models)
+	f := startServer(t, s)
+	ask := func(key string) *bufio.Scanner {
+		body := fmt.Sprintf(`{"question":"find %s","context":"%s%s","stream":true,"doc_stride":40,"max_query_length":8}`,
+			key, strings.Repeat("x ", 1000), key)
+		r, err := client(t).Post(f.url+"/v1/answer", "application/json", strings.NewReader(body))
+		require.NoError(t, err)
+		t.Cleanup(func() { r.Body.Close() })
+		return bufio.NewScanner(r.Body)
+	}
+	lines := func(scanner *bufio.Scanner) (last string, n int) {
+		for scanner.Buffer(nil, 1<<20); scanner.Scan(); n++ {
+			last = scanner.Text()
+		}
+		require.NoError(t, scanner.Err())
+		return last, n
+	}
+	first, n := lines(ask("w1"))
+	assert.Contains(t, first, `"answer":"w1"`)
+	assert.Greater(t, n, 2)
+	before := f.models.Windows.Load()
+	again, more := lines(ask("w1"))
+	assert.Equal(t, before, f.models.Windows.Load())
+	assert.Equal(t, n, more)
+	first, _, _ = strings.Cut(first, `"seconds"`)
+	again, _, _ = strings.Cut(again, `"seconds"`)
+	assert.Equal(t, first, again)
+
+	gate.shut.Store(true)
+	var group sync.WaitGroup
+	for range 3 {
+		group.Go(func() {
+			last, n := lines(ask("w2"))
+			assert.Contains(t, last, `"answer":"w2"`)
+			assert.Greater(t, n, 2)
+		})
+	}
+	<-gate.stopped
+	close(gate.opened)
+	group.Wait()
 }

@@ -39,7 +39,7 @@ func (s *Server) rpcOptions() []grpc.ServerOption {
 		}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.StatsHandler(otelgrpc.NewServerHandler(otelgrpc.WithFilter(
-			func(info *stats.RPCTagInfo) bool { return !probes[info.FullMethodName] }))),
+			func(info *stats.RPCTagInfo) bool { return !probes[info.FullMethodName] && s.host.Tracing.Sample() }))),
 		grpc.UnaryInterceptor(s.unary),
 		grpc.StreamInterceptor(s.stream),
 	}
@@ -120,7 +120,8 @@ func (s *Server) slots(method string) *intake.Slots {
 	switch path.Base(method) {
 	case "ModelInfer", "Predict":
 		return &s.questions
-	case "RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload":
+	case "RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload", "HandleReloadConfigRequest",
+		"TraceSetting", "LogSettings", "SystemSharedMemoryRegister", "SystemSharedMemoryUnregister":
 		return &s.admins
 	}
 	return nil

@@ -157,7 +157,7 @@ func TestInferenceService(t *testing.T) {
 	_, err = c.RepositoryModelLoad(ctx, &pb.RepositoryModelLoadRequest{
 		ModelName: "bert", Parameters: map[string]*pb.ModelRepositoryParameter{"config": {}},
 	})
-	requireCode(t, codes.Unimplemented, "not supported", err)
+	requireCode(t, codes.InvalidArgument, "must be a string", err)
 	_, err = c.RepositoryModelUnload(ctx, &pb.RepositoryModelUnloadRequest{ModelName: "bert"})
 	require.NoError(t, err)
 	_, err = c.ModelInfer(ctx, textRequest(7))
@@ -470,7 +470,7 @@ func TestPredictionService(t *testing.T) {
 			r.ModelSpec = &pb.ModelSpec{Name: "x"}
 		}},
 		{codes.NotFound, "Servable not found", func(r *pb.PredictRequest) { r.ModelSpec = nil }},
-		{codes.NotFound, "label", func(r *pb.PredictRequest) {
+		{codes.InvalidArgument, "label", func(r *pb.PredictRequest) {
 			r.ModelSpec = &pb.ModelSpec{Name: "bert", VersionChoice: &pb.ModelSpec_VersionLabel{VersionLabel: "stable"}}
 		}},
 		{codes.NotFound, "Specific(bert, 3)", func(r *pb.PredictRequest) {
@@ -563,11 +563,9 @@ func TestUnimplemented(t *testing.T) {
 	f := startServer(t, &setup{})
 	conn := f.dial(t)
 	for _, method := range []string{
-		"/inference.GRPCInferenceService/SystemSharedMemoryStatus",
-		"/inference.GRPCInferenceService/TraceSetting",
+		"/inference.GRPCInferenceService/Generate",
 		"/inference.GRPCInferenceService/",
 		"/tensorflow.serving.PredictionService/Classify",
-		"/tensorflow.serving.ModelService/HandleReloadConfigRequest",
 		"/no.Service/Method",
 	} {
 		err := conn.Invoke(t.Context(), method, &pb.ServerLiveRequest{}, &pb.ServerLiveResponse{})

@@ -67,7 +67,7 @@ func (s *Server) Handler() http.Handler {
 	traced := otelhttp.NewHandler(identify(s.sites.protect(mux, s.deny)), "http",
 		otelhttp.WithFilter(func(r *http.Request) bool {
 			_, pattern := mux.Handler(r)
-			return !probes[pattern]
+			return !probes[pattern] && s.host.Tracing.Sample()
 		}),
 		otelhttp.WithSpanNameFormatter(func(_ string, r *http.Request) string { return cmp.Or(r.Pattern, r.Method) }))
 	return cloud.Routes(traced, s.opts.HealthRoute, s.opts.PredictRoute)
@@ -139,8 +139,10 @@ func (s *Server) newCall(ctx context.Context, pattern string, w http.ResponseWri
 		conn = &intake.Conn{} // of another server, which has the handler
 	}
 	slots := &s.questions
-	if strings.HasPrefix(pattern, "POST /v2/repository/") {
-		slots = &s.admins
+	for _, verb := range []string{"repository/", "logging", "trace/", "systemsharedmemory/"} {
+		if strings.HasPrefix(pattern, "POST /v2/"+verb) {
+			slots = &s.admins
+		}
 	}
 	return &transport.Call{Conn: conn, Slots: slots, Budget: s.budget, Writer: w}
 }

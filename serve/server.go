@@ -21,8 +21,10 @@ import (
 	"github.com/tfbert/go/serve/internal/access"
 	"github.com/tfbert/go/serve/internal/intake"
 	"github.com/tfbert/go/serve/internal/oip"
+	"github.com/tfbert/go/serve/internal/shm"
 	"github.com/tfbert/go/serve/internal/tfserving"
 	"github.com/tfbert/go/serve/internal/transport"
+	"github.com/tfbert/go/serve/internal/warmup"
 	"github.com/tfbert/go/serve/repository"
 )
 
@@ -67,8 +69,13 @@ type Options struct {
 	// HealthRoute and PredictRoute are more paths for GET /ping and POST /invocations, as Vertex AI names them.
 	HealthRoute, PredictRoute string
 
-	TLS    *tls.Config // nil: none
-	Logger *slog.Logger
+	// ClientSHM lets clients of this machine register system shared memory and have tensors in it. The server reads and
+	// writes any that its user may.
+	ClientSHM bool
+
+	TLS      *tls.Config // nil: none
+	Logger   *slog.Logger
+	LogLevel *slog.LevelVar // of Logger, which clients that may change the server set then; nil: it stays
 
 	grace time.Duration // that MinRate is an average of; 5 s
 }
@@ -123,6 +130,7 @@ func New(models *repository.Repository, opts Options) (*Server, error) {
 	host := &transport.Host{
 		Models: models, Version: opts.Version, Log: opts.Logger, MaxRequestBytes: opts.MaxRequestBytes,
 		RequestTimeout: opts.RequestTimeout,
+		LogLevel:       opts.LogLevel, Tracing: transport.NewTracing(),
 		Guard: access.NewGuard(slices.Clone(opts.APIKeys), access.Limits{
 			Rate: opts.ClientRate, Burst: opts.ClientBurst, AtOnce: opts.ClientRequests,
 		}),
@@ -136,6 +144,9 @@ func New(models *repository.Repository, opts Options) (*Server, error) {
 	host.Draining, stages.drain = context.WithCancel(context.Background())
 	host.Late, stages.late = context.WithCancel(context.Background())
 	host.Cutting, stages.cut = context.WithCancel(context.Background())
+	if opts.ClientSHM {
+		host.SharedMemory = shm.New(shm.Dir)
+	}
 	s := &Server{
 		opts: opts, host: host, metrics: newMetrics(host), resolver: resolver, stages: stages,
 		oip: oip.New(host), tfServing: tfserving.New(host),
@@ -149,6 +160,7 @@ func New(models *repository.Repository, opts Options) (*Server, error) {
 	models.Observe(s.metrics.batch)
 	models.ObserveLoads(s.metrics.load)
 	host.Refused = s.metrics.refusal
+	models.WarmUp(warmup.Run)
 	return s, nil
 }
 
@@ -233,6 +245,9 @@ func (s *Server) shutdown(web *http.Server, rpc *grpc.Server) error {
 			s.stages.cut() // they end with an error
 			timeout = time.After(cutTime)
 		}
+	}
+	if s.host.SharedMemory != nil {
+		err = errors.Join(err, s.host.SharedMemory.Unregister(""))
 	}
 	s.host.Models.Close()
 	return err

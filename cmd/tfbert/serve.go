@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime"
 	"slices"
 	"syscall"
 	"time"
@@ -24,6 +25,7 @@ import (
 	"github.com/tfbert/go/serve"
 	"github.com/tfbert/go/serve/repository"
 	"github.com/tfbert/go/serve/tfmodel"
+	"github.com/tfbert/go/tf"
 )
 
 func newServe() *cobra.Command {
@@ -81,6 +83,8 @@ func (c *serveCommand) run(cmd *cobra.Command) (err error) {
 	ctx := cmd.Context()
 	log := c.log.logger()
 	options := c.limits.server
+	options.LogLevel = &c.log.level
+	options.ClientSHM = c.network.clientSHM
 	options.Logger, options.Version = log, readVersion().Version
 	options.AllowedHosts, options.AllowedOrigins = c.network.allowedHosts, c.network.allowedOrigins
 	var certificates *certificates
@@ -231,6 +235,9 @@ func (c *serveCommand) loader(cmd *cobra.Command, log *slog.Logger) (repository.
 		Model: *options, SeqLength: c.maxSeqLength, RequirePrecision: model.precision.require, Logger: log,
 	})
 	return func(ctx context.Context, s repository.Source) (*repository.Backend, error) {
+		if os.Getenv("MALLOC_ARENA_MAX") == "" && !tf.Loaded() {
+			tf.LimitArenas(runtime.NumCPU()) // so that models which come and go leave less behind
+		}
 		if err := loadTensorFlow(); err != nil { // with its log where it belongs
 			return nil, err
 		}

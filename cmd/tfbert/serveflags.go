@@ -56,6 +56,7 @@ type modelsFlags struct {
 	name  string
 
 	repository string
+	configFile string
 	control    string
 	load       []string
 	pollSecs   float64
@@ -68,6 +69,8 @@ func (m *modelsFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&m.name, "model_name", "", "`name` to serve the one model under (default: its folder's)")
 	f.StringVar(&m.repository, "model_repository", "",
 		"`folder` of models in Triton's layout: NAME/config.pbtxt, NAME/1/model.savedmodel")
+	f.StringVar(&m.configFile, "model_config_file", "",
+		"`file` that names models, their versions and labels in TensorFlow Serving's form (model_config_list)")
 	f.StringVar(&m.control, "model_control_mode", "none",
 		"`when` models are loaded after the start: none (never), explicit (when a client asks) or poll (when files change)")
 	f.StringSliceVar(&m.load, "load_model", nil,
@@ -78,6 +81,8 @@ func (m *modelsFlags) add(f *pflag.FlagSet) {
 
 func (m *modelsFlags) check() error {
 	switch {
+	case m.configFile != "" && (m.repository != "" || m.model.model != "" || m.model.initCheckpoint != "" || m.name != ""):
+		return usagef("--model_config_file excludes --model_repository, --model, --init_checkpoint and --model_name")
 	case m.repository != "" && (m.model.model != "" || m.model.initCheckpoint != ""):
 		return usagef("--model_repository excludes --model and --init_checkpoint")
 	case m.repository != "" && m.name != "":
@@ -103,6 +108,10 @@ func (m *modelsFlags) open(
 		return nil, nil, err
 	}
 	opts.PollInterval = time.Duration(m.pollSecs * float64(time.Second))
+	if m.configFile != "" {
+		r, err := repository.OpenConfig(m.configFile, opts)
+		return r, m.load, err
+	}
 	if m.repository != "" {
 		r, err := repository.OpenDir(m.repository, opts)
 		return r, m.load, err
@@ -191,6 +200,7 @@ type networkFlags struct {
 	cert, key, clientCA           string
 	tokenFile                     string
 	allowedHosts, allowedOrigins  []string
+	clientSHM                     bool
 }
 
 func (n *networkFlags) add(f *pflag.FlagSet) {
@@ -204,6 +214,8 @@ func (n *networkFlags) add(f *pflag.FlagSet) {
 		"`names` that requests may be sent to, such as x.example.com or *.example.com, beside those of this machine")
 	f.StringSliceVar(&n.allowedOrigins, "allowed_origins", nil,
 		"`origins` of other sites' pages that may send requests, such as https://example.com or *")
+	f.BoolVar(&n.clientSHM, "allow_client_shm", false,
+		"let clients of this machine register system shared memory and have tensors in it")
 	f.StringVar(&n.cert, "tls_cert_file", "", "`file` with the server's certificate, to serve over TLS")
 	f.StringVar(&n.key, "tls_key_file", "", "`file` with the certificate's key")
 	f.StringVar(&n.clientCA, "tls_client_ca_file", "",
@@ -218,6 +230,8 @@ func (n *networkFlags) check(clientsLoad bool) error {
 		return usagef("--tls_cert_file and --tls_key_file need each other")
 	case n.clientCA != "" && n.cert == "":
 		return usagef("--tls_client_ca_file needs --tls_cert_file")
+	case n.clientSHM && !loopback(n.host):
+		return usagef("--allow_client_shm is for clients of this machine: it needs a loopback --host, not %s", n.host)
 	case clientsLoad && n.tokenFile == "" && !loopback(n.host):
 		return usagef("on %s anyone could load and unload models: set --admin_token_file", n.host)
 	}
@@ -326,7 +340,7 @@ func (b *batchingFlags) add(f *pflag.FlagSet) {
 		"microseconds that a window may wait for others although the model is free")
 	f.IntVar(&b.waitMicros, "default_timeout_microseconds", 0,
 		"microseconds after which a request that still waits is refused (0: never)")
-	f.IntVar(&b.MaxQueue, "max_queue_size", 1024, "windows that may wait; further requests are refused")
+	f.IntVar(&b.MaxQueue, "max_queue_size", 1024, "requests that may wait; further ones are refused")
 	f.IntVar(&b.Priorities, "priority_levels", 1, "levels of a request's priority, of which 1 is the most urgent")
 	f.IntVar(&b.Concurrency, "instance_count", 2,
 		"batches that run at once: with two, the model is never idle between them")
@@ -400,7 +414,10 @@ func (l *limitFlags) check() error {
 }
 
 // logFlags say how the server logs.
-type logFlags struct{ format string }
+type logFlags struct {
+	format string
+	level  slog.LevelVar // which clients may change
+}
 
 func (l *logFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&l.format, "log_format", "text",
@@ -415,9 +432,9 @@ func (l *logFlags) check() error {
 }
 
 func (l *logFlags) logger() *slog.Logger {
-	options := &slog.HandlerOptions{Level: slog.LevelInfo}
+	options := &slog.HandlerOptions{Level: &l.level}
 	if verbose {
-		options.Level = slog.LevelDebug
+		l.level.Set(slog.LevelDebug)
 	}
 	var w belowBar
 	if l.format == "json" {

@@ -96,18 +96,19 @@ func (l *lookups) add(o lookups) {
 	l.took += o.took
 }
 
-// do runs the windows of a request, except those that the cache has. With a cache, a request's progress comes at once.
+// do runs the windows of a request, except those that the cache has.
 func (m *Model) do(ctx context.Context, r batch.Request, s *Seconds) (batch.Response, error) {
 	if m.cache == nil {
 		return m.batcher.Do(ctx, r)
 	}
 	began := time.Now()
-	progress := r.Progress
-	r.Progress = nil
 	x := m.cache.begin(m.number, r)
 	s.cache.add(lookups{len(r.Features) - len(x.own), len(x.own), time.Since(began)})
 
 	response, err := m.runOwn(ctx, x, s)
+	if err == nil {
+		err = x.report() // where others run what is next
+	}
 	if err != nil {
 		return batch.Response{}, err
 	}
@@ -127,8 +128,9 @@ func (m *Model) do(ctx context.Context, r batch.Request, s *Seconds) (batch.Resp
 		response.Compute += again.Compute
 		response.Batches += again.Batches
 	}
-	if progress != nil {
-		return response, progress(x.results)
+	if x.progress != nil {
+		response.Results = nil
+		return response, x.report()
 	}
 	response.Results = x.results
 	return response, nil
@@ -137,12 +139,30 @@ func (m *Model) do(ctx context.Context, r batch.Request, s *Seconds) (batch.Resp
 // runOwn runs the windows of a request that no other one runs.
 func (m *Model) runOwn(ctx context.Context, x *cachedCall, s *Seconds) (response batch.Response, err error) {
 	err = errNotRun
+	var results []squad.RawResult
 	defer func() {
 		began := time.Now()
-		m.cache.end(m.number, x, response.Results, err) // also after a panic, because others wait
+		m.cache.end(m.number, x, results, err) // also after a panic, because others wait
 		s.cache.took += time.Since(began)
 	}()
-	return m.batcher.Do(ctx, x.request(x.own))
+	if err := x.report(); err != nil {
+		return response, err
+	}
+	r := x.request(x.own)
+	if x.progress != nil {
+		r.Progress = func(next []squad.RawResult) error {
+			for _, result := range next {
+				x.results[x.own[len(results)]] = result
+				results = append(results, result)
+			}
+			return x.report()
+		}
+	}
+	response, err = m.batcher.Do(ctx, r)
+	if x.progress == nil {
+		results = response.Results
+	}
+	return response, err
 }
 
 var errNotRun = errors.New("the windows were not run")
@@ -154,6 +174,21 @@ type cachedCall struct {
 	keys    []flightKey
 	own     []int // windows that it runs itself
 	flights map[int]*flight
+
+	progress func([]squad.RawResult) error // Request.Progress of all windows
+	reported int
+}
+
+// report calls progress with the results of the first windows that it has not had.
+func (x *cachedCall) report() error {
+	from := x.reported
+	for x.reported < len(x.results) && x.results[x.reported].StartLogits != nil {
+		x.reported++
+	}
+	if x.progress == nil || x.reported == from {
+		return nil
+	}
+	return x.progress(x.results[from:x.reported])
 }
 
 // request returns the request of some of the windows alone.
@@ -176,8 +211,9 @@ func (x *cachedCall) set(window int, l *logits) {
 func (c *cache) begin(model uint64, r batch.Request) *cachedCall {
 	x := &cachedCall{
 		Request: r, results: make([]squad.RawResult, len(r.Features)), flights: map[int]*flight{},
-		keys: make([]flightKey, len(r.Features)),
+		keys: make([]flightKey, len(r.Features)), progress: r.Progress,
 	}
+	x.Progress = nil
 	for i := range r.Features {
 		x.keys[i] = flightKey{keyOf(model, &r.Features[i]), r.Priority, r.Timeout}
 	}

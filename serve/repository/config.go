@@ -74,13 +74,18 @@ func parseConfig(text []byte) (*pb.ModelConfig, error) {
 	if err := prototext.Unmarshal(text, c); err != nil {
 		return nil, fmt.Errorf("not a model configuration: %s", strings.Join(strings.Fields(err.Error()), " "))
 	}
+	return c, checkConfig(c)
+}
+
+// checkConfig returns an error unless a configuration is one that a model can have.
+func checkConfig(c *pb.ModelConfig) error {
 	if p, b := c.GetPlatform(), c.GetBackend(); p != "" && p != platform || p == "" && b != "" && b != backendName {
-		return nil, fmt.Errorf("the platform is %q and the backend %q: this server runs only %q", p, b, platform)
+		return fmt.Errorf("the platform is %q and the backend %q: this server runs only %q", p, b, platform)
 	}
 	if n := c.GetDefaultModelFilename(); n != "" && !plainName(n) {
-		return nil, fmt.Errorf("default_model_filename is %q: it must be a name within the version's folder", n)
+		return fmt.Errorf("default_model_filename is %q: it must be a name within the version's folder", n)
 	}
-	return c, checkValues(c)
+	return checkValues(c)
 }
 
 // newConfig returns the Config of a complete configuration. A number for each row is a vector in the

@@ -20,7 +20,7 @@ var followed = []string{
 	"dynamic_batching.default_queue_policy.default_timeout_microseconds",
 	"dynamic_batching.default_queue_policy.max_queue_size",
 	"instance_group.name", "instance_group.count", "instance_group.kind", "instance_group.gpus",
-	"response_cache.enable",
+	"response_cache", "model_warmup",
 }
 
 const gpuAccelerator = "optimization.execution_accelerators.gpu_execution_accelerator"

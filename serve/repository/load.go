@@ -50,8 +50,9 @@ type Backend struct {
 	Close       func() error
 }
 
-// load loads a model. One that has waited for another load of the same files has the other's outcome.
-func (r *Repository) load(ctx context.Context, name string) (err error) {
+// load loads a model, with a configuration in place of that of its files if it is not nil. One that has waited for another
+// load of the same files has the other's outcome.
+func (r *Repository) load(ctx context.Context, name string, config *pb.ModelConfig) (err error) {
 	if !r.files.has(name) {
 		return Errorf(codes.NotFound, "there is no model %q in the repository", name)
 	}
@@ -62,7 +63,8 @@ func (r *Repository) load(ctx context.Context, name string) (err error) {
 	if r.isClosed() {
 		return r.loadError(name, errClosed)
 	}
-	if r.ended(e) != before {
+	overridden := e.overridden
+	if e.overridden = config != nil; !overridden && config == nil && r.ended(e) != before {
 		if f, err := r.files.fingerprint(name); err == nil && f == e.fingerprint {
 			return e.loadErr
 		}
@@ -82,7 +84,13 @@ func (r *Repository) load(ctx context.Context, name string) (err error) {
 	}()
 	// Before the files are read: what changes while they are is seen at the next look.
 	e.fingerprint, _ = r.files.fingerprint(name)
-	config, sources, err := r.files.sources(name)
+	config, sources, err := r.files.sources(name, config)
+	var labels map[string]int64
+	if err == nil {
+		labels, err = r.labels(name, func(version int64) bool {
+			return slices.ContainsFunc(sources, func(s Source) bool { return s.Version == version })
+		})
+	}
 	if err != nil {
 		r.markFailed(e, 0, err)
 		return r.loadError(name, err)
@@ -105,7 +113,7 @@ func (r *Repository) load(ctx context.Context, name string) (err error) {
 		}
 		models[s.Version] = m
 	}
-	if err := r.swap(e, models); err != nil {
+	if err := r.swap(e, models, labels); err != nil {
 		return r.loadError(name, err)
 	}
 	for _, v := range slices.Sorted(maps.Keys(models)) {
@@ -196,6 +204,11 @@ func (r *Repository) loadVersion(ctx context.Context, s Source, config *pb.Model
 		return nil, err
 	}
 	m.loadTime = time.Since(began)
+	if r.warmUp != nil {
+		if err := r.warmUp(ctx, s, m); err != nil {
+			return nil, err
+		}
+	}
 	return m, nil
 }
 
@@ -224,7 +237,7 @@ func (r *Repository) markFailed(e *entry, version int64, err error) {
 }
 
 // swap puts models in the place of those that an entry serves.
-func (r *Repository) swap(e *entry, models map[int64]*Model) error {
+func (r *Repository) swap(e *entry, models map[int64]*Model, labels map[string]int64) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
@@ -240,5 +253,6 @@ func (r *Repository) swap(e *entry, models map[int64]*Model) error {
 	for version, m := range models {
 		e.versions[version] = &served{state: Available, model: m}
 	}
+	e.labels = labels
 	return nil
 }

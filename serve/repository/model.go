@@ -25,6 +25,8 @@ type Model struct {
 
 	tensors, text *Servable
 
+	tokenizing sync.Mutex // of a question with long documents
+
 	mu      sync.Mutex
 	users   int
 	retired chan struct{} // not nil: no more users; closed by the last one

@@ -62,6 +62,9 @@ type Repository struct {
 
 	observe     func(*Model, batch.Batch)
 	observeLoad func(name string, took time.Duration, err error)
+	warmUp      func(context.Context, Source, *Model) error
+
+	configuring sync.Mutex // one Configure at a time
 
 	mu      sync.Mutex
 	entries map[string]*entry
@@ -77,7 +80,9 @@ type entry struct {
 	fingerprint string // of the files that were loaded last; guarded by loading
 	loads       int    // that have ended; guarded by the repository's mutex
 	loadErr     error  // of the last one; guarded by loading
+	overridden  bool   // the last one had a configuration of its own; guarded by loading
 	versions    map[int64]*served
+	labels      map[string]int64 // of versions; guarded by the repository's mutex
 }
 
 // has reports whether any version has a state. The repository's mutex is held.
@@ -117,7 +122,8 @@ func (r *Repository) ObserveLoads(f func(name string, took time.Duration, err er
 // that cannot be loaded; the others are available. With ControlPoll the repository follows the files
 // from then on until Close.
 func (r *Repository) Start(ctx context.Context, names ...string) error {
-	if r.opts.Control != ControlExplicit {
+	_, all := r.files.(*configured)
+	if r.opts.Control != ControlExplicit || all && len(names) == 0 {
 		var err error
 		if names, err = r.files.names(); err != nil {
 			return err
@@ -128,7 +134,7 @@ func (r *Repository) Start(ctx context.Context, names ...string) error {
 		if r.files.has(name) {
 			r.require(name)
 		}
-		if err := r.load(ctx, name); err != nil {
+		if err := r.load(ctx, name, nil); err != nil {
 			failed = append(failed, err)
 		}
 	}
@@ -174,8 +180,8 @@ func (r *Repository) Refresh(ctx context.Context) {
 		if r.opts.Control == ControlExplicit && !r.serves(name) {
 			continue
 		}
-		if r.changed(name) {
-			_ = r.load(ctx, name) // logs its error
+		if err := r.follow(ctx, name, false); err != nil { // a load logs its own
+			r.opts.Logger.Debug("cannot follow the files", "model", name, "error", err)
 		}
 	}
 	r.mu.Lock()
@@ -223,7 +229,7 @@ func (r *Repository) Load(ctx context.Context, name string) error {
 	if r.opts.Control != ControlExplicit {
 		return errNotExplicit
 	}
-	return r.load(context.WithoutCancel(ctx), r.base(name))
+	return r.load(context.WithoutCancel(ctx), r.base(name), nil)
 }
 
 var errNotExplicit = Errorf(codes.FailedPrecondition,
@@ -259,6 +265,7 @@ func (r *Repository) retireAll(e *entry) {
 		r.retire(e, v.model)
 		*v = served{state: Unloaded}
 	}
+	e.labels = nil
 }
 
 // retire releases a model when its requests have ended.

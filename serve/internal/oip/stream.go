@@ -79,6 +79,18 @@ func codeOf(err error) codes.Code {
 	return repository.AsError(err).Code
 }
 
+// final marks the only response to a request of a stream, as Triton does. A client that asks for an empty final response
+// (triton_enable_empty_final_response) gets none: models that have several responses to a request do.
+func final(r *pb.ModelInferResponse) *pb.ModelInferResponse {
+	if r.Parameters == nil {
+		r.Parameters = map[string]*pb.InferParameter{}
+	}
+	r.Parameters["triton_final_response"] = &pb.InferParameter{
+		ParameterChoice: &pb.InferParameter_BoolParam{BoolParam: true},
+	}
+	return r
+}
+
 // answerPart answers one request of a stream, which is counted and takes a slot as a call does. Its error does not end the
 // stream.
 func (s *Service) answerPart(ctx context.Context, r *pb.ModelInferRequest) *pb.ModelStreamInferResponse {
@@ -101,10 +113,10 @@ func (s *Service) answerPart(ctx context.Context, r *pb.ModelInferRequest) *pb.M
 	if err != nil {
 		return &pb.ModelStreamInferResponse{
 			ErrorMessage: repository.AsError(err).Message,
-			InferResponse: &pb.ModelInferResponse{
+			InferResponse: final(&pb.ModelInferResponse{
 				ModelName: r.GetModelName(), ModelVersion: r.GetModelVersion(), Id: r.GetId(),
-			},
+			}),
 		}
 	}
-	return &pb.ModelStreamInferResponse{InferResponse: response}
+	return &pb.ModelStreamInferResponse{InferResponse: final(response)}
 }

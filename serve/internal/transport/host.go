@@ -15,10 +15,12 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/tfbert/go/serve/batch"
 	"github.com/tfbert/go/serve/internal/access"
 	"github.com/tfbert/go/serve/internal/intake"
+	"github.com/tfbert/go/serve/internal/shm"
 	"github.com/tfbert/go/serve/repository"
 )
 
@@ -31,6 +33,11 @@ type Host struct {
 	MaxRequestBytes int64 // of a body, packed and unpacked
 	RequestTimeout  time.Duration
 	adminToken      atomic.Pointer[string]
+
+	LogLevel *slog.LevelVar // of Log; nil if it cannot be changed
+	Tracing  *Tracing
+
+	SharedMemory *shm.Regions // nil if clients may not use any
 
 	Gate      *intake.Gate  // of requests that are being received
 	Guard     *access.Guard // of the clients
@@ -101,6 +108,15 @@ func (h *Host) Admin(authorization string) error {
 // Count counts one of several requests that came together, such as those of a stream, in the rate of their client. It
 // returns an error if they come too fast.
 func (h *Host) Count(ctx context.Context) error { return h.Guard.Count(access.ClientOf(ctx)) }
+
+// AdminCall is Admin for a call of gRPC. The handlers of HTTP put the Authorization header where gRPC has it.
+func (h *Host) AdminCall(ctx context.Context) error {
+	authorization := ""
+	if values := metadata.ValueFromIncomingContext(ctx, "authorization"); len(values) > 0 {
+		authorization = values[0]
+	}
+	return h.Admin(authorization)
+}
 
 // Acquire returns the model with a name and a version. The version "" is the newest.
 func (h *Host) Acquire(name, version string) (*repository.Servable, error) {

@@ -247,7 +247,7 @@ def rest_refusals():
     row = {name: array[0].tolist() for name, array in rows.items()}
     assert "Servable not found for request: Latest(another)" in post(f"http://{args.http}/v1/models/another:predict", {"instances": [row]}, 404)
     assert f"Specific({model}, 7)" in post(rest + "/versions/7:predict", {"instances": [row]}, 404)
-    assert "label" in post(rest + "/labels/stable:predict", {"instances": [row]}, 404)
+    assert "label" in post(rest + "/labels/stable:predict", {"instances": [row]}, 400)
     assert "instances" in post(rest + ":predict", {}, 400)
     assert "instances" in post(rest + ":predict", {"instances": [row], "inputs": row}, 400)
     assert "empty" in post(rest + ":predict", {"instances": []}, 400)
