@@ -94,7 +94,8 @@ func TestMetricsAreBounded(t *testing.T) {
 			body := []byte(`{"model":"` + name + `","question":"find w1","context":"w1","inputs":{"question":"","context":""}}`)
 			for _, path := range []string{
 				"/v1/answer", "/models/" + name, "/v2/models/" + name + "/infer", "/v1/models/" + name + ":predict",
-				"/v1/models/bert:" + name, "/v1/models/bert/labels/" + name + ":predict", "/" + name, "/v2/models/" + name + "/config",
+				"/v1/models/bert:" + name, "/v1/models/bert/labels/" + name + ":predict", "/" + name,
+				"/v2/models/" + name + "/config",
 			} {
 				f.ask("POST", path, body, "Authorization: Bearer one")
 				f.ask("GET", path, nil, "Authorization: Bearer "+name)
@@ -160,7 +161,8 @@ func TestRefusals(t *testing.T) {
 	assert.EqualValues(t, 1, one(t, figures, "tfbert_refused_requests_total", "reason=credentials"))
 	assert.Zero(t, one(t, figures, "tfbert_running_requests", "model=bert_qa"))
 
-	require.Equal(t, 403, f.ask("POST", "/v1/answer", nil, "Origin: https://other.example", "Sec-Fetch-Site: cross-site").Code)
+	other := f.ask("POST", "/v1/answer", nil, "Origin: https://other.example", "Sec-Fetch-Site: cross-site")
+	require.Equal(t, 403, other.Code)
 	f.stages.leave()
 	require.Equal(t, 503, f.ask("GET", "/readyz", nil).Code)
 	figures = f.figures(t)
