@@ -21,9 +21,10 @@ demo: lib
 grpcurl:
 	@$(GO) tool -modfile=tools/go.mod -n grpcurl >/dev/null
 
-# promtool builds Prometheus's tool in the same way. It has a module of its own, since its dependencies are many.
+# promtool builds Prometheus's tool for the tests of deploy/. It has a module of its own, because its dependencies are
+# many, and leaves out those by which Prometheus finds servers in clouds.
 promtool:
-	@$(GO) tool -modfile=tools/promtool.mod -n promtool >/dev/null
+	@$(GO) build -modfile=tools/promtool.mod -tags remove_all_sd -o bin/promtool github.com/prometheus/prometheus/cmd/promtool
 
 # test runs every test; TESTFLAGS=-short leaves out those that take long. TFBERT_SHARED names the folder
 # of the SQuAD sets; without it, the tests that need them are skipped. TFBERT_REQUIRE names what must not

@@ -40,8 +40,8 @@ func TestAPIKeys(t *testing.T) {
 		repo:  repository.Options{Control: repository.ControlExplicit},
 	})
 	for path, body := range bodies {
-		for _, header := range []string{"X: y", "Authorization: Bearer three", "Authorization: Basic one", "Authorization: Bearer admin"} {
-			w := f.ask("POST", path, []byte(body), header)
+		for _, authorization := range []string{"", "Bearer three", "Basic one", "Bearer admin"} {
+			w := f.ask("POST", path, []byte(body), "Authorization: "+authorization)
 			requireError(t, 401, "API key", w)
 			assert.Equal(t, "Bearer", w.Header().Get("WWW-Authenticate"))
 			assert.NotContains(t, w.Body.String(), "three")

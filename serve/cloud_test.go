@@ -23,8 +23,8 @@ func TestInvocations(t *testing.T) {
 		{"/", `{"inputs":` + question(1) + `}`},
 		{"/", `{"parameters":{"top_k":2},"inputs":[` + question(1) + `]}`},
 		{"/v1/models/bert:predict", predictRows},
-		{"/v1/models/bert:predict", `{"signature_name":"serving_default","inputs":{"input_ids":[[2,7]],"input_mask":[[1,1]],` +
-			`"segment_ids":[[0,0]],"unique_ids":[3]}}`},
+		{"/v1/models/bert:predict", `{"signature_name":"serving_default","inputs":{"input_ids":[[2,7]],` +
+			`"input_mask":[[1,1]],"segment_ids":[[0,0]],"unique_ids":[3]}}`},
 		{"/v1/models/bert_qa:predict", rows},
 		{"/v1/models/bert_qa:predict", `{"inputs":{"CONTEXT":["w1"],"QUESTION":["find w1"]}}`},
 		// Mistakes have the errors of the form that they come nearest to.
@@ -84,7 +84,7 @@ func TestCustomAttributes(t *testing.T) {
 		"":                       `400 {"error":"name one of the models: bert, other"}`,
 		"tfs-model-name=third":   `404 {"error":"Servable not found for request: Latest(third)"}`,
 		"tfs-model-name=../bert": `404 `,
-		"tfs-model-name=bert,tfs-model-version=7":                    `404 {"error":"Servable not found for request: Specific(bert, 7)"}`,
+		"tfs-model-name=bert,tfs-model-version=7":                    `404 {"error":"Servable not found for request: Specific(bert, 7)`,
 		"tfs-model-name=bert,tfs-model-version=x":                    `400 `,
 		"tfs-model-name=bert,tfs-method=classify":                    `501 `,
 		"tfs-model-name=bert,tfs-model-version=1,tfs-method=explain": `404 `,
@@ -124,7 +124,7 @@ func TestInstances(t *testing.T) {
 		`{"instances":[` + question(1) + `],"parameters":{"a":1}}`:                                "unknown key: a",
 		`{"instances":[` + question(1) + `,5]}`:                                                   "must be an object",
 		`{"instances":[` + question(1) + `],"more":1}`:                                            "unknown key: more",
-		`{"instances":[` + strings.Repeat(question(1)+",", 1024) + question(1) + `]}`:             "instances has more than 1024 elements",
+		`{"instances":[` + strings.Repeat(question(1)+",", 1024) + question(1) + `]}`:             "more than 1024 elements",
 		`{"parameters":{"x":[` + strings.Repeat("[", 20000) + `]},"instances":[{"question":""}]}`: "",
 	} {
 		w := f.ask("POST", "/invocations", []byte(body))

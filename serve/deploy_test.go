@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 
@@ -83,8 +82,8 @@ var (
 	label    = regexp.MustCompile(`[a-zA-Z_][a-zA-Z0-9_]*`)
 )
 
-// metricsOf returns the names of the metrics in an expression of PromQL, and the labels that it asks of each of them and
-// of all.
+// metricsOf returns the names of the metrics in an expression of PromQL, and the labels that it asks of each of them
+// and of all.
 func metricsOf(expr string) (names []string, labels map[string][]string, all []string) {
 	labels = map[string][]string{}
 	expr = quoted.ReplaceAllString(expr, "")
@@ -97,7 +96,8 @@ func metricsOf(expr string) (names []string, labels map[string][]string, all []s
 	}
 	expr = matchers.ReplaceAllString(ranges.ReplaceAllString(expr, ""), "$1 ")
 	for _, w := range word.FindAllString(expr, -1) {
-		if name := strings.TrimSpace(w); !strings.HasSuffix(name, "(") && !slices.Contains([]string{"and", "or", "unless"}, name) {
+		name := strings.TrimSpace(w)
+		if operator := name == "and" || name == "or" || name == "unless"; !operator && !strings.HasSuffix(name, "(") {
 			names = append(names, name)
 		}
 	}
@@ -108,7 +108,8 @@ func metricsOf(expr string) (names []string, labels map[string][]string, all []s
 func TestDeployedMetrics(t *testing.T) {
 	f := newFixture(t, &setup{repo: repository.Options{Control: repository.ControlExplicit}})
 	require.Equal(t, 200, f.ask("POST", "/v1/answer", []byte(question(1))).Code)
-	require.Equal(t, 500, f.ask("POST", "/v1/answer", []byte(`{"question":"find w1","context":"`+fakemodel.Fail+`"}`)).Code)
+	failing := `{"question":"find w1","context":"` + fakemodel.Fail + `"}`
+	require.Equal(t, 500, f.ask("POST", "/v1/answer", []byte(failing)).Code)
 	f.questions.Most = 0
 	require.Equal(t, 429, f.ask("POST", "/v1/answer", []byte(question(1))).Code)
 
@@ -169,7 +170,8 @@ func TestDeployedMetrics(t *testing.T) {
 }
 
 func TestMetricsOf(t *testing.T) {
-	names, labels, all := metricsOf(`histogram_quantile(0.9, sum by (le, model) (rate(a_bucket{x=~"b{c}", y!=""}[5m]))) / c > 0.5 and on (job) d`)
+	names, labels, all := metricsOf(
+		`histogram_quantile(0.9, sum by (le, model) (rate(a_bucket{x=~"b{c}", y!=""}[5m]))) / c > 0.5 and on (job) d`)
 	assert.Equal(t, []string{"a_bucket", "c", "d"}, names)
 	assert.Equal(t, map[string][]string{"a_bucket": {"x", "y"}}, labels)
 	assert.Equal(t, []string{"le", "model", "job"}, all)
@@ -188,11 +190,13 @@ func TestPromtool(t *testing.T) {
 	run("check", "rules", "--lint-fatal", "alerts.yml")
 	run("test", "rules", "alerts_test.yml")
 
+	variables := strings.NewReplacer("$__rate_interval", "5m", "$job", ".*", "$instance", ".*", "$model", ".*")
 	group := ruleGroup{Name: "dashboard"}
 	for _, p := range readDashboard(t).Panels {
 		for _, target := range p.Targets {
-			expr := strings.NewReplacer("$__rate_interval", "5m", "$job", ".*", "$instance", ".*", "$model", ".*").Replace(target.Expr)
-			group.Rules = append(group.Rules, rule{Record: fmt.Sprintf("panel:%d:%s", p.ID, target.RefID), Expr: expr})
+			group.Rules = append(group.Rules, rule{
+				Record: fmt.Sprintf("panel:%d:%s", p.ID, target.RefID), Expr: variables.Replace(target.Expr),
+			})
 		}
 	}
 	text, err := yaml.Marshal(ruleFile{[]ruleGroup{group}})

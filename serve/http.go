@@ -79,7 +79,9 @@ func identify(h http.Handler) http.Handler {
 		ctx := transport.WithRequestID(r.Context(), r.Header.Get(transport.RequestID))
 		traceID(ctx)
 		w.Header().Set(transport.RequestID, transport.RequestIDOf(ctx))
-		h.ServeHTTP(w, r.WithContext(ctx))
+		with := r.WithContext(ctx)
+		h.ServeHTTP(w, with)
+		r.Pattern = with.Pattern // which names the span
 	})
 }
 

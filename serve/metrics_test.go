@@ -16,6 +16,7 @@ import (
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace/noop"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/protobuf/types/known/emptypb"
 
@@ -94,7 +95,8 @@ func TestMetricsAreBounded(t *testing.T) {
 			body := []byte(`{"model":"` + name + `","question":"find w1","context":"w1","inputs":{"question":"","context":""}}`)
 			for _, path := range []string{
 				"/v1/answer", "/models/" + name, "/v2/models/" + name + "/infer", "/v1/models/" + name + ":predict",
-				"/v1/models/bert:" + name, "/v1/models/bert/labels/" + name + ":predict", "/" + name, "/v2/models/" + name + "/config",
+				"/v1/models/bert:" + name, "/v1/models/bert/labels/" + name + ":predict", "/" + name,
+				"/v2/models/" + name + "/config",
 			} {
 				f.ask("POST", path, body, "Authorization: Bearer one")
 				f.ask("GET", path, nil, "Authorization: Bearer "+name)
@@ -160,7 +162,8 @@ func TestRefusals(t *testing.T) {
 	assert.EqualValues(t, 1, one(t, figures, "tfbert_refused_requests_total", "reason=credentials"))
 	assert.Zero(t, one(t, figures, "tfbert_running_requests", "model=bert_qa"))
 
-	require.Equal(t, 403, f.ask("POST", "/v1/answer", nil, "Origin: https://other.example", "Sec-Fetch-Site: cross-site").Code)
+	other := f.ask("POST", "/v1/answer", nil, "Origin: https://other.example", "Sec-Fetch-Site: cross-site")
+	require.Equal(t, 403, other.Code)
 	f.stages.leave()
 	require.Equal(t, 503, f.ask("GET", "/readyz", nil).Code)
 	figures = f.figures(t)
@@ -188,9 +191,8 @@ func TestLoadMetrics(t *testing.T) {
 // recordSpans makes the tests' server record its traces.
 func recordSpans(t *testing.T) *tracetest.SpanRecorder {
 	recorder := tracetest.NewSpanRecorder()
-	before := otel.GetTracerProvider()
 	otel.SetTracerProvider(trace.NewTracerProvider(trace.WithSpanProcessor(recorder)))
-	t.Cleanup(func() { otel.SetTracerProvider(before) })
+	t.Cleanup(func() { otel.SetTracerProvider(noop.NewTracerProvider()) })
 	return recorder
 }
 

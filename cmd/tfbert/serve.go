@@ -177,8 +177,8 @@ func (c *serveCommand) run(cmd *cobra.Command) (err error) {
 	return err
 }
 
-// reload reads again what may change while the server runs: the certificates, the admin token, the API keys, and the models
-// whose files have changed, with their configurations. What cannot be read stays as it was.
+// reload reads again what may change while the server runs: the certificates, the admin token, the API keys, and the
+// models whose files have changed, with their configurations. What cannot be read stays as it was.
 func (c *serveCommand) reload(
 	ctx context.Context, server *serve.Server, models *repository.Repository, certificates *certificates, log *slog.Logger,
 ) {

@@ -21,7 +21,8 @@ func line(key, client string) string {
 }
 
 func TestReadKeys(t *testing.T) {
-	keys, err := ReadKeys(strings.NewReader("# team\n\n" + line("one", "alice") + line("two", "bob") + line("three", "bob")))
+	text := "# team\n\n" + line("one", "alice") + line("two", "bob") + line("three", "bob")
+	keys, err := ReadKeys(strings.NewReader(text))
 	require.NoError(t, err)
 	require.Len(t, keys, 3)
 	assert.Equal(t, Key{"alice", sha256.Sum256([]byte("one"))}, keys[0])
@@ -61,7 +62,9 @@ func TestIdentify(t *testing.T) {
 	keys, err := ReadKeys(strings.NewReader(line("one", "alice") + line("two", "bob")))
 	require.NoError(t, err)
 	g.SetKeys(keys)
-	for authorization, want := range map[string]string{"Bearer one": "alice", "bearer two": "bob", "BEARER  one": "alice"} {
+	for authorization, want := range map[string]string{
+		"Bearer one": "alice", "bearer two": "bob", "BEARER  one": "alice",
+	} {
 		client, err := g.Identify(authorization, "192.0.2.1:80")
 		require.NoError(t, err)
 		assert.Equal(t, want, client)

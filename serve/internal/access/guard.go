@@ -113,8 +113,8 @@ func (g *Guard) Enter(name string) (leave func(), err error) {
 	}), nil
 }
 
-// Count counts one more request of a client that has entered, such as that of a stream. It returns an error if they come
-// too fast.
+// Count counts one more request of a client that has entered, such as that of a stream. It returns an error if they
+// come too fast.
 func (g *Guard) Count(name string) error {
 	if g.limits.Rate == 0 {
 		return nil

@@ -1,5 +1,5 @@
-// Package cloud has the verbs that SageMaker and Vertex AI ask of a container, GET /ping and POST /invocations. A request
-// may have the form of any other protocol; its content says which.
+// Package cloud has the verbs that SageMaker and Vertex AI ask of a container, GET /ping and POST /invocations. A
+// request may have the form of any other protocol; its content says which.
 package cloud
 
 import (
