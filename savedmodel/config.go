@@ -20,7 +20,7 @@ const (
 	FP16
 	// BF16 is the rewrite for CPUs by oneDNN (auto_mixed_precision_onednn_bfloat16).
 	BF16
-	// INT8 is no rewrite: a graph is written in it.
+	// INT8 is not a rewrite: a graph is written in it.
 	INT8
 )
 

@@ -14,6 +14,7 @@ import (
 	"github.com/tfbert/go/serve/internal/access"
 	"github.com/tfbert/go/serve/internal/cloud"
 	"github.com/tfbert/go/serve/internal/intake"
+	"github.com/tfbert/go/serve/internal/transport"
 )
 
 // An APIKey is a key by which a client may ask, and the client's name.
@@ -76,6 +77,11 @@ func refuseBody(w http.ResponseWriter, r *http.Request) {
 // begin refuses a call of gRPC before its message is received, unless its client may make it.
 func (s *Server) begin(ctx context.Context, info *tap.Info) (context.Context, error) {
 	began := time.Now()
+	given := ""
+	if values := metadata.MD(info.Header).Get(transport.RequestID); len(values) > 0 {
+		given = values[0]
+	}
+	ctx = transport.WithRequestID(ctx, given)
 	var authorization, address string
 	if values := metadata.MD(info.Header).Get("authorization"); len(values) > 0 {
 		authorization = values[0]

@@ -149,7 +149,7 @@ func TestPing(t *testing.T) {
 	assert.Equal(t, 200, f.ask("POST", "/v1/answer", []byte(question(1))).Code, "the other method is as it was")
 	requireError(t, 405, "", f.ask("POST", "/ping", nil))
 
-	f.drain()
+	f.stages.leave()
 	requireError(t, 503, "shutting down", f.ask("GET", "/ping", nil))
 	requireError(t, 503, "shutting down", f.ask("GET", "/v1/answer", nil))
 }

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc/codes"
 
 	"github.com/tfbert/go/serve/internal/cloud"
@@ -22,8 +24,9 @@ import (
 
 // Handler returns the handler of everything that the server speaks over HTTP.
 //
-// A request passes, in this order: tracing, the refusal of other hosts and of other sites' pages, counting and
-// logging, the limits on its time and body, its client's key and limits, and its verb's handler. A server that does not run by Serve is not known
+// A request passes, in this order: tracing, its id, the refusal of other hosts and of other sites' pages, counting and
+// logging, the limits on its time and body, its client's key and limits, and its verb's handler. A server that does not
+// run by Serve is not known
 // to be this machine's alone: it checks hosts only if Options.AllowedHosts names some.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
@@ -61,10 +64,25 @@ func (s *Server) Handler() http.Handler {
 		return repository.Errorf(codes.NotFound, "no such endpoint: %s %s: docs/serving.md lists them all",
 			r.Method, r.URL.Path)
 	})
-	traced := otelhttp.NewHandler(s.sites.protect(mux, s.deny), "http",
+	traced := otelhttp.NewHandler(identify(s.sites.protect(mux, s.deny)), "http",
 		otelhttp.WithFilter(func(*http.Request) bool { return s.host.Tracing.Sample() }),
 		otelhttp.WithSpanNameFormatter(func(_ string, r *http.Request) string { return cmp.Or(r.Pattern, r.Method) }))
 	return cloud.Routes(traced, s.opts.HealthRoute, s.opts.PredictRoute)
+}
+
+// identify gives each request an id.
+func identify(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx := transport.WithRequestID(r.Context(), r.Header.Get(transport.RequestID))
+		traceID(ctx)
+		w.Header().Set(transport.RequestID, transport.RequestIDOf(ctx))
+		h.ServeHTTP(w, r.WithContext(ctx))
+	})
+}
+
+// traceID adds the id of a request to its span.
+func traceID(ctx context.Context) {
+	trace.SpanFromContext(ctx).SetAttributes(attribute.String("tfbert.request_id", transport.RequestIDOf(ctx)))
 }
 
 // methods returns those that a request's path takes.
@@ -85,6 +103,8 @@ func (s *Server) serve(pattern string, h transport.Handler) http.Handler {
 		began := time.Now()
 		ctx, cancel := context.WithTimeout(withClient(r.Context(), r.RemoteAddr), s.opts.RequestTimeout)
 		defer cancel()
+		ctx, cancelCut := s.host.Within(ctx)
+		defer cancelCut()
 		call := s.newCall(ctx, pattern, w)
 		ctx, denied := s.identify(ctx, pattern, call.Slots, r.Header.Get("Authorization"), r.RemoteAddr)
 		r = r.WithContext(transport.WithCall(ctx, call))
@@ -100,6 +120,7 @@ func (s *Server) serve(pattern string, h transport.Handler) http.Handler {
 			defer leave()
 			return h(answer, r)
 		})
+		err = s.host.Outcome(err)
 		if err != nil && !answer.begun {
 			transport.WriteError(answer, err)
 		}

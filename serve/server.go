@@ -41,7 +41,8 @@ type Options struct {
 	MaxMemory         int64         // bytes for what is made from complete requests; 320 MiB; further ones wait
 	MinRate           int64         // bytes per second at which a request must come, over 5 s; 1024
 	RequestTimeout    time.Duration // from a request's header to its answer; 60 s
-	DrainTimeout      time.Duration // that requests under way have when the server ends; 30 s
+	ShutdownDelay     time.Duration // for which a server that ends is not ready and still takes requests; 0
+	DrainTimeout      time.Duration // that requests under way have then; 30 s
 
 	// AdminToken is the bearer token that the verbs which change the server ask for; "" lets everybody use
 	// them.
@@ -95,8 +96,11 @@ type Server struct {
 	conns     intake.Conns
 	sites     *sites
 	streaming map[string]bool // the methods of gRPC that are streams
-	drain     context.CancelFunc
+	stages    stages
 }
+
+// stages begin the stages of a shutdown, as transport.Host has them.
+type stages struct{ leave, drain, late, cut context.CancelFunc }
 
 // New returns a server of the models of a repository that has not been started.
 func New(models *repository.Repository, opts Options) (*Server, error) {
@@ -123,11 +127,9 @@ func New(models *repository.Repository, opts Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	draining, drain := context.WithCancel(context.Background())
 	host := &transport.Host{
 		Models: models, Version: opts.Version, Log: opts.Logger, MaxRequestBytes: opts.MaxRequestBytes,
-		RequestTimeout: opts.RequestTimeout, AdminToken: opts.AdminToken, Draining: draining,
-		LogLevel: opts.LogLevel, Tracing: transport.NewTracing(),
+		RequestTimeout: opts.RequestTimeout, LogLevel: opts.LogLevel, Tracing: transport.NewTracing(),
 		Guard: access.NewGuard(slices.Clone(opts.APIKeys), access.Limits{
 			Rate: opts.ClientRate, Burst: opts.ClientBurst, AtOnce: opts.ClientRequests,
 		}),
@@ -138,13 +140,20 @@ func New(models *repository.Repository, opts Options) (*Server, error) {
 	if opts.ClientSHM {
 		host.SharedMemory = shm.New(shm.Dir)
 	}
+	host.SetAdminToken(opts.AdminToken)
+	var stages stages
+	host.Leaving, stages.leave = context.WithCancel(context.Background())
+	host.Draining, stages.drain = context.WithCancel(context.Background())
+	host.Late, stages.late = context.WithCancel(context.Background())
+	host.Cutting, stages.cut = context.WithCancel(context.Background())
 	s := &Server{
-		opts: opts, host: host, metrics: newMetrics(host), resolver: resolver, drain: drain,
+		opts: opts, host: host, metrics: newMetrics(host), resolver: resolver, stages: stages,
 		oip: oip.New(host), tfServing: tfserving.New(host),
 		questions: intake.Slots{Most: opts.MaxRequests}, admins: intake.Slots{Most: mostAdmins},
 		budget: intake.NewBudget(opts.MaxMemory, opts.MaxUnfinished),
-		conns:  intake.Conns{Most: opts.MaxConnections}, streaming: map[string]bool{}, sites: sites,
+		conns:  intake.Conns{Most: opts.MaxConnections, Log: opts.Logger}, streaming: map[string]bool{}, sites: sites,
 	}
+	host.Questions, host.Count = &s.questions, s.metrics.request
 	s.metrics.received(host.Gate, s.budget, &s.conns)
 	s.metrics.cached(models)
 	models.Observe(s.metrics.batch)
@@ -162,8 +171,11 @@ const mostAdmins = 32
 // connKey is the key of a request's *intake.Conn in its context.
 type connKey struct{}
 
-// Serve serves HTTP and gRPC, either of which may be nil, until ctx ends. Then it takes no more connections,
-// lets the requests under way end, and releases the models.
+// SetAdminToken replaces Options.AdminToken.
+func (s *Server) SetAdminToken(token string) { s.host.SetAdminToken(token) }
+
+// Serve serves HTTP and gRPC, either of which may be nil, until ctx ends. Then it is no longer ready; after
+// Options.ShutdownDelay it takes no more connections, lets the requests under way end, and releases the models.
 func (s *Server) Serve(ctx context.Context, overHTTP, overGRPC net.Listener) error {
 	web := s.webServer()
 	rpc := s.rpcServer()
@@ -185,31 +197,51 @@ func (s *Server) Serve(ctx context.Context, overHTTP, overGRPC net.Listener) err
 	var err error
 	select {
 	case <-ctx.Done():
-		s.opts.Logger.Info("shutting down", "at most", s.opts.DrainTimeout)
+		s.opts.Logger.Info("shutting down", "delay", s.opts.ShutdownDelay, "at most", s.opts.DrainTimeout)
+		s.stages.leave()
+		select {
+		case <-time.After(s.opts.ShutdownDelay):
+		case err = <-failed:
+		}
 	case err = <-failed:
 	}
 	return errors.Join(err, s.shutdown(web, rpc))
 }
 
 func (s *Server) shutdown(web *http.Server, rpc *grpc.Server) error {
-	s.drain() // not ready from here on
-	ctx, cancel := context.WithTimeout(context.Background(), s.opts.DrainTimeout)
+	s.stages.leave()
+	s.stages.drain()
+	late := time.AfterFunc(min(arrivalTime, s.opts.DrainTimeout/2), s.stages.late)
+	defer late.Stop()
+	drained := make(chan struct{}, 2)
+	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	drained := make(chan struct{})
+	go func() {
+		_ = web.Shutdown(ctx) // whose only other error is a listener's
+		drained <- struct{}{}
+	}()
 	go func() {
 		rpc.GracefulStop()
-		close(drained)
+		drained <- struct{}{}
 	}()
-	err := web.Shutdown(ctx)
-	select {
-	case <-drained:
-	case <-ctx.Done():
-		err = cmp.Or(err, ctx.Err())
-		rpc.Stop()
-	}
-	if err != nil {
-		_ = web.Close() // ends them
-		err = fmt.Errorf("some requests had not ended after %v: %w", s.opts.DrainTimeout, err)
+	var err error
+	timeout := time.After(s.opts.DrainTimeout)
+	for left := 2; left > 0; {
+		select {
+		case <-drained:
+			left--
+		case <-timeout:
+			if err != nil { // for the second time
+				_ = web.Close()
+				rpc.Stop()
+				left = 0
+				continue
+			}
+			err = fmt.Errorf("some requests had not ended after %v: %w", s.opts.DrainTimeout, context.DeadlineExceeded)
+			s.stages.late()
+			s.stages.cut() // they end with an error
+			timeout = time.After(cutTime)
+		}
 	}
 	if s.host.SharedMemory != nil {
 		err = errors.Join(err, s.host.SharedMemory.Unregister(""))
@@ -217,6 +249,11 @@ func (s *Server) shutdown(web *http.Server, rpc *grpc.Server) error {
 	s.host.Models.Close()
 	return err
 }
+
+const (
+	arrivalTime = time.Second // for which a server that drains waits for requests that are not complete
+	cutTime     = time.Second // for which it waits for errors to be written
+)
 
 // webServer bounds what a client may make the server wait for and keep.
 func (s *Server) webServer() *http.Server {

@@ -60,7 +60,9 @@ type windowBatch struct {
 }
 
 // readWindows reads the windows of a SQuAD file. Of more than are needed it takes some, evenly.
-func readWindows(open func() (io.ReadCloser, error), f *squad.Featurizer) (windows []squad.Feature, tokens int, err error) {
+func readWindows(
+	open func() (io.ReadCloser, error), f *squad.Featurizer,
+) (windows []squad.Feature, tokens int, err error) {
 	each := func(visit func(f *squad.Feature)) error {
 		r, err := open()
 		if err != nil {
@@ -198,7 +200,10 @@ func (k *calibrator) embed(weights weightReader) error {
 func (k *calibrator) layer(n int, weights weightReader) (*int8Layer, error) {
 	scope := layerScope(n)
 	h, i := k.config.HiddenSize, k.config.IntermediateSize
-	samples := []*quantize.Sample{quantize.NewSample(h), quantize.NewSample(h), quantize.NewSample(h), quantize.NewSample(i)}
+	var samples []*quantize.Sample
+	for _, channels := range []int{h, h, h, i} {
+		samples = append(samples, quantize.NewSample(channels))
+	}
 	every, at := (k.tokens+sampledRows-1)/sampledRows, 0
 	err := k.run(weights, func(b *fused, in *calibratorInputs) []tf.Output {
 		x := b.op("Identity", "x", nil, in.rows) // which can be fetched, what is fed cannot

@@ -1,9 +1,12 @@
 package tfbert
 
 import (
+	"fmt"
+	"io"
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -11,7 +14,9 @@ import (
 
 	"github.com/tfbert/go/internal/quantize"
 	"github.com/tfbert/go/internal/testenv"
+	"github.com/tfbert/go/squad"
 	"github.com/tfbert/go/tf"
+	"github.com/tfbert/go/wordpiece"
 )
 
 // needInt8 skips a test where int8 cannot run, and returns the bits of weights that are right here.
@@ -206,19 +211,34 @@ func TestInt8Layer(t *testing.T) {
 		layer, err := k.layer(0, weights)
 		require.NoError(t, err, activation)
 		want := slices.Concat(k.batches[0].x)
-		got := runGraph(t, &config, weights, func(b *fused) tf.OutputList {
-			x := tf.AddConst(&b.Builder, "x", tf.Shape{blockRows, int64(config.HiddenSize)}, rows...)
-			adder := b.maskAdder(tf.AddConst(&b.Builder, "mask", tf.Shape{blockBatch, blockLength}, k.batches[0].mask...))
-			y, norm := b.int8Layer(layerScope(0), x, embeddingsScope+"/LayerNorm", adder, layer)
-			return tf.OutputList{b.layerNorm(norm, y)}
-		})[0]
-		signal, noise := 0., 0.
-		for i, v := range want {
-			signal += float64(v) * float64(v)
-			noise += float64(v-got[i]) * float64(v-got[i])
+		for _, attention := range []tf.DataType{tf.Float, tf.Bfloat16} {
+			build := func(b *fused) tf.OutputList {
+				x := tf.AddConst(&b.Builder, "x", tf.Shape{blockRows, int64(config.HiddenSize)}, rows...)
+				mask := tf.AddConst(&b.Builder, "mask", tf.Shape{blockBatch, blockLength}, k.batches[0].mask...)
+				adder := b.cast("adder", b.maskAdder(mask), attention)
+				y, norm := b.int8Layer(layerScope(0), x, embeddingsScope+"/LayerNorm", adder, layer)
+				return tf.OutputList{b.layerNorm(norm, y)}
+			}
+			if missing := bfloat16Missing(); attention == tf.Bfloat16 && missing != "" {
+				t.Logf("attention in bfloat16 is built and not run: %s", missing)
+				g, err := tf.NewGraph()
+				require.NoError(t, err)
+				b := &fused{graphBuilder: graphBuilder{tf.Builder{Graph: g}, &config}, dtype: tf.Float, weights: weights,
+					batch: static(blockBatch), length: static(blockLength)}
+				build(b)
+				require.NoError(t, b.Err)
+				require.NoError(t, g.Close())
+				continue
+			}
+			got := runGraph(t, &config, weights, build)[0]
+			signal, noise := 0., 0.
+			for i, v := range want {
+				signal += float64(v) * float64(v)
+				noise += float64(v-got[i]) * float64(v-got[i])
+			}
+			t.Logf("%q, attention in %v: %.1f dB", activation, attention, 10*math.Log10(signal/noise))
+			assert.Greater(t, 10*math.Log10(signal/noise), 25., activation)
 		}
-		t.Logf("%q: %.1f dB", activation, 10*math.Log10(signal/noise))
-		assert.Greater(t, 10*math.Log10(signal/noise), 25., activation)
 		for p, product := range layer.products() {
 			assert.Greater(t, product.Decibels(), 20., "%s %s", activation, productNames[p])
 			assert.False(t, math.IsNaN(product.Decibels()))
@@ -245,4 +265,40 @@ func layerCalibrator(t *testing.T, c *Config, weights weightReader, bits int) (*
 		return []tf.Output{b.layerNorm(embeddingsScope+"/LayerNorm", x)}
 	}, func(*windowBatch, [][]float32) {}))
 	return k, rows
+}
+
+// Of a file with more text than is needed, windows are taken evenly.
+func TestReadWindows(t *testing.T) {
+	vocab, err := wordpiece.ReadVocab(strings.NewReader("[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n"))
+	require.NoError(t, err)
+	passage := strings.Repeat("a ", 300)
+	for questions, want := range map[int]int{3: 3, 400: 200} {
+		var text strings.Builder
+		text.WriteString(`{"version":"1.1","data":[{"title":"t","paragraphs":[`)
+		for i := range questions {
+			if i > 0 {
+				text.WriteString(",")
+			}
+			fmt.Fprintf(&text, `{"context":%q,"qas":[{"id":"%d","question":"a","answers":[]}]}`, passage, i)
+		}
+		text.WriteString("]}]}")
+		opened := 0
+		windows, tokens, err := readWindows(func() (io.ReadCloser, error) {
+			opened++
+			return io.NopCloser(strings.NewReader(text.String())), nil
+		}, &squad.Featurizer{Tokenizer: &wordpiece.Tokenizer{Vocab: vocab}})
+		require.NoError(t, err)
+		assert.Len(t, windows, want)
+		assert.Equal(t, 304*want, tokens)
+		assert.LessOrEqual(t, tokens, calibrationTokens)
+		assert.Equal(t, 2, opened)
+
+		rows := 0
+		for _, b := range batchWindows(windows) {
+			assert.LessOrEqual(t, len(b.ids), batchTokens)
+			assert.Equal(t, b.shape, tf.Shape{int64(len(b.mask) / 304), 304})
+			rows += int(b.shape[0])
+		}
+		assert.Equal(t, want, rows)
+	}
 }

@@ -1,10 +1,12 @@
 package tfbert_test
 
 import (
+	"context"
 	"encoding/json"
 	"math"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/tfbert/go/internal/testenv"
 	"github.com/tfbert/go/savedmodel"
+	"github.com/tfbert/go/squad"
 	"github.com/tfbert/go/tfbert"
 )
 
@@ -77,6 +80,24 @@ func TestInt8Export(t *testing.T) {
 	}
 	t.Logf("logits: %.1f dB", 10*math.Log10(signal/noise))
 	assert.Greater(t, 10*math.Log10(signal/noise), 8.) // two windows say little about random ones
+
+	// Its kernels keep what they prepare of weights and biases, for all that use the model at once.
+	var batches [][]squad.RawResult
+	for n := 1; n <= len(features); n++ {
+		batches = append(batches, predictOnce(t, m, features[:n]...))
+	}
+	fresh := openModel(t, first, nil)
+	var wg sync.WaitGroup
+	for i := range 12 {
+		n := i%len(features) + 1
+		wg.Go(func() {
+			got, err := fresh.Predict(t.Context(), features[:n])
+			assert.NoError(t, err)
+			assert.Equal(t, batches[n-1], got)
+		})
+	}
+	wg.Wait()
+
 	static := *opts
 	static.MaxSeqLength, static.Progress = 32, nil
 	assert.Equal(t, 32, openModel(t, exportModel(t, ckpt, &static), nil).SeqLength())
@@ -144,6 +165,17 @@ func TestInt8ExportErrors(t *testing.T) {
 			assert.NoDirExists(t, dir)
 		})
 	}
+}
+
+func TestInt8ExportCancelled(t *testing.T) {
+	opts := int8Options(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	opts.Progress = func(int, int) { cancel() }
+	dir := filepath.Join(t.TempDir(), "model")
+	_, err := tfbert.Export(ctx, newToy("gelu").write(t, "model.ckpt"), dir, opts)
+	require.ErrorIs(t, err, context.Canceled)
+	assert.NoDirExists(t, dir)
 }
 
 // On the bundled model most answers are those of float32, and the logits stay near.

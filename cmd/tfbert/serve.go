@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -40,7 +42,8 @@ of models in Triton's layout, as NVIDIA's export script writes it
 (--model_repository). Without any of these it serves the bundled model.
 
 The first SIGINT or SIGTERM lets requests under way end; a second one stops
-the server at once.`,
+the server at once. SIGHUP reads the certificates, the admin token and models
+whose files have changed again.`,
 		Example: `  tfbert serve
   curl -d '{"question":"Who wrote it?","context":"It was written by Ada Lovelace."}' localhost:8501/v1/answer
 
@@ -82,9 +85,11 @@ func (c *serveCommand) run(cmd *cobra.Command) (err error) {
 	options.ClientSHM = c.network.clientSHM
 	options.Logger, options.Version = log, readVersion().Version
 	options.AllowedHosts, options.AllowedOrigins = c.network.allowedHosts, c.network.allowedOrigins
-	if options.TLS, err = c.network.tls(); err != nil {
+	var certificates *certificates
+	if options.TLS, certificates, err = c.network.tls(); err != nil {
 		return err
 	}
+	signal.Ignore(syscall.SIGPIPE) // a server whose log nobody reads any more goes on
 	if options.AdminToken, err = c.network.token(); err != nil {
 		return err
 	}
@@ -141,6 +146,9 @@ func (c *serveCommand) run(cmd *cobra.Command) (err error) {
 			}
 		}()
 	}
+	hangUps := make(chan os.Signal, 1)
+	signal.Notify(hangUps, syscall.SIGHUP)
+	defer signal.Stop(hangUps)
 	loaded := make(chan struct{})
 	go func() {
 		defer close(loaded)
@@ -149,13 +157,41 @@ func (c *serveCommand) run(cmd *cobra.Command) (err error) {
 			return
 		}
 		c.welcome(log, web, rpc)
+		for {
+			select {
+			case <-hangUps:
+				c.reload(ctx, server, models, certificates, log)
+			case <-ctx.Done():
+				return
+			}
+		}
 	}()
 	err = server.Serve(ctx, web, rpc)
+	stop(nil)
 	<-loaded
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 		return errors.Join(cause, err)
 	}
 	return err
+}
+
+// reload reads again what may change while the server runs: the certificates, the admin token, and the models whose files
+// have changed, with their configurations. What cannot be read stays as it was.
+func (c *serveCommand) reload(
+	ctx context.Context, server *serve.Server, models *repository.Repository, certificates *certificates, log *slog.Logger,
+) {
+	log.Info("reading certificates, token and models again")
+	if certificates != nil {
+		if err := certificates.read(&c.network); err != nil {
+			log.Error("the certificates cannot be read again", "error", err)
+		}
+	}
+	if token, err := c.network.token(); err != nil {
+		log.Error("the admin token cannot be read again", "error", err)
+	} else {
+		server.SetAdminToken(token)
+	}
+	models.Refresh(ctx)
 }
 
 // welcome logs the addresses and says where to point a browser.

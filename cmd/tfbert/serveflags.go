@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -273,15 +274,41 @@ func (n *networkFlags) token() (string, error) {
 	return token, nil
 }
 
-func (n *networkFlags) tls() (*tls.Config, error) {
+// certificates are a TLS configuration that can be read again while it is in use.
+type certificates struct{ current atomic.Pointer[tls.Config] }
+
+// tls returns the configuration of the flags, nil without TLS, and what reads its files again.
+func (n *networkFlags) tls() (*tls.Config, *certificates, error) {
 	if n.cert == "" {
-		return nil, nil
+		return nil, nil, nil
 	}
+	c := &certificates{}
+	if err := c.read(n); err != nil {
+		return nil, nil, err
+	}
+	return &tls.Config{
+		MinVersion:         tls.VersionTLS12,
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return c.current.Load(), nil },
+	}, c, nil
+}
+
+// read reads the files. If it returns an error, what was read before stays in use.
+func (c *certificates) read(n *networkFlags) error {
+	config, err := n.readTLS()
+	if err == nil {
+		c.current.Store(config)
+	}
+	return err
+}
+
+func (n *networkFlags) readTLS() (*tls.Config, error) {
 	pair, err := tls.LoadX509KeyPair(n.cert, n.key)
 	if err != nil {
 		return nil, fmt.Errorf("%s, %s: %w", n.cert, n.key, err)
 	}
-	config := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+	config := &tls.Config{
+		Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
+	}
 	if n.clientCA != "" {
 		pem, err := os.ReadFile(n.clientCA)
 		if err != nil {
@@ -361,8 +388,10 @@ func (l *limitFlags) add(f *pflag.FlagSet) {
 	f.Int64Var(&l.server.MinRate, "min_request_rate", 1<<10,
 		"bytes per second that must come of a request that is not complete")
 	f.DurationVar(&l.server.RequestTimeout, "request_timeout", time.Minute, "`time` that a request may take")
+	f.DurationVar(&l.server.ShutdownDelay, "shutdown_delay", 0,
+		"`time` for which a server that stops is not ready and still takes requests")
 	f.DurationVar(&l.server.DrainTimeout, "drain_timeout", 30*time.Second,
-		"`time` that requests under way have to end when the server stops")
+		"`time` that requests under way have to end then")
 }
 
 func (l *limitFlags) check() error {
@@ -378,8 +407,8 @@ func (l *limitFlags) check() error {
 		return usagef("--max_request_memory must be at least 1 MiB")
 	case l.cacheBytes < 0:
 		return usagef("--response_cache_bytes must not be negative")
-	case l.server.RequestTimeout <= 0 || l.server.DrainTimeout <= 0:
-		return usagef("--request_timeout and --drain_timeout must be positive")
+	case l.server.RequestTimeout <= 0 || l.server.DrainTimeout <= 0 || l.server.ShutdownDelay < 0:
+		return usagef("--request_timeout and --drain_timeout must be positive, and --shutdown_delay not negative")
 	}
 	return nil
 }
@@ -409,7 +438,8 @@ func (l *logFlags) logger() *slog.Logger {
 	}
 	var w belowBar
 	if l.format == "json" {
-		return slog.New(slog.NewJSONHandler(w, options))
+		jsonLog = slog.New(slog.NewJSONHandler(w, options))
+		return jsonLog
 	}
 	return slog.New(slog.NewTextHandler(w, options))
 }

@@ -55,7 +55,9 @@ func noise(want, got Matrix) float64 {
 }
 
 func TestScales(t *testing.T) {
-	for _, ends := range [][2]float32{{-0.17, 5}, {-0.17, 41.3}, {0, 1}, {-3, 0}, {-3, 7}, {-1e-9, 1e-9}, {0, 0}, {-2, -1}} {
+	for _, ends := range [][2]float32{
+		{-0.17, 5}, {-0.17, 41.3}, {0, 1}, {-3, 0}, {-3, 7}, {-1e-9, 1e-9}, {0, 0}, {-2, -1},
+	} {
 		s := asymmetric(ends[0], ends[1])
 		assert.LessOrEqual(t, float64(s.Low()), float64(min(ends[0], 0))*(1-1e-6), "%v", ends)
 		assert.GreaterOrEqual(t, float64(s.High()), float64(max(ends[1], 0))*(1-1e-6), "%v", ends)

@@ -85,13 +85,7 @@ func checkConfig(c *pb.ModelConfig) error {
 	if n := c.GetDefaultModelFilename(); n != "" && !plainName(n) {
 		return fmt.Errorf("default_model_filename is %q: it must be a name within the version's folder", n)
 	}
-	if c.GetMaxBatchSize() < 0 {
-		return fmt.Errorf("max_batch_size is %d: it must not be negative", c.GetMaxBatchSize())
-	}
-	if _, err := placementOf(c); err != nil {
-		return err
-	}
-	return nil
+	return checkValues(c)
 }
 
 // newConfig returns the Config of a complete configuration. A number for each row is a vector in the
@@ -122,9 +116,11 @@ func newConfig(c *pb.ModelConfig, s *Servable) *Config {
 func mixedPrecision(c *pb.ModelConfig) bool {
 	return slices.ContainsFunc(c.GetOptimization().GetExecutionAccelerators().GetGpuExecutionAccelerator(),
 		func(a *pb.ModelOptimizationPolicy_ExecutionAccelerators_Accelerator) bool {
-			return a.GetName() == "auto_mixed_precision"
+			return a.GetName() == mixedPrecisionName
 		})
 }
+
+const mixedPrecisionName = "auto_mixed_precision"
 
 // textConfig returns the configuration of the text model beside a model.
 func textConfig(name string, of *pb.ModelConfig) *pb.ModelConfig {

@@ -50,17 +50,31 @@ type Backend struct {
 	Close       func() error
 }
 
-// load loads a model, with a configuration in place of that of its files if it is not nil.
-func (r *Repository) load(ctx context.Context, name string, config *pb.ModelConfig) error {
+// load loads a model, with a configuration in place of that of its files if it is not nil. One without that has waited for
+// another load of the same files has the other's outcome.
+func (r *Repository) load(ctx context.Context, name string, config *pb.ModelConfig) (err error) {
 	if !r.files.has(name) {
 		return Errorf(codes.NotFound, "there is no model %q in the repository", name)
 	}
 	e := r.entry(name)
+	before := r.ended(e)
 	e.loading.Lock()
 	defer e.loading.Unlock()
 	if r.isClosed() {
 		return r.loadError(name, errClosed)
 	}
+	if r.ended(e) != before && config == nil && !e.overridden {
+		if f, err := r.files.fingerprint(name); err == nil && f == e.fingerprint {
+			return e.loadErr
+		}
+	}
+	defer func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		e.loads++
+		e.loadErr = err
+	}()
+	e.overridden = config != nil
 	e.closing.Wait() // so that there are never three in memory
 	began := time.Now()
 	// Before the files are read: what changes while they are is seen at the next look.
@@ -75,6 +89,9 @@ func (r *Repository) load(ctx context.Context, name string, config *pb.ModelConf
 	if err != nil {
 		r.markFailed(e, 0, err)
 		return r.loadError(name, err)
+	}
+	for _, field := range ignoredFields(config) {
+		r.opts.Logger.Warn(configFile+" has a field that is not followed", "model", name, "field", field)
 	}
 	models := make(map[int64]*Model)
 	for _, s := range sources {
@@ -99,6 +116,13 @@ func (r *Repository) load(ctx context.Context, name string, config *pb.ModelConf
 			"took", time.Since(began).Round(time.Millisecond))
 	}
 	return nil
+}
+
+// ended returns the number of an entry's loads that have ended.
+func (r *Repository) ended(e *entry) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return e.loads
 }
 
 // loadError logs why a model cannot be loaded and returns the error for the client that asked for it.

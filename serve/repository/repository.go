@@ -77,8 +77,21 @@ type entry struct {
 	required    bool       // by the start; guarded by the repository's mutex
 	closing     sync.WaitGroup
 	fingerprint string // of the files that were loaded last; guarded by loading
+	loads       int    // that have ended; guarded by the repository's mutex
+	loadErr     error  // of the last one; guarded by loading
+	overridden  bool   // the last one had a configuration of its client's; guarded by loading
 	versions    map[int64]*served
 	labels      map[string]int64 // of versions; guarded by the repository's mutex
+}
+
+// has reports whether any version has a state. The repository's mutex is held.
+func (e *entry) has(s State) bool {
+	for _, v := range e.versions {
+		if v.state == s {
+			return true
+		}
+	}
+	return false
 }
 
 func newRepository(f files, opts Options) *Repository {
@@ -144,25 +157,42 @@ func (r *Repository) poll(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		names, err := r.files.names()
-		if err != nil {
-			r.opts.Logger.Error("cannot look at the models", "error", err)
+		r.Refresh(ctx)
+	}
+}
+
+// Refresh loads the models whose files have changed, and unloads those whose files are gone. With ControlExplicit it
+// loads only models that are loaded. It logs what it cannot load.
+func (r *Repository) Refresh(ctx context.Context) {
+	names, err := r.files.names()
+	if err != nil {
+		r.opts.Logger.Error("cannot look at the models", "error", err)
+		return
+	}
+	for _, name := range names {
+		if r.opts.Control == ControlExplicit && !r.serves(name) {
 			continue
 		}
-		for _, name := range names {
-			if err := r.follow(ctx, name, false); err != nil { // a load logs its own
-				r.opts.Logger.Debug("cannot follow the files", "model", name, "error", err)
-			}
-		}
-		r.mu.Lock()
-		gone := slices.DeleteFunc(slices.Collect(maps.Keys(r.entries)), func(name string) bool {
-			return slices.Contains(names, name)
-		})
-		r.mu.Unlock()
-		for _, name := range gone {
-			_ = r.unload(name)
+		if err := r.follow(ctx, name, false); err != nil { // a load logs its own
+			r.opts.Logger.Debug("cannot follow the files", "model", name, "error", err)
 		}
 	}
+	r.mu.Lock()
+	gone := slices.DeleteFunc(slices.Collect(maps.Keys(r.entries)), func(name string) bool {
+		return slices.Contains(names, name)
+	})
+	r.mu.Unlock()
+	for _, name := range gone {
+		_ = r.unload(name)
+	}
+}
+
+// serves reports whether a model has a version that is available.
+func (r *Repository) serves(name string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.entries[name]
+	return e != nil && e.has(Available)
 }
 
 // changed reports whether a model's files differ from those that were looked at last.

@@ -2,9 +2,16 @@ package clienttest
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"io"
+	"math/big"
 	"net/http"
 	"net/http/httptrace"
 	"os"
@@ -112,6 +119,96 @@ func postLoad(t *testing.T, s *testServer, model, token string) (status int, bod
 	text, err := io.ReadAll(response.Body)
 	require.NoError(t, err)
 	return response.StatusCode, string(text)
+}
+
+// With --log_format json every line on standard error is JSON: those for a person, the log and the error at the end.
+func TestJSONLog(t *testing.T) {
+	t.Parallel()
+	check := func(text string) {
+		t.Helper()
+		for line := range strings.Lines(text) {
+			assert.True(t, json.Valid([]byte(line)), line)
+		}
+	}
+	s := startServer(t, "--log_format", "json", "--verbose")
+	_, err := s.ask(t.Context(), "Who wrote it?", "It was written by Ada Lovelace.")
+	require.NoError(t, err)
+	cmd := tfbert(t, "serve", "--log_format", "json", "--http_port", s.http[strings.LastIndex(s.http, ":")+1:])
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	require.Error(t, cmd.Run(), "the port is in use")
+	assert.Contains(t, stderr.String(), "address already in use")
+	check(stderr.String())
+	require.NoError(t, s.cmd.Process.Signal(syscall.SIGTERM))
+	require.NoError(t, s.wait())
+	assert.Contains(t, s.logged(), "shutting down")
+	check(s.logged())
+}
+
+// SIGHUP takes up a new certificate, token and configuration. A log that nobody reads any more does not end the server.
+func TestServeReloads(t *testing.T) {
+	t.Parallel()
+	testenv.Long(t, "loads a model twice")
+	root := t.TempDir()
+	cert, key, token := filepath.Join(root, "cert.pem"), filepath.Join(root, "key.pem"), filepath.Join(root, "token")
+	writeCertificate := func(serial int64) {
+		private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		require.NoError(t, err)
+		template := &x509.Certificate{SerialNumber: big.NewInt(serial), NotAfter: time.Now().Add(time.Hour)}
+		der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+		require.NoError(t, err)
+		text, err := x509.MarshalPKCS8PrivateKey(private)
+		require.NoError(t, err)
+		for path, block := range map[string]*pem.Block{
+			cert: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "PRIVATE KEY", Bytes: text},
+		} {
+			require.NoError(t, os.WriteFile(path, pem.EncodeToMemory(block), 0o600))
+		}
+	}
+	models := filepath.Join(root, "models")
+	require.NoError(t, os.MkdirAll(filepath.Join(models, "bert", "1"), 0o777))
+	require.NoError(t, os.Symlink(exportModel(t), filepath.Join(models, "bert", "1", "model.savedmodel")))
+	writeCertificate(1)
+	require.NoError(t, os.WriteFile(token, []byte("one"), 0o600))
+	s := startServer(t, "--model_repository", models, "--tls_cert_file", cert, "--tls_key_file", key,
+		"--admin_token_file", token)
+	client := http.Client{Transport: &http.Transport{
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true, ForceAttemptHTTP2: true,
+	}}
+	get := func(path, token string) (*http.Response, string) {
+		r, err := http.NewRequest(http.MethodPost, "https://"+s.http+path, nil)
+		if path == "/v2/models/bert/config" {
+			r.Method = http.MethodGet
+		}
+		require.NoError(t, err)
+		r.Header.Set("Authorization", "Bearer "+token)
+		response, err := client.Do(r)
+		require.NoError(t, err)
+		defer response.Body.Close()
+		text, err := io.ReadAll(response.Body)
+		require.NoError(t, err)
+		return response, string(text)
+	}
+	response, _ := get("/v2/repository/index", "one")
+	assert.Equal(t, 200, response.StatusCode)
+	assert.Equal(t, "HTTP/2.0", response.Proto)
+	assert.EqualValues(t, 1, response.TLS.PeerCertificates[0].SerialNumber.Int64())
+
+	writeCertificate(2)
+	require.NoError(t, os.WriteFile(token, []byte("two"), 0o600))
+	config := filepath.Join(models, "bert", "config.pbtxt")
+	require.NoError(t, os.WriteFile(config, []byte("max_batch_size: 3"), 0o600))
+	s.stderr.Close() // the log's reader has gone
+	require.NoError(t, s.cmd.Process.Signal(syscall.SIGHUP))
+	require.Eventually(t, func() bool {
+		_, text := get("/v2/models/bert/config", "")
+		return strings.Contains(text, `"max_batch_size":3`)
+	}, 30*time.Second, 20*time.Millisecond)
+	response, _ = get("/v2/repository/index", "two")
+	assert.Equal(t, 200, response.StatusCode)
+	assert.EqualValues(t, 2, response.TLS.PeerCertificates[0].SerialNumber.Int64())
+	response, _ = get("/v2/repository/index", "one")
+	assert.Equal(t, 401, response.StatusCode)
 }
 
 // After SIGTERM the server answers the requests that it has accepted, and ends with status 0.

@@ -128,23 +128,26 @@ func (s *Service) ModelConfig(_ context.Context, r *pb.ModelConfigRequest) (*pb.
 	return &pb.ModelConfigResponse{Config: config}, nil
 }
 
-// ModelStatistics returns the counts of a model, or of all models if the request does not name one.
+// ModelStatistics returns the counts of a version of a model, of all its versions if the request does not name one, or of
+// all models.
 func (s *Service) ModelStatistics(
 	_ context.Context, r *pb.ModelStatisticsRequest,
 ) (*pb.ModelStatisticsResponse, error) {
 	response := &pb.ModelStatisticsResponse{}
-	if r.GetName() != "" {
+	if r.GetName() != "" { // it must be available
 		m, err := s.host.Acquire(r.GetName(), r.GetVersion())
 		if err != nil {
 			return nil, err
 		}
-		defer m.Release()
-		response.ModelStats = append(response.ModelStats, statistics(m))
-		return response, nil
+		m.Release()
 	}
 	for _, m := range s.host.Models.Models() {
 		for _, servable := range m.Servables() {
-			response.ModelStats = append(response.ModelStats, statistics(servable))
+			named := servable.Name() == r.GetName() &&
+				(r.GetVersion() == "" || strconv.FormatInt(m.Version(), 10) == r.GetVersion())
+			if r.GetName() == "" || named {
+				response.ModelStats = append(response.ModelStats, statistics(servable))
+			}
 		}
 		m.Release()
 	}

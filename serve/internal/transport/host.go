@@ -7,9 +7,11 @@ import (
 	"crypto/subtle"
 	"errors"
 	"log/slog"
+	"net/http"
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -30,17 +32,24 @@ type Host struct {
 
 	MaxRequestBytes int64 // of a body, packed and unpacked
 	RequestTimeout  time.Duration
-	AdminToken      string // if it is "", everybody may change the server
+	adminToken      atomic.Pointer[string]
 
 	LogLevel *slog.LevelVar // of Log; nil if it cannot be changed
 	Tracing  *Tracing
 
 	SharedMemory *shm.Regions // nil if clients may not use any
 
-	Gate  *intake.Gate  // of requests that are being received
-	Guard *access.Guard // of the clients
+	Gate      *intake.Gate  // of requests that are being received
+	Guard     *access.Guard // of the clients
+	Questions *intake.Slots // of requests that ask a model
+	// Count counts a request that has ended, by its verb and status.
+	Count func(verb, status string, took time.Duration)
 
-	Draining context.Context // done when the server begins to shut down
+	// The stages of a shutdown, each done when it begins.
+	Leaving  context.Context // the server is no longer ready, but answers
+	Draining context.Context // it takes no more requests
+	Late     context.Context // it waits no longer for requests that are not complete
+	Cutting  context.Context // nor for answers
 }
 
 // ErrDraining is the error of requests that come while the server shuts down.
@@ -48,20 +57,42 @@ var ErrDraining = repository.Errorf(codes.Unavailable, "the server is shutting d
 
 // Ready returns an error unless the server can answer.
 func (h *Host) Ready() error {
-	if h.Draining.Err() != nil {
+	if h.Leaving.Err() != nil {
 		return ErrDraining
 	}
 	return h.Models.Ready()
 }
 
+// Within returns a context that also ends when the server cuts what has not ended. Outcome then says so.
+func (h *Host) Within(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(h.Cutting, cancel)
+	return ctx, func() {
+		stop()
+		cancel()
+	}
+}
+
+// Outcome returns the error of a request, which is ErrDraining if the server has cut the request.
+func (h *Host) Outcome(err error) error {
+	if err != nil && h.Cutting.Err() != nil {
+		return ErrDraining
+	}
+	return err
+}
+
+// SetAdminToken sets the token that verbs which change the server ask for; "" lets everybody use them.
+func (h *Host) SetAdminToken(token string) { h.adminToken.Store(&token) }
+
 // Admin returns an error unless a request with this Authorization header may change the server.
 func (h *Host) Admin(authorization string) error {
-	if h.AdminToken == "" {
+	want := *h.adminToken.Load()
+	if want == "" {
 		return nil
 	}
 	scheme, token, _ := strings.Cut(authorization, " ")
 	if !strings.EqualFold(scheme, "bearer") ||
-		subtle.ConstantTimeCompare([]byte(token), []byte(h.AdminToken)) != 1 {
+		subtle.ConstantTimeCompare([]byte(token), []byte(want)) != 1 {
 		return repository.Errorf(codes.Unauthenticated,
 			"this needs the server's admin token: send it as Authorization: Bearer TOKEN")
 	}
@@ -111,7 +142,7 @@ func (h *Host) Part(ctx context.Context, verb string, f func(context.Context) er
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, h.RequestTimeout)
 	defer cancel()
-	err := Recover(func() error { return f(ctx) })
+	err := h.Outcome(Recover(func() error { return f(ctx) }))
 	if err != nil {
 		h.LogRequest(ctx, verb, "part of a request", began, err)
 	}
@@ -133,13 +164,15 @@ func Recover(f func() error) (err error) {
 func (h *Host) LogRequest(ctx context.Context, verb string, status any, began time.Time, err error) {
 	level, attrs := slog.LevelDebug, []slog.Attr{
 		slog.String("verb", verb), slog.Any("status", status), slog.Duration("took", time.Since(began)),
+		slog.String("id", RequestIDOf(ctx)),
 	}
 	if client := access.ClientOf(ctx); client != "" {
 		attrs = append(attrs, slog.String("client", client))
 	}
 	if err != nil {
 		attrs = append(attrs, slog.String("error", err.Error()))
-		if repository.AsError(err).Code == codes.Internal {
+		var large *http.MaxBytesError // it is the client's
+		if repository.AsError(err).Code == codes.Internal && !errors.As(err, &large) {
 			level = slog.LevelError
 		}
 	}

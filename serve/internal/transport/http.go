@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"compress/zlib"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -107,6 +108,7 @@ func (h *Host) ReadBody(r *http.Request) ([]byte, error) {
 		return body, nil
 	}
 	message := h.Gate.Begin(call.Conn, call.stopReading)
+	defer context.AfterFunc(h.Late, call.stopReading)()
 	body, err := h.readBody(r, message)
 	message.End()
 	if err == nil {
@@ -144,6 +146,8 @@ func (h *Host) readBody(r *http.Request, message *intake.Message) ([]byte, error
 		return nil, dropped
 	case errors.As(err, &large):
 		return nil, err
+	case err != nil && h.Late.Err() != nil:
+		return nil, ErrDraining
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return nil, repository.Errorf(codes.DeadlineExceeded, "the body took longer than it may")
 	case err != nil && r.Context().Err() != nil:
