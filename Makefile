@@ -3,7 +3,7 @@
 GO ?= go
 BIN := bin/tfbert
 
-.PHONY: demo test build lib grpcurl lint vuln race fuzz soak check-native leaks check-versions locks release sbom licences verify bench bench-serve peers quality pictures e2e generate clean
+.PHONY: demo test build lib grpcurl promtool lint vuln race fuzz soak check-native leaks check-versions locks release sbom licences verify bench bench-serve peers quality pictures e2e generate clean
 
 build:
 	$(GO) build -o $(BIN) ./cmd/tfbert
@@ -21,15 +21,19 @@ demo: lib
 grpcurl:
 	@$(GO) tool -modfile=tools/go.mod -n grpcurl >/dev/null
 
+# promtool builds Prometheus's tool in the same way. It has a module of its own, since its dependencies are many.
+promtool:
+	@$(GO) tool -modfile=tools/promtool.mod -n promtool >/dev/null
+
 # test runs every test; TESTFLAGS=-short leaves out those that take long. TFBERT_SHARED names the folder
 # of the SQuAD sets; without it, the tests that need them are skipped. TFBERT_REQUIRE names what must not
 # be missing (see internal/testenv). A package takes less than 90 s on two cores; the time limit is
 # longer, for a machine that is busy.
 TESTFLAGS ?=
-test: lib grpcurl
+test: lib grpcurl promtool
 	$(GO) test -timeout 5m $(TESTFLAGS) ./...
 
-race: lib grpcurl
+race: lib grpcurl promtool
 	$(GO) test -race -timeout 20m ./...
 
 # lint runs the linters at their pinned versions (tools/go.mod).
@@ -87,6 +91,7 @@ licences:
 verify:
 	$(GO) mod verify
 	$(GO) mod verify -modfile=tools/go.mod
+	$(GO) mod verify -modfile=tools/promtool.mod
 
 # e2e runs the bundled model over the whole of SQuAD 1.1's dev set (about ten minutes), or over every
 # sixth question with E2E=slice.

@@ -3,6 +3,7 @@ package serve
 import (
 	"context"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/tap"
 
+	"github.com/tfbert/go/serve/batch"
 	"github.com/tfbert/go/serve/internal/access"
 	"github.com/tfbert/go/serve/internal/cloud"
 	"github.com/tfbert/go/serve/internal/intake"
@@ -40,6 +42,20 @@ var open = map[string]bool{
 	"/inference.GRPCInferenceService/ModelReady": true,
 }
 
+// probes are the verbs that are asked every few seconds, of which there are no traces. They begin with those that are
+// open.
+var probes = func() map[string]bool {
+	all := maps.Clone(open)
+	delete(all, refusedVerb)
+	for _, path := range metricsPaths {
+		all["GET "+path] = true
+	}
+	return all
+}()
+
+// metricsPaths are those of Prometheus and of TensorFlow Serving.
+var metricsPaths = []string{"/metrics", "/monitoring/prometheus/metrics"}
+
 // identify returns a context with the client of a request, and an error unless the client may use a verb, a pattern of
 // HTTP or a method of gRPC. The verbs that change the server, which take slots of their own, have the admin token in
 // place of a key.
@@ -53,7 +69,7 @@ func (s *Server) identify(
 	if err != nil {
 		return ctx, err
 	}
-	return access.WithClient(ctx, client), nil
+	return batch.WithClient(access.WithClient(ctx, client), client), nil // who takes turns at the model by that name
 }
 
 // enter counts a request against its client until leave is called. It returns denied, the error of identify, or an

@@ -12,7 +12,6 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/reflection"
 	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	reflectionv1alpha "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
@@ -39,8 +38,8 @@ func (s *Server) rpcOptions() []grpc.ServerOption {
 			Time: time.Minute, Timeout: 20 * time.Second, MaxConnectionIdle: idleTimeout,
 		}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-		grpc.StatsHandler(otelgrpc.NewServerHandler(
-			otelgrpc.WithFilter(func(*stats.RPCTagInfo) bool { return s.host.Tracing.Sample() }))),
+		grpc.StatsHandler(otelgrpc.NewServerHandler(otelgrpc.WithFilter(
+			func(info *stats.RPCTagInfo) bool { return !probes[info.FullMethodName] && s.host.Tracing.Sample() }))),
 		grpc.UnaryInterceptor(s.unary),
 		grpc.StreamInterceptor(s.stream),
 	}
@@ -58,9 +57,7 @@ func (s *Server) newRPC(options ...grpc.ServerOption) *grpc.Server {
 	reflectionv1alpha.RegisterServerReflectionServer(to, reflection.NewServer(files))
 	for service, info := range rpc.GetServiceInfo() {
 		for _, m := range info.Methods {
-			if m.IsClientStream || m.IsServerStream {
-				s.streaming["/"+service+"/"+m.Name] = true
-			}
+			s.streaming["/"+service+"/"+m.Name] = m.IsClientStream || m.IsServerStream
 		}
 	}
 	return rpc
@@ -68,9 +65,6 @@ func (s *Server) newRPC(options ...grpc.ServerOption) *grpc.Server {
 
 // limitTime ends a unary call whose request has not come in time, which no interceptor sees.
 func (s *Server) limitTime(ctx context.Context, info *tap.Info) (context.Context, error) {
-	if p, ok := peer.FromContext(ctx); ok {
-		ctx = withClient(ctx, p.Addr.String())
-	}
 	switch method := info.FullMethodName; {
 	case answersDrain[method]:
 		return ctx, nil
@@ -108,7 +102,7 @@ func (s *Server) unary(
 	ctx context.Context, request any, info *grpc.UnaryServerInfo, h grpc.UnaryHandler,
 ) (response any, err error) {
 	began := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, s.opts.RequestTimeout)
+	ctx, cancel := context.WithTimeout(repository.WithModel(ctx), s.opts.RequestTimeout)
 	defer cancel()
 	ctx, cancelCut := s.host.Within(ctx)
 	defer cancelCut()
@@ -158,7 +152,10 @@ func idHeader(ctx context.Context) metadata.MD {
 
 func (s *Server) called(ctx context.Context, method string, began time.Time, err error) {
 	code := status.Code(statusOf(err))
-	s.metrics.request(method, code.String(), time.Since(began))
+	if _, known := s.streaming[method]; !known {
+		method = "unknown" // clients must not make names of metrics
+	}
+	s.metrics.request(ctx, method, code.String(), time.Since(began), err)
 	s.host.LogRequest(ctx, method, code.String(), began, err)
 }
 

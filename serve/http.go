@@ -45,7 +45,7 @@ func (s *Server) Handler() http.Handler {
 		}
 		return transport.WriteJSON(w, struct{}{})
 	})
-	for _, path := range []string{"/metrics", "/monitoring/prometheus/metrics"} {
+	for _, path := range metricsPaths {
 		mux.Handle("GET "+path, s.metrics.handler())
 	}
 	for _, path := range []string{"/{$}", "/page.css", "/page.js", "/favicon.svg"} {
@@ -65,7 +65,10 @@ func (s *Server) Handler() http.Handler {
 			r.Method, r.URL.Path)
 	})
 	traced := otelhttp.NewHandler(identify(s.sites.protect(mux, s.deny)), "http",
-		otelhttp.WithFilter(func(*http.Request) bool { return s.host.Tracing.Sample() }),
+		otelhttp.WithFilter(func(r *http.Request) bool {
+			_, pattern := mux.Handler(r)
+			return !probes[pattern] && s.host.Tracing.Sample()
+		}),
 		otelhttp.WithSpanNameFormatter(func(_ string, r *http.Request) string { return cmp.Or(r.Pattern, r.Method) }))
 	return cloud.Routes(traced, s.opts.HealthRoute, s.opts.PredictRoute)
 }
@@ -101,7 +104,7 @@ func methods(mux *http.ServeMux, r *http.Request) (allowed []string) {
 func (s *Server) serve(pattern string, h transport.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
-		ctx, cancel := context.WithTimeout(withClient(r.Context(), r.RemoteAddr), s.opts.RequestTimeout)
+		ctx, cancel := context.WithTimeout(repository.WithModel(r.Context()), s.opts.RequestTimeout)
 		defer cancel()
 		ctx, cancelCut := s.host.Within(ctx)
 		defer cancelCut()
@@ -124,7 +127,7 @@ func (s *Server) serve(pattern string, h transport.Handler) http.Handler {
 		if err != nil && !answer.begun {
 			transport.WriteError(answer, err)
 		}
-		s.metrics.request(pattern, strconv.Itoa(answer.status()), time.Since(began))
+		s.metrics.request(ctx, pattern, strconv.Itoa(answer.status()), time.Since(began), err)
 		s.host.LogRequest(ctx, pattern, answer.status(), began, err)
 	})
 }

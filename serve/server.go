@@ -95,7 +95,7 @@ type Server struct {
 	budget    *intake.Budget       // of both
 	conns     intake.Conns
 	sites     *sites
-	streaming map[string]bool // the methods of gRPC that are streams
+	streaming map[string]bool // the methods of gRPC, true for streams
 	stages    stages
 }
 
@@ -129,7 +129,8 @@ func New(models *repository.Repository, opts Options) (*Server, error) {
 	}
 	host := &transport.Host{
 		Models: models, Version: opts.Version, Log: opts.Logger, MaxRequestBytes: opts.MaxRequestBytes,
-		RequestTimeout: opts.RequestTimeout, LogLevel: opts.LogLevel, Tracing: transport.NewTracing(),
+		RequestTimeout: opts.RequestTimeout,
+		LogLevel:       opts.LogLevel, Tracing: transport.NewTracing(),
 		Guard: access.NewGuard(slices.Clone(opts.APIKeys), access.Limits{
 			Rate: opts.ClientRate, Burst: opts.ClientBurst, AtOnce: opts.ClientRequests,
 		}),
@@ -137,15 +138,15 @@ func New(models *repository.Repository, opts Options) (*Server, error) {
 			Bytes: opts.MaxUnfinished, ConnBytes: opts.MaxConnUnfinished, MinRate: opts.MinRate, Grace: opts.grace,
 		}),
 	}
-	if opts.ClientSHM {
-		host.SharedMemory = shm.New(shm.Dir)
-	}
 	host.SetAdminToken(opts.AdminToken)
 	var stages stages
 	host.Leaving, stages.leave = context.WithCancel(context.Background())
 	host.Draining, stages.drain = context.WithCancel(context.Background())
 	host.Late, stages.late = context.WithCancel(context.Background())
 	host.Cutting, stages.cut = context.WithCancel(context.Background())
+	if opts.ClientSHM {
+		host.SharedMemory = shm.New(shm.Dir)
+	}
 	s := &Server{
 		opts: opts, host: host, metrics: newMetrics(host), resolver: resolver, stages: stages,
 		oip: oip.New(host), tfServing: tfserving.New(host),
@@ -153,10 +154,12 @@ func New(models *repository.Repository, opts Options) (*Server, error) {
 		budget: intake.NewBudget(opts.MaxMemory, opts.MaxUnfinished),
 		conns:  intake.Conns{Most: opts.MaxConnections, Log: opts.Logger}, streaming: map[string]bool{}, sites: sites,
 	}
-	host.Questions, host.Count = &s.questions, s.metrics.request
+	host.Questions, host.Ended = &s.questions, s.metrics.ended
 	s.metrics.received(host.Gate, s.budget, &s.conns)
 	s.metrics.cached(models)
 	models.Observe(s.metrics.batch)
+	models.ObserveLoads(s.metrics.load)
+	host.Refused = s.metrics.refusal
 	models.WarmUp(warmup.Run)
 	return s, nil
 }

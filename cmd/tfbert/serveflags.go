@@ -340,7 +340,7 @@ func (b *batchingFlags) add(f *pflag.FlagSet) {
 		"microseconds that a window may wait for others although the model is free")
 	f.IntVar(&b.waitMicros, "default_timeout_microseconds", 0,
 		"microseconds after which a request that still waits is refused (0: never)")
-	f.IntVar(&b.MaxQueue, "max_queue_size", 1024, "windows that may wait; further requests are refused")
+	f.IntVar(&b.MaxQueue, "max_queue_size", 1024, "requests that may wait; further ones are refused")
 	f.IntVar(&b.Priorities, "priority_levels", 1, "levels of a request's priority, of which 1 is the most urgent")
 	f.IntVar(&b.Concurrency, "instance_count", 2,
 		"batches that run at once: with two, the model is never idle between them")

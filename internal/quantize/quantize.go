@@ -131,7 +131,10 @@ type Weights struct {
 // round rounds weights to integers. With 7 bits, no two weights that a CPU without VNNI multiplies and adds in 16
 // bits, those of rows 2i and 2i+1, can exceed that: 255*128 is less than 2^15. Weights of opposite signs cannot, so
 // that only the sum of two of the same sign is bounded, and most columns lose less than a bit.
-func round(k Matrix, bits int) Weights {
+//
+// The last rows are those of copies. A copy takes over what rounding has left of the rows of its channel before: where
+// the channel is large, all of them count.
+func round(k Matrix, bits int, copies []Copy) Weights {
 	w := Weights{k.Rows, k.Columns, make([]int8, len(k.Data)), make([]float32, k.Columns)}
 	for r := 0; r < k.Rows; r++ {
 		row := k.Row(r)
@@ -147,10 +150,34 @@ func round(k Matrix, bits int) Weights {
 			w.Ranges[c] = max(w.Ranges[c], most, tiny)
 		}
 	}
+	integers := func(r int) []int8 { return w.Integers[r*k.Columns : (r+1)*k.Columns] }
+	residual := map[int][]float32{} // of the copied channels, in steps
+	for _, c := range copies {
+		if c.Channel >= 0 {
+			residual[c.Channel] = make([]float32, k.Columns)
+		}
+	}
+	first := k.Rows - len(copies)
 	for r := range k.Rows {
-		row, to := k.Row(r), w.Integers[r*k.Columns:]
+		channel := r
+		if r >= first {
+			channel = copies[r-first].Channel
+		}
+		row, to, carried := k.Row(r), integers(r), residual[channel]
 		for c, v := range row {
-			to[c] = int8(min(max(math.RoundToEven(float64(v)*127/float64(w.Ranges[c])), -127), 127))
+			exact := v * 127 / w.Ranges[c]
+			if carried != nil {
+				exact += carried[c]
+			}
+			q := min(max(int(math.RoundToEven(float64(exact))), -127), 127)
+			if bits < 8 && r%2 == 1 {
+				before := int(integers(r - 1)[c])
+				q = min(max(q, -128-min(before, 0)), 128-max(before, 0))
+			}
+			if carried != nil {
+				carried[c] = exact - float32(q)
+			}
+			to[c] = int8(q)
 		}
 	}
 	return w

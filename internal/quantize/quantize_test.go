@@ -75,7 +75,7 @@ func TestScales(t *testing.T) {
 func TestWeights(t *testing.T) {
 	k := random(1, 33, 40)
 	for _, bits := range []int{7, 8} {
-		w := round(k, bits)
+		w := round(k, bits, nil)
 		largest := make([]int, k.Columns)
 		for r := range k.Rows {
 			for c := range k.Columns {
@@ -93,7 +93,26 @@ func TestWeights(t *testing.T) {
 			assert.GreaterOrEqual(t, v, map[int]int{7: 64, 8: 127}[bits])
 		}
 	}
-	zeros := round(New(2, 2), 8)
+	// A channel and its copies, which make up for one another's rounding, stay within the bound, too.
+	one := random(2, 3, 40)
+	copies := []Copy{{Channel: 1}, {Channel: 1}, {Channel: 1}, {Channel: -1}}
+	w := round(withCopies(one, copies), 7, copies)
+	for c := range one.Columns {
+		sum := 0
+		for r := range w.Rows {
+			v := int(w.Integers[r*w.Columns+c])
+			if r == 1 || r >= 3 {
+				sum += v
+			}
+			if r%2 == 1 {
+				before := int(w.Integers[(r-1)*w.Columns+c])
+				assert.LessOrEqual(t, 255*(max(v, 0)+max(before, 0)), math.MaxInt16)
+				assert.GreaterOrEqual(t, 255*(min(v, 0)+min(before, 0)), math.MinInt16)
+			}
+		}
+		assert.InDelta(t, 4*one.Row(1)[c], float32(sum)*w.Ranges[c]/127, float64(w.Ranges[c])/127*1.1)
+	}
+	zeros := round(New(2, 2), 8, nil)
 	assert.Equal(t, make([]int8, 4), zeros.Integers)
 	assert.Positive(t, zeros.Ranges[0])
 }
@@ -181,8 +200,21 @@ func TestSplit(t *testing.T) {
 	t.Logf("%.1f dB, without copies %.1f", p.Decibels(), whole.Decibels())
 	assert.Greater(t, p.Decibels(), whole.Decibels()+5)
 
+	// Where all channels are as wide, none is copied.
+	flat := random(13, 200, 200)
+	for i, v := range flat.Data {
+		flat.Data[i] = abs(v) / 100
+	}
+	for range 2 {
+		one, none, err := q.Split(sampleOf(flat), random(14, 200, 3), make([]float32, 3), relu)
+		require.NoError(t, err)
+		assert.Empty(t, none)
+		assert.Greater(t, one.Decibels(), 30.)
+		relu = nil
+	}
+
 	// The product that the activation follows has the copies as columns of lower bias.
-	inner := &Product{Kernel: round(random(11, 5, 12), 8), Bias: random(12, 1, 12).Data}
+	inner := &Product{Kernel: round(random(11, 5, 12), 8, nil), Bias: random(12, 1, 12).Data}
 	one, kept := inner.Bias[3], inner.Kernel.matrix()
 	inner.AppendCopies(copies)
 	wide := inner.Kernel.matrix()

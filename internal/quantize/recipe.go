@@ -46,7 +46,7 @@ func (q *Quantizer) Fold(x *Sample, kernel Matrix, bias []float32) (*Product, *F
 		for c := range f.Shift {
 			most = max(most, (x.High[c]-f.Shift[c])/f.Factor[c], (f.Shift[c]-x.Low[c])/f.Factor[c])
 		}
-		p := &Product{Input: symmetric(margin * most), Kernel: round(f.kernel(kernel), q.Bits)}
+		p := &Product{Input: symmetric(margin * most), Kernel: round(f.kernel(kernel), q.Bits, nil)}
 		got, err := q.MatMul(f.round(x.Rows, p.Input), p.Kernel.matrix())
 		if err != nil {
 			return nil, nil, err
@@ -147,9 +147,12 @@ func (q *Quantizer) Split(
 	if err != nil {
 		return nil, nil, err
 	}
-	low, high := x.Low[0], x.High[0]
+	low, high := float32(0), float32(0)
 	for c := range x.Low {
 		low, high = min(low, x.Low[c]), max(high, x.High[c])
+	}
+	if act == nil {
+		high *= margin // with copies, a wider range costs more than it saves
 	}
 	var best *Product
 	var copies []Copy
@@ -161,7 +164,7 @@ func (q *Quantizer) Split(
 			return nil
 		}
 		k := withCopies(kernel, made)
-		p := &Product{Input: s, Kernel: round(k, q.Bits)}
+		p := &Product{Input: s, Kernel: round(k, q.Bits, made)}
 		got, err := q.MatMul(roundCopies(x.Rows, made, s, act), p.Kernel.matrix())
 		if err != nil {
 			return err
@@ -205,13 +208,20 @@ func (q *Quantizer) Split(
 // copiesOf returns the copies of the channels whose largest values exceed a limit, filled up, or false if they are
 // too many.
 func copiesOf(high []float32, limit float32) (copies []Copy, ok bool) {
-	for c, v := range high {
-		n := int(math.Ceil(float64(v/limit))) - 1
-		if len(copies)+n > maxCopies {
-			return nil, false
+	// The second copies of all channels come after the first ones, so that hardly any pair of rows is of one channel:
+	// with 7 bits, its sum would take the range from all others.
+	for n := 1; ; n++ {
+		before := len(copies)
+		for c, v := range high {
+			if v/limit*(1-1e-6) > float32(n) { // a limit of just v needs no copy
+				copies = append(copies, Copy{c, float32(n) * limit})
+			}
+			if len(copies) > maxCopies {
+				return nil, false
+			}
 		}
-		for i := range n {
-			copies = append(copies, Copy{c, float32(i+1) * limit})
+		if len(copies) == before {
+			break
 		}
 	}
 	for len(copies)%copiesAligned != 0 {

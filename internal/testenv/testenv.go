@@ -141,38 +141,49 @@ func PerfAnalyzer(t testing.TB) (path, libraries string) {
 	return filepath.Join(dir, "bin", "perf_analyzer"), filepath.Join(dir, "nvidia", "cuda_runtime", "lib")
 }
 
-// GRPCurl returns the path of grpcurl, at the version of tools/go.mod, in Go's build cache. 'make grpcurl'
-// puts it there. Tests do not, because building downloads modules and takes minutes in an empty cache.
-func GRPCurl(t testing.TB) string {
+// GRPCurl returns the path of grpcurl, at the version of tools/go.mod.
+func GRPCurl(t testing.TB) string { return builtTool(t, "grpcurl", "tools/go.mod") }
+
+// Promtool returns the path of Prometheus's promtool, at the version of tools/promtool.mod.
+func Promtool(t testing.TB) string { return builtTool(t, "promtool", "tools/promtool.mod") }
+
+// builtTool returns the path of a tool in Go's build cache, where the Makefile's target of its name puts it. Tests do
+// not, because building downloads modules and takes minutes in an empty cache.
+func builtTool(t testing.TB, name, modfile string) string {
 	t.Helper()
-	path, err := grpcurl(Root(t))
-	if err != nil {
-		Missing(t, "grpcurl", "grpcurl is not in Go's build cache: run 'make grpcurl' ("+err.Error()+")")
+	toolsMu.Lock()
+	defer toolsMu.Unlock()
+	tool, ok := tools[name]
+	if !ok {
+		tool.path, tool.err = findTool(Root(t), name, modfile)
+		tools[name] = tool
 	}
-	return path
+	if tool.err != nil {
+		Missing(t, name, name+" is not in Go's build cache: run 'make "+name+"' ("+tool.err.Error()+")")
+	}
+	return tool.path
 }
 
-// grpcurl returns the path of the tool without downloading anything. It links the tool if its packages are built.
-func grpcurl(root string) (string, error) {
-	grpcurlOnce.Do(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-		defer cancel()
-		cmd := exec.CommandContext(ctx, "go", "tool", "-modfile=tools/go.mod", "-n", "grpcurl")
-		cmd.Dir = root
-		cmd.Env = append(os.Environ(), "GOPROXY=off")
-		out, err := cmd.Output()
-		if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
-			err = fmt.Errorf("%w: %s", err, exit.Stderr)
-		}
-		grpcurlPath, grpcurlErr = strings.TrimSpace(string(out)), err
-	})
-	return grpcurlPath, grpcurlErr
+// findTool returns the path of a tool without downloading anything. It links the tool if its packages are built.
+func findTool(root, name, modfile string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "go", "tool", "-modfile="+modfile, "-n", name)
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "GOPROXY=off")
+	out, err := cmd.Output()
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		err = fmt.Errorf("%w: %s", err, exit.Stderr)
+	}
+	return strings.TrimSpace(string(out)), err
 }
 
 var (
-	grpcurlOnce sync.Once
-	grpcurlPath string
-	grpcurlErr  error
+	toolsMu sync.Mutex
+	tools   = map[string]struct {
+		path string
+		err  error
+	}{}
 )
 
 // OutsideModule makes a module in dir that requires this one, as a user's module does, and so cannot import internal

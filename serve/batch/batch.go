@@ -449,7 +449,7 @@ func (b *Batcher) admit(ctx context.Context, level, windows, tokens int) (*job, 
 		n, sum := q.before(id, math.MaxInt/2)
 		return nil, &QueueFullError{q.jobs, b.opts.MaxQueue, retryAfter(b.seconds(n, sum))}
 	}
-	j := &job{deadline: math.MaxInt64, windows: windows, tokens: tokens, arrival: b.now()}
+	j := &job{deadline: math.MaxInt64, admitted: windows, windows: windows, tokens: tokens, arrival: b.now()}
 	n, sum := q.before(id, tokens)
 	j.expected = b.seconds(n+windows, sum+tokens+b.inside)
 	if at, ok := ctx.Deadline(); ok {
@@ -468,13 +468,22 @@ func (b *Batcher) admit(ctx context.Context, level, windows, tokens int) (*job, 
 	return j, nil
 }
 
-// learn compares the time that a job took, or has taken so far if it ends early, with what was expected. b.mu is held.
+// learn compares the time that a job took with what was expected. If it ends before it is done, the time is what it
+// would have taken at its pace so far, if that is more. b.mu is held.
 func (b *Batcher) learn(j *job, done bool) {
 	took, left := (b.now() - j.arrival).Seconds(), (j.deadline - j.arrival).Seconds()
 	const least = 0.1 // of its time: what is expected of a short request depends on single batches
-	if j.expected >= least*left && (done || took > j.expected) {
-		b.stretch.add(took, j.expected)
+	if j.expected < least*left {
+		return
 	}
+	if !done {
+		if took < j.expected {
+			return // the client went early
+		}
+		const most = 4
+		took *= min(most, float64(j.admitted)/float64(max(1, j.admitted-j.windows)))
+	}
+	b.stretch.add(took, j.expected)
 }
 
 // giveUp ends a request whose client has gone.

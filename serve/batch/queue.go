@@ -149,7 +149,8 @@ type job struct {
 	turn     turn
 	deadline time.Duration // never is math.MaxInt64
 
-	windows, tokens int  // that were admitted and have not started
+	admitted        int  // windows
+	windows, tokens int  // of these, those that have not started
 	at              int  // its place in client.jobs; -1 if no windows are left
 	started         bool // a window
 
@@ -185,11 +186,19 @@ func (s *clientShare) compare(other *clientShare) int {
 }
 func (s *clientShare) index() *int { return &s.place }
 
-// A ranking is a heap: its first element is the next to be served.
-type ranking[T interface {
+// ranked is what a ranking has.
+type ranked[T any] interface {
 	compare(T) int
-	index() *int
-}] []T
+	index() *int // its place
+}
+
+var (
+	_ ranked[*share]       = (*share)(nil)
+	_ ranked[*clientShare] = (*clientShare)(nil)
+)
+
+// A ranking is a heap: its first element is the next to be served.
+type ranking[T ranked[T]] []T
 
 func (r ranking[T]) Len() int           { return len(r) }
 func (r ranking[T]) Less(i, j int) bool { return r[i].compare(r[j]) < 0 }

@@ -12,7 +12,7 @@ import (
 )
 
 // A batch is a group of windows on their way through the model. Those of a request stand side by side,
-// because they have one priority and arrived together. Batcher.mu guards live, tokens and worked.
+// because they have one priority and arrived together. Batcher.mu guards live.
 type batch struct {
 	windows []*window
 	ctx     context.Context
@@ -20,7 +20,6 @@ type batch struct {
 	live    int                // windows whose requests have not ended
 	queue   time.Duration      // longest wait
 	tokens  int
-	worked  time.Duration // Batcher.clock when it began
 }
 
 // schedule starts the batches that are ready while the model is free. It is called at every change: a
@@ -76,7 +75,7 @@ func (b *Batcher) late(now time.Duration, level int) *job {
 		if first == nil || work == 0 {
 			continue
 		}
-		const margin = 1.5 // half of the batches are not its own
+		const margin = 2 // half of the batches are not its own
 		length := j.tokens / j.windows
 		batch := b.seconds(b.opts.MaxSize, b.opts.MaxSize*length)
 		if now+duration(margin*work+2*batch) > j.deadline {
@@ -362,6 +361,9 @@ func (b *Batcher) fail(c *call, err error) {
 	if c.ended {
 		return
 	}
+	if c.alone {
+		b.learn(c.job, false)
+	}
 	for i := range c.windows {
 		w := &c.windows[i]
 		if w.share != nil {
@@ -372,9 +374,6 @@ func (b *Batcher) fail(c *call, err error) {
 				x.cancel()
 			}
 		}
-	}
-	if c.alone {
-		b.learn(c.job, false)
 	}
 	c.response, c.err = Response{}, err
 	c.end()

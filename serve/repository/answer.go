@@ -9,8 +9,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tfbert/go/serve/batch"
@@ -57,14 +55,6 @@ type Seconds struct {
 	cache lookups
 }
 
-// trace adds the times to the span of a request.
-func (s Seconds) trace(ctx context.Context) {
-	trace.SpanFromContext(ctx).SetAttributes(
-		attribute.Float64("tfbert.tokenize_seconds", s.Tokenize), attribute.Float64("tfbert.queue_seconds", s.Queue),
-		attribute.Float64("tfbert.compute_seconds", s.Compute), attribute.Float64("tfbert.decode_seconds", s.Decode),
-	)
-}
-
 func (s Seconds) max(o Seconds) Seconds {
 	return Seconds{
 		Tokenize: max(s.Tokenize, o.Tokenize), Queue: max(s.Queue, o.Queue),
@@ -104,12 +94,9 @@ func (m *Model) Answer(ctx context.Context, q *Question) (*Answer, error) {
 func (m *Model) AnswerStream(
 	ctx context.Context, q *Question, step int, progress func(*Answer) error,
 ) (answer *Answer, err error) {
-	began := time.Now()
+	began := m.text.begin(ctx)
 	var seconds Seconds
-	defer func() {
-		m.text.statistics.countRequest(began, 1, seconds, err)
-		seconds.trace(ctx)
-	}()
+	defer func() { m.text.end(ctx, began, 1, seconds, err) }()
 
 	decoder, err := m.decoder(q)
 	if err != nil {
@@ -117,7 +104,7 @@ func (m *Model) AnswerStream(
 	}
 	docs := m.kept(ctx, q)
 	if docs == nil {
-		if docs, err = m.tokenize(q); err != nil {
+		if docs, err = m.tokenize(ctx, q); err != nil {
 			return nil, err
 		}
 	}
@@ -138,8 +125,8 @@ func (m *Model) AnswerStream(
 					continue
 				}
 				answer := a.answer()
-				answer.Seconds = seconds
-				answer.Seconds.Compute = time.Since(began).Seconds() - seconds.Tokenize
+				answer.Seconds = seconds // the batcher tells the time in the queue at the end
+				answer.Seconds.Compute = time.Since(began).Seconds() - seconds.Tokenize - seconds.Decode
 				seconds.Decode += time.Since(decoding).Seconds()
 				if err := progress(answer); err != nil {
 					return err
@@ -181,16 +168,18 @@ func allFeatures(docs []document) []squad.Feature {
 // Answer, with the context that Admit returns, then refuses none of them for the time that the others take. The caller
 // must call end after the last answer. A question that is not valid takes no part, and its Answer says why.
 func (m *Model) Admit(ctx context.Context, questions []*Question) (part context.Context, end func(), err error) {
+	m.text.asked(ctx)
 	if len(questions) < 2 {
 		return ctx, func() {}, nil
 	}
+	began := time.Now()
 	windows, tokens, priority := 0, 0, 0
 	kept := map[*Question][]document{}
 	for _, q := range questions {
 		if ctx.Err() != nil {
 			return nil, nil, context.Cause(ctx)
 		}
-		docs := m.prepare(q)
+		docs := m.prepare(ctx, q)
 		for _, d := range docs {
 			windows += len(d.windows.Features)
 			for i := range d.windows.Features {
@@ -204,7 +193,11 @@ func (m *Model) Admit(ctx context.Context, questions []*Question) (part context.
 			priority = q.Priority
 		}
 	}
-	return m.batcher.Admit(context.WithValue(ctx, keptKey{m}, kept), priority, windows, tokens)
+	part, end, err = m.batcher.Admit(context.WithValue(ctx, keptKey{m}, kept), priority, windows, tokens)
+	if err != nil {
+		m.text.statistics.countRequest(began, len(questions), Seconds{}, err)
+	}
+	return part, end, err
 }
 
 // keptKey is the key of the documents of questions that a model has admitted, which are in a context so that Answer
@@ -216,18 +209,18 @@ func (m *Model) kept(ctx context.Context, q *Question) []document {
 	return all[q]
 }
 
-// mostKept is the number of windows of a request that Admit keeps for Answer. Those of the questions after them are made
-// again, so that memory does not grow with what waits.
+// mostKept is the number of windows of a request that Admit keeps for Answer. Those of the questions after them are
+// made again, so that memory does not grow with what waits.
 const mostKept = 2048
 
 // prepare returns the documents of a question, or nil if there is something wrong with it, which its Answer will say.
-func (m *Model) prepare(q *Question) (docs []document) {
+func (m *Model) prepare(ctx context.Context, q *Question) (docs []document) {
 	defer func() {
 		if recover() != nil {
 			docs = nil
 		}
 	}()
-	docs, _ = m.tokenize(q)
+	docs, _ = m.tokenize(ctx, q)
 	return docs
 }
 
@@ -290,10 +283,22 @@ func (m *Model) featurizer() squad.Featurizer {
 // mostPieces is more word pieces than a question or a passage has; sums of it do not overflow.
 const mostPieces = 1 << 30
 
+// manyBytes is the size of documents that are tokenized one question after the other. They take tens of milliseconds of
+// CPU time, and many of them at once would keep the small questions waiting for a CPU. A model takes longer for them.
+const manyBytes = 64 << 10
+
 // tokenize cuts a question's documents into windows.
-func (m *Model) tokenize(q *Question) ([]document, error) {
-	if err := m.check(q); err != nil {
+func (m *Model) tokenize(ctx context.Context, q *Question) ([]document, error) {
+	bytes, err := m.check(q)
+	if err != nil {
 		return nil, err
+	}
+	if bytes > manyBytes {
+		m.tokenizing.Lock()
+		defer m.tokenizing.Unlock()
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
 	}
 	f := m.featurizer()
 	f.MaxWindows = m.limits.Windows
@@ -326,29 +331,29 @@ func (m *Model) tokenize(q *Question) ([]document, error) {
 	return docs, nil
 }
 
-func (m *Model) check(q *Question) error {
-	bytes := 0
+// check returns the bytes of a question's documents, or what is wrong with it.
+func (m *Model) check(q *Question) (bytes int, err error) {
 	for _, d := range q.Documents {
 		bytes += len(d)
 		if !utf8.ValidString(d) {
-			return Invalidf("the context is not valid UTF-8")
+			return 0, Invalidf("the context is not valid UTF-8")
 		}
 	}
 	switch l := m.limits; {
 	case strings.TrimSpace(q.Text) == "":
-		return Invalidf("the question is empty")
+		return 0, Invalidf("the question is empty")
 	case !utf8.ValidString(q.Text):
-		return Invalidf("the question is not valid UTF-8")
+		return 0, Invalidf("the question is not valid UTF-8")
 	case len(q.Text) > l.QuestionBytes:
-		return Invalidf("the question has %d bytes: it may have at most %d", len(q.Text), l.QuestionBytes)
+		return 0, Invalidf("the question has %d bytes: it may have at most %d", len(q.Text), l.QuestionBytes)
 	case len(q.Documents) == 0:
-		return Invalidf("the context is missing")
+		return 0, Invalidf("the context is missing")
 	case len(q.Documents) > l.Documents:
-		return Invalidf("there are %d documents: there may be at most %d", len(q.Documents), l.Documents)
+		return 0, Invalidf("there are %d documents: there may be at most %d", len(q.Documents), l.Documents)
 	case bytes > l.DocumentBytes:
-		return Invalidf("the context has %d bytes: it may have at most %d", bytes, l.DocumentBytes)
+		return 0, Invalidf("the context has %d bytes: it may have at most %d", bytes, l.DocumentBytes)
 	}
-	return nil
+	return bytes, nil
 }
 
 // An answering makes an answer while the results of its windows come.

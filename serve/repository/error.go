@@ -19,6 +19,7 @@ type Error struct {
 	Code       codes.Code
 	Message    string        // for the client
 	RetryAfter time.Duration // 0 if trying again does not help
+	Reason     string        // a word for metrics, if a request was refused that may be valid
 	Cause      error         // for the log; nil if there is nothing to add to the message
 }
 
@@ -63,9 +64,9 @@ func AsError(err error) *Error {
 	case errors.As(err, &known):
 		return known
 	case errors.As(err, &full):
-		return &Error{Code: codes.ResourceExhausted, Message: full.Error(), RetryAfter: full.RetryAfter}
+		return &Error{Code: codes.ResourceExhausted, Message: full.Error(), RetryAfter: full.RetryAfter, Reason: "queue"}
 	case errors.As(err, &late):
-		e := &Error{Code: codes.ResourceExhausted, Message: late.Error(), RetryAfter: late.RetryAfter}
+		e := &Error{Code: codes.ResourceExhausted, Message: late.Error(), RetryAfter: late.RetryAfter, Reason: "deadline"}
 		if late.RetryAfter == 0 {
 			e.Code = codes.DeadlineExceeded
 			e.Message += ": ask about less text at once or raise doc_stride"
@@ -77,7 +78,9 @@ func AsError(err error) *Error {
 	case errors.Is(err, batch.ErrPriority):
 		return Invalidf("%v", err)
 	case errors.Is(err, batch.ErrTimeout):
-		return &Error{Code: codes.DeadlineExceeded, Message: batch.ErrTimeout.Error(), RetryAfter: time.Second}
+		return &Error{
+			Code: codes.DeadlineExceeded, Message: batch.ErrTimeout.Error(), RetryAfter: time.Second, Reason: "queue_time",
+		}
 	case errors.Is(err, batch.ErrClosed):
 		return unavailablef("the model is being unloaded")
 	case errors.Is(err, context.DeadlineExceeded):

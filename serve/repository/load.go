@@ -50,8 +50,8 @@ type Backend struct {
 	Close       func() error
 }
 
-// load loads a model, with a configuration in place of that of its files if it is not nil. One without that has waited for
-// another load of the same files has the other's outcome.
+// load loads a model, with a configuration in place of that of its files if it is not nil. One that has waited for another
+// load of the same files has the other's outcome.
 func (r *Repository) load(ctx context.Context, name string, config *pb.ModelConfig) (err error) {
 	if !r.files.has(name) {
 		return Errorf(codes.NotFound, "there is no model %q in the repository", name)
@@ -63,7 +63,8 @@ func (r *Repository) load(ctx context.Context, name string, config *pb.ModelConf
 	if r.isClosed() {
 		return r.loadError(name, errClosed)
 	}
-	if r.ended(e) != before && config == nil && !e.overridden {
+	overridden := e.overridden
+	if e.overridden = config != nil; !overridden && config == nil && r.ended(e) != before {
 		if f, err := r.files.fingerprint(name); err == nil && f == e.fingerprint {
 			return e.loadErr
 		}
@@ -74,9 +75,13 @@ func (r *Repository) load(ctx context.Context, name string, config *pb.ModelConf
 		e.loads++
 		e.loadErr = err
 	}()
-	e.overridden = config != nil
 	e.closing.Wait() // so that there are never three in memory
 	began := time.Now()
+	defer func() {
+		if r.observeLoad != nil {
+			r.observeLoad(name, time.Since(began), err)
+		}
+	}()
 	// Before the files are read: what changes while they are is seen at the next look.
 	e.fingerprint, _ = r.files.fingerprint(name)
 	config, sources, err := r.files.sources(name, config)
@@ -150,6 +155,7 @@ func loadReason(err error) string {
 
 // loadVersion loads one version and runs it once.
 func (r *Repository) loadVersion(ctx context.Context, s Source, config *pb.ModelConfig) (_ *Model, err error) {
+	began := time.Now()
 	s.MixedPrecision = mixedPrecision(config)
 	instances := &instances{log: r.opts.Logger.With("model", s.Name, "version", s.Version)}
 	defer func() {
@@ -197,6 +203,7 @@ func (r *Repository) loadVersion(ctx context.Context, s Source, config *pb.Model
 	if err := m.warmUp(ctx); err != nil {
 		return nil, err
 	}
+	m.loadTime = time.Since(began)
 	if r.warmUp != nil {
 		if err := r.warmUp(ctx, s, m); err != nil {
 			return nil, err

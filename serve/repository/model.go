@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/tfbert/go/serve/batch"
 	"github.com/tfbert/go/squad"
@@ -20,8 +21,11 @@ type Model struct {
 	number    uint64 // of all that were loaded
 	limits    Limits
 	defaults  squad.Decoder
+	loadTime  time.Duration
 
 	tensors, text *Servable
+
+	tokenizing sync.Mutex // of a question with long documents
 
 	mu      sync.Mutex
 	users   int
@@ -45,6 +49,9 @@ func (m *Model) Decoder() squad.Decoder { return m.defaults }
 
 // Batcher returns the batcher that the model's windows go through.
 func (m *Model) Batcher() *batch.Batcher { return m.batcher }
+
+// LoadTime returns the time that the model took to load and to run for the first time.
+func (m *Model) LoadTime() time.Duration { return m.loadTime }
 
 // Instances returns the number of the model's instances, and of those among them that have not been taken out because
 // they failed.

@@ -60,8 +60,9 @@ type Repository struct {
 	stop  context.CancelFunc
 	work  sync.WaitGroup
 
-	observe func(*Model, batch.Batch)
-	warmUp  func(context.Context, Source, *Model) error
+	observe     func(*Model, batch.Batch)
+	observeLoad func(name string, took time.Duration, err error)
+	warmUp      func(context.Context, Source, *Model) error
 
 	configuring sync.Mutex // one Configure at a time
 
@@ -79,7 +80,7 @@ type entry struct {
 	fingerprint string // of the files that were loaded last; guarded by loading
 	loads       int    // that have ended; guarded by the repository's mutex
 	loadErr     error  // of the last one; guarded by loading
-	overridden  bool   // the last one had a configuration of its client's; guarded by loading
+	overridden  bool   // the last one had a configuration of its own; guarded by loading
 	versions    map[int64]*served
 	labels      map[string]int64 // of versions; guarded by the repository's mutex
 }
@@ -110,6 +111,12 @@ func newRepository(f files, opts Options) *Repository {
 // Observe registers f to be called with each batch of each model, by several goroutines at once. Call it
 // before Start.
 func (r *Repository) Observe(f func(*Model, batch.Batch)) { r.observe = f }
+
+// ObserveLoads registers f to be called with each load of a model that is in the repository, by several goroutines at
+// once. Call it before Start.
+func (r *Repository) ObserveLoads(f func(name string, took time.Duration, err error)) {
+	r.observeLoad = f
+}
 
 // Start loads the models, or with ControlExplicit those that are named. It returns the errors of those
 // that cannot be loaded; the others are available. With ControlPoll the repository follows the files

@@ -3,17 +3,21 @@ package repository
 import (
 	"maps"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // statistics counts the requests of a servable since it was loaded. The zero value is ready to use.
 type statistics struct {
+	running atomic.Int64 // requests
+
 	mu sync.Mutex
 	s  Snapshot
 }
 
-// A Snapshot has the counts of a Servable since it was loaded.
+// A Snapshot has the counts of a Servable since it was loaded, and the number of requests that it answers now.
 type Snapshot struct {
+	Running                        int           // requests
 	Last                           time.Time     // the end of the last request; zero if there was none
 	Success, Fail                  Total         // requests
 	Queue, Input, Compute, Outputs Total         // stages of those that succeeded, all but Queue without cache hits
@@ -43,6 +47,7 @@ func (s *statistics) snapshot() Snapshot {
 	defer s.mu.Unlock()
 	snapshot := s.s
 	snapshot.Batches = maps.Clone(s.s.Batches)
+	snapshot.Running = int(s.running.Load())
 	return snapshot
 }
 

@@ -25,7 +25,7 @@ func (s *Servable) WarmUp(ctx context.Context, c *Call) error {
 	if rows < 1 || rows > s.limits.Windows {
 		return Invalidf("the batch has %d rows: there may be 1 to %d", rows, s.limits.Windows)
 	}
-	features, err := s.warmUpFeatures(inputs, rows)
+	features, err := s.warmUpFeatures(ctx, inputs, rows)
 	if err != nil {
 		return err
 	}
@@ -45,7 +45,9 @@ func (s *Servable) WarmUp(ctx context.Context, c *Call) error {
 }
 
 // warmUpFeatures returns checked inputs as the model takes them.
-func (s *Servable) warmUpFeatures(inputs map[string]*Tensor, rows int) (features []squad.Feature, err error) {
+func (s *Servable) warmUpFeatures(
+	ctx context.Context, inputs map[string]*Tensor, rows int,
+) (features []squad.Feature, err error) {
 	if s != s.text {
 		as := make(map[string]*Tensor, len(inputs))
 		for _, info := range s.backend.Inputs {
@@ -55,7 +57,7 @@ func (s *Servable) warmUpFeatures(inputs map[string]*Tensor, rows int) (features
 		return features, err
 	}
 	for row := range rows {
-		docs, err := s.tokenize(&Question{
+		docs, err := s.tokenize(ctx, &Question{
 			Text: inputs[questionInput].Strings[row], Documents: []string{inputs[contextInput].Strings[row]},
 		})
 		if err != nil {

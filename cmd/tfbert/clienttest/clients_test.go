@@ -269,8 +269,9 @@ func testMetrics(t *testing.T, s *testServer) {
 		problems, err := promlint.New(bytes.NewReader(text)).Lint()
 		require.NoError(t, err, path)
 		for _, p := range problems {
-			// Triton's names, for its dashboards: microseconds, and counters without _total.
-			assert.True(t, strings.HasPrefix(p.Metric, "nv_inference_"), "%s: %s: %s", path, p.Metric, p.Text)
+			// Triton's and TensorFlow Serving's names, for their dashboards: colons, microseconds, counters without _total.
+			others := strings.HasPrefix(p.Metric, "nv_") || strings.HasPrefix(p.Metric, ":tensorflow:")
+			assert.True(t, others, "%s: %s: %s", path, p.Metric, p.Text)
 		}
 		figures = readMetrics(t, text)
 	}

@@ -95,7 +95,7 @@ func (g *Guard) Enter(name string) (leave func(), err error) {
 	defer g.mu.Unlock()
 	c := g.client(name)
 	if most := g.limits.AtOnce; most > 0 && c.atOnce >= most {
-		return nil, refused(time.Second, "the client has %d requests under way and may have no more", most)
+		return nil, refused("client_requests", time.Second, "the client has %d requests under way and may have no more", most)
 	}
 	if err := g.count(c); err != nil {
 		return nil, err
@@ -132,14 +132,14 @@ func (g *Guard) count(c *client) error {
 	r := c.rate.ReserveN(now, 1)
 	if wait := r.DelayFrom(now); wait > 0 {
 		r.CancelAt(now)
-		return refused(wait, "the client sends more than %v requests per second", g.limits.Rate)
+		return refused("client_rate", wait, "the client sends more than %v requests per second", g.limits.Rate)
 	}
 	return nil
 }
 
-func refused(wait time.Duration, format string, args ...any) error {
+func refused(reason string, wait time.Duration, format string, args ...any) error {
 	e := repository.Errorf(codes.ResourceExhausted, format, args...)
-	e.RetryAfter = wait
+	e.RetryAfter, e.Reason = wait, reason
 	return e
 }
 

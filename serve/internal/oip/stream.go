@@ -10,7 +10,6 @@ import (
 	"google.golang.org/grpc/codes"
 
 	pb "github.com/tfbert/go/internal/serveproto"
-	"github.com/tfbert/go/serve/internal/access"
 	"github.com/tfbert/go/serve/internal/transport"
 	"github.com/tfbert/go/serve/repository"
 )
@@ -73,6 +72,13 @@ func (s *Service) ModelStreamInfer(
 	return nil
 }
 
+func codeOf(err error) codes.Code {
+	if err == nil {
+		return codes.OK
+	}
+	return repository.AsError(err).Code
+}
+
 // final marks the only response to a request of a stream, as Triton does. A client that asks for an empty final response
 // (triton_enable_empty_final_response) gets none: models that have several responses to a request do.
 func final(r *pb.ModelInferResponse) *pb.ModelInferResponse {
@@ -85,13 +91,6 @@ func final(r *pb.ModelInferResponse) *pb.ModelInferResponse {
 	return r
 }
 
-func codeOf(err error) codes.Code {
-	if err == nil {
-		return codes.OK
-	}
-	return repository.AsError(err).Code
-}
-
 // answerPart answers one request of a stream, which is counted and takes a slot as a call does. Its error does not end the
 // stream.
 func (s *Service) answerPart(ctx context.Context, r *pb.ModelInferRequest) *pb.ModelStreamInferResponse {
@@ -99,7 +98,7 @@ func (s *Service) answerPart(ctx context.Context, r *pb.ModelInferRequest) *pb.M
 	const verb = "/inference.GRPCInferenceService/ModelStreamInfer"
 	began := time.Now()
 	err := s.host.Part(ctx, verb, func(ctx context.Context) error {
-		if err := s.host.Guard.Count(access.ClientOf(ctx)); err != nil {
+		if err := s.host.Count(ctx); err != nil {
 			return err
 		}
 		leave, err := s.host.Questions.Enter()
@@ -110,7 +109,7 @@ func (s *Service) answerPart(ctx context.Context, r *pb.ModelInferRequest) *pb.M
 		response, err = s.ModelInfer(ctx, r)
 		return err
 	})
-	s.host.Count(verb, codeOf(err).String(), time.Since(began))
+	s.host.Ended(ctx, verb, codeOf(err).String(), time.Since(began))
 	if err != nil {
 		return &pb.ModelStreamInferResponse{
 			ErrorMessage: repository.AsError(err).Message,

@@ -42,8 +42,11 @@ type Host struct {
 	Gate      *intake.Gate  // of requests that are being received
 	Guard     *access.Guard // of the clients
 	Questions *intake.Slots // of requests that ask a model
-	// Count counts a request that has ended, by its verb and status.
-	Count func(verb, status string, took time.Duration)
+	// Ended counts a request that has ended, by its verb and status.
+	Ended func(ctx context.Context, verb, status string, took time.Duration)
+
+	// Refused is called with each error of one of several requests that came together.
+	Refused func(error)
 
 	// The stages of a shutdown, each done when it begins.
 	Leaving  context.Context // the server is no longer ready, but answers
@@ -99,6 +102,10 @@ func (h *Host) Admin(authorization string) error {
 	return nil
 }
 
+// Count counts one of several requests that came together, such as those of a stream, in the rate of their client. It
+// returns an error if they come too fast.
+func (h *Host) Count(ctx context.Context) error { return h.Guard.Count(access.ClientOf(ctx)) }
+
 // AdminCall is Admin for a call of gRPC. The handlers of HTTP put the Authorization header where gRPC has it.
 func (h *Host) AdminCall(ctx context.Context) error {
 	authorization := ""
@@ -144,6 +151,7 @@ func (h *Host) Part(ctx context.Context, verb string, f func(context.Context) er
 	defer cancel()
 	err := h.Outcome(Recover(func() error { return f(ctx) }))
 	if err != nil {
+		h.Refused(err)
 		h.LogRequest(ctx, verb, "part of a request", began, err)
 	}
 	return err

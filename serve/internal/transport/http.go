@@ -141,7 +141,7 @@ func (h *Host) readBody(r *http.Request, message *intake.Message) ([]byte, error
 	dropped := message.Err()
 	switch {
 	case errors.As(dropped, &slow):
-		return nil, repository.Errorf(codes.DeadlineExceeded, "%v", slow)
+		return nil, &repository.Error{Code: codes.DeadlineExceeded, Message: slow.Error(), Reason: "slow"}
 	case dropped != nil:
 		return nil, dropped
 	case errors.As(err, &large):
