@@ -3,7 +3,7 @@
 GO ?= go
 BIN := bin/tfbert
 
-.PHONY: demo test build lib grpcurl promtool lint vuln race fuzz soak check-native leaks check-versions locks release sbom licences verify bench bench-serve peers quality pictures e2e generate clean
+.PHONY: demo test build lib grpcurl promtool lint vuln race fuzz soak check-native attack leaks check-versions locks release sbom licences verify bench bench-serve peers quality pictures e2e generate clean
 
 build:
 	$(GO) build -o $(BIN) ./cmd/tfbert
@@ -53,6 +53,10 @@ vuln:
 # that CI runs.
 check-native: lib
 	scripts/check_native.sh $(NATIVE_FLAGS)
+
+# attack floods a server of fake models in the ways of docs/serving.md, and prints the figures. 'make test' runs the same.
+attack:
+	GO="$(GO)" scripts/attack.sh
 
 # leaks checks that memory does not grow over 100,000 runs, 200 loads and 1,000 failed loads.
 leaks: lib

@@ -62,7 +62,7 @@ var metricsPaths = []string{"/metrics", "/monitoring/prometheus/metrics"}
 func (s *Server) identify(
 	ctx context.Context, verb string, slots *intake.Slots, authorization, address string,
 ) (context.Context, error) {
-	if open[verb] || slots == &s.admins && s.opts.AdminToken != "" {
+	if open[verb] || slots == &s.admins && s.host.HasAdminToken() {
 		return ctx, nil
 	}
 	client, err := s.host.Guard.Identify(authorization, address)

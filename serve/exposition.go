@@ -15,7 +15,8 @@ func exposition(g prometheus.Gatherer) http.Handler {
 	text := promhttp.HandlerFor(g, promhttp.HandlerOpts{})
 	open := promhttp.HandlerFor(keptNames{g}, promhttp.HandlerOpts{EnableOpenMetrics: true})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if format := expfmt.NegotiateIncludingOpenMetrics(r.Header); format.FormatType() == expfmt.TypeOpenMetrics {
+		format := expfmt.NegotiateAccept(r.Header, expfmt.DefaultOpenMetricsAcceptedFormats()...)
+		if format.FormatType() == expfmt.TypeOpenMetrics {
 			open.ServeHTTP(w, r)
 			return
 		}

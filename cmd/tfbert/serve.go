@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime"
 	"slices"
 	"syscall"
 	"time"
@@ -24,6 +25,7 @@ import (
 	"github.com/tfbert/go/serve"
 	"github.com/tfbert/go/serve/repository"
 	"github.com/tfbert/go/serve/tfmodel"
+	"github.com/tfbert/go/tf"
 )
 
 func newServe() *cobra.Command {
@@ -42,8 +44,8 @@ of models in Triton's layout, as NVIDIA's export script writes it
 (--model_repository). Without any of these it serves the bundled model.
 
 The first SIGINT or SIGTERM lets requests under way end; a second one stops
-the server at once. SIGHUP reads the certificates, the admin token and models
-whose files have changed again.`,
+the server at once. SIGHUP reads the certificates, the admin token, the API keys
+and models whose files have changed again.`,
 		Example: `  tfbert serve
   curl -d '{"question":"Who wrote it?","context":"It was written by Ada Lovelace."}' localhost:8501/v1/answer
 
@@ -175,12 +177,12 @@ func (c *serveCommand) run(cmd *cobra.Command) (err error) {
 	return err
 }
 
-// reload reads again what may change while the server runs: the certificates, the admin token, and the models whose files
-// have changed, with their configurations. What cannot be read stays as it was.
+// reload reads again what may change while the server runs: the certificates, the admin token, the API keys, and the models
+// whose files have changed, with their configurations. What cannot be read stays as it was.
 func (c *serveCommand) reload(
 	ctx context.Context, server *serve.Server, models *repository.Repository, certificates *certificates, log *slog.Logger,
 ) {
-	log.Info("reading certificates, token and models again")
+	log.Info("reading certificates, token, keys and models again")
 	if certificates != nil {
 		if err := certificates.read(&c.network); err != nil {
 			log.Error("the certificates cannot be read again", "error", err)
@@ -190,6 +192,11 @@ func (c *serveCommand) reload(
 		log.Error("the admin token cannot be read again", "error", err)
 	} else {
 		server.SetAdminToken(token)
+	}
+	if keys, err := c.clients.keys(); err != nil {
+		log.Error("the API keys cannot be read again", "error", err)
+	} else {
+		server.SetAPIKeys(keys)
 	}
 	models.Refresh(ctx)
 }
@@ -228,6 +235,9 @@ func (c *serveCommand) loader(cmd *cobra.Command, log *slog.Logger) (repository.
 		Model: *options, SeqLength: c.maxSeqLength, RequirePrecision: model.precision.require, Logger: log,
 	})
 	return func(ctx context.Context, s repository.Source) (*repository.Backend, error) {
+		if os.Getenv("MALLOC_ARENA_MAX") == "" && !tf.Loaded() {
+			tf.LimitArenas(runtime.NumCPU()) // so that models which come and go leave less behind
+		}
 		if err := loadTensorFlow(); err != nil { // with its log where it belongs
 			return nil, err
 		}

@@ -39,15 +39,8 @@ type testServer struct {
 // to be ready.
 func startServer(t *testing.T, flags ...string) *testServer {
 	t.Helper()
-	return startServerWith(t, nil, flags...)
-}
-
-// startServerWith adds to the server's environment.
-func startServerWith(t *testing.T, env []string, flags ...string) *testServer {
-	t.Helper()
 	testenv.Model(t)
 	cmd := tfbert(t, append([]string{"serve", "--http_port", "0", "--grpc_port", "0"}, flags...)...)
-	cmd.Env = append(cmd.Env, env...)
 	stderr, err := cmd.StderrPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())

@@ -87,6 +87,9 @@ func (h *Host) Outcome(err error) error {
 // SetAdminToken sets the token that verbs which change the server ask for; "" lets everybody use them.
 func (h *Host) SetAdminToken(token string) { h.adminToken.Store(&token) }
 
+// HasAdminToken reports whether verbs which change the server ask for a token.
+func (h *Host) HasAdminToken() bool { return *h.adminToken.Load() != "" }
+
 // Admin returns an error unless a request with this Authorization header may change the server.
 func (h *Host) Admin(authorization string) error {
 	want := *h.adminToken.Load()
