@@ -154,7 +154,7 @@ def refusals():
         prediction.Predict(request("another"))
     with must_be_refused(code.NOT_FOUND, f"Servable not found for request: Specific({model}, 7)"):
         prediction.Predict(request(version=7))
-    with must_be_refused(code.NOT_FOUND, "label"):
+    with must_be_refused(code.INVALID_ARGUMENT, "label"):
         r = request()
         r.model_spec.version_label = "stable"
         prediction.Predict(r)
