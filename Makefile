@@ -3,7 +3,7 @@
 GO ?= go
 BIN := bin/tfbert
 
-.PHONY: demo test build lib grpcurl promtool lint vuln race fuzz soak check-native attack leaks check-versions locks release sbom licences verify bench bench-serve peers quality pictures e2e generate clean
+.PHONY: demo test build lib grpcurl promtool lint vuln race fuzz soak check-native attack leaks check-versions locks release check-deploy program sbom licences verify bench bench-serve peers quality pictures e2e generate clean
 
 build:
 	$(GO) build -o $(BIN) ./cmd/tfbert
@@ -77,13 +77,23 @@ locks:
 	$(UV_COMPILE) --no-emit-package tensorflow -o cmd/tfbert/clienttest/testdata/requirements.txt cmd/tfbert/clienttest/testdata/requirements.in
 	$(UV_COMPILE) -o scripts/peers.txt scripts/peers.in
 
-# release builds the command for a release. The program contains its commit, and every build with the same
-# Go and C compiler has the same bytes (scripts/reproducible.sh).
+# release makes the archives of a release, for linux/amd64 and linux/arm64, in dist/.
 release:
+	scripts/release.sh
+
+# check-deploy tests what deploy/ holds and the Dockerfile: the installer, the unit of systemd, the manifests of
+# Kubernetes, and the steps of the image, without Docker.
+check-deploy:
+	TFBERT_DEPLOY=1 $(GO) test -count 1 -timeout 20m -v ./internal/deploytest
+	$(GO) -C tools test -count 1 ./manifests
+
+# program builds the command for a release. It contains its commit, and every build with the same Go and C
+# compiler has the same bytes (scripts/reproducible.sh).
+program:
 	GOFLAGS=-mod=readonly CGO_ENABLED=1 $(GO) build -trimpath -buildvcs=true -o $(BIN) ./cmd/tfbert
 
 # sbom lists the contents of a release in CycloneDX format, read from the program itself.
-sbom: release
+sbom: program
 	$(GO) tool -modfile=tools/go.mod cyclonedx-gomod bin -json -std -noserial -notimestamp -output $(BIN).cdx.json $(BIN)
 
 # licences lists the licences of the modules in a release, and fails if one is not allowed.
@@ -124,8 +134,9 @@ bench-serve: lib
 bench:
 	$(GO) test -run '^$$' -bench . -cpu 1 ./...
 
-# peers runs tfbert, PyTorch, ONNX Runtime and TensorFlow's Python in turn on the same work. It takes an
-# hour on two cores, and 8 GB for a Python environment. PEERS_FLAGS are those of scripts/bench_peers.py.
+# peers runs tfbert, PyTorch, ONNX Runtime, OpenVINO and TensorFlow's Python in turn on the same work. It
+# takes about an hour on two cores, with PEERS_FLAGS=--quick less than ten minutes, and 8 GB for a Python
+# environment. PEERS_FLAGS are those of scripts/bench_peers.py.
 PEERS_ENV ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tfbert/peers
 peers: lib $(PEERS_ENV)/peers.txt
 	$(PEERS_ENV)/bin/python scripts/bench_peers.py $(PEERS_FLAGS)
@@ -147,4 +158,4 @@ generate:
 	$(GO) generate ./...
 
 clean:
-	rm -rf bin tfbert-demo
+	rm -rf bin dist tfbert-demo

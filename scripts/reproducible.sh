@@ -16,7 +16,7 @@ trap 'rm -rf "$work"' EXIT
 
 build() { # FOLDER BUILD_CACHE TIME_ZONE
   git clone --quiet . "$work/$1"
-  GOCACHE=$2 TZ=$3 make --no-print-directory --silent -C "$work/$1" release BIN=bin/tfbert
+  GOCACHE=$2 TZ=$3 make --no-print-directory --silent -C "$work/$1" program BIN=bin/tfbert
 }
 build one "${first:-$work/cache}" UTC
 build two/in/a/longer/folder "$work/cache2" Asia/Kathmandu

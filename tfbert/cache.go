@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/tfbert/go/checkpoint"
 	"github.com/tfbert/go/internal/archive"
@@ -39,6 +40,8 @@ func Cached(
 	}
 	dir = filepath.Join(cache, "tfbert", "models", name)
 	if isExported(dir) {
+		now := time.Now()
+		_ = os.Chtimes(dir, now, now) // says when it was last used; a cache may be one that cannot be written
 		return dir, nil, nil
 	}
 	report, err := Export(ctx, ckpt, dir, &own)
@@ -90,6 +93,9 @@ func cacheName(path string, opts *ExportOptions) (string, error) {
 // cacheFiles adds the index, which holds the checksums of all weights, the configuration and the vocabulary. It
 // returns the name of the folder.
 func cacheFiles(digest io.Writer, path string, opts *ExportOptions) (name string, err error) {
+	if weights := findSafetensors(path); weights != "" {
+		return cachePyTorch(digest, weights, opts)
+	}
 	r, err := checkpoint.Open(path)
 	if err != nil {
 		return "", err
@@ -112,14 +118,41 @@ func cacheFiles(digest io.Writer, path string, opts *ExportOptions) (name string
 	return filepath.Base(folder), nil
 }
 
-// cacheArchive adds all of an archive, the path in it, and the files that replace its own.
-func cacheArchive(digest io.Writer, packed, inside string, opts *ExportOptions) error {
-	f, _, err := file.Open(packed)
+// cachePyTorch adds all weights of a model of transformers, which have no checksum, and the files beside them.
+func cachePyTorch(digest io.Writer, weights string, opts *ExportOptions) (name string, err error) {
+	weights, err = filepath.Abs(weights)
+	if err != nil {
+		return "", err
+	}
+	if err := cacheContent(digest, weights); err != nil {
+		return "", err
+	}
+	folder := filepath.Dir(weights)
+	for _, file := range []string{
+		cmp.Or(opts.ConfigFile, filepath.Join(folder, huggingFaceConfig)),
+		cmp.Or(opts.VocabFile, filepath.Join(folder, vocabFile)),
+	} {
+		if err := cacheFile(digest, file); err != nil {
+			return "", err
+		}
+	}
+	return filepath.Base(folder), nil
+}
+
+// cacheContent adds all of a file, which may be large.
+func cacheContent(digest io.Writer, path string) error {
+	f, _, err := file.Open(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if _, err := io.Copy(digest, f); err != nil {
+	_, err = io.Copy(digest, f)
+	return err
+}
+
+// cacheArchive adds all of an archive, the path in it, and the files that replace its own.
+func cacheArchive(digest io.Writer, packed, inside string, opts *ExportOptions) error {
+	if err := cacheContent(digest, packed); err != nil {
 		return err
 	}
 	fmt.Fprintf(digest, "\n%s\n", inside)

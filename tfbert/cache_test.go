@@ -54,6 +54,25 @@ func TestCached(t *testing.T) {
 	openModel(t, dir, nil)
 }
 
+// A folder of transformers is a checkpoint too, and its weights and files choose the entry.
+func TestCachedTransformers(t *testing.T) {
+	models := emptyCache(t)
+	ckpt := filepath.Join(t.TempDir(), "qa")
+	require.NoError(t, os.CopyFS(ckpt, os.DirFS(transformersModel)))
+	dir := cachedModel(t, ckpt, nil, false)
+	assert.Regexp(t, "^qa-[0-9a-f]{12}$", filepath.Base(dir))
+	assert.Equal(t, dir, cachedModel(t, filepath.Join(ckpt, "model.safetensors"), nil, true))
+	openModel(t, dir, nil)
+
+	weights := filepath.Join(ckpt, "model.safetensors")
+	text, err := os.ReadFile(weights)
+	require.NoError(t, err)
+	text[len(text)-1] ^= 1
+	require.NoError(t, os.WriteFile(weights, text, 0o600))
+	assert.NotEqual(t, dir, cachedModel(t, ckpt, nil, false))
+	assert.Len(t, fileNames(t, models), 2)
+}
+
 // Every option and every file that changes the model gets an entry of its own.
 func TestCachedOptions(t *testing.T) {
 	models := emptyCache(t)

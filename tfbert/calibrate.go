@@ -45,7 +45,7 @@ type Calibration struct {
 type calibrator struct {
 	ctx       context.Context
 	config    *Config
-	plain     bool // plainOps in place of oneDNN's
+	ops       string
 	batches   []*windowBatch
 	tokens    int
 	quantizer quantize.Quantizer
@@ -164,7 +164,7 @@ func calibrate(
 	defer func() { err = errors.Join(err, products.Close()) }()
 	done, total := 0, c.NumHiddenLayers*len(productNames)
 	k := &calibrator{
-		ctx: ctx, config: c, plain: chooseOps(CPU, savedmodel.FP32) == plainOps,
+		ctx: ctx, config: c, ops: chooseOps(CPU, savedmodel.FP32),
 		batches: batchWindows(windows), tokens: tokens,
 		quantizer: quantize.Quantizer{Bits: s.Int8.WeightBits, MatMul: products.MatMul},
 		step: func() {
@@ -312,7 +312,7 @@ func (k *calibrator) run(
 	}
 	defer func() { err = errors.Join(err, g.Close()) }()
 	b := &fused{
-		graphBuilder: graphBuilder{tf.Builder{Graph: g}, k.config}, weights: weights, dtype: tf.Float, plain: k.plain,
+		graphBuilder: graphBuilder{tf.Builder{Graph: g}, k.config}, weights: weights, dtype: tf.Float, ops: k.ops,
 	}
 	in := &calibratorInputs{}
 	in.ids, in.mask, in.segments, b.batch, b.length = b.inputs(0)

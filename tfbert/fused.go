@@ -22,7 +22,7 @@ type weightReader interface {
 func fusedGraph(g *tf.Graph, c *Config, s Settings, weights weightReader) (savedmodel.Content, error) {
 	b := &fused{
 		graphBuilder: graphBuilder{tf.Builder{Graph: g}, c}, weights: weights,
-		dtype: dtypes[s.Precision], plain: s.Ops == plainOps,
+		dtype: dtypes[s.Precision], ops: s.Ops,
 	}
 	ids, mask, segments, batch, seq := b.inputs(s.MaxSeqLength)
 	b.batch, b.length = batch, seq
@@ -51,7 +51,7 @@ var dtypes = map[savedmodel.Precision]tf.DataType{
 type fused struct {
 	graphBuilder
 	dtype     tf.DataType
-	plain     bool // plainOps in place of oneDNN's
+	ops       string
 	weights   weightReader
 	constants []savedmodel.Constant
 
@@ -196,30 +196,61 @@ func (b *fused) dense(scope string, x tf.Output, in, out int64, then string, wit
 	if then != "" {
 		ops = append(ops, then)
 	}
+	w, transposed := b.kernel(scope+"/kernel", in, out, func() ([]float32, error) {
+		return b.weights.Float32s(scope + "/kernel")
+	})
 	args := append([]tf.Output{b.weight(scope+"/bias", b.dtype, out)}, with...)
-	return b.matMul(scope+"/MatMul", x, b.weight(scope+"/kernel", b.dtype, in, out), false, ops, args...)
+	return b.matMul(scope+"/MatMul", x, w, transposed, ops, args...)
+}
+
+// kernel adds the kernel of a dense layer, and reports whether it is transposed. With directOps a product packs its
+// kernel at every run. Where the rows of a kernel lie a multiple of 2 KB apart, they compete for the same few lines
+// of the first-level cache, and packing takes as long as the product of 128 rows.
+func (b *fused) kernel(
+	name string, in, out int64, values func() ([]float32, error),
+) (w tf.Output, transposed bool) {
+	if b.ops != directOps || out%512 != 0 {
+		return b.constant(name, b.dtype, tf.Shape{in, out}, values), false
+	}
+	return b.constant(name, b.dtype, tf.Shape{out, in}, func() ([]float32, error) {
+		v, err := values()
+		if err != nil {
+			return nil, err
+		}
+		return transpose(v, int(in), int(out)), nil
+	}), true
 }
 
 // matMul multiplies and applies ops to the product, with their arguments, in one operation.
 func (b *fused) matMul(name string, x, w tf.Output, transposed bool, ops []string, args ...tf.Output) tf.Output {
-	if b.plain {
+	if b.ops == plainOps {
 		return b.plainMatMul(name, x, w, transposed, ops, args)
 	}
 	a := attrs{"fused_ops": ops, "num_args": len(args), "transpose_b": transposed}
-	return b.op("_FusedMatMul", name, a, x, w, tf.OutputList(args))
+	return b.oneDNN("_FusedMatMul", "_MklNativeFusedMatMul", name, a, x, w, tf.OutputList(args))
+}
+
+// oneDNN adds an operation that TensorFlow rewrites to oneDNN's, or that one itself.
+func (b *fused) oneDNN(rewritten, own, name string, a attrs, inputs ...tf.Input) tf.Output {
+	if b.ops != directOps {
+		return b.op(rewritten, name, a, inputs...)
+	}
+	if a == nil {
+		a = attrs{}
+	}
+	a["_kernel"] = "MklNameChangeOp"
+	return b.op(own, name, a, inputs...)
 }
 
 // attention computes queries, keys and values by one product, with the scale of the scores in its weights.
 func (b *fused) attention(scope string, x, adder tf.Output) tf.Output {
 	hidden := int64(b.config.HiddenSize)
-	joined := func(suffix string, shape ...int64) tf.Output {
-		return b.constant(scope+"/qkv"+suffix, b.dtype, shape, func() ([]float32, error) {
-			return sideBySide(b.config, b.weights, scope, suffix)
-		})
+	joined := func(suffix string) func() ([]float32, error) {
+		return func() ([]float32, error) { return sideBySide(b.config, b.weights, scope, suffix) }
 	}
-	kernel := joined("/kernel", hidden, 3*hidden)
-	bias := joined("/bias", 3*hidden)
-	return b.attend(scope, b.matMul(scope+"/qkv/MatMul", x, kernel, false, []string{"BiasAdd"}, bias), adder)
+	kernel, transposed := b.kernel(scope+"/qkv/kernel", hidden, 3*hidden, joined("/kernel"))
+	bias := b.constant(scope+"/qkv/bias", b.dtype, tf.Shape{3 * hidden}, joined("/bias"))
+	return b.attend(scope, b.matMul(scope+"/qkv/MatMul", x, kernel, transposed, []string{"BiasAdd"}, bias), adder)
 }
 
 // attend returns the context of queries, keys and values. It lays the three out for the products by head with one
@@ -233,16 +264,21 @@ func (b *fused) attend(scope string, x, adder tf.Output) tf.Output {
 		return tf.Output{}
 	}
 	key, value := query.Op.Output(1), query.Op.Output(2)
-	probs := b.op("Softmax", scope+"/Softmax", nil, b.scores(scope, query, key, adder))
-	context := b.op("BatchMatMulV2", scope+"/MatMul_1", nil, probs, value)
+	context := b.context(scope, query, key, value, adder)
 	context = b.transpose(scope+"/transpose_1", context, 0, 2, 1, 3)
 	return b.reshape(scope+"/Reshape_1", context, static(-1), static(hidden))
+}
+
+// context weighs the values by the softmax of the scores.
+func (b *fused) context(scope string, query, key, value, adder tf.Output) tf.Output {
+	probs := b.oneDNN("Softmax", "_MklSoftmax", scope+"/Softmax", nil, b.scores(scope, query, key, adder))
+	return b.oneDNN("BatchMatMulV2", "_MklBatchMatMulV2", scope+"/MatMul_1", nil, probs, value)
 }
 
 // scores multiplies queries and keys and adds the mask's adder. oneDNN's operation also takes a scale, which
 // is 1 here. It has only this name, which TensorFlow's own optimizer uses.
 func (b *fused) scores(scope string, query, key, adder tf.Output) tf.Output {
-	if b.plain {
+	if b.ops == plainOps {
 		x := b.op("BatchMatMulV2", scope+"/MatMul", attrs{"adj_y": true}, query, key)
 		return b.op("AddV2", scope+"/add", nil, x, adder)
 	}
@@ -278,7 +314,7 @@ func sideBySide(c *Config, weights weightReader, scope, suffix string) ([]float3
 
 // layerNorm normalizes rows in the type of x.
 func (b *fused) layerNorm(scope string, x tf.Output) tf.Output {
-	if b.plain {
+	if b.ops == plainOps {
 		return b.plainLayerNorm(scope, x)
 	}
 	h, dtype := int64(b.config.HiddenSize), x.DataType()

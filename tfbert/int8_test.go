@@ -254,7 +254,7 @@ func layerCalibrator(t *testing.T, c *Config, weights weightReader, bits int) (*
 	t.Cleanup(func() { assert.NoError(t, products.Close()) })
 	mask := slices.Repeat([]int32{1}, blockRows)
 	k := &calibrator{
-		ctx: t.Context(), config: c, plain: true, tokens: blockRows, step: func() {},
+		ctx: t.Context(), config: c, ops: plainOps, tokens: blockRows, step: func() {},
 		quantizer: quantize.Quantizer{Bits: bits, MatMul: products.MatMul},
 		batches: []*windowBatch{{shape: tf.Shape{blockBatch, blockLength}, ids: make([]int32, blockRows),
 			mask: mask, segments: make([]int32, blockRows)}},

@@ -25,7 +25,7 @@ const (
 type Settings struct {
 	Graph        string               `json:"graph"`
 	Precision    savedmodel.Precision `json:"precision"`      // of the weights
-	Ops          string               `json:"ops,omitempty"`  // of a fused graph: "onednn" or "plain"
+	Ops          string               `json:"ops,omitempty"`  // of a fused graph: "onednn", "direct" or "plain"
 	MaxSeqLength int                  `json:"max_seq_length"` // 0: dynamic
 	DoLowerCase  bool                 `json:"do_lower_case"`
 	Profile      wordpiece.Profile    `json:"profile"`

@@ -49,7 +49,7 @@ bundled one, exported once into the user's cache.`,
 				}
 			}
 			if model.model == "" && model.initCheckpoint == "" {
-				if model.initCheckpoint, err = bundledCheckpoint(); err != nil {
+				if model.initCheckpoint, err = bundledCheckpoint(cmd.Context()); err != nil {
 					return err
 				}
 			}

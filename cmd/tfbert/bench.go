@@ -79,6 +79,12 @@ until three in a row agree.`,
 			if b.server.url != "" {
 				return b.runServer(cmd, format)
 			}
+			if b.checkpoint == "" {
+				var err error
+				if b.model, b.checkpoint, err = findNamed(cmd.Context(), b.model); err != nil {
+					return err
+				}
+			}
 			if err := b.check(cmd.Flags()); err != nil {
 				return err
 			}
@@ -144,7 +150,7 @@ func (b *benchmark) add(f *pflag.FlagSet) {
 	f.StringVar(&b.checkpoint, "init_checkpoint", "", "`checkpoint` to export and measure")
 	f.StringVar(&b.bertConfigFile, "bert_config_file", "",
 		"configuration `file` of --init_checkpoint (default: bert_config.json beside it)")
-	f.StringVar(&b.model, "model", "", "SavedModel `directory` to measure as it is")
+	f.StringVar(&b.model, "model", "", "SavedModel `directory` to measure as it is, or the name of a pulled model")
 	b.signature.add(f)
 	f.StringVar(&b.vocabFile, "vocab_file", "", "vocabulary `file`, if there is none beside the model or checkpoint")
 	f.StringSliceVar(&b.graphs, "graph", []string{tfbert.ReferenceGraph}, "`graphs` to measure: reference, fused")

@@ -71,7 +71,7 @@ func (f *serverFlags) run(
 	case f.stability.Most < f.stability.Intervals:
 		return usagef("--max_trials must be at least %d", f.stability.Intervals)
 	}
-	questions, err := f.questions()
+	questions, err := f.questions(cmd.Context())
 	if err != nil {
 		return err
 	}
@@ -111,10 +111,10 @@ func (f *serverFlags) run(
 }
 
 // questions reads pairs of a question and its passage.
-func (f *serverFlags) questions() ([][2]string, error) {
+func (f *serverFlags) questions(ctx context.Context) ([][2]string, error) {
 	path := f.predictFile
 	if path == "" {
-		models, err := bundledDir()
+		models, err := bundledDir(ctx)
 		if err != nil {
 			return nil, fmt.Errorf("%w; or name questions with --predict_file", err)
 		}

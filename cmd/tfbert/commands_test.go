@@ -10,6 +10,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,6 +27,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/tfbert/go/internal/libtf"
+	"github.com/tfbert/go/internal/models"
 	"github.com/tfbert/go/internal/npy"
 	"github.com/tfbert/go/internal/tfproto"
 	"github.com/tfbert/go/savedmodel"
@@ -48,6 +52,7 @@ func commands() map[string]func(ts *testscript.TestScript, neg bool, args []stri
 		"flip":      flipBit,
 		"cut":       truncateFile,
 		"tmpfs":     mountTmpfs,
+		"goproxy":   serveModule,
 	}
 	out := make(map[string]func(*testscript.TestScript, bool, []string))
 	for name, command := range all {
@@ -406,3 +411,37 @@ var canMount = sync.OnceValue(func() bool {
 	defer os.Remove(dir)
 	return mount(dir, "16k") == nil && unmount(dir) == nil
 })
+
+// goproxy DIR makes DIR a proxy of Go modules that holds the bundled model, and GOPROXY its address.
+func serveModule(ts *testscript.TestScript, args []string) {
+	requireUsage(ts, len(args) == 1, "goproxy dir")
+	dir := filepath.Join(ts.MkAbs(args[0]), filepath.FromSlash(models.Bundled.Path), "@v")
+	ts.Check(os.MkdirAll(dir, 0o777))
+	f, err := os.Create(filepath.Join(dir, models.Bundled.Version.Version+".zip"))
+	ts.Check(err)
+	z := zip.NewWriter(f)
+	from := filepath.Dir(ts.Getenv("CKPT"))
+	ts.Check(filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		rel, err := filepath.Rel(from, path)
+		if err != nil {
+			return err
+		}
+		w, err := z.CreateHeader(&zip.FileHeader{Name: models.Bundled.String() + "/" + filepath.ToSlash(rel)}) // not packed
+		if err != nil {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		_, err = w.Write(text)
+		return err
+	}))
+	ts.Check(errors.Join(z.Close(), f.Close()))
+	server := httptest.NewServer(http.FileServer(http.Dir(ts.MkAbs(args[0]))))
+	ts.Defer(server.Close)
+	ts.Setenv("GOPROXY", server.URL)
+}

@@ -22,7 +22,7 @@ func newDemo() *cobra.Command {
 comes with the source, and prints the command of each step.`,
 		Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			models, err := bundledDir()
+			models, err := bundledDir(cmd.Context())
 			if err != nil {
 				return err
 			}

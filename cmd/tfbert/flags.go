@@ -157,7 +157,7 @@ func (f *modelFlags) add(flags *pflag.FlagSet) {
 }
 
 func (f *modelFlags) addSource(flags *pflag.FlagSet) {
-	flags.StringVar(&f.model, "model", "", "SavedModel `directory`, as 'tfbert export' writes it")
+	flags.StringVar(&f.model, "model", "", "SavedModel `directory`, as 'tfbert export' writes it, or the name of a pulled model")
 	f.signature.add(flags)
 	flags.StringVar(&f.initCheckpoint, "init_checkpoint", "",
 		"`checkpoint` to use in place of --model; the first use exports it into the user's cache")
@@ -250,6 +250,9 @@ func (f *modelFlags) open(cmd *cobra.Command) (*tfbert.Model, error) {
 	}
 	opts, err := f.options(cmd.Flags())
 	if err != nil {
+		return nil, err
+	}
+	if err := f.named(cmd.Context()); err != nil {
 		return nil, err
 	}
 	dir := f.model

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/tfbert/go/internal/models"
 	"github.com/tfbert/go/savedmodel"
 	"github.com/tfbert/go/squad"
 	"github.com/tfbert/go/squad/logits"
@@ -25,6 +26,11 @@ func advice(err error) string {
 		length    *tfbert.LengthError
 		exists    *tfbert.ExistsError
 		head      *tfbert.HeadError
+		name      *models.NameError
+		digest    *models.NoDigestError
+		taken     *models.ExistsError
+		unknown   *models.NotFoundError
+		proxy     *models.ProxyError
 		logit     *squad.LogitError
 		count     *logits.CountError
 	)
@@ -62,6 +68,16 @@ func advice(err error) string {
 		return "lower --max_seq_length"
 	case errors.As(err, &head):
 		return "name one with --head"
+	case errors.As(err, &name):
+		return "choose one with --name"
+	case errors.As(err, &digest):
+		return "pass the one that its owner publishes with --sha256"
+	case errors.As(err, &taken):
+		return "choose another name with --name, or replace it with --overwrite"
+	case errors.As(err, &unknown):
+		return "'tfbert model pull' takes its folder, archive or address"
+	case errors.As(err, &proxy):
+		return "set GOPROXY to one that has it, run in a clone of the repository, or name a model with --model"
 	case errors.As(err, &exists):
 		return "name another directory or pass --overwrite"
 	case errors.As(err, &logit):

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 
+	"github.com/tfbert/go/internal/models"
 	"github.com/tfbert/go/savedmodel"
 	"github.com/tfbert/go/squad"
 	"github.com/tfbert/go/squad/logits"
@@ -77,7 +78,19 @@ func TestAdvice(t *testing.T) {
 		},
 		"length beyond positions": {&tfbert.LengthError{Length: 513, Most: 512}, "lower --max_seq_length"},
 		"existing directory":      {&tfbert.ExistsError{Dir: "m"}, "name another directory or pass --overwrite"},
-		"several heads":           {&tfbert.HeadError{Checkpoint: "c", Heads: []string{"a", "b"}}, "name one with --head"},
+		"name of a model":         {&models.NameError{Name: "a/b", Source: "s"}, "choose one with --name"},
+		"address alone": {
+			&models.NoDigestError{Source: "https://a.example"}, "pass the one that its owner publishes with --sha256",
+		},
+		"name that is taken": {
+			&models.ExistsError{Name: "m", Source: "s"}, "choose another name with --name, or replace it with --overwrite",
+		},
+		"unknown model": {&models.NotFoundError{Name: "m"}, "'tfbert model pull' takes its folder, archive or address"},
+		"no proxy": {
+			&models.ProxyError{Module: "m", Err: io.EOF},
+			"set GOPROXY to one that has it, run in a clone of the repository, or name a model with --model",
+		},
+		"several heads": {&tfbert.HeadError{Checkpoint: "c", Heads: []string{"a", "b"}}, "name one with --head"},
 		"logit": {
 			&squad.LogitError{Row: "start", Position: 3},
 			"the model's weights are broken or overflow in its precision; try it in float32",

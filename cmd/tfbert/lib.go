@@ -33,10 +33,13 @@ func newLibInstall() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "install",
 		Short: "Install libtensorflow into the user's cache",
-		Long: `Install takes libtensorflow out of a TensorFlow wheel, which pip downloads, and
-puts it into the user's cache, where every tfbert program finds it. It downloads
-only wheels whose SHA-256 it knows, those of
-TensorFlow ` + install.OldestVersion + ` to ` + install.DefaultVersion + `.`,
+		Long: `Install takes libtensorflow out of a TensorFlow wheel and puts it into your cache,
+where every tfbert program finds it. It downloads only wheels whose SHA-256 it
+knows, those of TensorFlow ` + install.OldestVersion + ` to ` + install.DefaultVersion + `.
+
+The wheel comes from PyPI or from the index that pip's settings name: its files,
+and variables such as PIP_INDEX_URL and HTTPS_PROXY. Python is needed only where
+an index asks for what pip alone knows, such as passwords of a keyring.`,
 		Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			level := slog.LevelWarn
@@ -58,7 +61,7 @@ TensorFlow ` + install.OldestVersion + ` to ` + install.DefaultVersion + `.`,
 	cmd.Flags().StringVar(&opts.Version, "tf_version", "", "TensorFlow `version` (default "+install.DefaultVersion+")")
 	cmd.Flags().BoolVar(&opts.GPU, "gpu", false, "install the build for NVIDIA GPUs, with CUDA's libraries (3 GB)")
 	cmd.Flags().StringVar(&opts.Wheel, "wheel", "", "TensorFlow wheel `file` to use instead of downloading one")
-	cmd.Flags().StringVar(&opts.Python, "python", "", "`Python` whose pip downloads (default python3)")
+	cmd.Flags().StringVar(&opts.Python, "python", "", "`Python` whose pip downloads, in place of tfbert itself")
 	return cmd
 }
 

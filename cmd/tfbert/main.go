@@ -82,8 +82,8 @@ standard error.`,
 	})
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{flagError(err)} })
 	root.AddCommand(
-		newLib(), newInspect(), newExport(), newConvert(), newTokenize(), newFeatures(), newPredict(),
-		newDecode(), newEvaluate(), newCompare(), newAnswer(), newServe(), newDemo(), newBench(), newVersion(),
+		newLib(), newModel(), newInspect(), newExport(), newConvert(), newTokenize(), newFeatures(), newPredict(), newBatch(),
+		newDecode(), newEvaluate(), newCompare(), newAnswer(), newServe(), newDemo(), newBench(), newHealth(), newVersion(),
 	)
 	return root
 }

@@ -86,6 +86,7 @@ func TestScripts(t *testing.T) {
 			home := filepath.Join(env.WorkDir, ".home")
 			env.Setenv("HOME", home)
 			env.Setenv("XDG_CACHE_HOME", filepath.Join(home, "cache"))
+			env.Setenv("GOPROXY", "off") // nothing is downloaded unless a script says so
 			env.Setenv("LIBRARY", library)
 			env.Setenv(libtf.EnvLibrary, library)
 			env.Setenv("CKPT", filepath.Join(models, bundledName))
@@ -179,5 +180,21 @@ func (s *sharedModels) remove() {
 	defer s.mu.Unlock()
 	if s.folder != "" {
 		_ = os.RemoveAll(s.folder)
+	}
+}
+
+// The version is that of the first heading of the changelog, and a build that is not the tag's says so.
+func TestVersion(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(testenv.Root(t), "CHANGELOG.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(text), "\n## ")
+	heading, _, _ := strings.Cut(after, "\n")
+	if version, _, _ := strings.Cut(heading, " "); version != release {
+		t.Errorf("the program is %s, the changelog begins with %s", release, version)
+	}
+	if v := readVersion().Version; v != release && !strings.HasPrefix(v, release+"+") {
+		t.Errorf("version %s", v)
 	}
 }

@@ -116,6 +116,9 @@ func (m *modelsFlags) open(
 		r, err := repository.OpenDir(m.repository, opts)
 		return r, m.load, err
 	}
+	if err := m.model.named(cmd.Context()); err != nil {
+		return nil, nil, err
+	}
 	dir, err := m.dir(cmd)
 	if err != nil {
 		return nil, nil, err
@@ -152,11 +155,10 @@ func (m *modelsFlags) dir(cmd *cobra.Command) (string, error) {
 	}
 	path := m.model.initCheckpoint
 	if path == "" {
-		models, err := bundledDir()
-		if err != nil {
+		var err error
+		if path, err = bundledCheckpoint(cmd.Context()); err != nil {
 			return "", err
 		}
-		path = filepath.Join(models, bundledName)
 	}
 	return cachedModel(cmd, path, opts)
 }

@@ -1,12 +1,16 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"runtime"
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
 )
+
+// release is the version that this source is, or becomes: the first heading of CHANGELOG.md.
+const release = "v0.1.0"
 
 type versionInfo struct {
 	Version  string `json:"version"`
@@ -16,18 +20,22 @@ type versionInfo struct {
 }
 
 func readVersion() versionInfo {
-	v := versionInfo{Version: "(devel)", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+	v := versionInfo{Version: release, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return v
 	}
-	if info.Main.Version != "" {
-		v.Version = info.Main.Version
-	}
+	modified := ""
 	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
+		switch {
+		case s.Key == "vcs.revision":
 			v.Revision = s.Value
+		case s.Key == "vcs.modified" && s.Value == "true":
+			modified = ".modified"
 		}
+	}
+	if info.Main.Version != release { // not built from the tag: say from what, as semantic versions do
+		v.Version += "+" + cmp.Or(v.Revision[:min(len(v.Revision), 12)], "devel") + modified
 	}
 	return v
 }

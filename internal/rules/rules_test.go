@@ -29,10 +29,10 @@ const module = "github.com/tfbert/go/"
 // import none.
 var allowed = map[string][]string{
 	"cmd/tfbert": {
-		"serve", "serve/batch", "serve/repository", "serve/tfmodel", "tfbert", "savedmodel", "checkpoint",
+		"corpus", "serve", "serve/batch", "serve/repository", "serve/tfmodel", "tfbert", "savedmodel", "checkpoint",
 		"squad", "squad/compare", "squad/logits", "wordpiece", "tf", "tf/install",
 		"internal/archive", "internal/bench", "internal/escape", "internal/file", "internal/libtf", "internal/machine",
-		"internal/npy", "internal/prcurve", "internal/probe", "internal/pyjson", "internal/serveproto",
+		"internal/models", "internal/npy", "internal/prcurve", "internal/probe", "internal/pyjson", "internal/serveproto",
 	},
 	"tfbert": {
 		"savedmodel", "checkpoint", "squad", "wordpiece", "tf",
@@ -44,6 +44,7 @@ var allowed = map[string][]string{
 		"internal/tfproto",
 	},
 	"squad":         {"wordpiece", "internal/file", "internal/pyjson", "internal/pymath", "internal/pytext"},
+	"corpus":        {"squad", "internal/file"},
 	"squad/compare": {"squad", "squad/logits", "internal/file"},
 	"squad/logits":  {"squad", "internal/file", "internal/npy"},
 	"serve": {
@@ -71,19 +72,23 @@ var allowed = map[string][]string{
 	"serve/internal/transport": {
 		"serve/batch", "serve/internal/access", "serve/internal/intake", "serve/internal/shm", "serve/repository",
 	},
-	"serve/repository":     {"serve/batch", "squad", "wordpiece", "internal/file", "internal/serveproto"},
-	"serve/tfmodel":        {"serve/repository", "savedmodel", "tf", "tfbert"},
-	"serve/batch":          {"squad"},
-	"wordpiece":            {"internal/pytext"},
-	"checkpoint":           {"internal/escape", "internal/file", "internal/tfproto"},
-	"tf":                   {"internal/libtf", "internal/tfproto"},
-	"tf/install":           {"internal/libtf", "internal/machine"},
-	"internal/archive":     {"internal/file"},
-	"internal/bench":       {"internal/figure"},
-	"internal/fakemodel":   {"serve/repository", "squad", "wordpiece"},
-	"internal/figure":      {"internal/file"},
-	"internal/libtf":       {"internal/file"},
-	"internal/machine":     {"internal/cpu", "internal/libtf"},
+	"serve/repository":   {"serve/batch", "squad", "wordpiece", "internal/file", "internal/serveproto"},
+	"serve/tfmodel":      {"serve/repository", "savedmodel", "tf", "tfbert"},
+	"serve/batch":        {"squad"},
+	"wordpiece":          {"internal/pytext"},
+	"checkpoint":         {"internal/escape", "internal/file", "internal/tfproto"},
+	"tf":                 {"internal/libtf", "internal/tfproto"},
+	"tf/install":         {"internal/fetch", "internal/libtf", "internal/machine"},
+	"internal/archive":   {"internal/file"},
+	"internal/bench":     {"internal/figure"},
+	"internal/fakemodel": {"serve/repository", "squad", "wordpiece"},
+	"internal/figure":    {"internal/file"},
+	"internal/libtf":     {"internal/file"},
+	"internal/machine":   {"internal/cpu", "internal/libtf"},
+	"internal/models": {
+		"checkpoint", "savedmodel", "tfbert", "internal/archive", "internal/fetch", "internal/file",
+	},
+	"scripts/peer":         {"savedmodel", "squad", "squad/logits", "tfbert"},
 	"internal/npy":         {"internal/file"},
 	"internal/prcurve":     {"squad", "internal/figure"},
 	"internal/probe":       {"savedmodel", "tf"},
@@ -94,7 +99,7 @@ var allowed = map[string][]string{
 
 // pure packages never reach the binding, whatever they import.
 var pure = []string{
-	"squad", "squad/compare", "squad/logits", "wordpiece", "checkpoint",
+	"corpus", "squad", "squad/compare", "squad/logits", "wordpiece", "checkpoint",
 	"serve", "serve/batch", "serve/repository", "internal/bench", "internal/prcurve",
 }
 

@@ -1,9 +1,11 @@
 package install
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -14,8 +16,8 @@ import (
 	"github.com/tfbert/go/internal/libtf"
 )
 
-// Disk space that an installation takes while it is under way: one wheel at a time, which pip also
-// copies once, and what comes out of all.
+// Disk space that an installation takes while it is under way: one wheel at a time, which pip, where it is needed,
+// also copies once, and what comes out of all.
 const (
 	cpuSpace = 1_200_000_000
 	gpuSpace = 8_000_000_000
@@ -97,8 +99,41 @@ func (i *installer) fill(
 	return wheels, nil
 }
 
-// download lets pip download a wheel into dir.
+// download downloads a wheel into dir: from the package index, or by pip if the user names a Python or the index needs
+// it.
 func (i *installer) download(ctx context.Context, dir string, plan libtf.Installation, p pin) (string, error) {
+	if i.Python != "" {
+		return i.downloadByPip(ctx, dir, plan, p)
+	}
+	i.Log.Info("downloading", "wheel", p.Wheel)
+	path, err := i.fetch(ctx, dir, p)
+	needs, ok := errors.AsType[*needsPipError](err)
+	if !ok {
+		return path, err
+	}
+	i.Log.Warn("downloading by pip, which knows more about package indexes", "because", needs.reason)
+	path, err = i.downloadByPip(ctx, dir, plan, p)
+	if err != nil && ctx.Err() == nil {
+		return "", fmt.Errorf("%s; by pip: %w", needs.reason, err)
+	}
+	return path, err
+}
+
+// fetch downloads a wheel from the indexes of pip's settings.
+func (i *installer) fetch(ctx context.Context, dir string, p pin) (string, error) {
+	s := readSettings()
+	client, err := s.client()
+	if err != nil {
+		return "", err
+	}
+	x := packageIndex{s, client, func(done, total int64) {
+		i.Progress(Progress{"download", p.Wheel, done, cmp.Or(total, p.Size)})
+	}}
+	return x.download(ctx, dir, p)
+}
+
+// downloadByPip lets pip download a wheel into dir.
+func (i *installer) downloadByPip(ctx context.Context, dir string, plan libtf.Installation, p pin) (string, error) {
 	i.Log.Info("downloading by pip", "wheel", p.Wheel)
 	pip := pip{
 		python: i.Python,

@@ -7,8 +7,9 @@
 //	}
 //	return tf.Load(path)
 //
-// The library comes out of a TensorFlow wheel, which the user's own pip downloads. Nothing is downloaded
-// whose SHA-256 is not known beforehand.
+// The library comes out of a TensorFlow wheel. It comes from the package index that pip would ask, with pip's settings:
+// its files and the variables PIP_INDEX_URL and the like. Python is not needed, unless an index asks for what only pip
+// knows, such as passwords of a keyring. Nothing is downloaded whose SHA-256 is not known beforehand.
 package install
 
 import (
@@ -42,7 +43,7 @@ type Options struct {
 	GPU     bool   // with CUDA's libraries
 	Wheel   string // a TensorFlow wheel to use instead of downloading it
 	Dir     string // "": the folder of the user's cache that tf.Load looks in
-	Python  string // the Python whose pip downloads; "": python3, then python
+	Python  string // a Python whose pip downloads; "": none, unless the index needs pip
 
 	Log      *slog.Logger   // nil: none
 	Progress func(Progress) // nil: none; calls do not overlap

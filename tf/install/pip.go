@@ -14,8 +14,7 @@ import (
 	"time"
 )
 
-// pip downloads wheels through the pip of a Python, so that the user's own settings apply: index, proxy,
-// certificates, cache.
+// pip downloads wheels through the pip of a Python, for indexes that need what only pip knows.
 type pip struct {
 	python string            // a command; "": python3, then python
 	line   func(line string) // gets what pip prints
