@@ -385,9 +385,9 @@ func TestStatisticsOfVersions(t *testing.T) {
 	f := newFixture(t, &setup{repo: repository.Options{Control: repository.ControlExplicit}})
 	f.addVersion(t, "bert", 2)
 	config := filepath.Join(f.root, "bert", "config.pbtxt")
-	require.NoError(t, os.WriteFile(config, []byte("version_policy { all {} } model_warmup {}"), 0o644))
+	require.NoError(t, os.WriteFile(config, []byte("version_policy { all {} } optimization { cuda {} }"), 0o644))
 	require.NoError(t, f.host.Models.Load(t.Context(), "bert"))
-	assert.Contains(t, f.log.String(), `msg="config.pbtxt has a field that is not followed" model=bert field=model_warmup`)
+	assert.Contains(t, f.log.String(), `msg="config.pbtxt has a field that is not followed" model=bert field=optimization.cuda`)
 	for path, want := range map[string]int{"bert": 2, "bert_qa": 2, "bert/versions/1": 1, "bert_qa/versions/2": 1} {
 		w := f.ask("GET", "/v2/models/"+path+"/stats", nil)
 		assert.Equal(t, want, strings.Count(w.Body.String(), `"inference_stats"`), path)

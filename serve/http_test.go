@@ -281,7 +281,7 @@ func TestMalformed(t *testing.T) {
 		{infer, input(`"data":7`), "must be an array"},
 		{infer, input(`"data":` + deep), "but 0 elements"},
 		{infer, input(`"parameters":{"binary_data_size":16}`), "a binary_data_size of 16: 0 bytes are left"},
-		{infer, input(`"parameters":{"shared_memory_region":"x"},"data":[1]`), "shared memory is not supported"},
+		{infer, input(`"parameters":{"shared_memory_region":"x","shared_memory_byte_size":16}`), "shared memory is not supported"},
 		{infer, input(`"parameters":7,"data":[1]`), "parameters must be an object"},
 		{infer, strings.Replace(tensorBody, `INT32`, `FP64`, 1), `is FP64: it must be INT32`},
 		{infer, strings.Replace(tensorBody, `]}`, `]}`, 1)[:len(tensorBody)-1] + `,"outputs":[{"name":"x"}]}`,

@@ -103,7 +103,7 @@ func TestIgnoredFields(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, []string{
 		"dynamic_batching.default_queue_policy.timeout_action", "dynamic_batching.preserve_ordering",
-		"input.allow_ragged_batch", "instance_group.gpus", "instance_group.kind", "model_warmup", "optimization.cuda",
+		"input.allow_ragged_batch", "optimization.cuda",
 		`optimization.execution_accelerators.gpu_execution_accelerator "tensorrt"`, "parameters",
 	}, ignoredFields(c))
 	assert.Empty(t, ignoredFields(nil))

@@ -43,7 +43,7 @@ func TestClients(t *testing.T) {
 		t.Parallel()
 		short := writeFeatures(t, "128")
 		s := startServer(t, "--model", model, "--model_name", bundledName,
-			"--model_control_mode", "explicit", "--priority_levels", "2")
+			"--model_control_mode", "explicit", "--priority_levels", "2", "--allow_client_shm")
 		t.Run("triton_repository", func(t *testing.T) { runClient(t, s) })
 		t.Run("triton_http", func(t *testing.T) { runClient(t, s, "--features", short) })
 		t.Run("triton_grpc", func(t *testing.T) { runClient(t, s, "--features", short) })
@@ -54,6 +54,22 @@ func TestClients(t *testing.T) {
 		t.Run("perf_analyzer", func(t *testing.T) { testPerfAnalyzer(t, s) })
 		t.Run("metrics", func(t *testing.T) { testMetrics(t, s) })
 		assert.NotContains(t, s.logged(), "level=ERROR") // whatever clients do
+	})
+
+	// The layout and the configuration of TensorFlow Serving.
+	t.Run("configured", func(t *testing.T) {
+		t.Parallel()
+		testenv.Clients(t)
+		base := filepath.Join(dir, "serving", "bert")
+		require.NoError(t, os.MkdirAll(base, 0o777))
+		for _, version := range []string{"1", "2"} {
+			require.NoError(t, os.Symlink(model, filepath.Join(base, version)))
+		}
+		config := filepath.Join(dir, "serving", "models.config")
+		require.NoError(t, os.WriteFile(config, []byte(`model_config_list { config {
+			name: "bert" base_path: "bert" model_version_policy { all {} } version_labels { key: "stable" value: 1 } } }`), 0o666))
+		s := startServer(t, "--model_config_file", config, "--model_control_mode", "explicit")
+		t.Run("tensorflow_serving_labels", func(t *testing.T) { runClient(t, s, "--model", "bert", "--base", base) })
 	})
 
 	// A repository as NVIDIA's export script leaves it, whose windows all have the same length.

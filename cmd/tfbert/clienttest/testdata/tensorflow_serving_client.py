@@ -154,7 +154,7 @@ def refusals():
         prediction.Predict(request("another"))
     with must_be_refused(code.NOT_FOUND, f"Servable not found for request: Specific({model}, 7)"):
         prediction.Predict(request(version=7))
-    with must_be_refused(code.NOT_FOUND, "label"):
+    with must_be_refused(code.INVALID_ARGUMENT, "label"):
         r = request()
         r.model_spec.version_label = "stable"
         prediction.Predict(r)
@@ -182,10 +182,11 @@ def refusals():
     with must_be_refused(code.INVALID_ARGUMENT, "30522"):
         prediction.Predict(request(tensors={**rows, "input_ids": np.full_like(rows["input_ids"], 30522)}))
     for call, r in ((prediction.Classify, classification_pb2.ClassificationRequest()), (prediction.Regress, regression_pb2.RegressionRequest()),
-                    (prediction.MultiInference, inference_pb2.MultiInferenceRequest()),
-                    (models.HandleReloadConfigRequest, model_management_pb2.ReloadConfigRequest())):
+                    (prediction.MultiInference, inference_pb2.MultiInferenceRequest())):
         with must_be_refused(code.UNIMPLEMENTED):
             call(r)
+    with must_be_refused(code.INVALID_ARGUMENT, "model_config_list"):
+        models.HandleReloadConfigRequest(model_management_pb2.ReloadConfigRequest())
 
 
 def post(url, body, want=200):
