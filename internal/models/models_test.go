@@ -346,6 +346,13 @@ func TestPullLocal(t *testing.T) {
 		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
 	}
 	pytorch := filepath.Join("..", "..", "tfbert", "testdata", "transformers")
+	packedPyTorch := filepath.Join(t.TempDir(), "hf.zip")
+	f, err := os.Create(packedPyTorch)
+	require.NoError(t, err)
+	z := zip.NewWriter(f)
+	require.NoError(t, z.AddFS(os.DirFS(pytorch)))
+	require.NoError(t, z.Close())
+	require.NoError(t, f.Close())
 	for name, tc := range map[string]struct {
 		source string
 		sum    string
@@ -358,6 +365,9 @@ func TestPullLocal(t *testing.T) {
 		"verified archive": {source: archive, sum: sum, form: FormCheckpoint, files: checkpointFiles},
 		"SavedModel": {source: filepath.Join(saved, "../.."), form: FormSavedModel, files: []string{
 			"bert_config.json", "saved_model.pb", "variables/variables.index", "vocab.txt",
+		}},
+		"archive of transformers": {source: packedPyTorch, form: FormSafetensors, files: []string{
+			"config.json", "model.safetensors", "vocab.txt",
 		}},
 		"transformers": {source: pytorch, form: FormSafetensors, files: []string{
 			"config.json", "model.safetensors", "vocab.txt",
@@ -393,7 +403,7 @@ func TestPullLocal(t *testing.T) {
 		require.ErrorContains(t, err, want)
 		assertOnly(t, s)
 	}
-	_, err := s.Pull(t.Context(), testCheckpoint(t), &PullOptions{Name: "m", SHA256: sum})
+	_, err = s.Pull(t.Context(), testCheckpoint(t), &PullOptions{Name: "m", SHA256: sum})
 	require.ErrorContains(t, err, "is not an archive")
 }
 
