@@ -157,7 +157,8 @@ func (f *modelFlags) add(flags *pflag.FlagSet) {
 }
 
 func (f *modelFlags) addSource(flags *pflag.FlagSet) {
-	flags.StringVar(&f.model, "model", "", "SavedModel `directory`, as 'tfbert export' writes it, or the name of a pulled model")
+	flags.StringVar(&f.model, "model", "",
+		"SavedModel `directory`, as 'tfbert export' writes it, or the name of a pulled model")
 	f.signature.add(flags)
 	flags.StringVar(&f.initCheckpoint, "init_checkpoint", "",
 		"`checkpoint` to use in place of --model; the first use exports it into the user's cache")

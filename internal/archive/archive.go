@@ -235,6 +235,8 @@ func wanted(p string) bool {
 	switch {
 	case name == configFile || name == vocabFile || name == stateFile || name == graphFile || name == textGraphFile:
 		return true
+	case name == weightsFile || name == huggingFaceConfig:
+		return true
 	case strings.HasSuffix(name, indexSuffix), strings.Contains(name, dataPart):
 		return true
 	}

@@ -244,6 +244,16 @@ func TestChoose(t *testing.T) {
 			": no checkpoint in this archive: it has no *.index file; it holds bert/model.zip"},
 		{"PyTorch", []string{"pytorch_model.bin=x", "config.json=x", "vocab.txt=x"}, "", true, nil,
 			": no model in this archive: it has no *.index file and no saved_model.pb; it holds pytorch_model.bin"},
+		{
+			"transformers", []string{"qa/model.safetensors=w", "qa/config.json=c", "qa/vocab.txt=v", "qa/optimizer.pt=x"}, "", true,
+			[]string{"config.json=c", "model.safetensors=w", "vocab.txt=v"}, "",
+		},
+		{
+			"transformers by its file", []string{"model.safetensors=w", "config.json=c", "b/model.safetensors=x"},
+			"b/model.safetensors", false, []string{"config.json=c", "model.safetensors=x"}, "",
+		},
+		{"several of transformers", []string{"a/model.safetensors=w", "model.safetensors=w"}, "", false, nil,
+			" holds several models: a/model.safetensors, model.safetensors; name one, as in ZIP/a/model.safetensors"},
 		{"data alone", []string{"m" + shard + "="}, "", false, nil,
 			": no checkpoint in this archive: it has no *.index file; found m" + shard + " but not its .index"},
 		{"nothing", nil, "", false, nil, ": no checkpoint in this archive: it has no *.index file"},

@@ -21,11 +21,15 @@ const (
 	dataPart      = ".data-"
 	graphFile     = "saved_model.pb"
 	textGraphFile = "saved_model.pbtxt"
+
+	weightsFile       = "model.safetensors" // of a model of transformers
+	huggingFaceConfig = "config.json"       // beside it
 )
 
 var partSuffix = regexp.MustCompile(`\.(index|meta|data-\d{5}-of-\d{5})$`)
 
-// A Model is a model in an archive: the checkpoints of one of its folders, or a SavedModel.
+// A Model is a model in an archive: the checkpoints of one of its folders, the model of transformers in one, or a
+// SavedModel.
 type Model struct {
 	archive *Archive
 	folder  string // in the archive
@@ -105,6 +109,10 @@ func (a *Archive) models() (all []Model) {
 	saved := slices.Clone(all)
 	for _, m := range a.members {
 		name, dir := path.Base(m.path), dirOf(m.path)
+		if name == weightsFile {
+			add(dir, false)
+			continue
+		}
 		if !strings.HasSuffix(name, indexSuffix) || name == indexSuffix {
 			continue
 		}
@@ -136,7 +144,7 @@ func (m *Model) at(inside string) bool {
 	if m.SavedModel {
 		return name == graphFile
 	}
-	if name == stateFile {
+	if name == stateFile || name == weightsFile && m.hasWeights() {
 		return true
 	}
 	for _, prefix := range m.prefixes() {
@@ -146,6 +154,13 @@ func (m *Model) at(inside string) bool {
 		}
 	}
 	return false
+}
+
+// hasWeights reports whether the folder holds a model of transformers.
+func (m *Model) hasWeights() bool {
+	return slices.ContainsFunc(m.archive.members, func(f member) bool {
+		return f.path == path.Join(m.folder, weightsFile)
+	})
 }
 
 // prefixes returns the names of the folder's checkpoints.
@@ -161,7 +176,12 @@ func (m *Model) prefixes() (names []string) {
 // names returns the paths of models for a person: of checkpoints their prefixes, or their folder if it has several.
 func (a *Archive) names(models []Model) (names []string) {
 	for _, m := range models {
-		if prefixes := m.prefixes(); !m.SavedModel && (len(prefixes) == 1 || m.folder == "") {
+		prefixes := m.prefixes()
+		if !m.SavedModel && len(prefixes) == 0 {
+			names = append(names, path.Join(m.folder, weightsFile))
+			continue
+		}
+		if !m.SavedModel && (len(prefixes) == 1 || m.folder == "") {
 			for _, prefix := range prefixes {
 				names = append(names, path.Join(m.folder, prefix))
 			}
@@ -209,14 +229,18 @@ func (m *Model) files() map[string]string {
 			if rel, ok := strings.CutPrefix(f.path, m.folder+"/"); ok {
 				to[f.path] = filepath.FromSlash(rel)
 			}
-		case dir == m.folder && (own || name == stateFile):
+		case dir == m.folder && (own || name == stateFile || name == weightsFile && m.prefix == ""):
 			to[f.path] = name
 		}
 	}
 	if m.SavedModel {
 		return to
 	}
-	for _, name := range []string{configFile, vocabFile} {
+	beside := []string{configFile, vocabFile}
+	if m.hasWeights() {
+		beside = append(beside, huggingFaceConfig)
+	}
+	for _, name := range beside {
 		if from := m.besides(name); from != "" {
 			to[from] = name
 		}

@@ -15,10 +15,10 @@ import (
 	"github.com/tfbert/go/internal/testenv"
 )
 
-// TestImage follows the steps of the Dockerfile without Docker: each stage is a folder that bubblewrap shows as the root
-// of the system, over this machine's Debian and Go in place of the base images (TFBERT_DEBIAN_ROOT names the root of a
-// Debian that debootstrap made, for the image itself). Then it runs the image as Docker would, read-only, as its user
-// and without a network, until its health check succeeds, and asks a question. It downloads TensorFlow.
+// TestImage follows the steps of the Dockerfile without Docker: each stage is a folder that bubblewrap shows as the
+// root of the system, over this machine's Debian and Go in place of the base images (TFBERT_DEBIAN_ROOT names the root
+// of a Debian that debootstrap made, for the image itself). Then it runs the image as Docker would, read-only, as its
+// user and without a network, until its health check succeeds, and asks a question. It downloads TensorFlow.
 func TestImage(t *testing.T) {
 	if os.Getenv("TFBERT_DEPLOY") == "" {
 		testenv.Missing(t, "deploy", "TFBERT_DEPLOY is not set: the image is not built, which takes minutes and a download")
@@ -83,7 +83,8 @@ for i in $(seq 300); do HEALTH && break; kill -0 $server || { cat /tmp/log; exit
 HEALTH || { cat /tmp/health /tmp/log; exit 1; }
 body='{"question":"Who wrote it?","context":"It was written by Ada Lovelace."}'
 exec 3<>/dev/tcp/127.0.0.1/8501
-printf 'POST /v1/answer HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s' ${#body} "$body" >&3
+head='POST /v1/answer HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n'
+printf "$head"'Content-Length: %d\r\n\r\n%s' ${#body} "$body" >&3
 cat <&3
 id -u
 touch /usr/local/bin/x /models/x 2>&1 | grep -c 'Read-only\|denied'
@@ -138,7 +139,9 @@ func (s *sandbox) command(t *testing.T, st *stage, as *container, args ...string
 	if as != nil {
 		bind[0] = "--ro-bind"
 	}
-	for _, dir := range []string{"etc", "usr/bin", "usr/sbin", "usr/lib", "usr/lib64", "usr/libexec", "usr/share", "usr/include"} {
+	for _, dir := range []string{
+		"etc", "usr/bin", "usr/sbin", "usr/lib", "usr/lib64", "usr/libexec", "usr/share", "usr/include",
+	} {
 		from := filepath.Join(base, dir)
 		if _, err := os.Stat(from); err == nil {
 			require.NoError(t, os.MkdirAll(filepath.Join(st.dir, dir), 0o755))
@@ -170,7 +173,7 @@ func (s *sandbox) command(t *testing.T, st *stage, as *container, args ...string
 		}
 		env = append(env, "GOROOT=/usr/local/go", "GOMODCACHE=/root/mod", "GOCACHE=/root/cache", "GOTOOLCHAIN=local",
 			"GOFLAGS=-mod=readonly")
-		for _, variable := range os.Environ() { // how this machine reaches package indexes, which a build has by its arguments
+		for _, variable := range os.Environ() { // how this machine reaches package indexes
 			name, _, _ := strings.Cut(strings.ToUpper(variable), "=")
 			if strings.HasPrefix(name, "PIP_") || strings.HasSuffix(name, "_PROXY") || name == "GOPROXY" {
 				env = append(env, variable)
@@ -199,7 +202,8 @@ func (s *sandbox) copy(t *testing.T, stages map[string]*stage, to *stage, args [
 	target = filepath.Join(to.dir, target)
 	require.NoError(t, os.MkdirAll(filepath.Dir(target), 0o755))
 	if name, ok := strings.CutPrefix(args[0], "--from="); ok {
-		out, err := exec.CommandContext(t.Context(), "cp", "-a", filepath.Join(stages[name].dir, args[1]), target).CombinedOutput()
+		from := filepath.Join(stages[name].dir, args[1])
+		out, err := exec.CommandContext(t.Context(), "cp", "-a", from, target).CombinedOutput()
 		require.NoError(t, err, string(out))
 		return
 	}

@@ -81,7 +81,9 @@ func (c *Client) Page(ctx context.Context, address string, header http.Header, m
 // File downloads a file of at most most bytes and writes it to f, from its beginning. Where a connection breaks it asks
 // for the rest, if the server can send it alone. It calls progress, unless that is nil, with the bytes that are there
 // and those that will be, 0 if the server does not say.
-func (c *Client) File(ctx context.Context, address string, f *os.File, most int64, progress func(done, total int64)) error {
+func (c *Client) File(
+	ctx context.Context, address string, f *os.File, most int64, progress func(done, total int64),
+) error {
 	d := download{f: f, most: most, progress: progress}
 	return c.retry(ctx, func() error {
 		header := http.Header{"Accept-Encoding": {"identity"}} // ranges are of the file, not of a packed form

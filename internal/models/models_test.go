@@ -268,7 +268,7 @@ func TestPullAddress(t *testing.T) {
 	}))
 	defer server.Close()
 	opts := func(name, sum string) *PullOptions {
-		return &PullOptions{Name: name, SHA256: sum, Client: &fetch.Client{HTTP: server.Client(), Pause: time.Nanosecond}}
+		return &PullOptions{Name: name, SHA256: sum, Client: &fetch.Client{HTTP: server.Client(), Pause: 1}}
 	}
 	s := newStore(t)
 	m, err := s.Pull(t.Context(), server.URL+"/models/org/bert_base_qa/versions/19.03.1/zip?key=secret", opts("", sum))
@@ -282,6 +282,7 @@ func TestPullAddress(t *testing.T) {
 	assert.Equal(t, "other", m.Name)
 	assertOnly(t, s, "bert_base_qa", "other")
 
+	plain := "http" + strings.TrimPrefix(server.URL, "https")
 	page := sha256.Sum256([]byte("<!DOCTYPE html><html></html>"))
 	for name, tc := range map[string]struct {
 		source string
@@ -293,7 +294,7 @@ func TestPullAddress(t *testing.T) {
 		"other digest": {server.URL + "/x.zip", opts("", strings.Repeat("0", 64)), "has the SHA-256 " + sum},
 		"not there":    {server.URL + "/x.tar", opts("", sum), "404 Not Found"},
 		"not packed":   {server.URL + "/page", opts("", hex.EncodeToString(page[:])), "what was downloaded is an HTML page"},
-		"not secure":   {strings.Replace(server.URL, "https", "http", 1) + "/x.zip", opts("", sum), "only addresses of https"},
+		"not secure":   {plain + "/x.zip", opts("", sum), "only addresses of https"},
 		"no name":      {server.URL + "/%20zip", opts("", sum), "cannot be the name"},
 		"bad name":     {server.URL + "/x.zip", opts("a/b", sum), `"a/b" cannot be the name`},
 		"other model":  {server.URL + "/x.zip", opts("other", sum), "there is a model other already"},
@@ -345,6 +346,13 @@ func TestPullLocal(t *testing.T) {
 		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
 	}
 	pytorch := filepath.Join("..", "..", "tfbert", "testdata", "transformers")
+	packedPyTorch := filepath.Join(t.TempDir(), "hf.zip")
+	f, err := os.Create(packedPyTorch)
+	require.NoError(t, err)
+	z := zip.NewWriter(f)
+	require.NoError(t, z.AddFS(os.DirFS(pytorch)))
+	require.NoError(t, z.Close())
+	require.NoError(t, f.Close())
 	for name, tc := range map[string]struct {
 		source string
 		sum    string
@@ -357,6 +365,9 @@ func TestPullLocal(t *testing.T) {
 		"verified archive": {source: archive, sum: sum, form: FormCheckpoint, files: checkpointFiles},
 		"SavedModel": {source: filepath.Join(saved, "../.."), form: FormSavedModel, files: []string{
 			"bert_config.json", "saved_model.pb", "variables/variables.index", "vocab.txt",
+		}},
+		"archive of transformers": {source: packedPyTorch, form: FormSafetensors, files: []string{
+			"config.json", "model.safetensors", "vocab.txt",
 		}},
 		"transformers": {source: pytorch, form: FormSafetensors, files: []string{
 			"config.json", "model.safetensors", "vocab.txt",
@@ -392,7 +403,7 @@ func TestPullLocal(t *testing.T) {
 		require.ErrorContains(t, err, want)
 		assertOnly(t, s)
 	}
-	_, err := s.Pull(t.Context(), testCheckpoint(t), &PullOptions{Name: "m", SHA256: sum})
+	_, err = s.Pull(t.Context(), testCheckpoint(t), &PullOptions{Name: "m", SHA256: sum})
 	require.ErrorContains(t, err, "is not an archive")
 }
 

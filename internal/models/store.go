@@ -94,7 +94,7 @@ func (e *ExistsError) Error() string {
 
 var nameForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$`)
 
-// IsName reports whether a model may have a name: it is no path and no address.
+// IsName reports whether a model may have a name, which is neither a path nor an address.
 func IsName(name string) bool { return nameForm.MatchString(name) }
 
 // Find returns a model that was pulled, or a *NotFoundError.
@@ -262,7 +262,7 @@ func (s *Store) Remove(ctx context.Context, name string) (*Model, error) {
 		return nil, err
 	}
 	defer unlock()
-	// Without its manifest it is no model, should the rest take long or fail.
+	// Without its manifest it does not count any more, even if removing the rest fails.
 	dir := filepath.Dir(m.Path)
 	if err := os.Remove(filepath.Join(dir, manifestFile)); err != nil {
 		return nil, ignoreMissing(err)

@@ -210,11 +210,19 @@ func TestIndexFails(t *testing.T) {
 		"larger wheel": {func(t *testing.T, x *webIndex, _ *httptest.Server) {
 			require.NoError(t, os.WriteFile(x.path(cpuWheel), make([]byte, 1e6), 0o600))
 		}, []string{"more than the"}},
-		"no server":  {func(_ *testing.T, _ *webIndex, s *httptest.Server) { s.Close() }, []string{"connection refused"}},
-		"not JSON":   {func(_ *testing.T, x *webIndex, _ *httptest.Server) { x.form = "application/json" }, []string{"is application/json, which is not a page of a package index; by pip: no python3 in PATH"}},
-		"no index":   {func(t *testing.T, _ *webIndex, _ *httptest.Server) { t.Setenv("PIP_NO_INDEX", "true") }, []string{"the package index has no"}},
-		"a folder":   {func(t *testing.T, _ *webIndex, _ *httptest.Server) { t.Setenv("PIP_INDEX_URL", "file:///srv/pypi") }, []string{"file:///srv/pypi is not an address of the web; by pip: no python3 in PATH", "apt install python3-pip"}},
-		"a password": {func(_ *testing.T, x *webIndex, _ *httptest.Server) { x.password = "x" }, []string{"401 Unauthorized; by pip: no python3 in PATH"}},
+		"no server": {func(_ *testing.T, _ *webIndex, s *httptest.Server) { s.Close() }, []string{"connection refused"}},
+		"not JSON": {func(_ *testing.T, x *webIndex, _ *httptest.Server) { x.form = "application/json" }, []string{
+			"is application/json, which is not a page of a package index; by pip: no python3 in PATH",
+		}},
+		"no index": {func(t *testing.T, _ *webIndex, _ *httptest.Server) { t.Setenv("PIP_NO_INDEX", "true") }, []string{
+			"the package index has no",
+		}},
+		"a folder": {func(t *testing.T, _ *webIndex, _ *httptest.Server) {
+			t.Setenv("PIP_INDEX_URL", "file:///srv/pypi")
+		}, []string{"file:///srv/pypi is not an address of the web; by pip: no python3 in PATH", "apt install python3-pip"}},
+		"a password": {func(_ *testing.T, x *webIndex, _ *httptest.Server) { x.password = "x" }, []string{
+			"401 Unauthorized; by pip: no python3 in PATH",
+		}},
 		"certificate": {func(t *testing.T, x *webIndex, _ *httptest.Server) {
 			secure := httptest.NewTLSServer(x)
 			secure.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0)
@@ -223,8 +231,9 @@ func TestIndexFails(t *testing.T) {
 		}, []string{"certificate", "by pip: no python3"}},
 		"no certificates": {func(t *testing.T, _ *webIndex, _ *httptest.Server) { t.Setenv("PIP_CERT", "/nowhere") },
 			[]string{"the certificates of /nowhere are not a PEM file; by pip: no python3"}},
-		"no client certificate": {func(t *testing.T, _ *webIndex, _ *httptest.Server) { t.Setenv("PIP_CLIENT_CERT", "/nowhere") },
-			[]string{"the client certificate /nowhere is not a PEM file with its key; by pip: no python3"}},
+		"no client certificate": {func(t *testing.T, _ *webIndex, _ *httptest.Server) {
+			t.Setenv("PIP_CLIENT_CERT", "/nowhere")
+		}, []string{"the client certificate /nowhere is not a PEM file with its key; by pip: no python3"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			x, server, i := newWebIndex(t, "json")
@@ -249,7 +258,8 @@ func TestIndexNeedsPip(t *testing.T) {
 	require.NoError(t, os.Mkdir(bin, 0o700))
 	require.NoError(t, os.Symlink(x.path("python"), filepath.Join(bin, "python3")))
 	t.Setenv("PATH", bin+":/usr/bin:/bin")
-	require.NoError(t, os.WriteFile(x.path("python"), []byte(strings.Replace(fakePython, `"$(dirname "$0")"`, x.dir, 1)), 0o755))
+	script := strings.Replace(fakePython, `"$(dirname "$0")"`, x.dir, 1)
+	require.NoError(t, os.WriteFile(x.path("python"), []byte(script), 0o755))
 	var log strings.Builder
 	i.Log = slog.New(slog.NewTextHandler(&log, nil))
 	inst, err := i.install(t.Context())
@@ -277,7 +287,8 @@ func TestSettings(t *testing.T) {
 	write(".pip/pip.conf", "[global]\nindex-url = https://old\n")
 	assert.Equal(t, "https://old", index())
 	user := write(".config/pip/pip.conf",
-		"[global]\nindex-url = https://user\nextra-index-url =\n    https://a\n    https://b\n\n; more\n[download]\nretries = 3\n")
+		"[global]\nindex-url = https://user\nextra-index-url =\n    https://a\n    https://b\n\n; more\n"+
+			"[download]\nretries = 3\n")
 	s := readSettings()
 	assert.Equal(t, []string{"https://user", "https://a", "https://b"}, s.indexes())
 	client, err := s.client()
