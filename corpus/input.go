@@ -22,7 +22,8 @@ import (
 	"github.com/tfbert/go/squad"
 )
 
-// mostBytes of a line, or of a row of a table, are read: a quotation mark that is not closed would make one of all that follow.
+// mostBytes of a line, or of a row of a table, are read: a quotation mark that is not closed would make one of all
+// that follow.
 const mostBytes = 16 << 20
 
 // A question is one of an input.

@@ -144,7 +144,8 @@ func readAnswers(dir string, r *Record) ([]byte, error) {
 		return nil, fmt.Errorf("chunk %d: %w", r.Chunk.Index, err)
 	}
 	if sum := sha256.Sum256(b); hex.EncodeToString(sum[:]) != r.SHA256 {
-		return nil, fmt.Errorf("%s is damaged: remove it and %s, and do chunk %d again", path, r.Chunk.recordPath(dir), r.Chunk.Index)
+		return nil, fmt.Errorf("%s is damaged: remove it and %s, and do chunk %d again",
+			path, r.Chunk.recordPath(dir), r.Chunk.Index)
 	}
 	return b, nil
 }
@@ -177,8 +178,8 @@ func (j *jsonl) Commit() error {
 
 func (j *jsonl) Abort() error { return j.pending.Abort() }
 
-// PredictionFiles returns a sink that writes the files of run_squad.py into a folder. The workers must have kept the n-best
-// answers.
+// PredictionFiles returns a sink that writes the files of run_squad.py into a folder. The workers must have kept the
+// n-best answers.
 func PredictionFiles(dir string, withNegative bool) (Sink, error) {
 	files, err := squad.CreateFiles(dir, withNegative)
 	if err != nil {
@@ -199,7 +200,8 @@ func (p *predictions) Chunk(answers []byte) error {
 		case err != nil:
 			return err
 		case len(a.NBest) == 0:
-			return fmt.Errorf("the answer to %s has no n-best answers, which prediction files need: keep them when answering", a.ID)
+			return fmt.Errorf("the answer to %s has no n-best answers, which prediction files need: "+
+				"keep them when answering", a.ID)
 		}
 		prediction := squad.Prediction{ID: a.ID, Answer: a.Answer, Warning: a.Warning}
 		if a.NullOdds != nil {
@@ -216,8 +218,8 @@ func (p *predictions) Chunk(answers []byte) error {
 	}
 }
 
-// Sweep removes what killed workers left in the folder of an output: temporary files that are older than any chunk takes. It
-// returns their number.
+// Sweep removes what killed workers left in the folder of an output: temporary files that are older than any chunk
+// takes. It returns their number.
 func Sweep(dir string, age time.Duration) (removed int, err error) {
 	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || !isTemporary(d.Name()) {

@@ -40,13 +40,13 @@ type Chunk struct {
 	Input  int    `json:"input"`            // among the plan's
 	First  int64  `json:"first"`            // of the input's questions, counted from 0, broken ones included
 	Count  int    `json:"count"`            // broken ones included
-	Offset int64  `json:"offset,omitempty"` // of the first one's byte in the unpacked file, where reading can begin; else 0
+	Offset int64  `json:"offset,omitempty"` // of the first one in the unpacked file, if reading can begin there
 	Line   int64  `json:"line"`             // of the first one
 	SHA256 string `json:"sha256"`           // of what it holds
 }
 
-// MakePlan reads the inputs once and divides them into chunks of a number of questions. The plan of the same files is the
-// same.
+// MakePlan reads the inputs once and divides them into chunks of a number of questions. The plan of the same files is
+// the same.
 func MakePlan(ctx context.Context, paths []string, size int) (*Plan, error) {
 	if size < 1 {
 		return nil, fmt.Errorf("plan: a chunk of %d questions: it must have at least one", size)
@@ -200,7 +200,8 @@ func ReadPlan(dir string) (*Plan, error) {
 	p := &Plan{Inputs: h.Inputs}
 	for d.More() {
 		var c Chunk
-		if err := d.Decode(&c); err != nil || c.Index != len(p.Chunks) || c.Input < 0 || c.Input >= len(p.Inputs) || c.Count < 1 {
+		err := d.Decode(&c)
+		if err != nil || c.Index != len(p.Chunks) || c.Input < 0 || c.Input >= len(p.Inputs) || c.Count < 1 {
 			return nil, fmt.Errorf("%s is damaged at chunk %d", f.Name(), len(p.Chunks))
 		}
 		p.Chunks = append(p.Chunks, c)

@@ -91,7 +91,8 @@ type FingerprintError struct {
 }
 
 func (e *FingerprintError) Error() string {
-	return fmt.Sprintf("%s has answers of another run: in chunk %d %s; use the same, or another folder", e.Dir, e.Chunk, e.Differs)
+	return fmt.Sprintf("%s has answers of another run: in chunk %d %s; use the same, or another folder",
+		e.Dir, e.Chunk, e.Differs)
 }
 
 // A Worker does chunks. Its methods may be called by several goroutines at once if Answer may.

@@ -186,7 +186,8 @@ const quantizedMatMul = "_QuantizedMatMul"
 // isSafeProduct reports whether a product of integers is as our exports have it.
 func isSafeProduct(n *tfproto.NodeDef) bool {
 	dtype := func(name string) tf.DataType { return tf.DataType(n.GetAttr()[name].GetType()) }
-	adds := slices.ContainsFunc(n.GetAttr()["fused_ops"].GetList().GetS(), func(op []byte) bool { return string(op) == "Add" })
+	adds := slices.ContainsFunc(n.GetAttr()["fused_ops"].GetList().GetS(),
+		func(op []byte) bool { return string(op) == "Add" })
 	return dtype("Tbias") == tf.Float && (!adds || dtype("U") == dtype("Tout"))
 }
 

@@ -82,8 +82,8 @@ func (s *Server) enter(ctx context.Context, denied error) (leave func(), err err
 	return s.host.Guard.Enter(client)
 }
 
-// refuseBody lets the response to a request go out before a body whose end is unknown. Otherwise net/http reads the body
-// first, for as long as the client likes.
+// refuseBody lets the response to a request go out before a body whose end is unknown. Otherwise net/http reads the
+// body first, for as long as the client likes.
 func refuseBody(w http.ResponseWriter, r *http.Request) {
 	if r.ProtoMajor == 1 && r.ContentLength < 0 {
 		w.Header().Set("Connection", "close")

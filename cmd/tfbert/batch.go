@@ -327,7 +327,8 @@ func (r *batchReport) String() string {
 	if left := r.Chunks - r.Before - r.Done; left > 0 {
 		rest = fmt.Sprintf("; %d chunks are left: run the same command again", left)
 	}
-	return fmt.Sprintf("%d answers and %d dead letters of %d chunks in %.1f s (%.1f questions/s), %d chunks were done before%s",
+	return fmt.Sprintf("%d answers and %d dead letters of %d chunks in %.1f s (%.1f questions/s), "+
+		"%d chunks were done before%s",
 		r.Answers, r.Dead, r.Done, r.Seconds, float64(r.questions)/max(r.Seconds, 1e-9), r.Before, rest)
 }
 
@@ -355,8 +356,9 @@ func runChunks(ctx context.Context, w *corpus.Worker, chunks []corpus.Chunk) (*b
 	}
 	bar := newProgress("batch", "questions", total)
 	defer bar.Done()
-	stopping := context.AfterFunc(ctx, func() { say("ending after the chunk under way; press Ctrl-C again to stop at once") })
-	defer stopping()
+	defer context.AfterFunc(ctx, func() {
+		say("ending after the chunk under way; press Ctrl-C again to stop at once")
+	})()
 	var failures []error
 	inRow := 0
 	for _, c := range todo {
@@ -406,7 +408,8 @@ func newBatchStatus() *cobra.Command {
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), s)
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%d of %d chunks are done: %d answers, %d with a warning, %d dead letters of %d questions\n",
+			fmt.Fprintf(cmd.OutOrStdout(),
+				"%d of %d chunks are done: %d answers, %d with a warning, %d dead letters of %d questions\n",
 				s.Done, s.Chunks, s.Answers, s.Warnings, s.Dead, s.Questions)
 			if len(s.Missing) > 0 {
 				fmt.Fprintf(cmd.OutOrStdout(), "%v\n", &corpus.IncompleteError{Dir: output, Chunks: s.Chunks, Missing: s.Missing})

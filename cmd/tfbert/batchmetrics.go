@@ -71,7 +71,9 @@ func (m *batchMetrics) serve(port int) (stop func() error, err error) {
 	if err != nil {
 		return nil, err
 	}
-	server := &http.Server{Handler: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), ReadHeaderTimeout: 10 * time.Second}
+	server := &http.Server{
+		Handler: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), ReadHeaderTimeout: 10 * time.Second,
+	}
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(l) }()
 	return func() error {

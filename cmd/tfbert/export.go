@@ -24,7 +24,8 @@ on SQuAD as a SavedModel, with the vocabulary and the other files that predictin
 needs beside it. CHECKPOINT is a folder, a prefix such as model.ckpt, or an archive:
 a zip, as NGC serves it, or a tar (.tar.gz, .tar.bz2). If an archive holds several,
 a path in it chooses one, as in models.zip/bert. A folder of Hugging Face's
-transformers (model.safetensors, config.json, vocab.txt) is one too. Optimizer slots are left out. A failed export leaves nothing behind.
+transformers (model.safetensors, config.json, vocab.txt) is one too. Optimizer
+slots are left out. A failed export leaves nothing behind.
 
 The reference graph is that of the scripts, operation for operation. The fused
 graph computes the same in a few large operations. On a CPU these are oneDNN's,

@@ -15,9 +15,9 @@ import (
 	"github.com/tfbert/go/squad"
 )
 
-// A cache keeps the logits of windows, those that were asked for last, for all models that use it. The logits of a window
-// depend on its tokens alone: whatever passage it is part of, and however its answer is decoded, they are the same. Of
-// requests for one window at the same time, one runs it and the others take its result.
+// A cache keeps the logits of windows, those that were asked for last, for all models that use it. The logits of a
+// window depend on its tokens alone: whatever passage it is part of, and however its answer is decoded, they are the
+// same. Of requests for one window at the same time, one runs it and the others take its result.
 type cache struct {
 	most int64
 
@@ -28,8 +28,8 @@ type cache struct {
 	flights map[flightKey]*flight
 }
 
-// A windowKey is a hash of a window and its model. Clients choose windows, so it is one for which nobody finds two of the
-// same key.
+// A windowKey is a hash of a window and its model. Clients choose windows, so it is one for which nobody finds two of
+// the same key.
 type windowKey [sha256.Size]byte
 
 type logits struct{ start, end []float32 }
@@ -289,8 +289,8 @@ func (c *cache) drop(model uint64) {
 	}
 }
 
-// wait takes the results of windows that other requests run. It returns those whose requests failed, which may have been
-// for reasons of their own.
+// wait takes the results of windows that other requests run. It returns those whose requests failed, which may have
+// been for reasons of their own.
 func (x *cachedCall) wait(ctx context.Context, response *batch.Response) (failed []int, err error) {
 	began := time.Now()
 	for w := range x.Features {

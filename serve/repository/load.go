@@ -50,8 +50,8 @@ type Backend struct {
 	Close       func() error
 }
 
-// load loads a model, with a configuration in place of that of its files if it is not nil. One that has waited for another
-// load of the same files has the other's outcome.
+// load loads a model, with a configuration in place of that of its files if it is not nil. One that has waited for
+// another load of the same files has the other's outcome.
 func (r *Repository) load(ctx context.Context, name string, config *pb.ModelConfig) (err error) {
 	if !r.files.has(name) {
 		return Errorf(codes.NotFound, "there is no model %q in the repository", name)

@@ -170,9 +170,9 @@ func (r *Repository) Models() []*Model {
 	return list
 }
 
-// Ready returns an error until Start has loaded the models, and unless each of them has a version that is available, or
-// was unloaded on request and has not failed to load since. Without ControlExplicit, where clients cannot load any, it also
-// returns an error if no model is available.
+// Ready returns an error until Start has loaded the models, and unless each of them has a version that is available,
+// or was unloaded on request and has not failed to load since. Without ControlExplicit, where clients cannot load
+// any, it also returns an error if no model is available.
 func (r *Repository) Ready() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

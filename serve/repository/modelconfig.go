@@ -243,8 +243,8 @@ func (c *configured) set(models map[string]configuredModel) map[string]configure
 	return before
 }
 
-// follow loads a model if its files or its configuration have changed, and else sets its labels. With again it also loads
-// a model that is not available.
+// follow loads a model if its files or its configuration have changed, and else sets its labels. With again it also
+// loads a model that is not available.
 func (r *Repository) follow(ctx context.Context, name string, again bool) error {
 	e := r.entry(name)
 	e.loading.Lock()

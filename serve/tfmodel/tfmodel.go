@@ -70,8 +70,8 @@ func (l *loader) load(ctx context.Context, s repository.Source) (_ *repository.B
 	return b, nil
 }
 
-// open opens a model on the device that its configuration asks for. A configuration that was made for GPUs also serves on
-// a machine without one.
+// open opens a model on the device that its configuration asks for. A configuration that was made for GPUs also
+// serves on a machine without one.
 func (l *loader) open(s repository.Source, opts *tfbert.Options) (*tfbert.Model, error) {
 	opts.Device = s.Device
 	if number, ok := strings.CutPrefix(s.Device, "/CPU:"); ok {

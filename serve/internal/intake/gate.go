@@ -132,7 +132,8 @@ func (g *Gate) charge(m *Message, cost int64) {
 	m.conn.held += cost
 	g.held += cost
 	if m.conn.held > g.limits.ConnBytes {
-		g.refuse(m, exhausted("unfinished", "the connection sends more than %d bytes of unfinished requests", g.limits.ConnBytes))
+		g.refuse(m, exhausted("unfinished",
+			"the connection sends more than %d bytes of unfinished requests", g.limits.ConnBytes))
 	}
 	for g.held > g.limits.Bytes && g.oldest.Len() > 0 {
 		g.refuse(g.oldest.Front().Value.(*Message), exhausted("unfinished",

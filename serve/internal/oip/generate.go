@@ -12,8 +12,8 @@ import (
 	"github.com/tfbert/go/serve/repository"
 )
 
-// generateJSON is the body of Triton's generate and generate_stream: the inputs by their names, each a value or an array
-// of one.
+// generateJSON is the body of Triton's generate and generate_stream: the inputs by their names, each a value or an
+// array of one.
 type generateJSON struct {
 	ID         string         `json:"id"`
 	Question   textJSON       `json:"QUESTION"`

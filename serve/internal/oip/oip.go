@@ -128,8 +128,8 @@ func (s *Service) ModelConfig(_ context.Context, r *pb.ModelConfigRequest) (*pb.
 	return &pb.ModelConfigResponse{Config: config}, nil
 }
 
-// ModelStatistics returns the counts of a version of a model, of all its versions if the request does not name one, or of
-// all models.
+// ModelStatistics returns the counts of a version of a model, of all its versions if the request does not name one,
+// or of all models.
 func (s *Service) ModelStatistics(
 	_ context.Context, r *pb.ModelStatisticsRequest,
 ) (*pb.ModelStatisticsResponse, error) {

@@ -79,8 +79,8 @@ func codeOf(err error) codes.Code {
 	return repository.AsError(err).Code
 }
 
-// final marks the only response to a request of a stream, as Triton does. A client that asks for an empty final response
-// (triton_enable_empty_final_response) gets none: models that have several responses to a request do.
+// final marks the only response to a request of a stream, as Triton does. A client that asks for an empty final
+// response (triton_enable_empty_final_response) gets none: models that have several responses to a request do.
 func final(r *pb.ModelInferResponse) *pb.ModelInferResponse {
 	if r.Parameters == nil {
 		r.Parameters = map[string]*pb.InferParameter{}
@@ -91,8 +91,8 @@ func final(r *pb.ModelInferResponse) *pb.ModelInferResponse {
 	return r
 }
 
-// answerPart answers one request of a stream, which is counted and takes a slot as a call does. Its error does not end the
-// stream.
+// answerPart answers one request of a stream, which is counted and takes a slot as a call does. Its error does not
+// end the stream.
 func (s *Service) answerPart(ctx context.Context, r *pb.ModelInferRequest) *pb.ModelStreamInferResponse {
 	var response *pb.ModelInferResponse
 	const verb = "/inference.GRPCInferenceService/ModelStreamInfer"

@@ -1,5 +1,5 @@
-// Package shm has the regions of system shared memory that clients of this machine register, to send and receive tensors
-// in them.
+// Package shm has the regions of system shared memory that clients of this machine register, to send and receive
+// tensors in them.
 //
 // Regions are read and written through their files, not mapped: a client may make its file smaller at any time, which
 // would end a process that has it mapped.

@@ -99,8 +99,8 @@ func SetTiming(w http.ResponseWriter, s repository.Seconds) {
 		1e3*s.Tokenize, 1e3*s.Queue, 1e3*s.Compute, 1e3*s.Decode))
 }
 
-// ReadBody returns the body of a request, unpacked. The request is complete then: ReadBody takes a slot for it, and waits
-// for the memory that decoding the body takes. The limit holds for the packed and the unpacked body.
+// ReadBody returns the body of a request, unpacked. The request is complete then: ReadBody takes a slot for it, and
+// waits for the memory that decoding the body takes. The limit holds for the packed and the unpacked body.
 func (h *Host) ReadBody(r *http.Request) ([]byte, error) {
 	call := callOf(r.Context())
 	if body := call.body; body != nil {

@@ -13,8 +13,8 @@ const mostID = 128 // bytes
 
 type requestIDKey struct{}
 
-// WithRequestID returns a context with the id that a client has given its request, or with a new one if it has not given
-// one that can stand in a log.
+// WithRequestID returns a context with the id that a client has given its request, or with a new one if it has not
+// given one that can stand in a log.
 func WithRequestID(ctx context.Context, given string) context.Context {
 	odd := func(r rune) bool { return r <= ' ' || r > '~' }
 	if given == "" || len(given) > mostID || strings.ContainsFunc(given, odd) {
