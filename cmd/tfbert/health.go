@@ -41,7 +41,7 @@ where no other client may be at hand.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&address, "url", "http://localhost:8501", "`address` of the server")
+	f.StringVar(&address, "url", "http://127.0.0.1:8501", "`address` of the server")
 	f.BoolVar(&live, "live", false, "ask only whether it lives, also while it loads its models")
 	f.DurationVar(&timeout, "timeout", 5*time.Second, "`time` to wait for the answer")
 	return cmd

@@ -157,7 +157,8 @@ func (s *sandbox) command(t *testing.T, st *stage, as *container, args ...string
 	for _, dir := range []string{"dev", "proc", "tmp"} {
 		require.NoError(t, os.MkdirAll(filepath.Join(st.dir, dir), 0o755))
 	}
-	bind = append(bind, "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp", "--unshare-pid", "--die-with-parent")
+	bind = append(bind, "--dev", "/dev", "--proc", "/proc", "--perms", "1777", "--tmpfs", "/tmp",
+		"--unshare-pid", "--die-with-parent")
 	env := slices.Clone(st.env)
 	switch {
 	case as != nil:
