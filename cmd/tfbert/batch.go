@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/tfbert/go/corpus"
+	"github.com/tfbert/go/internal/file"
 	"github.com/tfbert/go/internal/machine"
 	"github.com/tfbert/go/savedmodel"
 	"github.com/tfbert/go/tf"
@@ -426,7 +427,7 @@ func newBatchMerge() *cobra.Command {
 	var output, outputDir, deadLetters string
 	var negative, asJSON bool
 	cmd := &cobra.Command{
-		Use:   "merge --output DIR [ANSWERS.jsonl]",
+		Use:   "merge --output dir [ANSWERS.jsonl]",
 		Short: "Write the answers of a corpus in the order of its inputs",
 		Long: `Merge checks that all chunks are done and whole, and writes their answers into
 one file, in the order of the inputs. With --output_dir it writes the files of
@@ -435,6 +436,11 @@ run_squad.py, for which the runs must have had --keep_n_best.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if (len(args) == 1) == (outputDir != "") {
 				return usagef("name either a file for the answers or --output_dir")
+			}
+			for _, path := range args {
+				if err := file.CheckLocal(path); err != nil {
+					return usagef("ANSWERS.jsonl: %w", err)
+				}
 			}
 			files := corpusFlags{output: output, chunk: 1}
 			p, err := files.plan(cmd.Context())
