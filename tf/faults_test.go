@@ -218,7 +218,7 @@ func exportNeg(t testing.TB) []byte {
 
 // withoutFaults are the exported functions that do not call C, or whose calls cannot fail.
 var withoutFaults = []string{
-	"Load", "Loaded", "Version", "Path", "Alive", "CaptureLogs", // before or beside all others
+	"Load", "Loaded", "Version", "Path", "Alive", "CaptureLogs", "TrimMemory", "LimitArenas", // before or beside all others
 	"Code.String", "Error.Error", "ErrCode", "TypeOf", "DataType.String", "DataType.Size", "Shape.String",
 	"Shape.NumElements", "Shape.Compatible", "Tensor.DataType", "Tensor.Shape", "Session.Graph", "Output.String",
 	"Operation.Name", "Operation.Type", "Operation.Device", "Operation.NumOutputs", "Operation.Output",

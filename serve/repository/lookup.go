@@ -2,6 +2,7 @@ package repository
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"strings"
 
@@ -59,16 +60,22 @@ func (r *Repository) base(name string) string {
 	return name
 }
 
-// unavailable returns the error of a version that is not available in an entry.
+// unavailable returns the error of a version that is not available in an entry. Of several versions, one that failed
+// tells more than one that was unloaded, and a new one more than an old one.
 func unavailable(name string, version int64, e *entry) error {
-	loading, reason := false, ""
-	for n, v := range e.versions {
+	loading, failed, reason := false, "", ""
+	for _, n := range slices.Sorted(maps.Keys(e.versions)) {
+		v := e.versions[n]
 		if version != 0 && n != version {
 			continue
 		}
 		loading = loading || v.state == Loading
 		reason = cmp.Or(v.why(), reason)
+		if v.state == Failed {
+			failed = v.why()
+		}
 	}
+	reason = cmp.Or(failed, reason)
 	switch {
 	case loading:
 		return unavailablef("model %q is being loaded", name)
