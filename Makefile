@@ -3,7 +3,7 @@
 GO ?= go
 BIN := bin/tfbert
 
-.PHONY: demo test build lib grpcurl lint vuln race fuzz soak check-native leaks check-versions locks release check-deploy program sbom licences verify bench bench-serve peers quality pictures e2e generate clean
+.PHONY: demo test build lib grpcurl promtool lint vuln race fuzz soak check-native attack leaks check-versions locks release check-deploy program sbom licences verify bench bench-serve peers quality pictures e2e generate clean
 
 build:
 	$(GO) build -o $(BIN) ./cmd/tfbert
@@ -21,16 +21,21 @@ demo: lib
 grpcurl:
 	@$(GO) tool -modfile=tools/go.mod -n grpcurl >/dev/null
 
+# promtool builds Prometheus's tool for the tests of deploy/. It has a module of its own, because its dependencies are
+# many, and leaves out those by which Prometheus finds servers in clouds.
+promtool:
+	@$(GO) build -modfile=tools/promtool.mod -tags remove_all_sd -o bin/promtool github.com/prometheus/prometheus/cmd/promtool
+
 # test runs every test; TESTFLAGS=-short leaves out those that take long. TFBERT_SHARED names the folder
 # of the SQuAD sets; without it, the tests that need them are skipped. TFBERT_REQUIRE names what must not
 # be missing (see internal/testenv). A package takes less than 90 s on two cores; the time limit is
 # longer, for a machine that is busy.
 TESTFLAGS ?=
-test: lib grpcurl
-	$(GO) test -timeout 5m $(TESTFLAGS) ./...
+test: lib grpcurl promtool
+	$(GO) test -timeout 15m $(TESTFLAGS) ./...
 
-race: lib grpcurl
-	$(GO) test -race -timeout 20m ./...
+race: lib grpcurl promtool
+	$(GO) test -race -timeout 30m ./...
 
 # lint runs the linters at their pinned versions (tools/go.mod).
 lint:
@@ -49,6 +54,10 @@ vuln:
 # that CI runs.
 check-native: lib
 	scripts/check_native.sh $(NATIVE_FLAGS)
+
+# attack floods a server of fake models in the ways of docs/serving.md, and prints the figures. 'make test' runs the same.
+attack:
+	GO="$(GO)" scripts/attack.sh
 
 # leaks checks that memory does not grow over 100,000 runs, 200 loads and 1,000 failed loads.
 leaks: lib
@@ -97,6 +106,7 @@ licences:
 verify:
 	$(GO) mod verify
 	$(GO) mod verify -modfile=tools/go.mod
+	$(GO) mod verify -modfile=tools/promtool.mod
 
 # e2e runs the bundled model over the whole of SQuAD 1.1's dev set (about ten minutes), or over every
 # sixth question with E2E=slice.
@@ -125,8 +135,9 @@ bench-serve: lib
 bench:
 	$(GO) test -run '^$$' -bench . -cpu 1 ./...
 
-# peers runs tfbert, PyTorch, ONNX Runtime and TensorFlow's Python in turn on the same work. It takes an
-# hour on two cores, and 8 GB for a Python environment. PEERS_FLAGS are those of scripts/bench_peers.py.
+# peers runs tfbert, PyTorch, ONNX Runtime, OpenVINO and TensorFlow's Python in turn on the same work. It
+# takes about an hour on two cores, with PEERS_FLAGS=--quick less than ten minutes, and 8 GB for a Python
+# environment. PEERS_FLAGS are those of scripts/bench_peers.py.
 PEERS_ENV ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tfbert/peers
 peers: lib $(PEERS_ENV)/peers.txt
 	$(PEERS_ENV)/bin/python scripts/bench_peers.py $(PEERS_FLAGS)

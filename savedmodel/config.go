@@ -20,9 +20,11 @@ const (
 	FP16
 	// BF16 is the rewrite for CPUs by oneDNN (auto_mixed_precision_onednn_bfloat16).
 	BF16
+	// INT8 is not a rewrite: a graph is written in it.
+	INT8
 )
 
-var precisionNames = [...]string{FP32: "fp32", FP16: "fp16", BF16: "bf16"}
+var precisionNames = [...]string{FP32: "fp32", FP16: "fp16", BF16: "bf16", INT8: "int8"}
 
 // String returns the name that ParsePrecision reads.
 func (p Precision) String() string {
@@ -32,7 +34,7 @@ func (p Precision) String() string {
 	return precisionNames[p]
 }
 
-// ParsePrecision returns the precision of a name: "fp32", "fp16" or "bf16".
+// ParsePrecision returns the precision of a name: "fp32", "fp16", "bf16" or "int8".
 func ParsePrecision(name string) (Precision, error) {
 	i := slices.Index(precisionNames[:], name)
 	if i < 0 {
@@ -135,6 +137,8 @@ func (c *Config) Bytes() ([]byte, error) {
 		graph.RewriteOptions = &tfproto.RewriterConfig{AutoMixedPrecision: tfproto.RewriterConfig_ON}
 	case BF16:
 		graph.RewriteOptions = &tfproto.RewriterConfig{AutoMixedPrecisionOnednnBfloat16: tfproto.RewriterConfig_ON}
+	case INT8:
+		return fail("no rewrite turns a graph into int8")
 	default:
 		return fail("unknown precision: %d", int(c.MixedPrecision))
 	}

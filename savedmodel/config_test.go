@@ -62,6 +62,7 @@ func TestConfigErrors(t *testing.T) {
 		{"rewrite without Grappler", savedmodel.Config{MixedPrecision: savedmodel.BF16, NoGrappler: true},
 			"the mixed-precision rewrite to bf16 is one of the graph optimizers"},
 		{"precision", savedmodel.Config{MixedPrecision: 7}, "unknown precision: 7"},
+		{"rewrite to int8", savedmodel.Config{MixedPrecision: savedmodel.INT8}, "no rewrite turns a graph into int8"},
 		{"memory above 1", savedmodel.Config{GPU: savedmodel.GPUOptions{MemoryFraction: 1.5}},
 			"GPU memory fraction 1.5 is not between 0 and 1"},
 		{"memory NaN", savedmodel.Config{GPU: savedmodel.GPUOptions{MemoryFraction: math.NaN()}},
@@ -78,9 +79,9 @@ func TestConfigErrors(t *testing.T) {
 }
 
 func TestPrecisionString(t *testing.T) {
-	assert.Equal(t, "fp32 fp16 bf16 Precision(-1) Precision(3)", strings.Join([]string{
-		savedmodel.FP32.String(), savedmodel.FP16.String(), savedmodel.BF16.String(),
-		savedmodel.Precision(-1).String(), savedmodel.Precision(3).String()}, " "))
+	assert.Equal(t, "fp32 fp16 bf16 int8 Precision(-1) Precision(4)", strings.Join([]string{
+		savedmodel.FP32.String(), savedmodel.FP16.String(), savedmodel.BF16.String(), savedmodel.INT8.String(),
+		savedmodel.Precision(-1).String(), savedmodel.Precision(4).String()}, " "))
 }
 
 // Sessions take each configuration and run with it.

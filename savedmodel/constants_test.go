@@ -101,13 +101,13 @@ func TestConstantErrors(t *testing.T) {
 }
 
 func TestPrecisionNames(t *testing.T) {
-	for _, p := range []savedmodel.Precision{savedmodel.FP32, savedmodel.FP16, savedmodel.BF16} {
+	for _, p := range []savedmodel.Precision{savedmodel.FP32, savedmodel.FP16, savedmodel.BF16, savedmodel.INT8} {
 		text, err := p.MarshalText()
 		require.NoError(t, err)
 		var back savedmodel.Precision
 		require.NoError(t, back.UnmarshalText(text))
 		assert.Equal(t, p, back)
 	}
-	_, err := savedmodel.ParsePrecision("int8")
-	require.ErrorContains(t, err, `unknown precision "int8": want one of fp32, fp16, bf16`)
+	_, err := savedmodel.ParsePrecision("int4")
+	require.ErrorContains(t, err, `unknown precision "int4": want one of fp32, fp16, bf16, int8`)
 }

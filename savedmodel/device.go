@@ -172,7 +172,8 @@ func initialize(s *tf.Session, dir string, meta *tfproto.MetaGraphDef) (err erro
 	return nil
 }
 
-// initOp returns the operation that initializes a graph, in the order in which TensorFlow looks for it; "" if none does.
+// initOp returns the operation that initializes a graph, in the order in which TensorFlow looks for it; "" if none
+// does.
 func initOp(meta *tfproto.MetaGraphDef) string {
 	if init := meta.GetSignatureDef()["__saved_model_init_op"].GetOutputs()["__saved_model_init_op"]; init != nil {
 		return init.GetName()

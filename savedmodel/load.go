@@ -90,6 +90,9 @@ func checkVariables(dir string, meta *MetaGraph) error {
 // Close waits for the runs under way and releases the session.
 func (m *Model) Close() error { return m.session.Close() }
 
+// Dir returns the folder of the model.
+func (m *Model) Dir() string { return m.dir }
+
 // Session returns the session of the model, for what a signature does not offer.
 func (m *Model) Session() *tf.Session { return m.session }
 

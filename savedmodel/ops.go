@@ -11,6 +11,7 @@ import (
 
 	"github.com/tfbert/go/internal/escape"
 	"github.com/tfbert/go/internal/tfproto"
+	"github.com/tfbert/go/tf"
 )
 
 // OpClass says what an operation can reach beyond its inputs and its session.
@@ -179,6 +180,17 @@ func Ops(path string) ([]OpReport, error) {
 	return reports, nil
 }
 
+// quantizedMatMul is oneDNN's product of integers. It trusts that its addend and its bias have the types that it takes.
+const quantizedMatMul = "_QuantizedMatMul"
+
+// isSafeProduct reports whether a product of integers is as our exports have it.
+func isSafeProduct(n *tfproto.NodeDef) bool {
+	dtype := func(name string) tf.DataType { return tf.DataType(n.GetAttr()[name].GetType()) }
+	adds := slices.ContainsFunc(n.GetAttr()["fused_ops"].GetList().GetS(),
+		func(op []byte) bool { return string(op) == "Add" })
+	return dtype("Tbias") == tf.Float && (!adds || dtype("U") == dtype("Tout"))
+}
+
 func opReport(m *tfproto.MetaGraphDef) (OpReport, error) {
 	g, err := newOpGraph(m)
 	if err != nil {
@@ -198,6 +210,9 @@ func opReport(m *tfproto.MetaGraphDef) (OpReport, error) {
 			uses[u.Op] = u
 		}
 		u.Count++
+		if n.GetOp() == quantizedMatMul && !isSafeProduct(n) {
+			u.Class, u.Why = ClassOther, "a sum with another type writes past the end of the result"
+		}
 		switch {
 		case u.Class == ClassCompute:
 		case function == "":

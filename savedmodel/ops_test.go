@@ -114,6 +114,39 @@ func branchNode(name string, functions []string, inputs ...string) *tfproto.Node
 	return n
 }
 
+// A product of integers writes past its end where its addend has another type than its result.
+func TestOpsProductOfIntegers(t *testing.T) {
+	product := func(addend, result, bias tf.DataType, ops ...string) *tfproto.NodeDef {
+		dtype := func(d tf.DataType) *tfproto.AttrValue {
+			return &tfproto.AttrValue{Value: &tfproto.AttrValue_Type{Type: int32(d)}}
+		}
+		list := &tfproto.AttrValue_ListValue{}
+		for _, op := range ops {
+			list.S = append(list.S, []byte(op))
+		}
+		n := opNode("product", "_QuantizedMatMul")
+		n.Attr = map[string]*tfproto.AttrValue{"U": dtype(addend), "Tout": dtype(result), "Tbias": dtype(bias),
+			"fused_ops": {Value: &tfproto.AttrValue_List{List: list}}}
+		return n
+	}
+	for _, c := range []struct {
+		node *tfproto.NodeDef
+		want OpClass
+	}{
+		{product(tf.Float, tf.Float, tf.Float, "BiasAdd", "Add", "Dequantize"), ClassCompute},
+		{product(tf.Float, tf.Quint8, tf.Float, "BiasAdd", "Requantize"), ClassCompute},
+		{product(tf.Float, tf.Bfloat16, tf.Float, "BiasAdd", "Add", "Dequantize"), ClassOther},
+		{product(tf.Float, tf.Float, tf.Bfloat16, "BiasAdd", "Dequantize"), ClassOther},
+		{opNode("product", "_QuantizedMatMul"), ClassOther},
+	} {
+		r, err := opReport(metaOf([]*tfproto.NodeDef{c.node}))
+		require.NoError(t, err)
+		require.Len(t, r.Ops, 1)
+		assert.Equal(t, c.want, r.Ops[0].Class, "%v", c.node)
+		assert.Equal(t, c.want == ClassCompute, r.Standard)
+	}
+}
+
 func function(name string, args []string, nodes ...*tfproto.NodeDef) *tfproto.FunctionDef {
 	def := &tfproto.OpDef{Name: name}
 	for _, a := range args {

@@ -208,7 +208,7 @@ func countOps(graphs [][]byte) (*PrecisionReport, error) {
 // kindOf returns the kind of an operation, or "" if it has none. oneDNN's operations have up to four
 // prefixes: _MklNativeFusedMatMul.
 func kindOf(op string) string {
-	for _, prefix := range []string{"_", "Mkl", "Native", "Fused", "Batch"} {
+	for _, prefix := range []string{"_", "Mkl", "Native", "Fused", "Quantized", "Batch"} {
 		op = strings.TrimPrefix(op, prefix)
 	}
 	switch op {
@@ -233,6 +233,9 @@ type graphNode struct {
 func (n *graphNode) dtype(kind string) string {
 	if kind == cast {
 		return n.types["SrcT"].String() + ">" + n.types["DstT"].String()
+	}
+	if t, ok := n.types["T2"]; ok { // the weights of a product of integers
+		return t.String()
 	}
 	return n.types["T"].String()
 }
@@ -362,7 +365,7 @@ func sortedByCount(counts map[string]int) []string {
 
 // Require returns a [*PrecisionError] if no matrix product runs in the precision p.
 func (r *PrecisionReport) Require(p Precision) error {
-	dtype := map[Precision]tf.DataType{FP32: tf.Float, FP16: tf.Half, BF16: tf.Bfloat16}[p]
+	dtype := map[Precision]tf.DataType{FP32: tf.Float, FP16: tf.Half, BF16: tf.Bfloat16, INT8: tf.Qint8}[p]
 	if _, n := r.count(matMul, dtype); n > 0 {
 		return nil
 	}
@@ -400,6 +403,8 @@ func (r *PrecisionReport) reason(p Precision) string {
 			return "the rewrite to bf16 needs a CPU with AVX-512, AMX or AVX-NE-CONVERT, " +
 				"and this one does not have any of them"
 		}
+	case INT8:
+		return "a model is in int8 only if it was exported so"
 	}
 	return "nothing in the graph was converted"
 }

@@ -49,6 +49,14 @@ func TestCountOps(t *testing.T) {
 	require.NoError(t, r.Require(FP16))
 	require.NoError(t, r.Require(FP32))
 	require.ErrorContains(t, r.Require(BF16), "no matrix product runs in bf16: ")
+	require.EqualError(t, r.Require(INT8),
+		"no matrix product runs in int8: a model is in int8 only if it was exported so")
+
+	integers := nodeDef("_QuantizedMatMul", cpu, map[string]tf.DataType{"T1": tf.Quint8, "T2": tf.Qint8, "Tout": tf.Float})
+	r, err = countOps([][]byte{append(integers, second...)})
+	require.NoError(t, err)
+	assert.Equal(t, "MatMul 1 float32, 1 qint8; LayerNorm 1 float32; 0 casts; on CPU:0", r.String())
+	require.NoError(t, r.Require(INT8))
 
 	for _, broken := range [][]byte{{0x0a}, {0x0a, 0x05, 0x01}, append(nodeDef("Cast", cpu, nil), 0xff)} {
 		_, err := countOps([][]byte{broken})

@@ -2,6 +2,7 @@
 """Run tfbert and other runtimes in turn on the same work, and print throughputs and ratios.
 
     make peers                                   # prepares the environment, then runs this script
+    make peers PEERS_FLAGS=--quick               # the bundled model, in less than ten minutes on two cores
     python bench_peers.py --data dev-v1.1.json   # in an environment with peers.txt installed
 
 All contestants run the same weights: random ones of BERT-Base's shape, or those of --checkpoint. The
@@ -13,22 +14,33 @@ kinds of work are
                   padding; all others take them by length
     tokenizing    all of --data on one core: bare word pieces, and encoding of the pairs
 
-tfbert's time over the dev set is that of its whole predict path, from the file to the answers, with its
-model open; in every round, tfbert meets each shape for the first time. The others receive the features,
-are warm after the first round, and do not decode.
+Every contestant runs in a process of its own, with its model open. Its first turn at each work does not
+count. tfbert's time over the dev set is that of its whole predict path, from the file to the answers.
+The others receive the features and do not decode.
 
-Each round runs every contestant once, so that other load on the machine affects all of them; a ratio is
-the median of the ratios of the rounds. The script compares everyone's logits with those of the reference
-graph, to show that the work is the same. With --checkpoint it also prints EM and F1 of the answers.
+Other work on the machine disturbs such measurements. Therefore the turns are short and many: in each
+round every contestant has one turn, in an order drawn by --seed. A ratio is the median of the ratios of
+the rounds, and its spread is their quartiles. The time of the processors stands beside the time of the
+clock, because other work disturbs it less. The script also reads how much of the processors other work
+took, and what the hypervisor withheld ("steal"). It prints a warning if that was much.
+
+The script compares everyone's logits with those of the reference graph, to show that the work is the
+same. With --checkpoint it also prints EM and F1 of the answers, and how many of them differ from those
+of the reference graph.
+
+OpenVINO's int8 is the post-training quantization of NNCF, with its defaults for transformers. It is
+calibrated on windows of --calibrate.
 
 With --device cuda, tfbert and PyTorch run on the GPU: the reference graph in float32 and the fused
 graph in float16 under XLA, compared with PyTorch in both types.
 """
 
 import argparse
+import functools
 import json
 import os
 import platform
+import random
 import re
 import shutil
 import statistics
@@ -46,6 +58,8 @@ BASE = {
     "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1, "initializer_range": 0.02,
 }
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+BUNDLED = os.path.join(ROOT, "testdata", "models", "minilm-squad")
+RANDOM = "random"
 
 
 # ---- the models ----
@@ -123,29 +137,50 @@ def torch_model(work, **options):
 
 
 def make_onnx(work):
-    """Export for ONNX Runtime in float32 and as dynamic int8, fused by its own optimizer for BERT."""
-    import onnx
+    """Export to ONNX, for OpenVINO and for ONNX Runtime."""
     import torch
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-    from onnxruntime.transformers.optimizer import optimize_model
 
     model = torch_model(work, attn_implementation="eager")
     model.config.return_dict = False
     example = torch.ones(2, 16, dtype=torch.long)
-    raw, fp32 = os.path.join(work, "raw.onnx"), os.path.join(work, "fp32.onnx")
     names = list(SIDES) + ["start_logits", "end_logits"]
     torch.onnx.export(
-        model, kwargs={"input_ids": example, "attention_mask": example, "token_type_ids": example}, f=raw, dynamo=False,
-        opset_version=17, input_names=names[:3], output_names=names[3:],
+        model, kwargs={"input_ids": example, "attention_mask": example, "token_type_ids": example},
+        f=os.path.join(work, "raw.onnx"), dynamo=False, opset_version=17, input_names=names[:3], output_names=names[3:],
         dynamic_axes={n: {0: "batch", 1: "length"} for n in names},
     )
-    fused = optimize_model(raw, model_type="bert", num_heads=model.config.num_attention_heads,
-                           hidden_size=model.config.hidden_size, opt_level=0)
+
+
+def make_onnx_runtime(work):
+    """Fuse the ONNX model by ONNX Runtime's own optimizer for BERT, in float32 and as dynamic int8."""
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.transformers.optimizer import optimize_model
+
+    with open(os.path.join(work, "checkpoint", "bert_config.json"), encoding="utf-8") as f:
+        c = json.load(f)
+    fp32 = os.path.join(work, "fp32.onnx")
+    fused = optimize_model(os.path.join(work, "raw.onnx"), model_type="bert", num_heads=c["num_attention_heads"],
+                           hidden_size=c["hidden_size"], opt_level=0)
     fusions = {k: v for k, v in fused.get_fused_operator_statistics().items() if v}
     print("ONNX Runtime's fusions:", fusions, file=sys.stderr)
     fused.save_model_to_file(fp32)
     quantize_dynamic(fp32, os.path.join(work, "int8.onnx"), weight_type=QuantType.QInt8,
                      extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT})
+
+
+def make_openvino_int8(work):
+    """Quantize the ONNX model by NNCF, with its defaults for transformers, on the windows of calibration.npz."""
+    import nncf
+    import numpy as np
+    import openvino
+
+    features = np.load(os.path.join(work, "calibration.npz"))
+    windows = [{side: features[side][i : i + 1, : features["input_mask"][i].sum()].astype(np.int64) for side in SIDES}
+               for i in range(len(features["input_ids"]))]
+    model = nncf.quantize(openvino.convert_model(os.path.join(work, "raw.onnx")), nncf.Dataset(windows),
+                          model_type=nncf.ModelType.TRANSFORMER, subset_size=len(windows))
+    openvino.save_model(model, os.path.join(work, "int8.xml"), compress_to_fp16=False)
 
 
 # ---- other runtimes, each in a process of its own ----
@@ -205,6 +240,27 @@ def onnx_peer(name):
     return peer
 
 
+def openvino_peer(name, precision=None):
+    """Run with a type for what is not int8. Without one, OpenVINO chooses: bfloat16 where the CPU has units for it."""
+
+    def peer(work, threads, device):
+        import numpy as np
+        import openvino
+
+        options = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": threads}
+        if precision:
+            options["INFERENCE_PRECISION_HINT"] = precision
+        model = openvino.Core().compile_model(os.path.join(work, name), "CPU", options)
+
+        def predict(unique, *sides):
+            result = model({k: v.astype(np.int64) for k, v in zip(SIDES, sides)})
+            return [result[key] for key in ("start_logits", "end_logits")]
+
+        return predict
+
+    return peer
+
+
 def limit_peer(dtype):
     """Run only the matrix products of the layers, with their biases, each with weights of its own."""
 
@@ -218,13 +274,14 @@ def limit_peer(dtype):
         shapes = [(hidden, 3 * hidden), (hidden, hidden), (hidden, middle), (middle, hidden)] * c["num_hidden_layers"]
         layers = [torch.nn.Linear(*shape, dtype=getattr(torch, dtype)) for shape in shapes]
 
+        @functools.cache
+        def inputs(rows):
+            return {n: torch.randn(rows, n, dtype=layers[0].weight.dtype) for n in (hidden, middle)}
+
         def predict(unique, ids, mask, segments):
-            inputs = {n: torch.randn(ids.size, n, dtype=layers[0].weight.dtype) for n in (hidden, middle)}
             with torch.inference_mode():
-                start = time.perf_counter()
                 for layer in layers:
-                    layer(inputs[layer.in_features])
-                predict.seconds = time.perf_counter() - start
+                    layer(inputs(ids.size)[layer.in_features])
 
         return predict
 
@@ -238,68 +295,80 @@ PEERS = {
     "PyTorch fp16": torch_peer("float16"),
     "ONNX Runtime fp32": onnx_peer("fp32"),
     "ONNX Runtime dynamic int8": onnx_peer("int8"),
+    "OpenVINO fp32": openvino_peer("raw.onnx", "f32"),
+    "OpenVINO bf16": openvino_peer("raw.onnx", "bf16"),
+    "OpenVINO int8": openvino_peer("int8.xml"),
     "matrix products alone fp32": limit_peer("float32"),
     "matrix products alone bf16": limit_peer("bfloat16"),
 }
 REFERENCE = "TensorFlow reference graph fp32"
 CONTESTANTS = {
-    "cpu": ["tfbert reference fp32", "tfbert fused fp32", "tfbert fused bf16",
+    "cpu": ["tfbert reference fp32", "tfbert fused fp32", "tfbert fused bf16", "tfbert fused int8",
             *(name for name in PEERS if not name.endswith("fp16"))],
     "cuda": ["tfbert reference fp32", "tfbert fused fp16", "PyTorch fp32", "PyTorch fp16"],
 }
 
 
-def serve(name, work, threads, device):
-    """Do the work that each line of standard input describes, and answer each with a line that has the throughput."""
+def serve(name, folder, threads, device):
+    """Do the work that each line of standard input describes, and answer each with a line of what it took.
+
+    tfbert's side is scripts/peer.
+    """
     import numpy as np
 
     stdout, sys.stdout = sys.stdout, sys.stderr
-    predict = PEERS[name](work, threads, device)
+    predict = PEERS[name](folder, threads, device)
 
-    def full(batch, seconds):
-        random = np.random.default_rng(2)
-        unique, mask = np.arange(batch, dtype=np.int32), np.ones((batch, FULL_LENGTH), np.int32)
-        ids = random.integers(0, BASE["vocab_size"], mask.shape, dtype=np.int32)
-        segments = mask * (np.arange(FULL_LENGTH, dtype=np.int32) >= FULL_LENGTH // 3)
-        for _ in range(2):
+    def full(batch, length, seconds):
+        """Run batches of full windows. The first one does not count: between two turns, others use the caches."""
+        with open(os.path.join(folder, "checkpoint", "bert_config.json"), encoding="utf-8") as f:
+            vocabulary = json.load(f)["vocab_size"]
+        unique, mask = np.arange(batch, dtype=np.int32), np.ones((batch, length), np.int32)
+        ids = np.random.default_rng(2).integers(0, vocabulary, mask.shape, dtype=np.int32)
+        segments = mask * (np.arange(length, dtype=np.int32) >= length // 3)
+        predict(unique, ids, mask, segments)
+        start, cpu, count = time.perf_counter(), time.process_time(), 0
+        while time.perf_counter() - start < seconds or count < 2:
             predict(unique, ids, mask, segments)
-        count = spent = 0
-        while spent < seconds or count < 3:
-            start = time.perf_counter()
-            predict(unique, ids, mask, segments)
-            spent += getattr(predict, "seconds", time.perf_counter() - start)
             count += 1
-        return count * batch / spent
+        return count * batch, time.perf_counter() - start, time.process_time() - cpu
 
-    def dev(logits):
-        features = np.load(os.path.join(work, "features.npz"))
+    def dev(batch, length, logits, **_):
+        features = np.load(os.path.join(folder, "features.npz"))
         unique, sides = features["unique_ids"], [features[side] for side in SIDES]
         lengths = sides[1].sum(axis=1)
         padded = name == REFERENCE
         order = np.arange(len(unique)) if padded else np.argsort(-lengths, kind="stable")
-        result = np.full((len(unique), 2, LENGTH), np.nan, np.float32)
-        start = time.perf_counter()
-        for i in range(0, len(order), DEV_BATCH):
-            rows = order[i : i + DEV_BATCH]
-            width = LENGTH if padded else lengths[rows].max()
+        result = np.full((len(unique), 2, length), np.nan, np.float32)
+        start, cpu = time.perf_counter(), time.process_time()
+        for i in range(0, len(order), batch):
+            rows = order[i : i + batch]
+            width = length if padded else lengths[rows].max()
             for side, values in enumerate(predict(unique[rows], *(s[rows, :width] for s in sides))):
                 result[rows, side, :width] = values
-        seconds = time.perf_counter() - start
-        np.save(logits, result)
-        return len(unique) / seconds
+        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+        if logits:
+            np.save(logits, result)
+        return len(unique), seconds, cpu
 
     print("ready", file=stdout, flush=True)
     for line in sys.stdin:
         task = json.loads(line)
-        print({"full": full, "dev": dev}[task.pop("work")](**task), file=stdout, flush=True)
+        items, seconds, cpu = {"full": full, "dev": dev}[task.pop("work")](**task)
+        print(json.dumps({"items": items, "seconds": seconds, "cpu": cpu}), file=stdout, flush=True)
 
 
-class Peer:
+class Contestant:
+    """A process that does work in turns."""
+
     def __init__(self, name, args):
-        self.process = subprocess.Popen(
-            [sys.executable, __file__, "--serve", name, "--work_dir", args.work_dir, "--threads", str(args.threads),
-             "--device", args.device],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        if name.startswith("tfbert"):
+            command = [os.path.join(args.work_dir, "peer"), "-model", os.path.join(args.work_dir, model_folder(name))]
+            command += ["-xla"] if name.endswith("fp16") else []
+        else:
+            command = [sys.executable, __file__, "--serve", name, "--work_dir", args.work_dir,
+                       "--threads", str(args.threads), "--device", args.device]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.answer()
 
     def answer(self):
@@ -308,28 +377,34 @@ class Peer:
             sys.exit(f"bench_peers: {' '.join(self.process.args)} failed")
         return line
 
-    def do(self, **task):
+    def do(self, task):
+        """Return what a turn took, and which shares of the processors others had meanwhile."""
+        before, own = processors(), self.cpu()
         print(json.dumps(task), file=self.process.stdin, flush=True)
-        return float(self.answer())
+        turn = json.loads(self.answer())
+        total, busy, steal = (b - a for a, b in zip(before, processors()))
+        own = self.cpu() - own
+        turn["others"] = max(0, busy - own) / max(total, 1)
+        turn["steal"] = steal / max(total, 1)
+        return turn
+
+    def cpu(self):
+        """Return the time that the process has had of the processors, in ticks."""
+        with open(f"/proc/{self.process.pid}/stat", encoding="utf-8") as f:
+            fields = f.read().rsplit(")", 1)[1].split()
+        return int(fields[11]) + int(fields[12])
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
 
 
-class Tfbert:
-    def __init__(self, name, args):
-        self.model, self.args = os.path.join(args.work_dir, model_folder(name)), args
-        self.flags = ["--use_xla"] if name.endswith("fp16") else []
-
-    def do(self, work, batch=0, seconds=0, logits=""):
-        if work == "full":
-            out = run([self.args.tfbert, "bench", "--model", self.model, "--max_seq_length", FULL_LENGTH,
-                       "--predict_batch_size", batch, "--num_iterations", 3, "--duration", f"{seconds}s",
-                       "--format", "json"] + self.flags)
-            return json.loads(out)[0]["throughput"]
-        data, answers = (os.path.join(self.args.work_dir, name) for name in ("data.json", "out"))
-        out = run([self.args.tfbert, "predict", "--model", self.model, "--predict_file", data,
-                   "--doc_stride", STRIDE, "--predict_batch_size", DEV_BATCH, "--output_dir", answers,
-                   "--save_logits", logits, "--json"] + self.flags)
-        report = json.loads(out)
-        return report["windows"] / report["seconds"]
+def processors():
+    """Return all time of the processors since the start of the machine, what was work, and what the hypervisor took."""
+    with open("/proc/stat", encoding="utf-8") as f:
+        user, nice, system, idle, iowait, irq, softirq, steal = map(int, f.readline().split()[1:9])
+    busy = user + nice + system + irq + softirq
+    return busy + idle + iowait + steal, busy, steal
 
 
 def model_folder(name):
@@ -337,11 +412,12 @@ def model_folder(name):
     return "-".join(name.split()[1:])
 
 
-def run(command):
+def run(command, check=True):
+    """Return what a command prints, and what it says if it fails, which ends the script unless check is false."""
     done = subprocess.run([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    if done.returncode != 0:
+    if done.returncode != 0 and check:
         sys.exit(f"bench_peers: {' '.join(map(str, command))}:\n{done.stderr}")
-    return done.stdout
+    return done.stdout, done.stderr if done.returncode != 0 else ""
 
 
 # ---- the comparison ----
@@ -353,22 +429,54 @@ def bf16_units():
 
 
 def prepare(args):
-    """Create the models and the data that the contestants share."""
+    """Create the models and the data that the contestants share.
+
+    Return the contestants, and why others are left out.
+    """
     work = args.work_dir
     step = [sys.executable, __file__, "--work_dir", work, "--step"]
     checkpoint = os.path.join(work, "checkpoint")
-    if args.checkpoint:
-        os.symlink(os.path.abspath(args.checkpoint), checkpoint)
-    else:
+    if args.checkpoint == RANDOM:
         run(step + ["checkpoint", "--vocab", args.vocab])
+    else:
+        os.symlink(os.path.abspath(args.checkpoint), checkpoint)
+    names, skipped = [], {}
     for name in CONTESTANTS[args.device]:
+        if not re.search(args.only, name):
+            continue
+        if name.endswith("bf16") and not bf16_units():
+            skipped[name] = "this CPU lacks units for bfloat16"
+            continue
         if name.startswith("tfbert"):
             _, graph, precision = name.split()
-            run([args.tfbert, "export", checkpoint, os.path.join(work, model_folder(name)),
-                 "--graph", graph, "--precision", precision])
+            command = [args.tfbert, "export", checkpoint, os.path.join(work, model_folder(name)),
+                       "--graph", graph, "--precision", precision]
+            refused = run(command, check=precision != "int8")[1]
+            if refused:
+                skipped[name] = refused.strip().splitlines()[0]
+                continue
+        names.append(name)
+    reference = os.path.join(work, "reference-fp32")
+    if not os.path.isdir(reference):  # its variables are the weights of all others
+        run([args.tfbert, "export", checkpoint, reference])
     run(step + ["weights"])
-    if args.device == "cpu":
+    sample(args, os.path.join(work, "data.json"))
+    features(args, os.path.join(work, "data.json"), "features.npz")
+    openvino = [name for name in names if name.startswith("OpenVINO")]
+    onnx_runtime = [name for name in names if name.startswith("ONNX Runtime")]
+    if openvino or onnx_runtime:
         run(step + ["onnx"])
+    if onnx_runtime:
+        run(step + ["onnx-runtime"])
+    if "OpenVINO int8" in openvino:
+        features(args, args.calibrate, "calibration.npz")
+        run(step + ["openvino-int8"])
+    run(["go", "build", "-C", ROOT, "-o", os.path.join(work, "peer"), "./scripts/peer"])
+    return names, skipped
+
+
+def sample(args, path):
+    """Write the questions of the dev set's work."""
     with open(args.data, encoding="utf-8") as f:
         data = json.load(f)
     total = sum(len(p["qas"]) for article in data["data"] for p in article["paragraphs"])
@@ -378,11 +486,14 @@ def prepare(args):
             first, seen = seen, seen + len(p["qas"])
             p["qas"] = [qa for i, qa in enumerate(p["qas"]) if (first + i) % every == 0]
         article["paragraphs"] = [p for p in article["paragraphs"] if p["qas"]]
-    sample = os.path.join(work, "data.json")
-    with open(sample, "w", encoding="utf-8") as f:
+    with open(path, "w", encoding="utf-8") as f:
         json.dump(data, f)
-    run([args.tfbert, "features", "--vocab_file", os.path.join(checkpoint, "vocab.txt"), "--predict_file", sample,
-         "--max_seq_length", LENGTH, "--doc_stride", STRIDE, "--out", os.path.join(work, "features.npz")])
+
+
+def features(args, data, name):
+    run([args.tfbert, "features", "--vocab_file", os.path.join(args.work_dir, "checkpoint", "vocab.txt"),
+         "--predict_file", data, "--max_seq_length", LENGTH, "--doc_stride", STRIDE,
+         "--out", os.path.join(args.work_dir, name)])
 
 
 def tokenizing(args):
@@ -422,60 +533,66 @@ def tokenizing(args):
     return rounds
 
 
-def compare(args):
+def compare(args, everybody):
     import numpy as np
 
-    units = bf16_units()
-    everybody = [name for name in CONTESTANTS[args.device] if re.search(args.only, name)]
-    skipped = [] if units else [name for name in everybody if name.endswith("bf16")]
-    everybody = [name for name in everybody if name not in skipped]
-    contestants = {name: (Tfbert if name.startswith("tfbert") else Peer)(name, args) for name in everybody}
-    works = {f"batch of {b}": (dict(work="full", batch=b, seconds=args.seconds), everybody) for b in (8, 1)}
+    contestants = {name: Contestant(name, args) for name in everybody}
+    full = {"work": "full", "length": FULL_LENGTH, "seconds": args.seconds}
+    dev = {"work": "dev", "length": LENGTH, "stride": STRIDE, "batch": DEV_BATCH, "logits": "",
+           "data": os.path.join(args.work_dir, "data.json"), "out": os.path.join(args.work_dir, "out")}
+    works = {f"batch of {b}": ({**full, "batch": b}, everybody) for b in (8, 1)}
     # On a CPU, TensorFlow's Python runs the reference graph already.
-    dev = [n for n in everybody if (n != "tfbert reference fp32" or args.device != "cpu") and "alone" not in n]
-    works["dev set"] = (dict(work="dev"), dev)
-    results = {}
+    works["dev set"] = (dev, [n for n in everybody
+                              if (n != "tfbert reference fp32" or args.device != "cpu") and "alone" not in n])
+    shuffled, results = random.Random(args.seed), {}
     for work, (task, names) in works.items():
         if not re.search(args.work, work):
             continue
+        for name in names:
+            first = {**task, "logits": logits_file(args, name)} if task is dev else task
+            contestants[name].do(first)
         for n in range(args.rounds):
-            for name in names:
-                if task["work"] == "dev":
-                    task["logits"] = os.path.join(args.work_dir, f"logits {name}.npy")
-                value = contestants[name].do(**task)
-                results.setdefault(work, {}).setdefault(name, []).append(value)
-                print(f"{work}, round {n + 1}: {name} {value:.2f}", file=sys.stderr)
+            for name in shuffled.sample(names, len(names)):
+                turn = contestants[name].do(task)
+                results.setdefault(work, {}).setdefault(name, []).append(turn)
+                print(f"{work}, round {n + 1}: {name} {turn['items'] / turn['seconds']:.2f}", file=sys.stderr)
+    for contestant in contestants.values():
+        contestant.close()
 
-    def load(name):
-        return np.load(os.path.join(args.work_dir, f"logits {name}.npy"))
-
-    moved, scores, reference_name = {}, {}, REFERENCE if REFERENCE in contestants else everybody[0]
-    if args.checkpoint:
-        scores = {name: score(args, name) for name in results.get("dev set", {})}
+    moved, reference_name = {}, REFERENCE if REFERENCE in contestants else everybody[0]
     if reference_name in results.get("dev set", {}):
         mask = np.load(os.path.join(args.work_dir, "features.npz"))["input_mask"].astype(bool)
-        reference = load(reference_name).transpose(0, 2, 1)[mask]
+        reference = np.load(logits_file(args, reference_name)).transpose(0, 2, 1)[mask]
         for name in results["dev set"]:
-            by = np.abs(load(name).transpose(0, 2, 1)[mask] - reference)
+            by = np.abs(np.load(logits_file(args, name)).transpose(0, 2, 1)[mask] - reference)
             moved[name] = float(by.max())
             if not by.mean() < 0.25 * reference.std():
                 sys.exit(f"bench_peers: {name} runs another model: its logits differ from those of the reference graph "
                          f"by {by.mean()} on average")
-    for contestant in contestants.values():
-        if isinstance(contestant, Peer):
-            contestant.process.stdin.close()
-            contestant.process.wait()
-    return {"machine": machine(units), "skipped": skipped, "results": results, "moved": moved, "scores": scores,
+    scores = {}
+    if args.checkpoint != RANDOM:
+        answers = {name: decode(args, name) for name in results.get("dev set", {})}
+        for name, (score, theirs) in answers.items():
+            same = answers[reference_name][1] if reference_name in answers else theirs
+            scores[name] = {**score, "questions": len(theirs),
+                            "changed": sum(theirs[key] != answer for key, answer in same.items())}
+    return {"machine": machine(bf16_units()), "results": results, "moved": moved, "scores": scores,
             "tokenizing": tokenizing(args) if re.search(args.work, "tokenizing") else {}}
 
 
-def score(args, name):
-    """Return EM and F1 of the answers that a contestant's logits lead to."""
+def logits_file(args, name):
+    return os.path.join(args.work_dir, f"logits {name}.npy")
+
+
+def decode(args, name):
+    """Return EM and F1 of the answers that a contestant's logits lead to, and the answers."""
     data, out = os.path.join(args.work_dir, "data.json"), os.path.join(args.work_dir, "decoded")
+    predictions = os.path.join(out, "predictions.json")
     run([args.tfbert, "decode", "--vocab_file", os.path.join(args.work_dir, "checkpoint", "vocab.txt"),
          "--predict_file", data, "--max_seq_length", LENGTH, "--doc_stride", STRIDE,
-         "--logits", os.path.join(args.work_dir, f"logits {name}.npy"), "--output_dir", out])
-    return json.loads(run([args.tfbert, "evaluate", data, os.path.join(out, "predictions.json")]))
+         "--logits", logits_file(args, name), "--output_dir", out])
+    with open(predictions, encoding="utf-8") as f:
+        return json.loads(run([args.tfbert, "evaluate", data, predictions])[0]), json.load(f)
 
 
 def machine(units):
@@ -483,17 +600,40 @@ def machine(units):
 
     with open("/proc/cpuinfo", encoding="utf-8") as f:
         model = re.search(r"model name\s*: (.*)", f.read())
-    packages = ("tensorflow-cpu", "torch", "transformers", "onnxruntime", "tokenizers")
+    packages = ("tensorflow-cpu", "torch", "transformers", "onnxruntime", "openvino", "nncf", "tokenizers")
     return {"cpu": model[1] if model else platform.machine(), "cpus": len(os.sched_getaffinity(0)),
             "bfloat16_units": units, "packages": {p: version(p) for p in packages}}
 
 
-def ratio(a, b):
-    return statistics.median(x / y for x, y in zip(a, b))
+def rates(turns):
+    return [turn["items"] / turn["seconds"] for turn in turns]
+
+
+def costs(turns):
+    """Return the seconds of the processors for one window."""
+    return [turn["cpu"] / turn["items"] for turn in turns]
+
+
+def spread(values, digits=2):
+    """Write the median and the quartiles."""
+    if len(values) < 2:
+        return f"{values[0]:.{digits}f}"
+    first, middle, third = statistics.quantiles(values, n=4, method="inclusive")
+    return f"{middle:.{digits}f} ({first:.{digits}f} to {third:.{digits}f})"
+
+
+def ratios(a, b):
+    """Return the ratios of the rounds."""
+    return [x / y for x, y in zip(a, b)]
 
 
 # The goals of docs/performance.md: the work, tfbert's contestant, the other contestant, and the least ratio.
 GOALS = [
+    ("dev set", "tfbert fused int8", REFERENCE, 15),
+    ("dev set", "tfbert fused int8", "ONNX Runtime dynamic int8", 1.5),
+    ("batch of 8", "tfbert fused int8", "OpenVINO int8", 1.0),
+    ("batch of 1", "tfbert fused int8", "OpenVINO int8", 0.8),
+    ("batch of 8", "tfbert fused int8", "tfbert fused fp32", 2),
     ("dev set", "tfbert fused bf16", REFERENCE, 10),
     ("dev set", "tfbert fused fp32", REFERENCE, 2.3),
     ("batch of 8", "tfbert fused bf16", "PyTorch bf16", 1.2),
@@ -505,68 +645,112 @@ GOALS = [
     ("batch of 1", "tfbert fused fp32", "matrix products alone fp32", 0.70),
 ]
 
+# The shares of the processors above which other work, or the hypervisor, disturbs a turn too much.
+MOST_OTHERS, MOST_STEAL = 0.05, 0.02
+
 
 def report(r):
     m = r["machine"]
     lines = [f"{m['cpu']}, {m['cpus']} CPUs, units for bfloat16: {', '.join(m['bfloat16_units']) or 'none'}; "
              + ", ".join(f"{k} {v}" for k, v in m["packages"].items()), ""]
-    if r["skipped"]:
-        lines += ["Not run, because this CPU lacks units for bfloat16: " + ", ".join(r["skipped"]), ""]
+    lines += [f"Not run: {name} ({why})" for name, why in r["skipped"].items()]
+    lines += [""] if r["skipped"] else []
+    lines += disturbance([turn for work in r["results"].values() for turns in work.values() for turn in turns])
     for work, results in r["results"].items():
-        base = REFERENCE if REFERENCE in results else next(iter(results))
-        dev = work == "dev set"
-        scored = dev and r["scores"]
-        lines += [f"**{work}**, medians of {len(results[base])} rounds", "",
-                  f"| | {'windows' if dev else 'sequences'}/s | range | relative to {base} |"
-                  + (" largest logit change |" if dev else "") + (" EM | F1 |" if scored else ""),
-                  "| --- | --- | --- | --- |" + (" --- |" if dev else "") + (" --- | --- |" if scored else "")]
-        for name in sorted(results, key=lambda name: -statistics.median(results[name])):
-            v = results[name]
-            line = f"| {name} | {statistics.median(v):.2f} | {min(v):.2f} to {max(v):.2f} "
-            line += f"| {ratio(v, results[base]):.2f} |"
-            if dev:
-                line += f" {r['moved'].get(name, float('nan')):.1g} |"
-            if scored:
-                line += "".join(f" {r['scores'][name][k]:.2f} |" for k in ("exact_match", "f1"))
-            lines.append(line)
-        lines.append("")
+        lines += table(work, results, r["moved"], r["scores"])
     if r["tokenizing"]:
         lines += ["**tokenizing**, one core", "", "| | tfbert | Hugging Face's tokenizers | ratio |",
                   "| --- | --- | --- | --- |"]
-    for what, rounds in r["tokenizing"].items():
-        ours, theirs = zip(*rounds)
-        lines.append(f"| {what} | {statistics.median(ours):,.0f} | {statistics.median(theirs):,.0f} "
-                     f"| {ratio(ours, theirs):.1f} |")
-    if r["tokenizing"]:
+        for what, rounds in r["tokenizing"].items():
+            ours, theirs = zip(*rounds)
+            lines.append(f"| {what} | {statistics.median(ours):,.0f} | {statistics.median(theirs):,.0f} "
+                         f"| {spread(ratios(ours, theirs), 1)} |")
         lines.append("")
-    lines += ["**goals**", "", "| work | contestant | compared with | goal, at least | measured |",
-              "| --- | --- | --- | --- | --- |"]
-    goals = list(GOALS)
-    dev = r["results"].get("dev set", {})
-    ours = [name for name in dev if name.startswith("tfbert")]
-    theirs = [name for name in dev if not name.startswith("tfbert")]
+    return "\n".join(lines + goals(r["results"]))
+
+
+def disturbance(turns):
+    """Say how much of the processors this benchmark did not have, and warn if it was much."""
+    if not turns:
+        return []
+    lines, much = [], False
+    for what, key, most in ("Other work", "others", MOST_OTHERS), ("The hypervisor", "steal", MOST_STEAL):
+        shares = [turn[key] for turn in turns]
+        middle = statistics.median(shares)
+        lines.append(f"{what} took {middle:.0%} of the processors in the median turn, {max(shares):.0%} in the worst.")
+        much = much or middle > most or sum(share > 2 * most for share in shares) > len(shares) / 4
+    if much:
+        lines.append("**Warning: the machine was busy.** Trust the ratios, by their quartiles, and the seconds of the "
+                     "processors. The throughputs are those of a quiet machine only where a turn was not disturbed.")
+    return [" ".join(lines), ""]
+
+
+def table(work, results, moved, scores):
+    base = REFERENCE if REFERENCE in results else next(iter(results))
+    dev = work == "dev set"
+    head = ["", f"{'windows' if dev else 'sequences'}/s (quartiles)", f"relative to {base} (quartiles)",
+            "processor seconds each", "the same, relative"]
+    if dev:
+        head.append("largest logit change")
+    if dev and scores:
+        head += ["EM", "F1", f"of {scores[base]['questions']} answers, changed"]
+    rows = [f"**{work}**, medians of {len(results[base])} rounds", "", f"| {' | '.join(head)} |",
+            f"|{' --- |' * len(head)}"]
+    for name in sorted(results, key=lambda name: -statistics.median(rates(results[name]))):
+        turns = results[name]
+        row = [name, spread(rates(turns)), spread(ratios(rates(turns), rates(results[base]))),
+               f"{statistics.median(costs(turns)):.3f}", spread(ratios(costs(results[base]), costs(turns)))]
+        if dev:
+            row.append(f"{moved.get(name, float('nan')):.1g}")
+        if dev and scores:
+            row += [f"{scores[name]['exact_match']:.2f}", f"{scores[name]['f1']:.2f}", str(scores[name]["changed"])]
+        rows.append(f"| {' | '.join(row)} |")
+    return rows + [""]
+
+
+def goals(results):
+    rows = ["**goals**", "", "| work | contestant | compared with | goal, at least | measured (quartiles) "
+            "| in processor seconds |", "| --- | --- | --- | --- | --- | --- |"]
+    wanted = list(GOALS)
+    dev = results.get("dev set", {})
+    ours, theirs = ([name for name in dev if name.startswith("tfbert") == own] for own in (True, False))
     if ours and theirs:
-        best = [max(names, key=lambda name: statistics.median(dev[name])) for names in (ours, theirs)]
-        goals.append(("dev set", *best, 1.2))
-    for work, a, b, least in goals:
-        results = r["results"].get(work, {})
-        if a in results and b in results:
-            lines.append(f"| {work} | {a} | {b} | {least} | {ratio(results[a], results[b]):.2f} |")
-    return "\n".join(lines)
+        best = [max(names, key=lambda name: statistics.median(rates(dev[name]))) for names in (ours, theirs)]
+        wanted.append(("dev set", *best, 1.2))
+    for work, a, b, least in wanted:
+        turns = results.get(work, {})
+        if a in turns and b in turns:
+            rows.append(f"| {work} | {a} | {b} | {least} | {spread(ratios(rates(turns[a]), rates(turns[b])))} "
+                        f"| {spread(ratios(costs(turns[b]), costs(turns[a])))} |")
+    return rows
+
+
+# What --quick sets, unless a flag says otherwise.
+QUICK = {"checkpoint": BUNDLED, "rounds": 7, "seconds": 0.5, "questions": 32, "work": "batch|dev"}
 
 
 def main():
     shared = os.environ.get("TFBERT_SHARED", "")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true",
+                        help="the bundled model, short turns and a small slice of the dev set: " +
+                        ", ".join(f"--{k} {os.path.relpath(v, ROOT) if v == BUNDLED else v}" for k, v in QUICK.items()))
     parser.add_argument("--data", default=os.path.join(shared, "data", "dev-v1.1.json"),
                         help="SQuAD 1.1's dev set (default: in $TFBERT_SHARED/data)")
-    parser.add_argument("--checkpoint", help="checkpoint to run in place of BERT-Base with random weights")
+    parser.add_argument("--checkpoint", default=RANDOM,
+                        help=f"checkpoint to run, or {RANDOM!r} for BERT-Base with random weights (default: {RANDOM})")
+    parser.add_argument("--calibrate", default=os.path.join(ROOT, "testdata", "golden", "mini", "mini-v1.1.json"),
+                        help="SQuAD file on which OpenVINO's int8 is calibrated (default: the mini set)")
     parser.add_argument("--tfbert", default=os.path.join(ROOT, "bin", "tfbert"),
                         help="the command (default: bin/tfbert)")
-    parser.add_argument("--vocab", default=os.path.join(ROOT, "testdata", "models", "minilm-squad", "vocab.txt"))
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=4, help="duration of a contestant's turn with full windows")
-    parser.add_argument("--questions", type=int, default=256, help="number of questions for the dev set's work")
+    parser.add_argument("--vocab", default=os.path.join(BUNDLED, "vocab.txt"))
+    parser.add_argument("--rounds", type=int, default=9,
+                        help="turns that each contestant has at each work (default: 9)")
+    parser.add_argument("--seconds", type=float, default=2,
+                        help="duration of a turn with full windows, at least (default: 2)")
+    parser.add_argument("--questions", type=int, default=64,
+                        help="number of questions for the dev set's work (default: 64)")
+    parser.add_argument("--seed", type=int, default=1, help="draws the order of the turns (default: 1)")
     parser.add_argument("--only", default="", help="regular expression that selects the contestants to run")
     parser.add_argument("--work", default="", help="regular expression that selects the kinds of work to do")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
@@ -575,6 +759,8 @@ def main():
     parser.add_argument("--work_dir", help=argparse.SUPPRESS)
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     parser.add_argument("--step", help=argparse.SUPPRESS)
+    if parser.parse_known_args()[0].quick:
+        parser.set_defaults(**QUICK)
     args = parser.parse_args()
     os.environ.update(TF_CPP_MIN_LOG_LEVEL="2", TOKENIZERS_PARALLELISM="false", RAYON_NUM_THREADS="1",
                       HF_HUB_OFFLINE="1")
@@ -585,6 +771,8 @@ def main():
         steps = {
             "checkpoint": lambda: make_checkpoint(os.path.join(work, "checkpoint"), args.vocab),
             "onnx": lambda: make_onnx(work),
+            "onnx-runtime": lambda: make_onnx_runtime(work),
+            "openvino-int8": lambda: make_openvino_int8(work),
             "weights": lambda: save_weights(os.path.join(work, "reference-fp32"), os.path.join(work, "weights.npz")),
         }
         return steps[args.step]()
@@ -592,8 +780,8 @@ def main():
         parser.error(f"{args.data} does not exist: name SQuAD 1.1's dev set with --data, or set TFBERT_SHARED")
     args.shared = os.path.abspath(os.path.dirname(os.path.dirname(args.data)))
     with tempfile.TemporaryDirectory(prefix="tfbert-peers-") as args.work_dir:
-        prepare(args)
-        result = compare(args)
+        names, skipped = prepare(args)
+        result = {**compare(args, names), "skipped": skipped}
     if args.json:
         with open(args.json, "w", encoding="utf-8") as f:
             json.dump(result, f, indent=1)

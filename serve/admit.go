@@ -26,11 +26,16 @@ func (r registrar) RegisterService(desc *grpc.ServiceDesc, impl any) {
 			srv any, ctx context.Context, decode func(any) error, interceptor grpc.UnaryServerInterceptor,
 		) (any, error) {
 			began := time.Now()
+			traceID(ctx)
+			if err := grpc.SetHeader(ctx, idHeader(ctx)); err != nil {
+				return nil, err
+			}
 			var message received
 			if err := decode(&message); err != nil {
 				return nil, err
 			}
 			defer message.free()
+			arrived(ctx)
 			leave, err := r.server.admit(ctx, method, message.Len())
 			if err != nil {
 				r.server.called(ctx, method, began, err)

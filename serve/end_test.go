@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"io"
 	"math/big"
 	"net"
 	"net/http"
@@ -102,7 +103,10 @@ func TestDrainTimeout(t *testing.T) {
 				var err error
 				if protocol == "HTTP" {
 					body := strings.NewReader(`{"question":"find w1","context":"slow w1"}`)
-					_, err = client(t).Post(f.url+"/v1/answer", "", body)
+					var r *http.Response
+					if r, err = client(t).Post(f.url+"/v1/answer", "", body); err == nil {
+						err = status.Error(codes.Code(r.StatusCode), readAll(t, r))
+					}
 				} else {
 					_, err = c.ModelInfer(context.Background(), askRequest("", "find w2", "slow w2"))
 				}
@@ -118,12 +122,51 @@ func TestDrainTimeout(t *testing.T) {
 			require.ErrorContains(t, err, "some requests had not ended after 100ms: ")
 			assert.NotContains(t, err.Error(), "\n")
 			require.ErrorIs(t, err, context.DeadlineExceeded)
-			require.Error(t, <-ended)
+			want := codes.Unavailable
+			if protocol == "HTTP" {
+				want = http.StatusServiceUnavailable
+			}
+			requireCode(t, want, "the server is shutting down", <-ended)
 			assert.Less(t, time.Since(began), 10*time.Second)
 			assert.Zero(t, f.models.Loaded())
 			f.ended <- nil
 		})
 	}
+}
+
+// A server that ends answers for a while although it is not ready, and then does not wait for requests that do not come.
+func TestShutdownDelay(t *testing.T) {
+	f := startServer(t, &setup{serve: Options{ShutdownDelay: 300 * time.Millisecond, DrainTimeout: 4 * time.Second}})
+	web := client(t)
+	halves, writer := io.Pipe()
+	unfinished := make(chan int, 1)
+	go func() {
+		r, err := web.Post(f.url+"/v1/answer", "application/json", halves)
+		if assert.NoError(t, err) {
+			unfinished <- r.StatusCode
+			readAll(t, r)
+		}
+	}()
+	_, err := writer.Write([]byte("{"))
+	require.NoError(t, err)
+	eventually(t, "it is being received", func() bool { return f.host.Gate.State().Messages > 0 })
+	c := pb.NewInferenceClient(f.dial(t))
+	idle, err := c.ModelStreamInfer(t.Context())
+	require.NoError(t, err)
+	began := time.Now()
+	f.stop()
+	eventually(t, "it is not ready", func() bool { return f.host.Ready() != nil })
+	r, err := web.Post(f.url+"/v1/answer", "application/json", strings.NewReader(question(1)))
+	if time.Since(began) < 300*time.Millisecond {
+		require.NoError(t, err)
+		assert.Equal(t, 200, r.StatusCode)
+		readAll(t, r)
+	}
+	assert.Equal(t, 503, <-unfinished)
+	_, err = idle.Recv()
+	requireCode(t, codes.Unavailable, "shutting down", err)
+	require.NoError(t, <-f.ended, "it ends before its time is over")
+	f.ended <- nil
 }
 
 // A listener that fails ends the server.

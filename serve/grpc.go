@@ -11,9 +11,11 @@ import (
 	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/reflection"
 	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	reflectionv1alpha "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
+	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/tap"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -30,13 +32,14 @@ func (s *Server) rpcOptions() []grpc.ServerOption {
 		grpc.MaxHeaderListSize(64 << 10),
 		grpc.ForceServerCodecV2(newCodec()),
 		grpc.MaxConcurrentStreams(uint32(s.opts.MaxStreams)),
-		grpc.InTapHandle(s.limitTime),
+		grpc.InTapHandle(s.begin),
 		grpc.ConnectionTimeout(10 * time.Second),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			Time: time.Minute, Timeout: 20 * time.Second, MaxConnectionIdle: idleTimeout,
 		}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-		grpc.StatsHandler(otelgrpc.NewServerHandler()),
+		grpc.StatsHandler(otelgrpc.NewServerHandler(otelgrpc.WithFilter(
+			func(info *stats.RPCTagInfo) bool { return !probes[info.FullMethodName] && s.host.Tracing.Sample() }))),
 		grpc.UnaryInterceptor(s.unary),
 		grpc.StreamInterceptor(s.stream),
 	}
@@ -54,9 +57,7 @@ func (s *Server) newRPC(options ...grpc.ServerOption) *grpc.Server {
 	reflectionv1alpha.RegisterServerReflectionServer(to, reflection.NewServer(files))
 	for service, info := range rpc.GetServiceInfo() {
 		for _, m := range info.Methods {
-			if m.IsClientStream || m.IsServerStream {
-				s.streaming["/"+service+"/"+m.Name] = true
-			}
+			s.streaming["/"+service+"/"+m.Name] = m.IsClientStream || m.IsServerStream
 		}
 	}
 	return rpc
@@ -64,25 +65,51 @@ func (s *Server) newRPC(options ...grpc.ServerOption) *grpc.Server {
 
 // limitTime ends a unary call whose request has not come in time, which no interceptor sees.
 func (s *Server) limitTime(ctx context.Context, info *tap.Info) (context.Context, error) {
-	if s.streaming[info.FullMethodName] {
+	switch method := info.FullMethodName; {
+	case answersDrain[method]:
+		return ctx, nil
+	case s.streaming[method]: // of reflection
+		ctx, cancel := context.WithCancel(ctx)
+		stop := context.AfterFunc(s.host.Draining, cancel)
+		context.AfterFunc(ctx, func() { stop() })
 		return ctx, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.opts.RequestTimeout)
-	context.AfterFunc(ctx, cancel)
-	return ctx, nil
+	stop := context.AfterFunc(s.host.Late, cancel)
+	context.AfterFunc(ctx, func() { stop(); cancel() })
+	return context.WithValue(ctx, arrivedKey{}, stop), nil
 }
+
+// arrivedKey is the key, in a unary call's context, of the function to be called when its request is complete.
+type arrivedKey struct{}
+
+// arrived says that a call's request is complete, so that the call is no longer cancelled when the server drains.
+func arrived(ctx context.Context) {
+	if stop, ok := ctx.Value(arrivedKey{}).(func() bool); ok {
+		stop()
+	}
+}
+
+// answersDrain are the streams that end by themselves when the server drains.
+var answersDrain = map[string]bool{
+	modelStream: true, "/grpc.health.v1.Health/Watch": true,
+}
+
+const modelStream = "/inference.GRPCInferenceService/ModelStreamInfer"
 
 // unary runs a call within the limit on its time, counts and logs it.
 func (s *Server) unary(
 	ctx context.Context, request any, info *grpc.UnaryServerInfo, h grpc.UnaryHandler,
 ) (response any, err error) {
 	began := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, s.opts.RequestTimeout)
+	ctx, cancel := context.WithTimeout(repository.WithModel(ctx), s.opts.RequestTimeout)
 	defer cancel()
-	err = transport.Recover(func() (err error) {
+	ctx, cancelCut := s.host.Within(ctx)
+	defer cancelCut()
+	err = s.host.Outcome(transport.Recover(func() (err error) {
 		response, err = h(ctx, request)
 		return err
-	})
+	}))
 	s.called(ctx, info.FullMethod, began, err)
 	return response, statusOf(err)
 }
@@ -93,7 +120,8 @@ func (s *Server) slots(method string) *intake.Slots {
 	switch path.Base(method) {
 	case "ModelInfer", "Predict":
 		return &s.questions
-	case "RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload":
+	case "RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload", "HandleReloadConfigRequest",
+		"TraceSetting", "LogSettings", "SystemSharedMemoryRegister", "SystemSharedMemoryUnregister":
 		return &s.admins
 	}
 	return nil
@@ -102,16 +130,32 @@ func (s *Server) slots(method string) *intake.Slots {
 // stream is unary for streams, which may last.
 func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, h grpc.StreamHandler) error {
 	began := time.Now()
+	traceID(stream.Context())
+	if err := stream.SetHeader(idHeader(stream.Context())); err != nil {
+		return err
+	}
 	counted := &countedStream{ServerStream: stream, server: s}
 	defer counted.end()
-	err := transport.Recover(func() error { return h(srv, counted) })
-	s.called(stream.Context(), info.FullMethod, began, err)
+	err := s.host.Outcome(transport.Recover(func() error { return h(srv, counted) }))
+	if code := status.Code(statusOf(err)); info.FullMethod == modelStream { // its requests have been counted
+		s.host.LogRequest(stream.Context(), info.FullMethod, code.String(), began, err)
+	} else {
+		s.called(stream.Context(), info.FullMethod, began, err)
+	}
 	return statusOf(err)
+}
+
+// idHeader returns the header with the id of a call.
+func idHeader(ctx context.Context) metadata.MD {
+	return metadata.Pairs(transport.RequestID, transport.RequestIDOf(ctx))
 }
 
 func (s *Server) called(ctx context.Context, method string, began time.Time, err error) {
 	code := status.Code(statusOf(err))
-	s.metrics.request(method, code.String(), time.Since(began))
+	if _, known := s.streaming[method]; !known {
+		method = "unknown" // clients must not make names of metrics
+	}
+	s.metrics.request(ctx, method, code.String(), time.Since(began), err)
 	s.host.LogRequest(ctx, method, code.String(), began, err)
 }
 
@@ -157,7 +201,7 @@ func (h *health) state(service string) (state healthpb.HealthCheckResponse_Servi
 		return healthpb.HealthCheckResponse_SERVICE_UNKNOWN, false
 	}
 	m, err := h.host.Models.Acquire(service, 0)
-	if err != nil || h.host.Draining.Err() != nil {
+	if err != nil || h.host.Leaving.Err() != nil {
 		return healthpb.HealthCheckResponse_NOT_SERVING, true
 	}
 	m.Release()

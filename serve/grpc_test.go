@@ -5,7 +5,11 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"runtime"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,6 +30,7 @@ import (
 	"github.com/tfbert/go/serve/batch"
 	"github.com/tfbert/go/serve/internal/tensor"
 	"github.com/tfbert/go/serve/repository"
+	"github.com/tfbert/go/squad"
 )
 
 // textRequest returns the question for the nth key, to the text model.
@@ -152,7 +157,7 @@ func TestInferenceService(t *testing.T) {
 	_, err = c.RepositoryModelLoad(ctx, &pb.RepositoryModelLoadRequest{
 		ModelName: "bert", Parameters: map[string]*pb.ModelRepositoryParameter{"config": {}},
 	})
-	requireCode(t, codes.Unimplemented, "not supported", err)
+	requireCode(t, codes.InvalidArgument, "must be a string", err)
 	_, err = c.RepositoryModelUnload(ctx, &pb.RepositoryModelUnloadRequest{ModelName: "bert"})
 	require.NoError(t, err)
 	_, err = c.ModelInfer(ctx, textRequest(7))
@@ -332,6 +337,62 @@ func TestModelStreamInfer(t *testing.T) {
 	_, err = stream.Recv()
 	require.ErrorIs(t, err, io.EOF)
 	assert.Contains(t, f.log.String(), "fakemodel.go", "the stack of the panic is in the log")
+	metrics := f.ask("GET", "/metrics", nil).Body.String()
+	count := `tfbert_requests_total{status="%s",verb="/inference.GRPCInferenceService/ModelStreamInfer"} %d`
+	assert.Contains(t, metrics, fmt.Sprintf(count, "OK", 97), "its requests are counted, and not the stream")
+	assert.Contains(t, metrics, fmt.Sprintf(count, "NotFound", 1))
+}
+
+// The requests of a stream take the places of calls.
+func TestStreamIsBounded(t *testing.T) {
+	release := make(chan struct{})
+	var blocks atomic.Bool // after the warm-up
+	f := startServer(t, &setup{
+		serve: Options{MaxRequests: 1},
+		models: fakemodel.Models{OnBatch: func(context.Context, repository.Source, []squad.Feature) error {
+			if blocks.Load() {
+				<-release
+			}
+			return nil
+		}},
+	})
+	blocks.Store(true)
+	stream, err := pb.NewInferenceClient(f.dial(t)).ModelStreamInfer(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, stream.Send(textRequest(1)))
+	eventually(t, "the first has the place", func() bool {
+		leave, err := f.questions.Enter()
+		if err == nil {
+			leave()
+		}
+		return err != nil
+	})
+	require.NoError(t, stream.Send(textRequest(2)))
+	eventually(t, "the second is refused", func() bool {
+		return strings.Contains(f.ask("GET", "/metrics", nil).Body.String(), `status="ResourceExhausted"`)
+	})
+	close(release)
+	answer, err := stream.Recv()
+	require.NoError(t, err)
+	assert.Equal(t, "w1", textAnswer(t, answer.GetInferResponse()))
+	answer, err = stream.Recv()
+	require.NoError(t, err)
+	assert.Contains(t, answer.GetErrorMessage(), "1 requests under way")
+}
+
+// Statistics are of all versions, unless the request names one.
+func TestStatisticsOfVersions(t *testing.T) {
+	f := newFixture(t, &setup{repo: repository.Options{Control: repository.ControlExplicit}})
+	f.addVersion(t, "bert", 2)
+	config := filepath.Join(f.root, "bert", "config.pbtxt")
+	require.NoError(t, os.WriteFile(config, []byte("version_policy { all {} } optimization { cuda {} }"), 0o644))
+	require.NoError(t, f.host.Models.Load(t.Context(), "bert"))
+	assert.Contains(t, f.log.String(), `msg="config.pbtxt has a field that is not followed" model=bert field=optimization.cuda`)
+	for path, want := range map[string]int{"bert": 2, "bert_qa": 2, "bert/versions/1": 1, "bert_qa/versions/2": 1} {
+		w := f.ask("GET", "/v2/models/"+path+"/stats", nil)
+		assert.Equal(t, want, strings.Count(w.Body.String(), `"inference_stats"`), path)
+	}
+	assert.Equal(t, 404, f.ask("GET", "/v2/models/bert/versions/3/stats", nil).Code)
 }
 
 func TestCancelledStream(t *testing.T) {
@@ -409,7 +470,7 @@ func TestPredictionService(t *testing.T) {
 			r.ModelSpec = &pb.ModelSpec{Name: "x"}
 		}},
 		{codes.NotFound, "Servable not found", func(r *pb.PredictRequest) { r.ModelSpec = nil }},
-		{codes.NotFound, "label", func(r *pb.PredictRequest) {
+		{codes.InvalidArgument, "label", func(r *pb.PredictRequest) {
 			r.ModelSpec = &pb.ModelSpec{Name: "bert", VersionChoice: &pb.ModelSpec_VersionLabel{VersionLabel: "stable"}}
 		}},
 		{codes.NotFound, "Specific(bert, 3)", func(r *pb.PredictRequest) {
@@ -502,11 +563,9 @@ func TestUnimplemented(t *testing.T) {
 	f := startServer(t, &setup{})
 	conn := f.dial(t)
 	for _, method := range []string{
-		"/inference.GRPCInferenceService/SystemSharedMemoryStatus",
-		"/inference.GRPCInferenceService/TraceSetting",
+		"/inference.GRPCInferenceService/Generate",
 		"/inference.GRPCInferenceService/",
 		"/tensorflow.serving.PredictionService/Classify",
-		"/tensorflow.serving.ModelService/HandleReloadConfigRequest",
 		"/no.Service/Method",
 	} {
 		err := conn.Invoke(t.Context(), method, &pb.ServerLiveRequest{}, &pb.ServerLiveResponse{})

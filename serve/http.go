@@ -9,8 +9,11 @@ import (
 	"time"
 
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc/codes"
 
+	"github.com/tfbert/go/serve/internal/cloud"
 	"github.com/tfbert/go/serve/internal/huggingface"
 	"github.com/tfbert/go/serve/internal/intake"
 	"github.com/tfbert/go/serve/internal/native"
@@ -21,12 +24,17 @@ import (
 
 // Handler returns the handler of everything that the server speaks over HTTP.
 //
-// A request passes, in this order: tracing, the refusal of other hosts and of other sites' pages, counting and
-// logging, the limits on its time and body, and its verb's handler. A server that does not run by Serve is not known
+// A request passes, in this order: tracing, its id, the refusal of other hosts and of other sites' pages, counting and
+// logging, the limits on its time and body, its client's key and limits, and its verb's handler. A server that does not
+// run by Serve is not known
 // to be this machine's alone: it checks hosts only if Options.AllowedHosts names some.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
-	handle := func(pattern string, h transport.Handler) { mux.Handle(pattern, s.serve(pattern, h)) }
+	handlers := map[string]transport.Handler{}
+	handle := func(pattern string, h transport.Handler) {
+		handlers[pattern] = h
+		mux.Handle(pattern, s.serve(pattern, h))
+	}
 
 	handle("GET /healthz", func(w http.ResponseWriter, _ *http.Request) error {
 		return transport.WriteJSON(w, struct{}{})
@@ -37,7 +45,7 @@ func (s *Server) Handler() http.Handler {
 		}
 		return transport.WriteJSON(w, struct{}{})
 	})
-	for _, path := range []string{"/metrics", "/monitoring/prometheus/metrics"} {
+	for _, path := range metricsPaths {
 		mux.Handle("GET "+path, s.metrics.handler())
 	}
 	for _, path := range []string{"/{$}", "/page.css", "/page.js", "/favicon.svg"} {
@@ -47,6 +55,7 @@ func (s *Server) Handler() http.Handler {
 	huggingface.Handle(s.host, handle)
 	s.oip.Handle(handle)
 	s.tfServing.Handle(handle)
+	cloud.Handle(s.host, handle, handlers)
 	handle("/", func(w http.ResponseWriter, r *http.Request) error {
 		if allowed := methods(mux, r); len(allowed) > 0 {
 			w.Header().Set("Allow", strings.Join(allowed, ", "))
@@ -55,8 +64,30 @@ func (s *Server) Handler() http.Handler {
 		return repository.Errorf(codes.NotFound, "no such endpoint: %s %s: docs/serving.md lists them all",
 			r.Method, r.URL.Path)
 	})
-	return otelhttp.NewHandler(s.sites.protect(mux, s.deny), "http",
+	traced := otelhttp.NewHandler(identify(s.sites.protect(mux, s.deny)), "http",
+		otelhttp.WithFilter(func(r *http.Request) bool {
+			_, pattern := mux.Handler(r)
+			return !probes[pattern] && s.host.Tracing.Sample()
+		}),
 		otelhttp.WithSpanNameFormatter(func(_ string, r *http.Request) string { return cmp.Or(r.Pattern, r.Method) }))
+	return cloud.Routes(traced, s.opts.HealthRoute, s.opts.PredictRoute)
+}
+
+// identify gives each request an id.
+func identify(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx := transport.WithRequestID(r.Context(), r.Header.Get(transport.RequestID))
+		traceID(ctx)
+		w.Header().Set(transport.RequestID, transport.RequestIDOf(ctx))
+		with := r.WithContext(ctx)
+		h.ServeHTTP(w, with)
+		r.Pattern = with.Pattern // which names the span
+	})
+}
+
+// traceID adds the id of a request to its span.
+func traceID(ctx context.Context) {
+	trace.SpanFromContext(ctx).SetAttributes(attribute.String("tfbert.request_id", transport.RequestIDOf(ctx)))
 }
 
 // methods returns those that a request's path takes.
@@ -75,20 +106,30 @@ func methods(mux *http.ServeMux, r *http.Request) (allowed []string) {
 func (s *Server) serve(pattern string, h transport.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
-		ctx, cancel := context.WithTimeout(r.Context(), s.opts.RequestTimeout)
+		ctx, cancel := context.WithTimeout(repository.WithModel(r.Context()), s.opts.RequestTimeout)
 		defer cancel()
+		ctx, cancelCut := s.host.Within(ctx)
+		defer cancelCut()
 		call := s.newCall(ctx, pattern, w)
+		ctx, denied := s.identify(ctx, pattern, call.Slots, r.Header.Get("Authorization"), r.RemoteAddr)
 		r = r.WithContext(transport.WithCall(ctx, call))
 		r.Body = http.MaxBytesReader(w, r.Body, s.opts.MaxRequestBytes)
 		answer := &response{ResponseWriter: w}
 		err := transport.Recover(func() error {
 			defer call.End()
+			leave, err := s.enter(ctx, denied)
+			if err != nil {
+				refuseBody(w, r)
+				return err
+			}
+			defer leave()
 			return h(answer, r)
 		})
+		err = s.host.Outcome(err)
 		if err != nil && !answer.begun {
 			transport.WriteError(answer, err)
 		}
-		s.metrics.request(pattern, strconv.Itoa(answer.status()), time.Since(began))
+		s.metrics.request(ctx, pattern, strconv.Itoa(answer.status()), time.Since(began), err)
 		s.host.LogRequest(ctx, pattern, answer.status(), began, err)
 	})
 }
@@ -100,8 +141,10 @@ func (s *Server) newCall(ctx context.Context, pattern string, w http.ResponseWri
 		conn = &intake.Conn{} // of another server, which has the handler
 	}
 	slots := &s.questions
-	if strings.HasPrefix(pattern, "POST /v2/repository/") {
-		slots = &s.admins
+	for _, verb := range []string{"repository/", "logging", "trace/", "systemsharedmemory/"} {
+		if strings.HasPrefix(pattern, "POST /v2/"+verb) {
+			slots = &s.admins
+		}
 	}
 	return &transport.Call{Conn: conn, Slots: slots, Budget: s.budget, Writer: w}
 }

@@ -129,7 +129,7 @@ func TestRoutes(t *testing.T) {
 			`[{"name":"bert","version":"1","state":"READY"},{"name":"bert_qa","version":"1","state":"READY"}]`},
 		{"POST", "/v2/repository/index", `{"ready":true}`, 200, `[{"name":"bert"`},
 		{"POST", "/v2/repository/models/bert/load", "", 200, `{}`},
-		{"POST", "/v2/repository/models/bert/load", `{"parameters":{"config":"{}"}}`, 501, `not supported`},
+		{"POST", "/v2/repository/models/bert/load", `{"parameters":{"file:1/x":"eA=="}}`, 501, `only loads those of its repository`},
 		{"POST", "/v2/repository/models/%2e%2e/load", "", 404, `there is no model`},
 		{"POST", "/v2/repository/models/..%2f..%2fetc/load", "", 404, `there is no model`},
 		{"POST", "/v2/repository/models/bert%00/load", "", 404, `there is no model`},
@@ -143,13 +143,13 @@ func TestRoutes(t *testing.T) {
 		{"GET", "/v1/models/bert/versions/2", "", 404, `Could not find any versions of model bert`},
 		{"GET", "/v1/models/bert/versions/-2", "", 404, `Could not find any`},
 		{"GET", "/v1/models/bert/versions/z", "", 400, `is not a valid version`},
-		{"GET", "/v1/models/bert/labels/stable", "", 404, `does not have a version with the label`},
+		{"GET", "/v1/models/bert/labels/stable", "", 400, `Unrecognized servable version label: stable`},
 		{"GET", "/v1/models/bert/metadata", "", 200, `"method_name":"tensorflow/serving/predict"`},
 		{"GET", "/v1/models/bert/versions/1/metadata", "", 200, `"dtype":"DT_INT32"`},
-		{"GET", "/v1/models/bert/labels/stable/metadata", "", 404, `label`},
+		{"GET", "/v1/models/bert/labels/stable/metadata", "", 400, `label`},
 		{"POST", "/v1/models/bert:predict", predictRows, 200, `{"predictions":[{"start_logits":[`},
 		{"POST", "/v1/models/bert/versions/1:predict", predictRows, 200, `"unique_ids":5}]}`},
-		{"POST", "/v1/models/bert/labels/stable:predict", predictRows, 404, `label`},
+		{"POST", "/v1/models/bert/labels/stable:predict", predictRows, 400, `label`},
 		{"POST", "/v1/models/bert_qa:predict", `{"inputs":{"QUESTION":["find w1"],"CONTEXT":["w1"]}}`, 200,
 			`{"outputs":{"ANSWER":["w1"],"SCORE":[1],"START":[0],"END":[2]}}`},
 		{"POST", "/v1/models/bert_qa:predict", `{"instances":[{"QUESTION":{"b64":"ZmluZCB3MQ=="},"CONTEXT":"w1"}]}`, 200,
@@ -281,7 +281,7 @@ func TestMalformed(t *testing.T) {
 		{infer, input(`"data":7`), "must be an array"},
 		{infer, input(`"data":` + deep), "but 0 elements"},
 		{infer, input(`"parameters":{"binary_data_size":16}`), "a binary_data_size of 16: 0 bytes are left"},
-		{infer, input(`"parameters":{"shared_memory_region":"x"},"data":[1]`), "shared memory is not supported"},
+		{infer, input(`"parameters":{"shared_memory_region":"x","shared_memory_byte_size":16}`), "shared memory is not supported"},
 		{infer, input(`"parameters":7,"data":[1]`), "parameters must be an object"},
 		{infer, strings.Replace(tensorBody, `INT32`, `FP64`, 1), `is FP64: it must be INT32`},
 		{infer, strings.Replace(tensorBody, `]}`, `]}`, 1)[:len(tensorBody)-1] + `,"outputs":[{"name":"x"}]}`,
@@ -757,7 +757,7 @@ func TestReadiness(t *testing.T) {
 	assert.Contains(t, f.ask("GET", "/metrics", nil).Body.String(), "tfbert_ready 0")
 	close(finish)
 	eventually(t, "ready", func() bool { return f.ask("GET", "/readyz", nil).Code == 200 })
-	f.drain()
+	f.stages.leave()
 	assert.Equal(t, 200, f.ask("GET", "/healthz", nil).Code)
 	requireError(t, 503, "shutting down", f.ask("GET", "/readyz", nil))
 	assert.Equal(t, 200, f.ask("POST", "/v1/answer", []byte(question(1))).Code, "late requests are answered")

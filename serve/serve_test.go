@@ -65,7 +65,9 @@ type setup struct {
 	models fakemodel.Models
 	serve  Options
 	repo   repository.Options
-	names  []string // of the models; "bert"
+	names  []string       // of the models; "bert"
+	config string         // of TensorFlow Serving, in the file models.config beside the models; "" is none
+	more   func(*fixture) // makes more models
 }
 
 // A fixture is a server of fake models with its log.
@@ -92,15 +94,28 @@ func newFixture(t testing.TB, s *setup) *fixture {
 	for _, name := range s.names {
 		f.addVersion(t, name, 1)
 	}
-	s.serve.Logger = slog.New(slog.NewTextHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	if s.more != nil {
+		s.more(f)
+	}
+	var level slog.Leveler = slog.LevelDebug
+	if s.serve.LogLevel != nil {
+		level = s.serve.LogLevel
+	}
+	s.serve.Logger = slog.New(slog.NewTextHandler(f.log, &slog.HandlerOptions{Level: level}))
 	s.serve.Version = "1.2.3"
 	s.repo.Load, s.repo.Logger = f.models.Load, s.serve.Logger
 	models, err := repository.OpenDir(f.root, s.repo)
+	start := s.names
+	if s.config != "" {
+		f.writeConfig(t, s.config)
+		models, err = repository.OpenConfig(filepath.Join(f.root, "models.config"), s.repo)
+		start = nil
+	}
 	require.NoError(t, err)
 	f.Server, err = New(models, s.serve)
 	require.NoError(t, err)
 	f.handler = sync.OnceValue(f.Handler)
-	require.NoError(t, f.host.Models.Start(t.Context(), s.names...))
+	require.NoError(t, f.host.Models.Start(t.Context(), start...))
 	t.Cleanup(func() {
 		f.host.Models.Close()
 		f.models.Check(t)
@@ -113,6 +128,12 @@ func (f *fixture) addVersion(t testing.TB, name string, version int) {
 	t.Helper()
 	dir := filepath.Join(f.root, name, fmt.Sprint(version), "model.savedmodel")
 	require.NoError(t, os.MkdirAll(dir, 0o755))
+}
+
+// writeConfig writes the configuration of TensorFlow Serving.
+func (f *fixture) writeConfig(t testing.TB, text string) {
+	t.Helper()
+	require.NoError(t, os.WriteFile(filepath.Join(f.root, "models.config"), []byte(text), 0o600))
 }
 
 func listen(t testing.TB) net.Listener {

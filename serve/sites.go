@@ -13,6 +13,7 @@ import (
 	"github.com/rs/cors"
 	"google.golang.org/grpc/codes"
 
+	"github.com/tfbert/go/serve/internal/transport"
 	"github.com/tfbert/go/serve/repository"
 )
 
@@ -110,9 +111,12 @@ func (s *sites) protect(h http.Handler, deny func(error) http.Handler) http.Hand
 }
 
 // exposed are the headers that pages of other sites may read.
-var exposed = []string{"Inference-Header-Content-Length", "Retry-After", "Server-Timing"}
+var exposed = []string{"Inference-Header-Content-Length", "Retry-After", "Server-Timing", transport.RequestID}
+
+// refusedVerb stands for the verb of a request to another host or from another site's page.
+const refusedVerb = "cross-origin"
 
 // deny returns a handler of requests that are refused with an error.
 func (s *Server) deny(err error) http.Handler {
-	return s.serve("cross-origin", func(http.ResponseWriter, *http.Request) error { return err })
+	return s.serve(refusedVerb, func(http.ResponseWriter, *http.Request) error { return err })
 }

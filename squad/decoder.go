@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strings"
 
 	"github.com/tfbert/go/internal/pymath"
 )
@@ -65,15 +64,6 @@ const noScore = 1000000.0
 // emptyAnswer is the text that the reference scripts write if they find none.
 const emptyAnswer = "empty"
 
-// A span is a candidate before its text is known.
-type span struct {
-	score      float64 // start + end
-	start, end float64 // logits
-	window     int32
-	from, to   int32 // positions; 0 and 0 are "no answer"
-	order      int32 // in which spans were found, which decides between equals
-}
-
 // Check returns an error if a field of d is out of range.
 func (d *Decoder) Check() error {
 	switch {
@@ -98,19 +88,13 @@ func (d *Decoder) Decode(ex *Example, features []Feature, results []RawResult) (
 		return Prediction{}, fmt.Errorf("decode question %q: got %d results for %d features",
 			ex.ID, len(results), len(features))
 	}
+	g := d.Begin(ex)
 	for i := range features {
-		if err := checkResult(&features[i], &results[i]); err != nil {
-			return Prediction{}, fmt.Errorf("decode question %q, window %d: %w", ex.ID, i, err)
+		if err := g.Add(&features[i], &results[i]); err != nil {
+			return Prediction{}, err
 		}
 	}
-	spans, null := d.spans(features, results)
-	p := Prediction{ID: ex.ID, NBest: d.nBest(ex, features, spans, null)}
-	setProbabilities(p.NBest)
-	d.choose(&p, null.score)
-	if p.Warning != "" && len(features) == 0 {
-		p.Warning = "the passage has no word pieces: the reference scripts crash here"
-	}
-	return p, nil
+	return g.Prediction(), nil
 }
 
 func (d *Decoder) nBestSize() int { return cmp.Or(d.NBestSize, DefaultNBestSize) }
@@ -148,78 +132,6 @@ func checkResult(f *Feature, r *RawResult) error {
 		}
 	}
 	return nil
-}
-
-// spans returns the spans that can be the answer, best first, and the span of "no answer".
-func (d *Decoder) spans(features []Feature, results []RawResult) (spans []span, null span) {
-	n, maxLength := d.nBestSize(), cmp.Or(d.MaxAnswerLength, DefaultMaxAnswerLength)
-	null.score = noScore
-	var starts, ends []int32
-	for i := range features {
-		f, start, end := &features[i], results[i].StartLogits, results[i].EndLogits
-		if score := float64(start[0]) + float64(end[0]); score < null.score {
-			null = span{score: score, start: float64(start[0]), end: float64(end[0]), window: int32(i)}
-		}
-		starts, ends = topN(starts[:0], start, n), topN(ends[:0], end, n)
-		first := f.first
-		last := first + f.DocLength - 1
-		for _, s := range starts {
-			if int(s) < first || int(s) > last || !f.MaxContext(int(s)) {
-				continue
-			}
-			for _, e := range ends {
-				if e < s || int(e) > last || int(e-s) >= maxLength {
-					continue
-				}
-				sp := span{start: float64(start[s]), end: float64(end[e]), window: int32(i), from: s, to: e}
-				sp.score, sp.order = sp.start+sp.end, int32(len(spans))
-				spans = append(spans, sp)
-			}
-		}
-	}
-	if d.WithNegative && len(features) > 0 {
-		null.order = int32(len(spans))
-		spans = append(spans, null)
-	}
-	slices.SortFunc(spans, func(a, b span) int {
-		return cmp.Or(cmp.Compare(b.score, a.score), cmp.Compare(a.order, b.order))
-	})
-	return spans, null
-}
-
-// nBest returns the n best distinct texts. If "no answer" is not among them, it follows as one more
-// entry.
-func (d *Decoder) nBest(ex *Example, features []Feature, spans []span, null span) []Candidate {
-	n := d.nBestSize()
-	list := make([]Candidate, 0, min(n, len(spans))+1)
-	seen := make(map[string]bool, cap(list))
-	for _, s := range spans {
-		if len(list) == n {
-			break
-		}
-		c := noText("", s.start, s.end)
-		if s.from > 0 {
-			f := &features[s.window]
-			c.Window = int(s.window)
-			c.StartWord, _ = f.TokenToOrig(int(s.from))
-			c.EndWord, _ = f.TokenToOrig(int(s.to))
-			t := f.doc.tokenizer
-			pred := joinPieces(t.Vocab, f.InputIDs[s.from:s.to+1])
-			c.Text, c.Offset = finalText(pred, strings.Join(ex.Words[c.StartWord:c.EndWord+1], " "), t)
-			if seen[c.Text] {
-				continue
-			}
-		}
-		seen[c.Text] = true
-		list = append(list, c)
-	}
-	if d.WithNegative && !seen[""] {
-		list = append(list, noText("", null.start, null.end))
-	}
-	if len(list) == 0 {
-		list = append(list, noText(emptyAnswer, 0, 0))
-	}
-	return list
 }
 
 // noText returns a candidate that is not a text of the passage.

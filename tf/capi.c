@@ -58,6 +58,22 @@ const char* tfb_version(void) { return tf.TF_Version(); }
 
 const char* tfb_library_path(void) { return library_path; }
 
+// malloc_trim and mallopt are glibc's own, so they are looked up.
+
+int tfb_trim(void) {
+  int (*trim)(size_t) = NULL;
+  *(void**)&trim = dlsym(RTLD_DEFAULT, "malloc_trim");
+  return trim != NULL ? trim(0) : 0;
+}
+
+void tfb_limit_arenas(int most) {
+  enum { arena_max = -8 };  // M_ARENA_MAX
+  void* glibc = dlsym(RTLD_DEFAULT, "malloc_trim");
+  int (*option)(int, int) = NULL;
+  *(void**)&option = dlsym(RTLD_DEFAULT, "mallopt");
+  if (glibc != NULL && option != NULL) option(arena_max, most);
+}
+
 int tfb_set_onstack(void) {
   int changed = 0;
   for (int sig = 1; sig < NSIG; sig++) {

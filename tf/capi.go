@@ -86,6 +86,10 @@ func capiLibraryPath() string { return C.GoString(C.tfb_library_path()) }
 
 func capiSetOnStack() int { return int(C.tfb_set_onstack()) }
 
+func capiTrim() { _ = C.tfb_trim() }
+
+func capiLimitArenas(n int) { C.tfb_limit_arenas(C.int(n)) }
+
 // ---- tensors ----
 
 func capiTensorNew(dtype DataType, shape Shape, data unsafe.Pointer, length int) tensorPtr {

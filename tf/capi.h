@@ -139,6 +139,8 @@ const char* tfb_version(void);
 const char* tfb_library_path(void);
 // tfb_set_onstack gives SA_ONSTACK to the signal handlers that lack it and returns how many it
 // changed: Go dies at a signal whose foreign handler runs on a goroutine's stack.
+int tfb_trim(void); // whether any memory went back
+void tfb_limit_arenas(int most);
 int tfb_set_onstack(void);
 
 void tfb_status_delete(TF_Status* status);

@@ -25,6 +25,8 @@ func capiLoad(string) error   { return errNoCgo }
 func capiVersion() string     { return "" }
 func capiLibraryPath() string { return "" }
 func capiSetOnStack() int     { return 0 }
+func capiTrim()               {}
+func capiLimitArenas(int)     {}
 
 func capiTensorNew(DataType, Shape, unsafe.Pointer, int) tensorPtr { return nil }
 func capiStringTensorNew(Shape, []string) tensorPtr                { return nil }

@@ -127,18 +127,18 @@ func TestFusedBlocks(t *testing.T) {
 			want := runReferenceBlock(t, &config, weights, block)
 			for _, c := range []struct {
 				dtype     tf.DataType
-				plain     bool
+				ops       string
 				tolerance float64 // as a share of the largest value
 			}{
-				{tf.Float, false, 1e-5}, {tf.Float, true, 1e-5},
-				{tf.Bfloat16, false, 0.03}, {tf.Bfloat16, true, 0.03}, {tf.Half, true, 0.004},
+				{tf.Float, oneDNNOps, 1e-5}, {tf.Float, directOps, 1e-5}, {tf.Float, plainOps, 1e-5},
+				{tf.Bfloat16, oneDNNOps, 0.03}, {tf.Bfloat16, plainOps, 0.03}, {tf.Half, plainOps, 0.004},
 			} {
-				name := fmt.Sprintf("%s %s %v plain=%v", block.name, activation, c.dtype, c.plain)
-				if !c.plain && probeOneDNN(c.dtype) != nil {
-					t.Logf("%s: not run, because the library has no oneDNN operations for it here", name)
+				name := fmt.Sprintf("%s %s %v %s", block.name, activation, c.dtype, c.ops)
+				if c.ops != plainOps && probeOneDNN(c.ops, c.dtype) != nil {
+					t.Logf("%s: not run, because the library does not have these operations here", name)
 					continue
 				}
-				got := runFusedBlock(t, &config, weights, block, c.dtype, c.plain)
+				got := runFusedBlock(t, &config, weights, block, c.dtype, c.ops)
 				require.Len(t, got, len(want), name)
 				largest, difference := 0.0, 0.0
 				for i, v := range want {
@@ -158,12 +158,12 @@ func blockInput(b *graphBuilder) tf.Output {
 }
 
 func runFusedBlock(
-	t *testing.T, c *Config, weights weightReader, block block, dtype tf.DataType, plain bool,
+	t *testing.T, c *Config, weights weightReader, block block, dtype tf.DataType, ops string,
 ) []float32 {
 	g, err := tf.NewGraph()
 	require.NoError(t, err)
 	defer g.Close()
-	b := &fused{graphBuilder: graphBuilder{tf.Builder{Graph: g}, c}, dtype: dtype, plain: plain, weights: weights,
+	b := &fused{graphBuilder: graphBuilder{tf.Builder{Graph: g}, c}, dtype: dtype, ops: ops, weights: weights,
 		batch: static(blockBatch), length: static(blockLength)}
 	y := b.cast("y", block.fused(b, b.cast("x_cast", blockInput(&b.graphBuilder), dtype)), tf.Float)
 	require.NoError(t, b.Err)
@@ -227,10 +227,19 @@ func TestProbeOneDNN(t *testing.T) {
 	require.NoError(t, tf.Load(""))
 	assert.Equal(t, plainOps, chooseOps(GPU, savedmodel.FP32))
 	assert.Equal(t, plainOps, chooseOps("", savedmodel.FP16))
-	if err := probeOneDNN(tf.Float); err == nil {
-		assert.Equal(t, oneDNNOps, chooseOps("", savedmodel.FP32))
-	} else {
-		t.Logf("plain operations are written here: %v", err)
-		assert.Equal(t, plainOps, chooseOps("", savedmodel.FP32))
+	t.Setenv("TF_ENABLE_ONEDNN_OPTS", "")
+	want := plainOps
+	for _, ops := range []string{directOps, oneDNNOps} { // the later the better
+		if err := probeOneDNN(ops, tf.Float); err == nil {
+			want = ops
+		} else {
+			t.Logf("no %s operations here: %v", ops, err)
+		}
 	}
+	assert.Equal(t, want, chooseOps("", savedmodel.FP32))
+	t.Setenv("TF_ENABLE_ONEDNN_OPTS", "0") // TensorFlow has read it already
+	if want == directOps {
+		want = plainOps
+	}
+	assert.Equal(t, want, chooseOps("", savedmodel.FP32))
 }

@@ -16,6 +16,8 @@ import (
 	"github.com/tfbert/go/internal/archive"
 	"github.com/tfbert/go/internal/file"
 	"github.com/tfbert/go/savedmodel"
+	"github.com/tfbert/go/tf"
+	"github.com/tfbert/go/wordpiece"
 )
 
 // Cached returns the folder of a checkpoint's SavedModel in the user's cache, where the first call
@@ -71,11 +73,15 @@ func cacheName(path string, opts *ExportOptions) (string, error) {
 		return "", err
 	}
 	// Models of the default options keep the names that they had before other options counted.
-	more := ExportOptions{
-		Device: opts.Device, MaxSeqLength: opts.MaxSeqLength, Head: opts.Head, Cased: opts.Cased, Profile: opts.Profile,
+	const format = "%q %d %q %t %d"
+	more := fmt.Sprintf(format, opts.Device, opts.MaxSeqLength, opts.Head, opts.Cased, opts.Profile)
+	if more != fmt.Sprintf(format, "", 0, "", false, wordpiece.Profile(0)) {
+		fmt.Fprint(digest, more)
 	}
-	if more != (ExportOptions{}) {
-		fmt.Fprintf(digest, "%q %d %q %t %d", more.Device, more.MaxSeqLength, more.Head, more.Cased, more.Profile)
+	if opts.Precision == savedmodel.INT8 {
+		if err := cacheInt8(digest, opts.Calibrate); err != nil {
+			return "", err
+		}
 	}
 	name += fmt.Sprintf("-%x", digest.Sum(nil)[:6])
 	if opts.Graph == FusedGraph {
@@ -159,6 +165,23 @@ func cacheArchive(digest io.Writer, packed, inside string, opts *ExportOptions) 
 		}
 	}
 	return nil
+}
+
+// cacheInt8 adds what an export in int8 depends on: this machine, since others may share the cache, and the file that
+// it is calibrated by.
+func cacheInt8(digest io.Writer, calibrate string) error {
+	if err := tf.Load(""); err != nil {
+		return err
+	}
+	s, err := chooseInt8()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(digest, "%d %v", s.WeightBits, s.Attention)
+	if calibrate == "" {
+		return nil
+	}
+	return cacheFile(digest, calibrate)
 }
 
 func cacheFile(digest io.Writer, path string) error {

@@ -48,6 +48,19 @@ func (e *PrecisionMismatchError) Error() string {
 	return fmt.Sprintf("the weights of %s are of %v, not of %s", e.Dir, e.Weights, e.Asked)
 }
 
+// Int8Error reports that a model in int8 cannot be written or run here.
+type Int8Error struct {
+	Dir    string // of the model; "" if none is there yet
+	Reason string
+}
+
+func (e *Int8Error) Error() string {
+	if e.Dir == "" {
+		return "int8 cannot run here: " + e.Reason
+	}
+	return fmt.Sprintf("%s is in int8 and cannot run here: %s", e.Dir, e.Reason)
+}
+
 // HeadError reports that several layers of a checkpoint could be the one that answers questions.
 type HeadError struct {
 	Checkpoint string

@@ -40,6 +40,12 @@ type ExportOptions struct {
 	Cased   bool              // the model was trained with do_lower_case=False
 	Profile wordpiece.Profile // of the tokenizer
 
+	// Calibrate is a SQuAD file that INT8 takes the ranges of the model's numbers from. They depend little on what a
+	// text is about. "" is a small set that comes with the package.
+	Calibrate string
+	// Progress, if set, is called as the products of INT8 are quantized.
+	Progress func(done, total int)
+
 	Overwrite bool // replace a model that is there
 }
 
@@ -56,8 +62,17 @@ type ExportReport struct {
 	Bytes      int64    `json:"bytes"`
 	Activation string   `json:"activation"` // what hidden_act means to the model's authors
 
+	// Products are those of INT8.
+	Products []QuantizedProduct `json:"products,omitempty"`
 	// Notes say how the checkpoint was understood where it differs from what the scripts write.
 	Notes []string `json:"notes,omitempty"`
+}
+
+// QuantizedProduct says how well a product of INT8 agrees with that in float32 on what the model was calibrated by.
+type QuantizedProduct struct {
+	Layer    int     `json:"layer"`
+	Name     string  `json:"name"`         // qkv, context, intermediate or output
+	Decibels float64 `json:"signal_noise"` // the ratio of signal to noise
 }
 
 // Export writes a TF1 BERT checkpoint as a SavedModel with the signature of NVIDIA's own export, and its
@@ -120,7 +135,12 @@ func exportFrom(
 	if graph == FusedGraph {
 		report.Settings.Ops = chooseOps(opts.Device, opts.Precision)
 	}
-	if err := exportTo(ctx, stage.path("model"), src, report); err != nil {
+	if opts.Precision == savedmodel.INT8 {
+		if report.Settings.Int8, err = chooseInt8(); err != nil {
+			return nil, fmt.Errorf("export: %w", err)
+		}
+	}
+	if err := exportTo(ctx, stage.path("model"), src, opts, report); err != nil {
 		return nil, fmt.Errorf("export %s: %w", name, err)
 	}
 	if err := stage.publish("model"); err != nil {
@@ -138,25 +158,32 @@ func checkPrecision(graph, device string, p savedmodel.Precision) error {
 		return fmt.Errorf("unknown device %q: it is %s or %s", device, CPU, GPU)
 	case graph == ReferenceGraph && p != savedmodel.FP32:
 		return fmt.Errorf("the reference graph is written in fp32, not %v: choose the fused graph", p)
-	case dtypes[p] == 0:
+	case dtypes[p] == 0 && p != savedmodel.INT8:
 		return fmt.Errorf("unknown precision: %v", p)
+	case p == savedmodel.INT8 && device == GPU:
+		return errors.New("int8 is for CPUs: choose fp16 or fp32 for a GPU")
 	case p == savedmodel.FP16 && device == CPU:
 		return errors.New("fp16 is for GPUs: choose bf16 or fp32 for a CPU")
 	}
 	return nil
 }
 
-func exportTo(ctx context.Context, dir string, src *source, report *ExportReport) error {
+func exportTo(ctx context.Context, dir string, src *source, opts *ExportOptions, report *ExportReport) error {
 	extra := filepath.Join(dir, savedmodel.ExtraAssetsDir)
 	if err := os.MkdirAll(extra, 0o777); err != nil {
 		return err
 	}
 	weights := &countingReader{ctx: ctx, source: src, report: report}
-	export := exportReference
-	if report.Settings.Graph == FusedGraph {
-		export = exportFused
+	var err error
+	switch {
+	case report.Settings.Int8 != nil:
+		err = exportInt8(dir, weights, opts, report)
+	case report.Settings.Graph == FusedGraph:
+		err = exportFused(dir, weights, report.Settings)
+	default:
+		err = exportReference(dir, weights, report.Settings)
 	}
-	if err := export(dir, weights, report.Settings); err != nil {
+	if err != nil {
 		return err
 	}
 	report.LeftOut = len(src.Variables()) - report.Variables
@@ -239,6 +266,22 @@ func (r *countingReader) addTo(w *checkpoint.Writer) error {
 func exportFused(dir string, weights *countingReader, s Settings) error {
 	return writeGraph(dir, func(g *tf.Graph) (savedmodel.Content, error) {
 		return fusedGraph(g, weights.config, s, weights)
+	})
+}
+
+// exportInt8 writes the fused graph with the products of its layers in integers.
+func exportInt8(dir string, weights *countingReader, opts *ExportOptions, report *ExportReport) error {
+	layers, rest, err := calibrate(weights.ctx, weights, opts, &report.Settings)
+	if err != nil {
+		return err
+	}
+	for n := range layers {
+		for p, product := range layers[n].products() {
+			report.Products = append(report.Products, QuantizedProduct{n, productNames[p], product.Decibels()})
+		}
+	}
+	return writeGraph(dir, func(g *tf.Graph) (savedmodel.Content, error) {
+		return int8Graph(g, weights.config, report.Settings, rest, layers)
 	})
 }
 

@@ -22,20 +22,24 @@ type weightReader interface {
 func fusedGraph(g *tf.Graph, c *Config, s Settings, weights weightReader) (savedmodel.Content, error) {
 	b := &fused{
 		graphBuilder: graphBuilder{tf.Builder{Graph: g}, c}, weights: weights,
-		dtype: dtypes[s.Precision], plain: s.Ops == plainOps,
+		dtype: dtypes[s.Precision], ops: s.Ops,
 	}
-	length := s.MaxSeqLength
-	ids, mask, segments, batch, seq := b.inputs(length)
+	ids, mask, segments, batch, seq := b.inputs(s.MaxSeqLength)
 	b.batch, b.length = batch, seq
 	x, adder := b.embeddings(ids, segments), b.maskAdder(mask)
 	for n := range c.NumHiddenLayers {
 		x = b.layer(layerScope(n), x, adder)
 	}
+	return b.content(x)
+}
+
+// content ends the graph with the head, whose input is x.
+func (b *fused) content(x tf.Output) (savedmodel.Content, error) {
 	signature := b.signature(b.head(x))
 	if b.Err != nil {
 		return savedmodel.Content{}, fmt.Errorf("fused graph: %w", b.Err)
 	}
-	return savedmodel.Content{Graph: g, Signatures: []savedmodel.Signature{signature}, Constants: b.constants}, nil
+	return savedmodel.Content{Graph: b.Graph, Signatures: []savedmodel.Signature{signature}, Constants: b.constants}, nil
 }
 
 // dtypes are the types of the fused graph.
@@ -47,22 +51,29 @@ var dtypes = map[savedmodel.Precision]tf.DataType{
 type fused struct {
 	graphBuilder
 	dtype     tf.DataType
-	plain     bool // plainOps in place of oneDNN's
+	ops       string
 	weights   weightReader
 	constants []savedmodel.Constant
 
 	batch, length dim
+
+	multiplied []tf.Output // the inputs of the four products of the last layer
 }
 
 // constant adds a constant whose values are made of weights when the model is written.
 func (b *fused) constant(name string, dtype tf.DataType, shape tf.Shape, values func() ([]float32, error)) tf.Output {
-	c := savedmodel.Constant{Name: name, DType: dtype, Shape: shape, Data: func() ([]byte, error) {
+	return b.data(name, dtype, shape, func() ([]byte, error) {
 		v, err := values()
 		if err != nil {
 			return nil, err
 		}
 		return encode(v, dtype), nil
-	}}
+	})
+}
+
+// data adds a constant of the bytes that are made when the model is written.
+func (b *fused) data(name string, dtype tf.DataType, shape tf.Shape, bytes func() ([]byte, error)) tf.Output {
+	c := savedmodel.Constant{Name: name, DType: dtype, Shape: shape, Data: bytes}
 	b.constants = append(b.constants, c)
 	return savedmodel.AddConstant(&b.Builder, c)
 }
@@ -109,9 +120,17 @@ func (b *fused) cast(name string, x tf.Output, dtype tf.DataType) tf.Output {
 	return b.op("Cast", name, attrs{"DstT": dtype}, x)
 }
 
+const embeddingsScope = "bert/embeddings"
+
 // embeddings adds the three embeddings and normalizes them in float32, once for a run.
 func (b *fused) embeddings(ids, segments tf.Output) tf.Output {
-	const scope = "bert/embeddings"
+	x := b.layerNorm(embeddingsScope+"/LayerNorm", b.embeddingSum(ids, segments))
+	return b.cast(embeddingsScope+"/output", x, b.dtype)
+}
+
+// embeddingSum adds the three embeddings in float32, as rows.
+func (b *fused) embeddingSum(ids, segments tf.Output) tf.Output {
+	const scope = embeddingsScope
 	c := b.config
 	hidden := int64(c.HiddenSize)
 	flat := func(name string, x tf.Output) tf.Output { return b.reshape(scope+"/"+name, x, static(-1)) }
@@ -131,8 +150,7 @@ func (b *fused) embeddings(ids, segments tf.Output) tf.Output {
 		b.ints(scope+"/Slice/begin", 0, 0), b.shape(scope+"/Slice/size", b.length, static(-1)))
 	x = b.reshape(scope+"/windows", x, b.batch, b.length, static(c.HiddenSize))
 	x = b.op("AddV2", scope+"/add_1", nil, x, positions)
-	x = b.layerNorm(scope+"/LayerNorm", b.reshape(scope+"/rows", x, static(-1), static(c.HiddenSize)))
-	return b.cast(scope+"/output", x, b.dtype)
+	return b.reshape(scope+"/rows", x, static(-1), static(c.HiddenSize))
 }
 
 // maskAdder returns what is added to the scores of every layer, as [batch,1,1,length]: 0 for a position that
@@ -149,11 +167,12 @@ func (b *fused) maskAdder(mask tf.Output) tf.Output {
 func (b *fused) layer(scope string, x, adder tf.Output) tf.Output {
 	h, i := int64(b.config.HiddenSize), int64(b.config.IntermediateSize)
 	context := b.attention(scope+"/attention/self", x, adder)
-	x = b.dense(scope+"/attention/output/dense", context, h, h, "Add", x)
-	x = b.layerNorm(scope+"/attention/output/LayerNorm", x)
-	y := b.intermediate(scope+"/intermediate", x)
-	y = b.dense(scope+"/output/dense", y, i, h, "Add", x)
-	return b.layerNorm(scope+"/output/LayerNorm", y)
+	y := b.dense(scope+"/attention/output/dense", context, h, h, "Add", x)
+	y = b.layerNorm(scope+"/attention/output/LayerNorm", y)
+	z := b.intermediate(scope+"/intermediate", y)
+	b.multiplied = []tf.Output{x, context, y, z}
+	z = b.dense(scope+"/output/dense", z, i, h, "Add", y)
+	return b.layerNorm(scope+"/output/LayerNorm", z)
 }
 
 // intermediate is the layer with the activation, which is computed in float32 where no operation has it.
@@ -177,74 +196,114 @@ func (b *fused) dense(scope string, x tf.Output, in, out int64, then string, wit
 	if then != "" {
 		ops = append(ops, then)
 	}
+	w, transposed := b.kernel(scope+"/kernel", in, out, func() ([]float32, error) {
+		return b.weights.Float32s(scope + "/kernel")
+	})
 	args := append([]tf.Output{b.weight(scope+"/bias", b.dtype, out)}, with...)
-	return b.matMul(scope+"/MatMul", x, b.weight(scope+"/kernel", b.dtype, in, out), false, ops, args...)
+	return b.matMul(scope+"/MatMul", x, w, transposed, ops, args...)
+}
+
+// kernel adds the kernel of a dense layer, and reports whether it is transposed. With directOps a product packs its
+// kernel at every run. Where the rows of a kernel lie a multiple of 2 KB apart, they compete for the same few lines
+// of the first-level cache, and packing takes as long as the product of 128 rows.
+func (b *fused) kernel(
+	name string, in, out int64, values func() ([]float32, error),
+) (w tf.Output, transposed bool) {
+	if b.ops != directOps || out%512 != 0 {
+		return b.constant(name, b.dtype, tf.Shape{in, out}, values), false
+	}
+	return b.constant(name, b.dtype, tf.Shape{out, in}, func() ([]float32, error) {
+		v, err := values()
+		if err != nil {
+			return nil, err
+		}
+		return transpose(v, int(in), int(out)), nil
+	}), true
 }
 
 // matMul multiplies and applies ops to the product, with their arguments, in one operation.
 func (b *fused) matMul(name string, x, w tf.Output, transposed bool, ops []string, args ...tf.Output) tf.Output {
-	if b.plain {
+	if b.ops == plainOps {
 		return b.plainMatMul(name, x, w, transposed, ops, args)
 	}
 	a := attrs{"fused_ops": ops, "num_args": len(args), "transpose_b": transposed}
-	return b.op("_FusedMatMul", name, a, x, w, tf.OutputList(args))
+	return b.oneDNN("_FusedMatMul", "_MklNativeFusedMatMul", name, a, x, w, tf.OutputList(args))
 }
 
-// attention computes queries, keys and values by one product, with the scale of the scores in its weights,
-// and lays the three out for the products by head with one transposition.
-func (b *fused) attention(scope string, x, adder tf.Output) tf.Output {
-	c := b.config
-	hidden, heads := c.HiddenSize, c.NumAttentionHeads
-	size := hidden / heads
-	parts := []string{scope + "/query", scope + "/key", scope + "/value"}
-	scales := []float32{float32(1 / math.Sqrt(float64(size))), 1, 1}
-	joined := func(suffix string, shape ...int64) tf.Output {
-		return b.constant(scope+"/qkv"+suffix, b.dtype, shape, func() ([]float32, error) {
-			return b.sideBySide(parts, suffix, scales)
-		})
+// oneDNN adds an operation that TensorFlow rewrites to oneDNN's, or that one itself.
+func (b *fused) oneDNN(rewritten, own, name string, a attrs, inputs ...tf.Input) tf.Output {
+	if b.ops != directOps {
+		return b.op(rewritten, name, a, inputs...)
 	}
-	kernel := joined("/kernel", int64(hidden), int64(3*hidden))
-	bias := joined("/bias", int64(3*hidden))
-	x = b.matMul(scope+"/qkv/MatMul", x, kernel, false, []string{"BiasAdd"}, bias)
-	x = b.reshape(scope+"/Reshape", x, b.batch, b.length, static(3), static(heads), static(size))
+	if a == nil {
+		a = attrs{}
+	}
+	a["_kernel"] = "MklNameChangeOp"
+	return b.op(own, name, a, inputs...)
+}
+
+// attention computes queries, keys and values by one product, with the scale of the scores in its weights.
+func (b *fused) attention(scope string, x, adder tf.Output) tf.Output {
+	hidden := int64(b.config.HiddenSize)
+	joined := func(suffix string) func() ([]float32, error) {
+		return func() ([]float32, error) { return sideBySide(b.config, b.weights, scope, suffix) }
+	}
+	kernel, transposed := b.kernel(scope+"/qkv/kernel", hidden, 3*hidden, joined("/kernel"))
+	bias := b.constant(scope+"/qkv/bias", b.dtype, tf.Shape{3 * hidden}, joined("/bias"))
+	return b.attend(scope, b.matMul(scope+"/qkv/MatMul", x, kernel, transposed, []string{"BiasAdd"}, bias), adder)
+}
+
+// attend returns the context of queries, keys and values. It lays the three out for the products by head with one
+// transposition.
+func (b *fused) attend(scope string, x, adder tf.Output) tf.Output {
+	hidden, heads := b.config.HiddenSize, b.config.NumAttentionHeads
+	x = b.reshape(scope+"/Reshape", x, b.batch, b.length, static(3), static(heads), static(hidden/heads))
 	x = b.transpose(scope+"/transpose", x, 2, 0, 3, 1, 4)
 	query := b.op("Unpack", scope+"/unstack", attrs{"num": 3, "axis": 0}, x)
 	if b.Err != nil {
 		return tf.Output{}
 	}
 	key, value := query.Op.Output(1), query.Op.Output(2)
-	probs := b.op("Softmax", scope+"/Softmax", nil, b.scores(scope, query, key, adder))
-	context := b.op("BatchMatMulV2", scope+"/MatMul_1", nil, probs, value)
+	context := b.context(scope, query, key, value, adder)
 	context = b.transpose(scope+"/transpose_1", context, 0, 2, 1, 3)
 	return b.reshape(scope+"/Reshape_1", context, static(-1), static(hidden))
+}
+
+// context weighs the values by the softmax of the scores.
+func (b *fused) context(scope string, query, key, value, adder tf.Output) tf.Output {
+	probs := b.oneDNN("Softmax", "_MklSoftmax", scope+"/Softmax", nil, b.scores(scope, query, key, adder))
+	return b.oneDNN("BatchMatMulV2", "_MklBatchMatMulV2", scope+"/MatMul_1", nil, probs, value)
 }
 
 // scores multiplies queries and keys and adds the mask's adder. oneDNN's operation also takes a scale, which
 // is 1 here. It has only this name, which TensorFlow's own optimizer uses.
 func (b *fused) scores(scope string, query, key, adder tf.Output) tf.Output {
-	if b.plain {
+	if b.ops == plainOps {
 		x := b.op("BatchMatMulV2", scope+"/MatMul", attrs{"adj_y": true}, query, key)
 		return b.op("AddV2", scope+"/add", nil, x, adder)
 	}
 	a := attrs{"adj_y": true, "fused_ops": []string{"Mul", "Add"}, "num_args": 2}
-	scale := b.scalarOf(b.dtype, scope+"/MatMul/scale", 1)
+	scale := b.scalarOf(query.DataType(), scope+"/MatMul/scale", 1)
 	return b.op("_MklFusedBatchMatMulV2", scope+"/MatMul", a, query, key, tf.OutputList{scale, adder})
 }
 
-// sideBySide joins weights, matrices of HiddenSize columns or vectors, along their last axis.
-func (b *fused) sideBySide(scopes []string, suffix string, scales []float32) ([]float32, error) {
-	width := b.config.HiddenSize
+// sideBySide joins the weights of queries, keys and values of a layer's attention along their last axis: matrices of
+// HiddenSize columns, or vectors. The queries are scaled.
+func sideBySide(c *Config, weights weightReader, scope, suffix string) ([]float32, error) {
+	width := c.HiddenSize
+	parts := []string{scope + "/query", scope + "/key", scope + "/value"}
+	scales := []float32{float32(1 / math.Sqrt(float64(width/c.NumAttentionHeads))), 1, 1}
 	var joined []float32
-	for i, scope := range scopes {
-		v, err := b.weights.Float32s(scope + suffix)
+	for i, part := range parts {
+		v, err := weights.Float32s(part + suffix)
 		if err != nil {
 			return nil, err
 		}
 		if joined == nil {
-			joined = make([]float32, len(v)*len(scopes))
+			joined = make([]float32, len(v)*len(parts))
 		}
 		for row := 0; row*width < len(v); row++ {
-			to := joined[(row*len(scopes)+i)*width:]
+			to := joined[(row*len(parts)+i)*width:]
 			for j, x := range v[row*width : (row+1)*width] {
 				to[j] = x * scales[i]
 			}
@@ -255,12 +314,16 @@ func (b *fused) sideBySide(scopes []string, suffix string, scales []float32) ([]
 
 // layerNorm normalizes rows in the type of x.
 func (b *fused) layerNorm(scope string, x tf.Output) tf.Output {
-	if b.plain {
+	if b.ops == plainOps {
 		return b.plainLayerNorm(scope, x)
 	}
 	h, dtype := int64(b.config.HiddenSize), x.DataType()
-	return b.op("_MklLayerNorm", scope, attrs{"epsilon": float32(b.config.layerNormEpsilon())}, x,
-		b.weight(scope+"/gamma", dtype, h), b.weight(scope+"/beta", dtype, h))
+	return b.normalize(scope, x, b.weight(scope+"/gamma", dtype, h), b.weight(scope+"/beta", dtype, h))
+}
+
+// normalize is oneDNN's layer norm.
+func (b *fused) normalize(name string, x, gamma, beta tf.Output) tf.Output {
+	return b.op("_MklLayerNorm", name, attrs{"epsilon": float32(b.config.layerNormEpsilon())}, x, gamma, beta)
 }
 
 // head computes the logits in float32, because those of a smaller type would have many ties.

@@ -82,6 +82,14 @@ func Open(path string, opts *Options) (*Model, error) {
 	if m.choice, err = opts.Precision.chooseFor(dir, m.settings); err != nil {
 		return nil, err
 	}
+	if m.settings.Int8 != nil {
+		if err := tf.Load(""); err != nil {
+			return nil, err
+		}
+		if err := m.settings.Int8.check(dir); err != nil {
+			return nil, err
+		}
+	}
 	config := opts.Config
 	switch {
 	case m.settings.Graph == FusedGraph:

@@ -3,6 +3,8 @@ package tfbert
 import (
 	"context"
 	"errors"
+	"os"
+	"strconv"
 
 	"github.com/tfbert/go/internal/probe"
 	"github.com/tfbert/go/savedmodel"
@@ -12,6 +14,7 @@ import (
 // The operations that a fused graph is made of.
 const (
 	oneDNNOps = "onednn" // for a CPU, of a TensorFlow that is built with oneDNN
+	directOps = "direct" // the same by the names of their kernels, for a CPU on which TensorFlow does not choose them
 	plainOps  = "plain"  // of every TensorFlow: for a GPU, where XLA fuses them, and for a CPU without oneDNN
 )
 
@@ -43,21 +46,33 @@ func (b *fused) plainLayerNorm(scope string, x tf.Output) tf.Output {
 // chooseOps returns the operations for a fused graph. What the library has for a CPU is found by
 // running it: a library may know an operation and have no kernel for it.
 func chooseOps(device string, p savedmodel.Precision) string {
-	if device == GPU || p == savedmodel.FP16 || probeOneDNN(dtypes[p]) != nil {
+	switch {
+	case device == GPU || p == savedmodel.FP16:
 		return plainOps
+	case p == savedmodel.INT8 || probeOneDNN(oneDNNOps, dtypes[p]) == nil:
+		return oneDNNOps
+	case p == savedmodel.FP32 && !oneDNNIsOff() && probeOneDNN(directOps, tf.Float) == nil:
+		return directOps
 	}
-	return oneDNNOps
+	return plainOps
+}
+
+// oneDNNIsOff reports whether the user has turned oneDNN off. TensorFlow itself leaves it off on some CPUs.
+func oneDNNIsOff() bool {
+	on, err := strconv.ParseBool(os.Getenv("TF_ENABLE_ONEDNN_OPTS"))
+	return err == nil && !on
 }
 
 // probeOneDNN runs one of each of oneDNN's operations, and returns an error if it cannot.
-func probeOneDNN(dtype tf.DataType) (err error) {
+func probeOneDNN(ops string, dtype tf.DataType) (err error) {
 	g, err := tf.NewGraph()
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, g.Close()) }()
 	b := &fused{
-		graphBuilder: graphBuilder{tf.Builder{Graph: g}, &Config{HiddenSize: 2}}, dtype: dtype, weights: zeros{},
+		graphBuilder: graphBuilder{tf.Builder{Graph: g}, &Config{HiddenSize: 2}}, weights: zeros{},
+		dtype: dtype, ops: ops,
 	}
 	x := b.weight("x", dtype, 2, 2)
 	y := b.layerNorm("norm", b.dense("add", x, 2, 2, "Add", x))
@@ -65,7 +80,7 @@ func probeOneDNN(dtype tf.DataType) (err error) {
 		y = b.dense(activation, y, 2, 2, activation)
 	}
 	y = b.reshape("heads", y, static(1), static(1), static(2), static(2))
-	y = b.scores("scores", y, y, y)
+	y = b.context("context", y, y, y, y)
 	if b.Err != nil {
 		return b.Err
 	}
@@ -75,11 +90,7 @@ func probeOneDNN(dtype tf.DataType) (err error) {
 	}
 	defer func() { err = errors.Join(err, session.Close()) }()
 	feeds, err := constantFeeds(g, b.constants)
-	defer func() {
-		for _, f := range feeds {
-			err = errors.Join(err, f.Tensor.Close())
-		}
-	}()
+	defer func() { closeFeeds(&err, feeds) }()
 	if err != nil {
 		return err
 	}

@@ -24,15 +24,16 @@ const (
 	FP32             Precision = "fp32"
 	FP16             Precision = "fp16" // for GPUs
 	BF16             Precision = "bf16" // for CPUs
+	INT8             Precision = "int8" // for CPUs, of a fused graph alone
 )
 
-// ParsePrecision returns the precision of a name: "", "auto", "fp32", "fp16" or "bf16".
+// ParsePrecision returns the precision of a name: "", "auto", "fp32", "fp16", "bf16" or "int8".
 func ParsePrecision(name string) (Precision, error) {
 	switch p := Precision(name); p {
-	case DefaultPrecision, AutoPrecision, FP32, FP16, BF16:
+	case DefaultPrecision, AutoPrecision, FP32, FP16, BF16, INT8:
 		return p, nil
 	}
-	return "", fmt.Errorf("unknown precision %q: it is fp32, fp16, bf16 or auto", name)
+	return "", fmt.Errorf("unknown precision %q: it is fp32, fp16, bf16, int8 or auto", name)
 }
 
 // Choice is the type that a model computes in.
@@ -58,6 +59,9 @@ func (p Precision) Choose(dir string) (Choice, error) {
 }
 
 func (p Precision) chooseFor(dir string, s Settings) (Choice, error) {
+	if s.Graph != FusedGraph && p == INT8 {
+		return Choice{}, &PrecisionMismatchError{Dir: dir, Weights: savedmodel.FP32, Asked: p}
+	}
 	if s.Graph != FusedGraph {
 		return p.choose()
 	}

@@ -11,13 +11,13 @@ import (
 )
 
 func TestParsePrecision(t *testing.T) {
-	for _, p := range []Precision{DefaultPrecision, AutoPrecision, FP32, FP16, BF16} {
+	for _, p := range []Precision{DefaultPrecision, AutoPrecision, FP32, FP16, BF16, INT8} {
 		parsed, err := ParsePrecision(string(p))
 		require.NoError(t, err)
 		assert.Equal(t, p, parsed)
 	}
-	_, err := ParsePrecision("int8")
-	require.EqualError(t, err, `unknown precision "int8": it is fp32, fp16, bf16 or auto`)
+	_, err := ParsePrecision("int4")
+	require.EqualError(t, err, `unknown precision "int4": it is fp32, fp16, bf16, int8 or auto`)
 }
 
 // What is asked for by name is not checked against the machine.
@@ -43,6 +43,8 @@ func TestChooseForFusedWeights(t *testing.T) {
 	_, err := FP32.chooseFor("m", weights)
 	require.EqualError(t, err, "the weights of m are of bf16, not of fp32")
 	assert.Equal(t, &PrecisionMismatchError{Dir: "m", Weights: savedmodel.BF16, Asked: FP32}, err)
+	_, err = INT8.chooseFor("m", Settings{Graph: ReferenceGraph})
+	require.EqualError(t, err, "the weights of m are of fp32, not of int8")
 }
 
 func TestFP16GPU(t *testing.T) {

@@ -25,12 +25,21 @@ const (
 type Settings struct {
 	Graph        string               `json:"graph"`
 	Precision    savedmodel.Precision `json:"precision"`      // of the weights
-	Ops          string               `json:"ops,omitempty"`  // of a fused graph: "onednn" or "plain"
+	Ops          string               `json:"ops,omitempty"`  // of a fused graph: "onednn", "direct" or "plain"
 	MaxSeqLength int                  `json:"max_seq_length"` // 0: dynamic
 	DoLowerCase  bool                 `json:"do_lower_case"`
 	Profile      wordpiece.Profile    `json:"profile"`
 	TensorFlow   string               `json:"tensorflow"` // the version that exported
 	Source       string               `json:"source"`     // the checkpoint's name
+	Int8         *Int8Settings        `json:"int8,omitempty"`
+}
+
+// Int8Settings are the choices of an export in int8, for the CPU that exported.
+type Int8Settings struct {
+	// WeightBits are 8, or 7 for a CPU whose products of integers add in 16 bits (without VNNI or AMX).
+	WeightBits  int                  `json:"weight_bits"`
+	Attention   savedmodel.Precision `json:"attention"` // the type that attention computes in: FP32 or BF16
+	Calibration Calibration          `json:"calibration"`
 }
 
 // ReadSettings reads the settings of the model in dir. A model that Export did not write has zero

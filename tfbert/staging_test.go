@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -67,4 +68,40 @@ func TestPublishKeepsWhatAppeared(t *testing.T) {
 	s.remove()
 	checkIs(t, dir, "another's")
 	checkAlone(t, dir)
+}
+
+// What a killed export has left is removed by the next one, and what another one still uses is not.
+func TestSweep(t *testing.T) {
+	parent := t.TempDir()
+	dir := filepath.Join(parent, "model")
+	killed, err := newStaging(dir, true)
+	require.NoError(t, err)
+	require.NoError(t, killed.lock.Unlock()) // as the end of its process does
+	makeModel(t, killed.dir+replaced, "old") // which it had moved aside
+	running, err := newStaging(dir, true)
+	require.NoError(t, err)
+	checkIs(t, dir, "old")
+	assert.NoDirExists(t, killed.dir)
+	young := filepath.Join(parent, ".model.tmp-young")
+	old, other := filepath.Join(parent, ".model.tmp-old"), filepath.Join(parent, ".model2.tmp-old")
+	for _, path := range []string{young, old, other} {
+		require.NoError(t, os.Mkdir(path, 0o777))
+	}
+	makeModel(t, old+replaced, "older")
+	past := time.Now().Add(-2 * youngest)
+	for _, path := range []string{old, other} {
+		require.NoError(t, os.Chtimes(path, past, past))
+	}
+	s, err := newStaging(dir, true)
+	require.NoError(t, err)
+	assert.NoDirExists(t, old)
+	assert.NoDirExists(t, old+replaced)
+	for _, path := range []string{young, other, running.dir, s.dir} {
+		assert.DirExists(t, path)
+	}
+	checkIs(t, dir, "old")
+	running.remove()
+	s.remove()
+	assert.NoDirExists(t, running.dir)
+	assert.NoDirExists(t, s.dir)
 }

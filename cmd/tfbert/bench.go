@@ -148,7 +148,7 @@ func (b *benchmark) add(f *pflag.FlagSet) {
 	b.signature.add(f)
 	f.StringVar(&b.vocabFile, "vocab_file", "", "vocabulary `file`, if there is none beside the model or checkpoint")
 	f.StringSliceVar(&b.graphs, "graph", []string{tfbert.ReferenceGraph}, "`graphs` to measure: reference, fused")
-	f.StringSliceVar(&b.precisionNames, "precision", nil, "`precisions` to measure: fp32, fp16, bf16, "+
+	f.StringSliceVar(&b.precisionNames, "precision", nil, "`precisions` to measure: fp32, fp16, bf16, int8, "+
 		"or auto for the fastest on this machine (default: fp32, or that of a fused --model)")
 	f.BoolVar(&b.require, "require_precision", false, "fail if nothing runs in a precision that was asked for")
 	f.IntSliceVar(&b.lengths, "max_seq_length", []int{128}, "`lengths` of the sequences in word pieces")
@@ -311,7 +311,15 @@ func (b *benchmark) resolve() (err error) {
 	if b.model != "" && b.graphs[0] == tfbert.FusedGraph {
 		b.precisions = b.precisions[:1] // it has one
 	}
+	if b.model == "" && slices.Contains(b.precisions, savedmodel.INT8) && !slices.Contains(b.graphs, tfbert.FusedGraph) {
+		return usagef("int8 is of the fused graph: choose --graph fused")
+	}
 	return nil
+}
+
+// has reports whether a graph is measured in a precision. No rewrite turns the reference graph into int8.
+func (b *benchmark) has(graph string, p savedmodel.Precision) bool {
+	return b.model != "" || graph == tfbert.FusedGraph || p != savedmodel.INT8
 }
 
 func readShape(path string) (*tfbert.Config, error) {
@@ -340,11 +348,22 @@ func (b *benchmark) run(cmd *cobra.Command) (err error) {
 			return err
 		}
 	}
-	rows := len(b.graphs) * len(b.precisions) * len(b.lengths) * len(b.batches) * len(b.concurrency) * b.count
+	models := 0
+	for _, graph := range b.graphs {
+		for _, p := range b.precisions {
+			if b.has(graph, p) {
+				models++
+			}
+		}
+	}
+	rows := models * len(b.lengths) * len(b.batches) * len(b.concurrency) * b.count
 	b.bar = newProgress("bench", "rows", int64(rows))
 	defer b.bar.Done()
 	for _, graph := range b.graphs {
 		for _, precision := range b.precisions {
+			if !b.has(graph, precision) {
+				continue
+			}
 			if err := b.measureModel(ctx, graph, precision); err != nil {
 				return errors.Join(append(b.unproven, err)...)
 			}

@@ -48,7 +48,8 @@ that answering questions does not need.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&opts.Form, "to", "", "`form` to write: tf1 or safetensors (default: the one that the checkpoint does not have)")
+	f.StringVar(&opts.Form, "to", "",
+		"`form` to write: tf1 or safetensors (default: the one that the checkpoint does not have)")
 	f.StringVar(&opts.ConfigFile, "bert_config_file", "",
 		"configuration `file` (default: bert_config.json or config.json beside the checkpoint)")
 	f.StringVar(&opts.VocabFile, "vocab_file", "", "vocabulary `file` (default: vocab.txt beside the checkpoint)")

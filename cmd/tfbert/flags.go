@@ -258,9 +258,11 @@ func (f *modelFlags) open(cmd *cobra.Command) (*tfbert.Model, error) {
 	}
 	dir := f.model
 	if f.initCheckpoint != "" {
-		dir, err = cachedModel(cmd, f.initCheckpoint,
-			&tfbert.ExportOptions{ConfigFile: f.bertConfigFile, VocabFile: f.tokenizer.vocabFile, Head: f.head})
-		if err != nil {
+		to := &tfbert.ExportOptions{ConfigFile: f.bertConfigFile, VocabFile: f.tokenizer.vocabFile, Head: f.head}
+		if opts.Precision == tfbert.INT8 { // which no rewrite makes of the reference graph
+			to.Graph, to.Precision = tfbert.FusedGraph, savedmodel.INT8
+		}
+		if dir, err = cachedModel(cmd, f.initCheckpoint, to); err != nil {
 			return nil, err
 		}
 	}

@@ -61,18 +61,22 @@ func TestRemotePaths(t *testing.T) {
 		seen[what] = true
 	}
 	for _, cmd := range withSubcommands(root) {
-		if !cmd.Runnable() || cmd.HasSubCommands() {
+		if !cmd.Runnable() || cmd == root {
 			continue
 		}
 		t.Run(cmd.CommandPath(), func(t *testing.T) {
 			var names, local []string
 			for _, word := range strings.Fields(cmd.Use)[1:] {
+				word = strings.TrimSuffix(word, "...")
 				if len(names) == len(local) && word == strings.ToUpper(word) && !strings.ContainsAny(word, "-|[]()") {
 					names, local = append(names, word), append(local, "local")
 				}
 			}
 			if cmd.Args != nil && cmd.Args(cmd, local) != nil { // not those of a command but of its flags' values
 				names, local = nil, nil
+			}
+			if cmd.CommandPath() == "tfbert model pull" { // which takes addresses of https
+				names = nil
 			}
 			for i, name := range names {
 				remote := slices.Clone(local)

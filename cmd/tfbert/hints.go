@@ -18,6 +18,7 @@ func advice(err error) string {
 	var (
 		weights   *tfbert.PrecisionMismatchError
 		precision *savedmodel.PrecisionError
+		int8      *tfbert.Int8Error
 		refused   *savedmodel.RefusedOpsError
 		tags      *savedmodel.TagsError
 		signature *tfbert.SignatureError
@@ -38,6 +39,10 @@ func advice(err error) string {
 		return fmt.Sprintf("leave --precision out, or export the model in %s", weights.Asked)
 	case errors.As(err, &precision) && precision.Unread:
 		return "leave --use_xla out"
+	case errors.As(err, &int8) && int8.Dir == "":
+		return "choose --precision fp32"
+	case errors.As(err, &int8):
+		return "export the checkpoint again on this machine, or with --precision fp32"
 	case errors.As(err, &refused):
 		return "'tfbert inspect --ops' lists them all"
 	case errors.As(err, &tags) && len(tags.Have) == 1:

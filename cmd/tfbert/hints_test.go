@@ -29,7 +29,12 @@ func TestAdvice(t *testing.T) {
 			&savedmodel.PrecisionError{Precision: savedmodel.BF16, Unread: true, Reason: "compiled"},
 			"leave --use_xla out",
 		},
-		"precision": {&savedmodel.PrecisionError{Precision: savedmodel.BF16, Reason: "no units"}, ""},
+		"precision":                 {&savedmodel.PrecisionError{Precision: savedmodel.BF16, Reason: "no units"}, ""},
+		"int8 without its products": {&tfbert.Int8Error{Reason: "none"}, "choose --precision fp32"},
+		"int8 of another CPU": {
+			fmt.Errorf("open: %w", &tfbert.Int8Error{Dir: "m", Reason: "bits"}),
+			"export the checkpoint again on this machine, or with --precision fp32",
+		},
 		"refused operations": {
 			&savedmodel.RefusedOpsError{Dir: "m", Refused: []savedmodel.OpUse{{Op: "ReadFile", Nodes: []string{"n"}}}},
 			"'tfbert inspect --ops' lists them all",

@@ -82,7 +82,7 @@ standard error.`,
 	})
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{flagError(err)} })
 	root.AddCommand(
-		newLib(), newModel(), newInspect(), newExport(), newConvert(), newTokenize(), newFeatures(), newPredict(),
+		newLib(), newModel(), newInspect(), newExport(), newConvert(), newTokenize(), newFeatures(), newPredict(), newBatch(),
 		newDecode(), newEvaluate(), newCompare(), newAnswer(), newServe(), newDemo(), newBench(), newHealth(), newVersion(),
 	)
 	return root

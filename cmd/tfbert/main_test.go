@@ -41,8 +41,8 @@ func (m cleaning) Run() int {
 //	LIBRARY this machine's TensorFlow, which TFBERT_LIBTENSORFLOW names too
 //
 // The conditions [tensorflow], [model] and [shared] report whether the machine has them. A script that asks for
-// one that is missing fails if TFBERT_REQUIRE names it. [short] is testscript's own. [tmpfs], [linker] and
-// [avx512] are explained below.
+// one that is missing fails if TFBERT_REQUIRE names it. [short] is testscript's own. [tmpfs], [linker],
+// [avx512] and [int8] are explained below.
 func TestScripts(t *testing.T) {
 	root, err := filepath.Abs(testenv.Root(t))
 	if err != nil {
@@ -73,6 +73,8 @@ func TestScripts(t *testing.T) {
 				}), nil
 			case name == "avx512": // the mixed-precision rewrite to bf16
 				return cpu.This().Has("avx512f"), nil
+			case name == "int8": // the products of integers
+				return int8Runs(), nil
 			case !known:
 				return false, &unknownCondition{name}
 			case !have && slices.Contains(strings.Split(os.Getenv("TFBERT_REQUIRE"), ","), name):
@@ -148,6 +150,15 @@ func (s *sharedModels) exporter(flags []string) (func() (string, error), error) 
 	}
 	return s.models[key], nil
 }
+
+// int8Runs reports whether the library and the CPU have the products of int8. An export says so before it reads the
+// file that it is calibrated by.
+var int8Runs = sync.OnceValue(func() bool {
+	checkpoint := filepath.Join("..", "..", "testdata", "models", bundledName)
+	out, _ := exec.Command("tfbert", "export", checkpoint, "none", "--graph", "fused", "--precision", "int8",
+		"--calibrate", "none.json").CombinedOutput()
+	return !strings.Contains(string(out), "int8 cannot run here")
+})
 
 func exportBundled(dir string, flags []string) error {
 	if err := os.Mkdir(filepath.Dir(dir), 0o777); err != nil {

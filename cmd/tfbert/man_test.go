@@ -36,7 +36,7 @@ func TestManPages(t *testing.T) {
 		path := filepath.Join(dir, strings.ReplaceAll(cmd.CommandPath(), " ", "-")+".1")
 		page, err := os.ReadFile(path)
 		if assert.NoError(t, err) {
-			assert.Contains(t, string(page), strings.ReplaceAll(cmd.Short, "-", `\-`), path)
+			assert.Contains(t, strings.ReplaceAll(string(page), `\-`, "-"), cmd.Short, path)
 		}
 		for _, sub := range cmd.Commands() {
 			check(sub)

@@ -22,7 +22,7 @@ type precisionFlags struct {
 
 func (f *precisionFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.precision, "precision", "", "`type` to compute in: fp32, fp16 (rewrite for GPUs), "+
-		"bf16 (rewrite for CPUs) or auto (default: fp32, or that of a fused graph)")
+		"bf16 (rewrite for CPUs), int8 (of a fused graph) or auto (default: fp32, or that of a fused graph)")
 	flags.BoolVar(&f.amp, "amp", false, "automatic mixed precision, as --precision auto; --noamp is --precision fp32")
 	flags.BoolVar(&f.useFP16, "use_fp16", false, "")
 	flags.Lookup("use_fp16").Hidden = true // the name of --amp in the scripts of 19.03
@@ -53,7 +53,7 @@ func (f *precisionFlags) asked(flags *pflag.FlagSet) (tfbert.Precision, error) {
 func parsePrecision(name string) (tfbert.Precision, error) {
 	p, err := tfbert.ParsePrecision(name)
 	if err != nil {
-		return "", usagef("--precision is fp32, fp16, bf16 or auto, not %q", name)
+		return "", usagef("--precision is fp32, fp16, bf16, int8 or auto, not %q", name)
 	}
 	return p, nil
 }
@@ -72,6 +72,18 @@ func choosePrecision(p tfbert.Precision, model string) (savedmodel.Precision, er
 	}
 	sayChoice(choice)
 	return choice.Precision, nil
+}
+
+// preferInt8 returns int8 if it can run here, else auto.
+func preferInt8() (tfbert.Precision, error) {
+	if err := loadTensorFlow(); err != nil {
+		return "", err
+	}
+	if err := tfbert.Int8Support(); err != nil {
+		say("precision: not int8, because %v", err)
+		return tfbert.AutoPrecision, nil
+	}
+	return tfbert.INT8, nil
 }
 
 func sayChoice(c tfbert.Choice) {

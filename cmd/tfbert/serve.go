@@ -7,7 +7,10 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
+	"runtime"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -22,6 +25,7 @@ import (
 	"github.com/tfbert/go/serve"
 	"github.com/tfbert/go/serve/repository"
 	"github.com/tfbert/go/serve/tfmodel"
+	"github.com/tfbert/go/tf"
 )
 
 func newServe() *cobra.Command {
@@ -40,7 +44,8 @@ of models in Triton's layout, as NVIDIA's export script writes it
 (--model_repository). Without any of these it serves the bundled model.
 
 The first SIGINT or SIGTERM lets requests under way end; a second one stops
-the server at once.`,
+the server at once. SIGHUP reads the certificates, the admin token, the API keys
+and models whose files have changed again.`,
 		Example: `  tfbert serve
   curl -d '{"question":"Who wrote it?","context":"It was written by Ada Lovelace."}' localhost:8501/v1/answer
 
@@ -48,6 +53,9 @@ the server at once.`,
   tfbert serve --model_repository results/triton_models --model_control_mode explicit --admin_token_file token`,
 		Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := c.network.fromVertex(cmd.Flags()); err != nil {
+				return err
+			}
 			if err := checkGroups(groups); err != nil {
 				return err
 			}
@@ -55,6 +63,7 @@ the server at once.`,
 		},
 	}
 	addGroups(cmd, groups)
+	cmd.AddCommand(newHashKey())
 	return cmd
 }
 
@@ -62,6 +71,7 @@ the server at once.`,
 type serveCommand struct {
 	models       modelsFlags
 	network      networkFlags
+	clients      clientFlags
 	maxSeqLength int
 	answers      decoderFlags
 	batching     batchingFlags
@@ -73,12 +83,22 @@ func (c *serveCommand) run(cmd *cobra.Command) (err error) {
 	ctx := cmd.Context()
 	log := c.log.logger()
 	options := c.limits.server
+	options.LogLevel = &c.log.level
+	options.ClientSHM = c.network.clientSHM
 	options.Logger, options.Version = log, readVersion().Version
 	options.AllowedHosts, options.AllowedOrigins = c.network.allowedHosts, c.network.allowedOrigins
-	if options.TLS, err = c.network.tls(); err != nil {
+	var certificates *certificates
+	if options.TLS, certificates, err = c.network.tls(); err != nil {
 		return err
 	}
+	signal.Ignore(syscall.SIGPIPE) // a server whose log nobody reads any more goes on
 	if options.AdminToken, err = c.network.token(); err != nil {
+		return err
+	}
+	if err := c.clients.set(&options); err != nil {
+		return err
+	}
+	if err := vertexRoutes(&options); err != nil {
 		return err
 	}
 	stopTracing, err := startTracing(ctx)
@@ -93,6 +113,7 @@ func (c *serveCommand) run(cmd *cobra.Command) (err error) {
 	}
 	models, load, err := c.models.open(cmd, repository.Options{
 		Load: loader, Batching: c.batching.options(), Limits: c.limits.question, Decoder: c.answers.Decoder, Logger: log,
+		CacheBytes: c.limits.cacheBytes,
 	})
 	if err != nil {
 		return err
@@ -127,6 +148,9 @@ func (c *serveCommand) run(cmd *cobra.Command) (err error) {
 			}
 		}()
 	}
+	hangUps := make(chan os.Signal, 1)
+	signal.Notify(hangUps, syscall.SIGHUP)
+	defer signal.Stop(hangUps)
 	loaded := make(chan struct{})
 	go func() {
 		defer close(loaded)
@@ -135,13 +159,46 @@ func (c *serveCommand) run(cmd *cobra.Command) (err error) {
 			return
 		}
 		c.welcome(log, web, rpc)
+		for {
+			select {
+			case <-hangUps:
+				c.reload(ctx, server, models, certificates, log)
+			case <-ctx.Done():
+				return
+			}
+		}
 	}()
 	err = server.Serve(ctx, web, rpc)
+	stop(nil)
 	<-loaded
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 		return errors.Join(cause, err)
 	}
 	return err
+}
+
+// reload reads again what may change while the server runs: the certificates, the admin token, the API keys, and the
+// models whose files have changed, with their configurations. What cannot be read stays as it was.
+func (c *serveCommand) reload(
+	ctx context.Context, server *serve.Server, models *repository.Repository, certificates *certificates, log *slog.Logger,
+) {
+	log.Info("reading certificates, token, keys and models again")
+	if certificates != nil {
+		if err := certificates.read(&c.network); err != nil {
+			log.Error("the certificates cannot be read again", "error", err)
+		}
+	}
+	if token, err := c.network.token(); err != nil {
+		log.Error("the admin token cannot be read again", "error", err)
+	} else {
+		server.SetAdminToken(token)
+	}
+	if keys, err := c.clients.keys(); err != nil {
+		log.Error("the API keys cannot be read again", "error", err)
+	} else {
+		server.SetAPIKeys(keys)
+	}
+	models.Refresh(ctx)
 }
 
 // welcome logs the addresses and says where to point a browser.
@@ -178,6 +235,9 @@ func (c *serveCommand) loader(cmd *cobra.Command, log *slog.Logger) (repository.
 		Model: *options, SeqLength: c.maxSeqLength, RequirePrecision: model.precision.require, Logger: log,
 	})
 	return func(ctx context.Context, s repository.Source) (*repository.Backend, error) {
+		if os.Getenv("MALLOC_ARENA_MAX") == "" && !tf.Loaded() {
+			tf.LimitArenas(runtime.NumCPU()) // so that models which come and go leave less behind
+		}
 		if err := loadTensorFlow(); err != nil { // with its log where it belongs
 			return nil, err
 		}

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -30,6 +31,7 @@ func (c *serveCommand) groups() []flagGroup {
 	return []flagGroup{
 		{"Models", c.models.add, c.models.check},
 		{"Addresses", c.network.add, func() error { return c.network.check(c.models.control == "explicit") }},
+		{"Clients", c.clients.add, c.clients.check},
 		{"Answers", func(f *pflag.FlagSet) {
 			f.IntVar(&c.maxSeqLength, "max_seq_length", 0,
 				"word pieces of a window, with question and markers (0: what suits the model)")
@@ -54,6 +56,7 @@ type modelsFlags struct {
 	name  string
 
 	repository string
+	configFile string
 	control    string
 	load       []string
 	pollSecs   float64
@@ -66,6 +69,8 @@ func (m *modelsFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&m.name, "model_name", "", "`name` to serve the one model under (default: its folder's)")
 	f.StringVar(&m.repository, "model_repository", "",
 		"`folder` of models in Triton's layout: NAME/config.pbtxt, NAME/1/model.savedmodel")
+	f.StringVar(&m.configFile, "model_config_file", "",
+		"`file` that names models, their versions and labels in TensorFlow Serving's form (model_config_list)")
 	f.StringVar(&m.control, "model_control_mode", "none",
 		"`when` models are loaded after the start: none (never), explicit (when a client asks) or poll (when files change)")
 	f.StringSliceVar(&m.load, "load_model", nil,
@@ -76,6 +81,8 @@ func (m *modelsFlags) add(f *pflag.FlagSet) {
 
 func (m *modelsFlags) check() error {
 	switch {
+	case m.configFile != "" && (m.repository != "" || m.model.model != "" || m.model.initCheckpoint != "" || m.name != ""):
+		return usagef("--model_config_file excludes --model_repository, --model, --init_checkpoint and --model_name")
 	case m.repository != "" && (m.model.model != "" || m.model.initCheckpoint != ""):
 		return usagef("--model_repository excludes --model and --init_checkpoint")
 	case m.repository != "" && m.name != "":
@@ -101,6 +108,10 @@ func (m *modelsFlags) open(
 		return nil, nil, err
 	}
 	opts.PollInterval = time.Duration(m.pollSecs * float64(time.Second))
+	if m.configFile != "" {
+		r, err := repository.OpenConfig(m.configFile, opts)
+		return r, m.load, err
+	}
 	if m.repository != "" {
 		r, err := repository.OpenDir(m.repository, opts)
 		return r, m.load, err
@@ -191,6 +202,7 @@ type networkFlags struct {
 	cert, key, clientCA           string
 	tokenFile                     string
 	allowedHosts, allowedOrigins  []string
+	clientSHM                     bool
 }
 
 func (n *networkFlags) add(f *pflag.FlagSet) {
@@ -204,6 +216,8 @@ func (n *networkFlags) add(f *pflag.FlagSet) {
 		"`names` that requests may be sent to, such as x.example.com or *.example.com, beside those of this machine")
 	f.StringSliceVar(&n.allowedOrigins, "allowed_origins", nil,
 		"`origins` of other sites' pages that may send requests, such as https://example.com or *")
+	f.BoolVar(&n.clientSHM, "allow_client_shm", false,
+		"let clients of this machine register system shared memory and have tensors in it")
 	f.StringVar(&n.cert, "tls_cert_file", "", "`file` with the server's certificate, to serve over TLS")
 	f.StringVar(&n.key, "tls_key_file", "", "`file` with the certificate's key")
 	f.StringVar(&n.clientCA, "tls_client_ca_file", "",
@@ -218,6 +232,8 @@ func (n *networkFlags) check(clientsLoad bool) error {
 		return usagef("--tls_cert_file and --tls_key_file need each other")
 	case n.clientCA != "" && n.cert == "":
 		return usagef("--tls_client_ca_file needs --tls_cert_file")
+	case n.clientSHM && !loopback(n.host):
+		return usagef("--allow_client_shm is for clients of this machine: it needs a loopback --host, not %s", n.host)
 	case clientsLoad && n.tokenFile == "" && !loopback(n.host):
 		return usagef("on %s anyone could load and unload models: set --admin_token_file", n.host)
 	}
@@ -260,15 +276,41 @@ func (n *networkFlags) token() (string, error) {
 	return token, nil
 }
 
-func (n *networkFlags) tls() (*tls.Config, error) {
+// certificates are a TLS configuration that can be read again while it is in use.
+type certificates struct{ current atomic.Pointer[tls.Config] }
+
+// tls returns the configuration of the flags, nil without TLS, and what reads its files again.
+func (n *networkFlags) tls() (*tls.Config, *certificates, error) {
 	if n.cert == "" {
-		return nil, nil
+		return nil, nil, nil
 	}
+	c := &certificates{}
+	if err := c.read(n); err != nil {
+		return nil, nil, err
+	}
+	return &tls.Config{
+		MinVersion:         tls.VersionTLS12,
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return c.current.Load(), nil },
+	}, c, nil
+}
+
+// read reads the files. If it returns an error, what was read before stays in use.
+func (c *certificates) read(n *networkFlags) error {
+	config, err := n.readTLS()
+	if err == nil {
+		c.current.Store(config)
+	}
+	return err
+}
+
+func (n *networkFlags) readTLS() (*tls.Config, error) {
 	pair, err := tls.LoadX509KeyPair(n.cert, n.key)
 	if err != nil {
 		return nil, fmt.Errorf("%s, %s: %w", n.cert, n.key, err)
 	}
-	config := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+	config := &tls.Config{
+		Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
+	}
 	if n.clientCA != "" {
 		pem, err := os.ReadFile(n.clientCA)
 		if err != nil {
@@ -300,7 +342,7 @@ func (b *batchingFlags) add(f *pflag.FlagSet) {
 		"microseconds that a window may wait for others although the model is free")
 	f.IntVar(&b.waitMicros, "default_timeout_microseconds", 0,
 		"microseconds after which a request that still waits is refused (0: never)")
-	f.IntVar(&b.MaxQueue, "max_queue_size", 1024, "windows that may wait; further requests are refused")
+	f.IntVar(&b.MaxQueue, "max_queue_size", 1024, "requests that may wait; further ones are refused")
 	f.IntVar(&b.Priorities, "priority_levels", 1, "levels of a request's priority, of which 1 is the most urgent")
 	f.IntVar(&b.Concurrency, "instance_count", 2,
 		"batches that run at once: with two, the model is never idle between them")
@@ -322,8 +364,9 @@ func (b *batchingFlags) options() batch.Options {
 
 // limitFlags bound what requests may cost.
 type limitFlags struct {
-	question repository.Limits
-	server   serve.Options
+	question   repository.Limits
+	server     serve.Options
+	cacheBytes int64
 }
 
 func (l *limitFlags) add(f *pflag.FlagSet) {
@@ -341,11 +384,16 @@ func (l *limitFlags) add(f *pflag.FlagSet) {
 			"(0: 256 MiB, or 4 times --max_request_bytes if that is more)")
 	f.Int64Var(&l.server.MaxMemory, "max_request_memory", 320<<20,
 		"bytes of memory for what is made from complete requests; further ones wait")
+	f.Int64Var(&l.cacheBytes, "response_cache_bytes", 0,
+		"`bytes` of results to keep for requests that come again (0: none); "+
+			"a model with a config.pbtxt uses them if that enables response_cache")
 	f.Int64Var(&l.server.MinRate, "min_request_rate", 1<<10,
 		"bytes per second that must come of a request that is not complete")
 	f.DurationVar(&l.server.RequestTimeout, "request_timeout", time.Minute, "`time` that a request may take")
+	f.DurationVar(&l.server.ShutdownDelay, "shutdown_delay", 0,
+		"`time` for which a server that stops is not ready and still takes requests")
 	f.DurationVar(&l.server.DrainTimeout, "drain_timeout", 30*time.Second,
-		"`time` that requests under way have to end when the server stops")
+		"`time` that requests under way have to end then")
 }
 
 func (l *limitFlags) check() error {
@@ -359,14 +407,21 @@ func (l *limitFlags) check() error {
 		return usagef("--max_unfinished_bytes must be at least 4 times --max_request_bytes")
 	case l.server.MaxMemory < 1<<20:
 		return usagef("--max_request_memory must be at least 1 MiB")
+	case l.cacheBytes < 0:
+		return usagef("--response_cache_bytes must not be negative")
 	case l.server.RequestTimeout <= 0 || l.server.DrainTimeout <= 0:
 		return usagef("--request_timeout and --drain_timeout must be positive")
+	case l.server.ShutdownDelay < 0:
+		return usagef("--shutdown_delay must not be negative")
 	}
 	return nil
 }
 
 // logFlags say how the server logs.
-type logFlags struct{ format string }
+type logFlags struct {
+	format string
+	level  slog.LevelVar // which clients may change
+}
 
 func (l *logFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&l.format, "log_format", "text",
@@ -381,13 +436,14 @@ func (l *logFlags) check() error {
 }
 
 func (l *logFlags) logger() *slog.Logger {
-	options := &slog.HandlerOptions{Level: slog.LevelInfo}
+	options := &slog.HandlerOptions{Level: &l.level}
 	if verbose {
-		options.Level = slog.LevelDebug
+		l.level.Set(slog.LevelDebug)
 	}
 	var w belowBar
 	if l.format == "json" {
-		return slog.New(slog.NewJSONHandler(w, options))
+		jsonLog = slog.New(slog.NewJSONHandler(w, options))
+		return jsonLog
 	}
 	return slog.New(slog.NewTextHandler(w, options))
 }

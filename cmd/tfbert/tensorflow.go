@@ -20,7 +20,12 @@ var captureLogs = sync.OnceValue(func() error {
 	if verbose {
 		level = slog.LevelInfo
 	}
-	_, err := tf.CaptureLogs(slog.New(slog.NewTextHandler(belowBar{}, &slog.HandlerOptions{Level: level})))
+	options := &slog.HandlerOptions{Level: level}
+	var handler slog.Handler = slog.NewTextHandler(belowBar{}, options)
+	if jsonLog != nil {
+		handler = slog.NewJSONHandler(belowBar{}, options)
+	}
+	_, err := tf.CaptureLogs(slog.New(handler))
 	return err
 })
 

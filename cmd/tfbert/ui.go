@@ -9,8 +9,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"regexp"
+	"strings"
 	"sync"
 	"time"
 
@@ -18,7 +20,16 @@ import (
 	"golang.org/x/term"
 )
 
-func printError(err error) { say("tfbert: %s", withAdvice(err)) }
+// jsonLog writes the lines for a person as JSON, where standard error is a log that programs read; nil otherwise.
+var jsonLog *slog.Logger
+
+func printError(err error) {
+	if jsonLog != nil {
+		jsonLog.Error(withAdvice(err))
+		return
+	}
+	say("tfbert: %s", withAdvice(err))
+}
 
 // withAdvice returns the text of an error as one line, and what a person can do about it.
 func withAdvice(err error) string {
@@ -36,10 +47,20 @@ var lineBreaks = regexp.MustCompile(`\s*\n\s*`)
 
 func hint(format string, args ...any) { say("tfbert: "+format, args...) }
 
-func warn(format string, args ...any) { say("tfbert: warning: "+format, args...) }
+func warn(format string, args ...any) {
+	if jsonLog != nil {
+		jsonLog.Warn(fmt.Sprintf(format, args...))
+		return
+	}
+	say("tfbert: warning: "+format, args...)
+}
 
 // say writes a line to standard error.
 func say(format string, args ...any) {
+	if jsonLog != nil {
+		jsonLog.Info(strings.TrimPrefix(fmt.Sprintf(format, args...), "tfbert: "))
+		return
+	}
 	clearBar()
 	fmt.Fprintf(os.Stderr, format+"\n", args...)
 }

@@ -35,6 +35,8 @@ var featureUses = map[string][]Feature{
 		{Name: "avx2", Use: "fast float32"},
 		{Name: "fma", Use: "fast float32"},
 		{Name: "avx512f", Use: "faster float32"},
+		{Name: "avx_vnni", Use: "fast int8"},
+		{Name: "avx512_vnni", Use: "fast int8"},
 		{Name: "avx512_bf16", Use: "fast bfloat16"},
 		{Name: "avx512_fp16", Use: "fast float16"},
 		{Name: "amx_tile", Use: "matrix units"},

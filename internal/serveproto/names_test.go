@@ -39,11 +39,13 @@ import (
 // services are the official ones, with the methods that we have.
 var services = map[string][]string{
 	"inference.GRPCInferenceService": {
+		"CudaSharedMemoryRegister", "CudaSharedMemoryStatus", "CudaSharedMemoryUnregister", "LogSettings",
 		"ModelConfig", "ModelInfer", "ModelMetadata", "ModelReady", "ModelStatistics", "ModelStreamInfer", "RepositoryIndex",
 		"RepositoryModelLoad", "RepositoryModelUnload", "ServerLive", "ServerMetadata", "ServerReady",
+		"SystemSharedMemoryRegister", "SystemSharedMemoryStatus", "SystemSharedMemoryUnregister", "TraceSetting",
 	},
 	"tensorflow.serving.PredictionService": {"GetModelMetadata", "Predict"},
-	"tensorflow.serving.ModelService":      {"GetModelStatus"},
+	"tensorflow.serving.ModelService":      {"GetModelStatus", "HandleReloadConfigRequest"},
 }
 
 // inference, prediction and models implement a few methods each.
@@ -205,9 +207,9 @@ func TestOfficialNames(t *testing.T) {
 func TestUnknownMethods(t *testing.T) {
 	_, conn := dial(t)
 	for _, method := range []string{
-		"/inference.GRPCInferenceService/SystemSharedMemoryStatus",
+		"/inference.GRPCInferenceService/Generate",
 		"/tensorflow.serving.PredictionService/Classify",
-		"/tensorflow.serving.ModelService/HandleReloadConfigRequest",
+		"/tensorflow.serving.ModelService/None",
 		"/tfbert.internal.inference.GRPCInferenceService/ServerLive", // our own name is not for clients
 	} {
 		err := conn.Invoke(t.Context(), method, &ServerLiveRequest{}, &ServerLiveResponse{})

@@ -130,6 +130,17 @@ func Clients(t testing.TB) string {
 	return python
 }
 
+// PerfAnalyzer returns the path of Triton's perf_analyzer, bin/perf_analyzer in the folder that TFBERT_PERF_ANALYZER names,
+// which has the packages of cmd/tfbert/clienttest/testdata/perf_analyzer.txt, and the folder of the libraries it needs.
+func PerfAnalyzer(t testing.TB) (path, libraries string) {
+	t.Helper()
+	dir := os.Getenv("TFBERT_PERF_ANALYZER")
+	if dir == "" {
+		Missing(t, "perf_analyzer", "TFBERT_PERF_ANALYZER, which names a folder with Triton's perf_analyzer, is not set")
+	}
+	return filepath.Join(dir, "bin", "perf_analyzer"), filepath.Join(dir, "nvidia", "cuda_runtime", "lib")
+}
+
 // GRPCurl returns the path of grpcurl, at the version of tools/go.mod, in Go's build cache. 'make grpcurl'
 // puts it there. Tests do not, because building downloads modules and takes minutes in an empty cache.
 func GRPCurl(t testing.TB) string {
@@ -163,6 +174,16 @@ var (
 	grpcurlPath string
 	grpcurlErr  error
 )
+
+// Promtool returns the path of Prometheus's promtool, which 'make promtool' builds.
+func Promtool(t testing.TB) string {
+	t.Helper()
+	path := filepath.Join(Root(t), "bin", "promtool")
+	if _, err := os.Stat(path); err != nil {
+		Missing(t, "promtool", "bin/promtool is missing: run 'make promtool'")
+	}
+	return path
+}
 
 // OutsideModule makes a module in dir that requires this one, as a user's module does, and so cannot import internal
 // packages. It returns a function that makes go commands for that module, which do not need a network.

@@ -9,11 +9,20 @@
 //
 // # Order
 //
-// The next batch is that of the oldest window of the most urgent priority. Other windows that may share a
-// batch with it fill it, the more urgent first. Where more would fit than there is room for, those nearest
-// in length come first, because a batch is padded to its longest window. A window that waits for MaxDelay
-// to pass does not hold up windows with which it cannot share a batch. Priority is strict: while urgent
-// windows keep the model busy, no others run, and MaxWait ends their requests.
+// Clients take turns: the next window is that of the client that has had the fewest tokens, and among the requests of
+// this client that of the request that has had the fewest. A client that comes has its turn at once, whatever others
+// have waiting, and begins at what those have had. Other windows that may share a batch with the next fill it in the
+// same order. [WithClient] says who a client is.
+//
+// Priority is strict: while urgent windows keep the model busy, no others run, and MaxWait ends their requests. A
+// window that waits for MaxDelay to pass does not hold up windows with which it cannot share a batch.
+//
+// # Admission
+//
+// A request is admitted whole or refused at once. It is refused if its context would end before it is done, from the
+// speed of the model, from what will have its turn before, and from how much longer such requests took of late. What
+// is admitted is not refused later. If it comes to be late, because others came, it has every second batch until it is
+// in time again.
 //
 // # Errors
 //
@@ -61,8 +70,8 @@ type Options struct {
 	// Triton: max_queue_delay_microseconds.
 	MaxDelay time.Duration
 
-	// MaxQueue is the number of windows that may wait; 0 is 1024. A request whose windows would exceed it
-	// is refused, unless no windows wait: then a request of any size is admitted.
+	// MaxQueue is the number of requests that may wait, of any number of windows; 0 is 1024. Further ones are
+	// refused. One client cannot take all places: it has at most 8 times as many as are free.
 	MaxQueue int
 
 	// MaxWait ends requests that have waited so long and have no window started; 0 is no limit. Triton:
@@ -147,18 +156,42 @@ var ErrTimeout = errors.New("the request waited for too long and was not started
 // ErrPriority is the error, wrapped, of requests with an unknown priority.
 var ErrPriority = errors.New("unknown priority")
 
-// A QueueFullError is the error of requests for which there is no room in the queue.
+// A QueueFullError is the error of requests for which there is no place in the queue.
 type QueueFullError struct {
-	Waiting, Limit int // windows
+	Waiting, Limit int // requests
 
-	// RetryAfter is the time that the waiting windows take at the model's latest speed, in whole seconds
-	// and at least one.
+	// RetryAfter is the time that the waiting requests take, in whole seconds and at least one.
 	RetryAfter time.Duration
 }
 
 func (e *QueueFullError) Error() string {
-	return fmt.Sprintf("the queue is full, with %d windows of at most %d: try again in %v",
+	return fmt.Sprintf("the queue is full, with %d requests of at most %d: try again in %v",
 		e.Waiting, e.Limit, e.RetryAfter)
+}
+
+// A DeadlineError is the error of requests that cannot be done before their contexts end. They are not begun.
+type DeadlineError struct {
+	Takes, Left time.Duration // that the request would take, and that it has
+
+	// RetryAfter is the time, in whole seconds, after which the request can be done in time if no others come. It is 0
+	// if the model is too slow for the request whatever else it has to do.
+	RetryAfter time.Duration
+}
+
+func (e *DeadlineError) Error() string {
+	s := fmt.Sprintf("the request would take %v, and has %v left: ", brief(e.Takes), brief(e.Left))
+	if e.RetryAfter > 0 {
+		return s + fmt.Sprintf("try again in %v", e.RetryAfter)
+	}
+	return s + "it is too large for the speed of the model"
+}
+
+// brief rounds a time to what a reader wants of it.
+func brief(d time.Duration) time.Duration {
+	if d >= 10*time.Second {
+		return d.Round(time.Second)
+	}
+	return d.Round(10 * time.Millisecond)
 }
 
 // A PanicError is a panic of the model.
@@ -179,11 +212,15 @@ type Request struct {
 
 	Priority int           // 1 is the most urgent; 0 is Options.DefaultPriority
 	Timeout  time.Duration // in place of Options.MaxWait, if positive
+
+	// Progress, if set, is called by Do with the results of the first windows as these come: each time with those that
+	// follow upon the last ones. They are not kept for Response.Results. An error of Progress ends the request.
+	Progress func(results []squad.RawResult) error
 }
 
 // A Response has the logits of a request's windows.
 type Response struct {
-	Results []squad.RawResult // in the order of the features
+	Results []squad.RawResult // in the order of the features; nil if the request had Progress
 	Queue   time.Duration     // from the arrival to the start of the first window
 	Compute time.Duration     // from then to the last result
 	Batches int               // that the results came from
@@ -205,8 +242,11 @@ type Batcher struct {
 	alarm    *time.Timer // rings when MaxDelay has passed for a window
 	alarmSet bool
 
-	// The windows that ran and their seconds, of which the latest weigh most.
-	recentWindows, recentSeconds float64
+	speed            speed
+	stretch          stretch
+	worked, workedAt time.Duration // see clock
+	inside           int           // tokens in batches under way
+	hurried          bool          // the last batch was one for a request that is late
 }
 
 // New returns a Batcher for a model. Close ends it.
@@ -226,7 +266,7 @@ func New(p squad.Predictor, opts Options) (*Batcher, error) {
 	opts.Buckets = slices.Clone(opts.Buckets)
 
 	b := &Batcher{model: p, opts: opts, began: time.Now()}
-	b.queue = queue{levels: opts.Priorities, bounds: opts.Buckets, buckets: map[bucketKey]*bucket{}}
+	b.queue = newQueue(opts.Priorities, opts.Buckets)
 	b.alarm = time.AfterFunc(math.MaxInt64, b.ring)
 	b.alarm.Stop()
 	return b, nil
@@ -239,6 +279,46 @@ func (b *Batcher) Predict(ctx context.Context, features []squad.Feature) ([]squa
 	return r.Results, err
 }
 
+// clientKey is the key of a client's name in a context.
+type clientKey struct{}
+
+// WithClient returns a context for the requests of a client, such as a user or an address. Clients take turns.
+// Requests without one are all of one client.
+func WithClient(ctx context.Context, name string) context.Context {
+	return context.WithValue(ctx, clientKey{}, name)
+}
+
+// jobKey is the key in a context of the job that a Batcher has admitted.
+type jobKey struct{ *Batcher }
+
+// Admit admits a request that has several parts, with so many windows and tokens in all, or returns the error with
+// which Do would refuse it. Do, with the context that Admit returns, then refuses none of the parts, and they share the
+// turns of one request. The caller must call end after the last part.
+func (b *Batcher) Admit(
+	ctx context.Context, priority, windows, tokens int,
+) (part context.Context, end func(), err error) {
+	level, err := b.level(priority)
+	if err != nil {
+		return nil, nil, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if windows < 1 {
+		return ctx, func() {}, nil
+	}
+	j, err := b.admit(ctx, level, windows, tokens)
+	if err != nil {
+		return nil, nil, err
+	}
+	end = sync.OnceFunc(func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.learn(j, j.windows == 0)
+		b.queue.settle(j, j.windows, j.tokens)
+	})
+	return context.WithValue(ctx, jobKey{b}, j), end, nil
+}
+
 // Do runs the windows of a request in batches, which they may share with those of others. It returns when
 // all have results, or with an error. Then the request's other windows do not start, and a batch is
 // cancelled if all of its requests have ended.
@@ -249,9 +329,12 @@ func (b *Batcher) Do(ctx context.Context, r Request) (Response, error) {
 	if ctx.Err() != nil {
 		return Response{}, context.Cause(ctx)
 	}
-	c, err := b.admit(r)
+	c, err := b.enter(ctx, r)
 	if err != nil {
 		return Response{}, err
+	}
+	if r.Progress != nil {
+		defer b.giveUp(c, errProgress) // if it panics
 	}
 	var timeout <-chan time.Time
 	if c.timeout > 0 {
@@ -263,7 +346,17 @@ func (b *Batcher) Do(ctx context.Context, r Request) (Response, error) {
 	for {
 		select {
 		case <-c.done:
+			if r.Progress != nil && (c.err == nil || ctx.Err() == nil) { // also what came before the model failed
+				if err := b.report(c, r.Progress); err != nil {
+					return Response{}, err
+				}
+			}
 			return c.response, c.err
+		case <-c.ready:
+			if err := b.report(c, r.Progress); err != nil {
+				b.giveUp(c, err)
+				return Response{}, err
+			}
 		case <-canceled:
 			b.giveUp(c, context.Cause(ctx))
 			canceled = nil
@@ -274,15 +367,45 @@ func (b *Batcher) Do(ctx context.Context, r Request) (Response, error) {
 	}
 }
 
-// admit puts a request's windows into the queue, all or none.
-func (b *Batcher) admit(r Request) (*call, error) {
-	priority := cmp.Or(r.Priority, b.opts.DefaultPriority)
-	if priority < 1 || priority > b.opts.Priorities {
-		return nil, fmt.Errorf("%w: %d is not one of 1 to %d", ErrPriority, priority, b.opts.Priorities)
+// errProgress is the error of a request whose Progress panics, which nobody sees.
+var errProgress = errors.New("the request's Progress panicked")
+
+// report calls a request's Progress with those of its results that it has not had, and drops them.
+func (b *Batcher) report(c *call, progress func([]squad.RawResult) error) error {
+	b.mu.Lock()
+	results := c.results[c.reported:c.first]
+	c.reported = c.first
+	b.mu.Unlock()
+	if len(results) == 0 {
+		return nil
 	}
-	c := newCall(r, priority-1)
+	err := progress(results)
+	clear(results)
+	return err
+}
+
+// level returns a priority as a level, from 0.
+func (b *Batcher) level(priority int) (int, error) {
+	priority = cmp.Or(priority, b.opts.DefaultPriority)
+	if priority < 1 || priority > b.opts.Priorities {
+		return 0, fmt.Errorf("%w: %d is not one of 1 to %d", ErrPriority, priority, b.opts.Priorities)
+	}
+	return priority - 1, nil
+}
+
+// enter puts a request's windows into the queue, all or none.
+func (b *Batcher) enter(ctx context.Context, r Request) (*call, error) {
+	level, err := b.level(r.Priority)
+	if err != nil {
+		return nil, err
+	}
+	c := newCall(r)
 	if c.timeout <= 0 {
 		c.timeout = b.opts.MaxWait
+	}
+	tokens := 0
+	for i := range r.Features {
+		tokens += r.Features[i].Len
 	}
 
 	b.mu.Lock()
@@ -290,8 +413,12 @@ func (b *Batcher) admit(r Request) (*call, error) {
 	if b.closed {
 		return nil, ErrClosed
 	}
-	if n := b.queue.waiting; n > 0 && n+len(c.windows) > b.opts.MaxQueue {
-		return nil, &QueueFullError{Waiting: n, Limit: b.opts.MaxQueue, RetryAfter: b.retryAfter()}
+	var part bool
+	if c.job, part = ctx.Value(jobKey{b}).(*job); !part {
+		if c.job, err = b.admit(ctx, level, len(c.windows), tokens); err != nil {
+			return nil, err
+		}
+		c.alone = true
 	}
 	c.arrival = b.now()
 	due := c.arrival
@@ -306,14 +433,57 @@ func (b *Batcher) admit(r Request) (*call, error) {
 	return c, nil
 }
 
-// retryAfter estimates the time that the model takes for the waiting windows. b.mu is held.
-func (b *Batcher) retryAfter() time.Duration {
-	seconds := 1.0
-	if b.recentWindows > 0 {
-		perWindow := b.recentSeconds / b.recentWindows / float64(b.opts.Concurrency)
-		seconds = max(1, math.Ceil(perWindow*float64(b.queue.waiting)))
+// admit adds a job to the queue, or returns why it cannot be done. b.mu is held.
+func (b *Batcher) admit(ctx context.Context, level, windows, tokens int) (*job, error) {
+	if b.closed {
+		return nil, ErrClosed
 	}
-	return time.Duration(min(seconds, math.MaxInt64/1e9)) * time.Second
+	q := &b.queue
+	name, _ := ctx.Value(clientKey{}).(string)
+	id := clientID{level, name}
+	own := 0
+	if c := q.clients[id]; c != nil {
+		own = len(c.jobs)
+	}
+	if free := b.opts.MaxQueue - q.jobs; free <= 0 || own >= 8*free {
+		n, sum := q.before(id, math.MaxInt/2)
+		return nil, &QueueFullError{q.jobs, b.opts.MaxQueue, retryAfter(b.seconds(n, sum))}
+	}
+	j := &job{deadline: math.MaxInt64, admitted: windows, windows: windows, tokens: tokens, arrival: b.now()}
+	n, sum := q.before(id, tokens)
+	j.expected = b.seconds(n+windows, sum+tokens+b.inside)
+	if at, ok := ctx.Deadline(); ok {
+		left := time.Until(at)
+		j.deadline = j.arrival + left
+		takes := j.expected * b.stretch.factor()
+		if takes > left.Seconds() {
+			err := &DeadlineError{Takes: duration(takes), Left: left}
+			if b.seconds(windows, tokens) <= left.Seconds() {
+				err.RetryAfter = retryAfter(takes - left.Seconds())
+			}
+			return nil, err
+		}
+	}
+	q.add(id, j)
+	return j, nil
+}
+
+// learn compares the time that a job took with what was expected. If it ends before it is done, the time is what it
+// would have taken at its pace so far, if that is more. b.mu is held.
+func (b *Batcher) learn(j *job, done bool) {
+	took, left := (b.now() - j.arrival).Seconds(), (j.deadline - j.arrival).Seconds()
+	const least = 0.1 // of its time: what is expected of a short request depends on single batches
+	if j.expected < least*left {
+		return
+	}
+	if !done {
+		if took < j.expected {
+			return // the client went early
+		}
+		const most = 4
+		took *= min(most, float64(j.admitted)/float64(max(1, j.admitted-j.windows)))
+	}
+	b.stretch.add(took, j.expected)
 }
 
 // giveUp ends a request whose client has gone.
@@ -327,7 +497,7 @@ func (b *Batcher) giveUp(c *call, err error) {
 func (b *Batcher) timeOut(c *call) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !c.started {
+	if !c.job.started {
 		b.fail(c, ErrTimeout)
 	}
 }

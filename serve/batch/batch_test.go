@@ -144,6 +144,13 @@ func (s *scenario) atWith(ctx context.Context, when time.Duration, r batch.Reque
 	})
 }
 
+// goneAt returns the context of a client that goes at a time, which nobody knows before.
+func (s *scenario) goneAt(when time.Duration) context.Context {
+	ctx, cancel := context.WithCancel(s.t.Context())
+	time.AfterFunc(when-s.now(), cancel)
+	return ctx
+}
+
 // wait waits for all requests, closes the batcher, and returns the batches that ran.
 func (s *scenario) wait() []string {
 	s.wg.Wait()
@@ -159,18 +166,18 @@ func TestDo(t *testing.T) {
 		s.at(0, batch.Request{Features: features(10, 1)})
 		s.at(4*ms, batch.Request{Features: features(20, 2, 3, 4, 5)})
 		s.at(5*ms, batch.Request{Features: features(30, 6)})
-		assert.Equal(t, []string{"0s: 1", "10ms: 2 3 4", "20ms: 5 6"}, s.wait())
+		assert.Equal(t, []string{"0s: 1", "10ms: 2 3 6", "20ms: 4 5"}, s.wait(), "requests take turns")
 
 		reply := s.replies[1]
 		assert.Equal(t, []any{0 * ms, 10 * ms, 1, 10 * ms}, []any{reply.Queue, reply.Compute, reply.Batches, reply.at})
 		reply = s.replies[2]
 		assert.Equal(t, []any{6 * ms, 20 * ms, 2, 30 * ms}, []any{reply.Queue, reply.Compute, reply.Batches, reply.at})
 		reply = s.replies[6]
-		assert.Equal(t, []any{15 * ms, 10 * ms, 1, 30 * ms}, []any{reply.Queue, reply.Compute, reply.Batches, reply.at})
+		assert.Equal(t, []any{5 * ms, 10 * ms, 1, 20 * ms}, []any{reply.Queue, reply.Compute, reply.Batches, reply.at})
 		assert.Equal(t, []batch.Batch{
 			{Windows: 1, Requests: 1, Tokens: 10, Padded: 10, Compute: 10 * ms},
-			{Windows: 3, Requests: 1, Tokens: 60, Padded: 60, Queue: 6 * ms, Compute: 10 * ms},
-			{Windows: 2, Requests: 2, Tokens: 50, Padded: 60, Queue: 16 * ms, Compute: 10 * ms},
+			{Windows: 3, Requests: 2, Tokens: 70, Padded: 90, Queue: 6 * ms, Compute: 10 * ms},
+			{Windows: 2, Requests: 1, Tokens: 40, Padded: 40, Queue: 16 * ms, Compute: 10 * ms},
 		}, s.told)
 	})
 }
@@ -221,7 +228,7 @@ func TestTriggers(t *testing.T) {
 			name: "the delay counts while the model is busy",
 			opts: batch.Options{MaxDelay: 5 * ms, MaxSize: 2},
 			at:   map[time.Duration][]int{0: {1, 2}, ms: {3}, 8 * ms: {4, 5, 6}, 16 * ms: {7}},
-			want: []string{"0s: 1 2", "10ms: 3 4", "20ms: 5 6", "30ms: 7"},
+			want: []string{"0s: 1 2", "10ms: 3 4", "20ms: 5 7", "30ms: 6"},
 		}, {
 			name: "what is left of a delay runs from the end of a batch",
 			opts: batch.Options{MaxDelay: 5 * ms, MaxSize: 2},
@@ -289,15 +296,27 @@ func TestDefaults(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScenario(t, 10*ms, batch.Options{MaxWait: time.Hour})
 		s.at(0, batch.Request{Features: features(10, 1)})
-		many := make([]int, 1024)
-		s.at(ms, batch.Request{Features: features(10, many...)})
-		s.at(2*ms, batch.Request{Features: features(10, 2)})
+		s.at(ms, batch.Request{Features: features(10, slices.Repeat([]int{0}, 1024)...)}) // one request of any size
+		for i := range 1100 {
+			s.at(2*ms, batch.Request{Features: features(10, 2+i)})
+		}
+		s.atWith(batch.WithClient(t.Context(), "another"), 3*ms, batch.Request{Features: features(10, 5000)})
 		time.Sleep(5 * ms)
-		assert.Equal(t, 1024, s.Waiting())
+		assert.Equal(t, 1024+910+1, s.Waiting(), "one client has at most 8 times as many places as are free")
 		assert.Equal(t, 1, s.Running())
-		require.Len(t, s.wait(), 1+1024/8)
-		var full *batch.QueueFullError
-		assert.ErrorAs(t, s.replies[2].err, &full)
+		s.wait()
+		refused := 0
+		for _, reply := range s.replies {
+			var full *batch.QueueFullError
+			if errors.As(reply.err, &full) {
+				refused++
+			}
+		}
+		assert.Equal(t, 1100-910, refused)
+		assert.NoError(t, s.replies[5000].err)
+		for i, b := range s.told[1 : len(s.told)-1] {
+			assert.Equal(t, 8, b.Windows, "batch %d", i)
+		}
 	})
 }
 
@@ -353,20 +372,27 @@ func TestMaxTokens(t *testing.T) {
 		for i, tokens := range []int{50, 20, 51, 20, 200, 10, 10} {
 			s.at(time.Duration(i+1)*ms, batch.Request{Features: features(tokens, i+1)})
 		}
-		assert.Equal(t, []string{"0s: 0", "10ms: 1 2", "20ms: 3", "30ms: 4 6 7", "40ms: 5"}, s.wait())
+		assert.Equal(t, []string{"0s: 0", "10ms: 2 4 6 7", "20ms: 1", "30ms: 3", "40ms: 5"}, s.wait())
 	})
 }
 
-// Of the windows that may share a batch with the oldest, those nearest in length come first.
-func TestNearestInLength(t *testing.T) {
+// A window that does not fit into a batch lets others pass.
+func TestOthersPassWhatDoesNotFit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newScenario(t, 10*ms, batch.Options{MaxSize: 3, Buckets: []int{}, Priorities: 2})
-		s.at(0, batch.Request{Features: features(1, 0)})
-		for i, tokens := range []int{50, 90, 20, 55, 88, 45, 92} {
-			s.at(time.Duration(i+1)*ms, batch.Request{Features: features(tokens, i+1)})
+		s := newScenario(t, 10*ms, batch.Options{MaxSize: 4, MaxTokens: 100, Buckets: []int{}, Priorities: 2})
+		s.at(0, batch.Request{Features: features(1, 0), Priority: 1})
+		for i, tokens := range []int{30, 40, 20, 25} {
+			s.at(time.Duration(i+1)*ms, batch.Request{Features: features(tokens, i+1), Priority: 1 + i/2})
 		}
-		s.at(9*ms, batch.Request{Features: features(300, 8), Priority: 1})
-		assert.Equal(t, []string{"0s: 0", "10ms: 8 2 7", "20ms: 1 4 6", "30ms: 3 5"}, s.wait())
+		assert.Equal(t, []string{"0s: 0", "10ms: 1 2", "20ms: 3 4"}, s.wait())
+	})
+	synctest.Test(t, func(t *testing.T) {
+		s := newScenario(t, 10*ms, batch.Options{MaxSize: 4, MaxTokens: 100, Buckets: []int{}, Priorities: 2})
+		s.at(0, batch.Request{Features: features(1, 0), Priority: 1})
+		for i, tokens := range []int{30, 60, 20, 25} {
+			s.at(time.Duration(i+1)*ms, batch.Request{Features: features(tokens, i+1), Priority: 1 + i/2})
+		}
+		assert.Equal(t, []string{"0s: 0", "10ms: 1 3 4", "20ms: 2"}, s.wait())
 	})
 }
 
@@ -380,7 +406,7 @@ func TestPriorities(t *testing.T) {
 		s.at(4*ms, batch.Request{Features: features(100, 5), Priority: 1})
 		s.at(5*ms, batch.Request{Features: features(10, 6), Priority: 2})
 		s.at(6*ms, batch.Request{Features: features(10, 7), Priority: 1})
-		assert.Equal(t, []string{"0s: 1", "10ms: 5 3", "20ms: 7 4", "30ms: 6 2"}, s.wait())
+		assert.Equal(t, []string{"0s: 1", "10ms: 7 4", "20ms: 5 3", "30ms: 6 2"}, s.wait())
 	})
 	synctest.Test(t, func(t *testing.T) {
 		s := newScenario(t, 10*ms, batch.Options{MaxSize: 1, Priorities: 2})
@@ -432,7 +458,7 @@ func TestMaxWait(t *testing.T) {
 		s.at(2*ms, batch.Request{Features: features(10, 5)})
 		s.at(3*ms, batch.Request{Features: features(10, 6), Timeout: 2 * ms})
 		s.at(4*ms, batch.Request{Features: features(10, 7), Timeout: 40 * ms})
-		assert.Equal(t, []string{"0s: 1", "10ms: 2", "20ms: 3", "30ms: 4", "40ms: 7"}, s.wait())
+		assert.Equal(t, []string{"0s: 1", "10ms: 2", "20ms: 7", "30ms: 3", "40ms: 4"}, s.wait())
 		for name, want := range map[int]time.Duration{5: 17 * ms, 6: 5 * ms} {
 			assert.Equal(t, batch.ErrTimeout, s.replies[name].err)
 			assert.Equal(t, want, s.replies[name].at)
@@ -453,32 +479,33 @@ func TestQueueFull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScenario(t, 1500*ms, batch.Options{MaxSize: 2, MaxQueue: 4})
 		s.at(0, batch.Request{Features: features(10, 1, 2)})
-		s.at(1*ms, batch.Request{Features: features(10, 3, 4, 5, 6, 7)}) // the queue is empty
+		s.at(1*ms, batch.Request{Features: features(10, 3, 4, 5, 6, 7)}) // a request is one, whatever its windows
 		s.at(2*ms, batch.Request{Features: features(10, 8)})
-		s.at(1501*ms, batch.Request{Features: features(10, 9, 10)}) // all or none
-		s.at(1502*ms, batch.Request{Features: features(10, 11)})
-		s.wait()
-		assert.NoError(t, s.replies[3].err)
-		assert.NoError(t, s.replies[11].err)
-		full := &batch.QueueFullError{Waiting: 5, Limit: 4, RetryAfter: time.Second}
-		assert.Equal(t, full, s.replies[8].err, "no batch has ended")
-		assert.Equal(t, 2*ms, s.replies[8].at)
-		// At 2 windows in 1.5 s three take 2.25 s.
-		assert.Equal(t, &batch.QueueFullError{Waiting: 3, Limit: 4, RetryAfter: 3 * time.Second}, s.replies[9].err)
-		assert.EqualError(t, s.replies[9].err, "the queue is full, with 3 windows of at most 4: try again in 3s")
+		s.at(3*ms, batch.Request{Features: features(10, 9, 10)})
+		s.at(4*ms, batch.Request{Features: features(10, 11)})
+		s.at(5*ms, batch.Request{Features: features(10, 12)})
+		s.at(1501*ms, batch.Request{Features: features(10, 13)}) // in the place of 8
+		s.at(1502*ms, batch.Request{Features: features(10, 14)})
+		assert.Equal(t, []string{"0s: 1 2", "1.5s: 3 8", "3s: 9 11", "4.5s: 4 10", "6s: 5 13", "7.5s: 6 7"}, s.wait())
+		full := &batch.QueueFullError{Waiting: 4, Limit: 4, RetryAfter: time.Second}
+		assert.Equal(t, full, s.replies[12].err, "no batch has ended")
+		assert.Equal(t, 5*ms, s.replies[12].at)
+		// At 2 windows in 1.5 s eight take 6 s.
+		assert.Equal(t, &batch.QueueFullError{Waiting: 4, Limit: 4, RetryAfter: 6 * time.Second}, s.replies[14].err)
+		assert.EqualError(t, s.replies[14].err, "the queue is full, with 4 requests of at most 4: try again in 6s")
 	})
 }
 
 func TestRetryAfterFollowsTheModel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newScenario(t, 0, batch.Options{MaxSize: 1, MaxQueue: 8, Concurrency: 2})
+		s := newScenario(t, 0, batch.Options{MaxSize: 1, MaxQueue: 1, Concurrency: 2})
 		retryAfter := func() time.Duration {
 			var err *batch.QueueFullError
 			s.at(s.now(), batch.Request{Features: features(10, make([]int, 8)...)})
 			synctest.Wait()
 			_, e := s.Do(t.Context(), batch.Request{Features: features(10, make([]int, 8)...)})
 			require.ErrorAs(t, e, &err)
-			assert.Equal(t, 6, err.Waiting)
+			assert.Equal(t, 6, s.Waiting())
 			return err.RetryAfter
 		}
 		runHundred := func(takes time.Duration) {
@@ -497,7 +524,7 @@ func TestRetryAfterFollowsTheModel(t *testing.T) {
 
 func TestCancelBeforeStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newScenario(t, 10*ms, batch.Options{MaxSize: 4, MaxQueue: 4})
+		s := newScenario(t, 10*ms, batch.Options{MaxSize: 4, MaxQueue: 3})
 		gone := errors.New("gone")
 		ctx, cancel := context.WithCancelCause(t.Context())
 		time.AfterFunc(5*ms, func() { cancel(gone) })
@@ -531,10 +558,7 @@ func TestCancelWhileOneWaitsForOthers(t *testing.T) {
 func TestCancelDuringABatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScenario(t, 10*ms, batch.Options{})
-		first, cancelFirst := context.WithTimeout(t.Context(), 14*ms)
-		defer cancelFirst()
-		second, cancelSecond := context.WithTimeout(t.Context(), 26*ms)
-		defer cancelSecond()
+		first, second := s.goneAt(14*ms), s.goneAt(26*ms)
 		s.at(0, batch.Request{Features: features(10, 1)})
 		s.atWith(first, 1*ms, batch.Request{Features: features(10, 2, 3)})
 		s.at(2*ms, batch.Request{Features: features(10, 4)})
@@ -543,7 +567,7 @@ func TestCancelDuringABatch(t *testing.T) {
 		s.at(22*ms, batch.Request{Features: features(200, 8)})
 		assert.Equal(t, []string{"0s: 1", "10ms: 2 3 4", "20ms: 5 6 7", "26ms: 8"}, s.wait(),
 			"only a batch without requests ends early")
-		assert.Equal(t, context.DeadlineExceeded, s.replies[2].err)
+		assert.Equal(t, context.Canceled, s.replies[2].err)
 		assert.Equal(t, 14*ms, s.replies[2].at)
 		assert.NoError(t, s.replies[4].err)
 		assert.Equal(t, 20*ms, s.replies[4].at)

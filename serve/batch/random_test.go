@@ -22,6 +22,7 @@ import (
 // A simRequest is a request that comes at a time and may be cancelled at another.
 type simRequest struct {
 	batch.Request
+	client     string
 	at, cancel time.Duration
 }
 
@@ -29,14 +30,23 @@ type simRequest struct {
 type simWindow struct {
 	request int
 	squad.Feature
-	priority int
-	due      time.Duration
+	due   time.Duration
+	order int // of arrival
 }
 
 type simBatch struct {
 	end     time.Duration
 	windows []simWindow
 }
+
+// simClient is a client of a level.
+type simClient struct {
+	priority int
+	name     string
+}
+
+// A simTurn is when a client, or a request, is next.
+type simTurn struct{ key, order int }
 
 // A simulation computes what a batcher should do with requests, in the plainest way: it keeps the waiting
 // windows in one list, and looks through all of it at every event.
@@ -51,10 +61,18 @@ type simulation struct {
 	started  map[int]bool
 	ran      []string
 	outcomes map[int]string
+
+	order    int
+	clients  map[simClient]simTurn
+	turns    map[int]simTurn   // of requests
+	levels   map[int]int       // the key of the client that was served last, by priority
+	lastTurn map[simClient]int // and of its request
 }
 
 func (s *simulation) run() {
 	s.left, s.started, s.outcomes = map[int]int{}, map[int]bool{}, map[int]string{}
+	s.clients, s.turns = map[simClient]simTurn{}, map[int]simTurn{}
+	s.levels, s.lastTurn = map[int]int{}, map[simClient]int{}
 	for now := time.Duration(0); ; {
 		for i, r := range s.requests {
 			if r.at == now {
@@ -110,9 +128,32 @@ func (s *simulation) run() {
 	}
 }
 
+func (s *simulation) client(request int) simClient {
+	return simClient{s.requests[request].Priority, s.requests[request].client}
+}
+
+// count returns the number of waiting windows of a client, and that of waiting windows of a request.
+func (s *simulation) count(request int) (ofClient, ofRequest int) {
+	for _, w := range s.waiting {
+		if s.client(w.request) == s.client(request) {
+			ofClient++
+		}
+		if w.request == request {
+			ofRequest++
+		}
+	}
+	return ofClient, ofRequest
+}
+
 func (s *simulation) arrive(i int, now time.Duration) {
-	r := s.requests[i]
-	if len(s.waiting) > 0 && len(s.waiting)+len(r.Features) > s.opts.MaxQueue {
+	r, client := s.requests[i], s.client(i)
+	all, own := map[int]bool{}, map[int]bool{}
+	for _, w := range s.waiting {
+		if all[w.request] = true; s.client(w.request) == client {
+			own[w.request] = true
+		}
+	}
+	if free := s.opts.MaxQueue - len(all); free <= 0 || len(own) >= 8*free {
 		s.outcomes[i] = fmt.Sprintf("%v: refused", now)
 		return
 	}
@@ -122,8 +163,51 @@ func (s *simulation) arrive(i int, now time.Duration) {
 		due += s.opts.MaxDelay
 	}
 	for _, f := range r.Features {
-		s.waiting = append(s.waiting, simWindow{i, f, r.Priority, due})
+		s.order++
+		ofClient, ofRequest := s.count(i)
+		if ofClient == 0 {
+			s.clients[client] = simTurn{max(s.clients[client].key, s.levels[r.Priority]) + f.Len, s.order}
+		}
+		if ofRequest == 0 {
+			s.turns[i] = simTurn{s.lastTurn[client] + f.Len, s.order}
+		}
+		s.waiting = append(s.waiting, simWindow{i, f, due, s.order})
 	}
+}
+
+// serve removes a window that starts.
+func (s *simulation) serve(w simWindow) {
+	i, client := w.request, s.client(w.request)
+	s.waiting = slices.DeleteFunc(s.waiting, func(x simWindow) bool { return x.order == w.order })
+	s.started[i] = true
+	s.levels[client.priority] = max(s.levels[client.priority], s.clients[client].key)
+	s.lastTurn[client] = max(s.lastTurn[client], s.turns[i].key)
+	ofClient, ofRequest := s.count(i)
+	if c := s.clients[client]; ofClient > 0 {
+		s.clients[client] = simTurn{c.key + w.Len, c.order}
+	}
+	if r := s.turns[i]; ofRequest > 0 {
+		s.turns[i] = simTurn{r.key + w.Len, r.order}
+	}
+}
+
+// next returns the window whose turn it is, among those that ok accepts.
+func (s *simulation) next(ok func(simWindow) bool) (best simWindow, found bool) {
+	for _, w := range s.waiting {
+		if !ok(w) {
+			continue
+		}
+		a, b := s.clients[s.client(w.request)], s.clients[s.client(best.request)]
+		x, y := s.turns[w.request], s.turns[best.request]
+		if !found || cmp.Or(
+			cmp.Compare(s.requests[w.request].Priority, s.requests[best.request].Priority),
+			cmp.Compare(a.key, b.key), cmp.Compare(a.order, b.order),
+			cmp.Compare(x.key, y.key), cmp.Compare(x.order, y.order), cmp.Compare(w.order, best.order),
+		) < 0 {
+			best, found = w, true
+		}
+	}
+	return best, found
 }
 
 func (s *simulation) end(i int, now time.Duration, outcome string) {
@@ -134,28 +218,20 @@ func (s *simulation) end(i int, now time.Duration, outcome string) {
 
 // start starts the next batch, if one is ready.
 func (s *simulation) start(now time.Duration) bool {
-	slices.SortStableFunc(s.waiting, func(a, b simWindow) int { return cmp.Compare(a.priority, b.priority) })
-	for _, head := range s.waiting {
-		share := func(w simWindow) bool {
-			return (w.Len+31)/32 == (head.Len+31)/32 && len(w.InputIDs) == len(head.InputIDs)
+	type bucket struct{ length, padded int }
+	of := func(w simWindow) bucket { return bucket{(w.Len + 31) / 32, len(w.InputIDs)} }
+	notReady := map[bucket]bool{}
+	for {
+		head, ok := s.next(func(w simWindow) bool { return !notReady[of(w)] })
+		if !ok {
+			return false
 		}
-		var windows []simWindow
-		longest, full, due := 0, false, time.Duration(1<<63-1)
+		n, longest, due := 0, 0, time.Duration(1<<63-1)
 		for _, w := range s.waiting {
-			if !share(w) {
-				continue
+			if of(w) == of(head) {
+				n, longest, due = n+1, max(longest, w.Len), min(due, w.due)
 			}
-			longest = max(longest, w.Len)
-			n := len(windows)
-			if n == s.opts.MaxSize || n > 0 && s.opts.MaxTokens > 0 && (n+1)*longest > s.opts.MaxTokens {
-				full = true
-				break
-			}
-			windows = append(windows, w)
-			due = min(due, w.due)
 		}
-		n := len(windows)
-		full = full || n == s.opts.MaxSize || s.opts.MaxTokens > 0 && (n+1)*longest > s.opts.MaxTokens
 		preferred := 0
 		for _, p := range s.opts.PreferredSizes {
 			if p <= n {
@@ -164,55 +240,47 @@ func (s *simulation) start(now time.Duration) bool {
 		}
 		size := s.opts.MaxSize
 		switch {
-		case full, s.opts.MaxDelay > 0 && due <= now:
+		case n >= s.opts.MaxSize, s.opts.MaxTokens > 0 && (n+1)*longest > s.opts.MaxTokens:
+		case s.opts.MaxDelay > 0 && due <= now:
 		case preferred > 0:
 			size = preferred
 		case s.opts.MaxDelay > 0:
+			notReady[of(head)] = true
 			continue
 		}
-		windows = s.nearest(head, size, share)
-		line := fmt.Sprintf("%v:", now)
-		for _, w := range windows {
-			line += fmt.Sprintf(" %d", name(&w.Feature))
-			s.started[w.request] = true
-			at := slices.IndexFunc(s.waiting, func(x simWindow) bool { return name(&x.Feature) == name(&w.Feature) })
-			s.waiting = slices.Delete(s.waiting, at, at+1)
-		}
-		s.ran = append(s.ran, line)
-		s.running = append(s.running, simBatch{now + s.takes, windows})
+		s.fill(now, size, func(w simWindow) bool { return of(w) == of(head) })
 		return true
 	}
-	return false
 }
 
-// nearest returns the windows of a batch, in the order in which they wait.
-func (s *simulation) nearest(head simWindow, size int, share func(simWindow) bool) []simWindow {
-	var others []simWindow
-	for _, w := range s.waiting {
-		if share(w) && name(&w.Feature) != name(&head.Feature) {
-			others = append(others, w)
+// fill starts a batch of the windows that may share it, in turn, as far as they fit.
+func (s *simulation) fill(now time.Duration, size int, share func(simWindow) bool) {
+	var windows []simWindow
+	longest, aside := 0, map[int]bool{}
+	for len(windows) < size {
+		w, ok := s.next(func(w simWindow) bool { return share(w) && !aside[w.request] })
+		if !ok {
+			break
 		}
-	}
-	distance := func(w simWindow) int { return max(w.Len-head.Len, head.Len-w.Len) }
-	slices.SortStableFunc(others, func(a, b simWindow) int {
-		return cmp.Or(cmp.Compare(a.priority, b.priority), cmp.Compare(distance(a), distance(b)))
-	})
-	chosen := map[int]bool{name(&head.Feature): true}
-	longest := head.Len
-	for _, w := range others {
-		if len(chosen) == size || s.opts.MaxTokens > 0 && (len(chosen)+1)*max(longest, w.Len) > s.opts.MaxTokens {
+		n := max(longest, w.Len)
+		if len(windows) > 0 && s.opts.MaxTokens > 0 && (len(windows)+1)*n > s.opts.MaxTokens {
+			aside[w.request] = true
 			continue
 		}
-		longest = max(longest, w.Len)
-		chosen[name(&w.Feature)] = true
+		longest = n
+		s.serve(w)
+		windows = append(windows, w)
 	}
-	var windows []simWindow
-	for _, w := range s.waiting {
-		if chosen[name(&w.Feature)] {
-			windows = append(windows, w)
-		}
+	slices.SortFunc(windows, func(a, b simWindow) int {
+		return cmp.Or(
+			cmp.Compare(s.requests[a.request].Priority, s.requests[b.request].Priority), cmp.Compare(a.order, b.order))
+	})
+	line := fmt.Sprintf("%v:", now)
+	for _, w := range windows {
+		line += fmt.Sprintf(" %d", name(&w.Feature))
 	}
-	return windows
+	s.ran = append(s.ran, line)
+	s.running = append(s.running, simBatch{now + s.takes, windows})
 }
 
 // The batches, their times and the outcome of every request are those of the simulation.
@@ -225,7 +293,7 @@ func TestBatcherDoesWhatASimulationDoes(t *testing.T) {
 			MaxSize:     1 + rnd.IntN(8),
 			MaxTokens:   rnd.IntN(2) * (100 + rnd.IntN(400)),
 			MaxDelay:    time.Duration(rnd.IntN(2)*rnd.IntN(20)) * ms,
-			MaxQueue:    5 + rnd.IntN(40),
+			MaxQueue:    2 + rnd.IntN(20),
 			Concurrency: 1 + rnd.IntN(3),
 			Priorities:  1 + rnd.IntN(3),
 		}
@@ -243,6 +311,7 @@ func TestBatcherDoesWhatASimulationDoes(t *testing.T) {
 			// has nanoseconds of its own, and a quarter of its milliseconds for each way to end.
 			r.at = time.Duration(rnd.IntN(len(requests)*gap))*ms + time.Duration(i+1)
 			r.Priority = 1 + rnd.IntN(opts.Priorities)
+			r.client = string(rune('a' + rnd.IntN(4)))
 			if rnd.IntN(4) == 0 {
 				r.cancel = r.at + time.Duration(rnd.IntN(40))*ms + ms/4
 			}
@@ -262,11 +331,9 @@ func TestBatcherDoesWhatASimulationDoes(t *testing.T) {
 			for _, r := range requests {
 				ctx := t.Context()
 				if r.cancel > 0 {
-					c, cancel := context.WithTimeout(ctx, r.cancel)
-					defer cancel()
-					ctx = c
+					ctx = s.goneAt(r.cancel)
 				}
-				s.atWith(ctx, r.at, r.Request)
+				s.atWith(batch.WithClient(ctx, r.client), r.at, r.Request)
 			}
 			got := s.wait()
 			slices.Sort(got) // batches of one moment start in any order
@@ -280,7 +347,7 @@ func TestBatcherDoesWhatASimulationDoes(t *testing.T) {
 					outcome = "done"
 				case errors.Is(reply.err, batch.ErrTimeout):
 					outcome = "timed out"
-				case errors.Is(reply.err, context.DeadlineExceeded):
+				case errors.Is(reply.err, context.Canceled):
 					outcome = "cancelled"
 				}
 				require.Equal(t, want.outcomes[i], fmt.Sprintf("%v: %s", reply.at, outcome), "seed %d, request %d", seed, i)
@@ -298,12 +365,12 @@ func TestBatcherDoesWhatASimulationDoes(t *testing.T) {
 // Of thousands of requests of all kinds, to a model that fails in all ways, each gets its own results or an
 // error that fits, and no bound is broken.
 func TestEverythingAtOnce(t *testing.T) {
-	const requests = 4000
+	const requests, mostWindows = 4000, 9
 	for seed := range uint64(3) {
 		synctest.Test(t, func(t *testing.T) {
 			rnd := rand.New(rand.NewPCG(seed, 2))
 			opts := batch.Options{
-				MaxSize: 6, MaxTokens: 900, MaxDelay: 3 * ms, MaxQueue: 50, MaxWait: 60 * ms,
+				MaxSize: 6, MaxTokens: 900, MaxDelay: 3 * ms, MaxQueue: 20, MaxWait: 60 * ms,
 				Concurrency: 3, Priorities: 3, PreferredSizes: []int{4},
 			}
 			bad := errors.New("bad")
@@ -331,7 +398,7 @@ func TestEverythingAtOnce(t *testing.T) {
 				mu.Unlock()
 				assert.LessOrEqual(t, len(f), opts.MaxSize)
 				assert.True(t, len(f) == 1 || len(f)*longest <= opts.MaxTokens)
-				assert.LessOrEqual(t, b.Waiting(), opts.MaxQueue)
+				assert.LessOrEqual(t, b.Waiting(), opts.MaxQueue*mostWindows)
 				select {
 				case <-time.After(takes):
 				case <-ctx.Done():
@@ -369,10 +436,11 @@ func TestEverythingAtOnce(t *testing.T) {
 			named := 0
 			for range requests {
 				r := batch.Request{Priority: rnd.IntN(4)}
-				for range 1 + rnd.IntN(1+rnd.IntN(9)) {
+				for range 1 + rnd.IntN(1+rnd.IntN(mostWindows)) {
 					named++
 					r.Features = append(r.Features, feature(named, 1+rnd.IntN(200), 256<<rnd.IntN(2)))
 				}
+				client := string(rune('a' + rnd.IntN(5)))
 				at, patience := time.Duration(rnd.IntN(requests*2))*ms, time.Hour
 				if rnd.IntN(5) == 0 {
 					patience = time.Duration(1+rnd.IntN(30)) * ms
@@ -381,7 +449,7 @@ func TestEverythingAtOnce(t *testing.T) {
 					time.Sleep(at)
 					ctx, cancel := context.WithTimeout(t.Context(), patience)
 					defer cancel()
-					got, err := b.Do(ctx, r)
+					got, err := b.Do(batch.WithClient(ctx, client), r)
 					mu.Lock()
 					defer mu.Unlock()
 					most := 0 // runs of a window
@@ -390,6 +458,7 @@ func TestEverythingAtOnce(t *testing.T) {
 						assert.LessOrEqual(t, ran[name(&f)], 2)
 					}
 					var full *batch.QueueFullError
+					var late *batch.DeadlineError
 					var panicked *batch.PanicError
 					switch {
 					case err == nil:
@@ -401,6 +470,10 @@ func TestEverythingAtOnce(t *testing.T) {
 					case errors.As(err, &full):
 						counts["refused"]++
 						assert.Zero(t, most)
+					case errors.As(err, &late):
+						counts["too late"]++
+						assert.Zero(t, most)
+						assert.Greater(t, late.Takes, late.Left)
 					case errors.Is(err, batch.ErrTimeout):
 						counts["timed out"]++
 						assert.Zero(t, most)
@@ -433,7 +506,7 @@ func TestEverythingAtOnce(t *testing.T) {
 			}
 			assert.Equal(t, requests, total)
 			assert.Equal(t, runs, told)
-			assert.Len(t, counts, 7, "each kind of outcome is in it")
+			assert.Len(t, counts, 8, "each kind of outcome is in it")
 			t.Log(runs, "windows run,", counts)
 		})
 	}

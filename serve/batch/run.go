@@ -19,6 +19,7 @@ type batch struct {
 	cancel  context.CancelFunc // called when live is 0 or the batch has run
 	live    int                // windows whose requests have not ended
 	queue   time.Duration      // longest wait
+	tokens  int
 }
 
 // schedule starts the batches that are ready while the model is free. It is called at every change: a
@@ -31,19 +32,58 @@ func (b *Batcher) schedule() {
 			b.setAlarm(now, due)
 			return
 		}
-		x := newBatch(b.queue.take(k, func(n, longest int) bool {
-			return n <= size && !b.exceedsTokens(n, longest)
-		}))
+		level, _ := k.head()
+		late := b.late(now, level)
+		if late != nil {
+			k, size = late.shares[0].of.bucket, b.opts.MaxSize
+		}
+		x := newBatch(b.queue.take(k, late, size, b.exceedsTokens))
 		for _, w := range x.windows {
 			c := w.call
 			x.queue = max(x.queue, now-c.arrival)
 			if !c.started {
 				c.started, c.start = true, now
 			}
+			x.tokens += w.tokens()
 		}
+		b.clock(now)
 		b.running++
+		b.inside += x.tokens
 		b.batches.Go(func() { b.run(x) })
 	}
+}
+
+// late returns the job of a level that has the next batch because it, or one that is due later, would not be done in
+// time otherwise. Only every second batch is for such jobs, so that those of other clients still have their turns. A
+// job that cannot be done in time even alone does not count.
+func (b *Batcher) late(now time.Duration, level int) *job {
+	if b.hurried {
+		b.hurried = false
+		return nil
+	}
+	work := 0.0
+	var first *job
+	for _, j := range b.queue.due {
+		alone := b.seconds(j.windows, j.tokens)
+		if j.client.id.level != level || now+duration(alone) > j.deadline {
+			continue
+		}
+		work += alone
+		if first == nil && j.turn.waiting > 0 {
+			first = j
+		}
+		if first == nil || work == 0 {
+			continue
+		}
+		const margin = 2 // half of the batches are not its own
+		length := j.tokens / j.windows
+		batch := b.seconds(b.opts.MaxSize, b.opts.MaxSize*length)
+		if now+duration(margin*work+2*batch) > j.deadline {
+			b.hurried = true
+			return first
+		}
+	}
+	return nil
 }
 
 // next returns the bucket for the next batch and the number of windows that the batch may have. If no
@@ -66,19 +106,14 @@ func (b *Batcher) next(now time.Duration) (best *bucket, size int, due time.Dura
 // plan returns the number of windows that a batch from a bucket may have now. It is 0 if they have to wait
 // for others, until the time due.
 func (b *Batcher) plan(k *bucket, now time.Duration) (n int, due time.Duration) {
-	due = math.MaxInt64
-	longest := 0
-	for w := range k.all() {
-		longest = max(longest, w.feature().Len)
-		if n > 0 && b.exceedsTokens(n+1, longest) {
-			return b.opts.MaxSize, due
-		}
-		n++
-		due = min(due, w.due)
-		if n == b.opts.MaxSize {
-			return n, due
-		}
+	if k.n >= b.opts.MaxSize {
+		return b.opts.MaxSize, math.MaxInt64
 	}
+	n, due = k.n, math.MaxInt64
+	longest := 0
+	k.all(func(w *window) {
+		longest, due = max(longest, w.tokens()), min(due, w.due)
+	})
 	switch {
 	case b.closed || b.exceedsTokens(n+1, longest):
 		return b.opts.MaxSize, due // no other can come
@@ -144,7 +179,9 @@ func (b *Batcher) run(x *batch) {
 
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.clock(b.now())
 	b.running--
+	b.inside -= x.tokens
 	b.schedule()
 }
 
@@ -191,13 +228,21 @@ func (b *Batcher) predict(x *batch) ([]squad.RawResult, error) {
 		tokens += features[i].Len
 		longest = max(longest, features[i].Len)
 	}
+	b.mu.Lock()
 	start := b.now()
+	worked := b.clock(start)
+	b.mu.Unlock()
 	results, err := b.guarded(x.ctx, features)
 	if err == nil {
 		err = check(results, firstID, n)
 	}
-	compute := b.now() - start
-	b.count(n, compute)
+	b.mu.Lock()
+	end := b.now()
+	compute := end - start
+	if !contextError(err) {
+		b.speed.add(tokens, (b.clock(end) - worked).Seconds())
+	}
+	b.mu.Unlock()
 	if b.opts.OnBatch != nil {
 		b.opts.OnBatch(Batch{
 			Windows:  n,
@@ -240,13 +285,22 @@ func (b *Batcher) guarded(ctx context.Context, features []squad.Feature) (result
 	return b.model.Predict(ctx, features)
 }
 
-// count adds the time of a batch to the estimate of the speed. Twenty batches later it weighs a third.
-func (b *Batcher) count(windows int, compute time.Duration) {
+// WarmUp runs the model over windows before it has requests, without the queue and without OnBatch. From the time of
+// the last run, the first request can be told how long it would take.
+func (b *Batcher) WarmUp(ctx context.Context, features []squad.Feature) error {
+	start := b.now()
+	if _, err := b.model.Predict(ctx, features); err != nil {
+		return err
+	}
+	tokens := 0
+	for i := range features {
+		tokens += features[i].Len
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	const fade = 0.95
-	b.recentWindows = b.recentWindows*fade + float64(windows)
-	b.recentSeconds = b.recentSeconds*fade + compute.Seconds()
+	b.speed = speed{}
+	b.speed.add(tokens, (b.now() - start).Seconds())
+	return nil
 }
 
 // deliver hands the results of a batch, or its error, to its requests.
@@ -265,12 +319,38 @@ func (b *Batcher) deliver(x *batch, results []squad.RawResult, err error) {
 			if i == 0 || x.windows[i-1].call != c {
 				c.response.Batches++
 			}
-			c.response.Results[w.index] = results[i]
-			c.response.Results[w.index].UniqueID = c.features[w.index].UniqueID
+			c.results[w.index] = results[i]
+			c.results[w.index].UniqueID = c.features[w.index].UniqueID
+			w.done = true
 			if c.left--; c.left == 0 {
 				c.response.Queue, c.response.Compute = c.start-c.arrival, now-c.start
+				if c.advance(); c.ready == nil {
+					c.response.Results = c.results
+				}
+				if c.alone {
+					b.learn(c.job, true)
+				}
 				c.end()
 			}
+		}
+	}
+	for i, w := range x.windows {
+		if c := w.call; !c.ended && c.ready != nil && (i == 0 || x.windows[i-1].call != c) {
+			c.advance()
+		}
+	}
+}
+
+// advance tells Do of the windows at the beginning that have results.
+func (c *call) advance() {
+	from := c.first
+	for c.first < len(c.windows) && c.windows[c.first].done {
+		c.first++
+	}
+	if c.first > from && c.ready != nil {
+		select {
+		case c.ready <- struct{}{}:
+		default: // it has not looked since the last time
 		}
 	}
 }
@@ -281,9 +361,12 @@ func (b *Batcher) fail(c *call, err error) {
 	if c.ended {
 		return
 	}
+	if c.alone {
+		b.learn(c.job, false)
+	}
 	for i := range c.windows {
 		w := &c.windows[i]
-		if w.bucket != nil {
+		if w.share != nil {
 			b.queue.remove(w)
 		}
 		if x := w.batch; x != nil {

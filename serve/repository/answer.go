@@ -9,8 +9,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tfbert/go/serve/batch"
@@ -51,19 +49,16 @@ type Place struct {
 type Window struct{ Document, Start, End int }
 
 // Seconds are the times of the stages of an answer.
-type Seconds struct{ Tokenize, Queue, Compute, Decode float64 }
+type Seconds struct {
+	Tokenize, Queue, Compute, Decode float64
 
-// trace adds the times to the span of a request.
-func (s Seconds) trace(ctx context.Context) {
-	trace.SpanFromContext(ctx).SetAttributes(
-		attribute.Float64("tfbert.tokenize_seconds", s.Tokenize), attribute.Float64("tfbert.queue_seconds", s.Queue),
-		attribute.Float64("tfbert.compute_seconds", s.Compute), attribute.Float64("tfbert.decode_seconds", s.Decode),
-	)
+	cache lookups
 }
 
 func (s Seconds) max(o Seconds) Seconds {
 	return Seconds{
-		max(s.Tokenize, o.Tokenize), max(s.Queue, o.Queue), max(s.Compute, o.Compute), max(s.Decode, o.Decode),
+		Tokenize: max(s.Tokenize, o.Tokenize), Queue: max(s.Queue, o.Queue),
+		Compute: max(s.Compute, o.Compute), Decode: max(s.Decode, o.Decode),
 	}
 }
 
@@ -94,70 +89,151 @@ func (m *Model) Answer(ctx context.Context, q *Question) (*Answer, error) {
 	return m.AnswerStream(ctx, q, 0, nil)
 }
 
-// AnswerStream answers a question. After every step windows it calls progress, if that is not nil, with
-// the answer so far.
+// AnswerStream answers a question. After every step windows it calls progress, if that is not nil, with the answer so
+// far. A question of very many windows has longer steps, so that there are at most mostUpdates.
 func (m *Model) AnswerStream(
 	ctx context.Context, q *Question, step int, progress func(*Answer) error,
 ) (answer *Answer, err error) {
-	began := time.Now()
+	began := m.text.begin(ctx)
 	var seconds Seconds
-	defer func() {
-		m.text.statistics.countRequest(began, 1, seconds, err)
-		seconds.trace(ctx)
-	}()
+	defer func() { m.text.end(ctx, began, 1, seconds, err) }()
 
 	decoder, err := m.decoder(q)
 	if err != nil {
 		return nil, err
 	}
-	docs, err := m.tokenize(q)
-	if err != nil {
-		return nil, err
+	docs := m.kept(ctx, q)
+	if docs == nil {
+		if docs, err = m.tokenize(ctx, q); err != nil {
+			return nil, err
+		}
 	}
 	seconds.Tokenize = time.Since(began).Seconds()
 
+	features := allFeatures(docs)
+	step = max(1, step, (len(features)+mostUpdates-1)/mostUpdates)
+	a := newAnswering(decoder, docs)
+	response, err := m.do(ctx, batch.Request{
+		Features: features, Priority: q.Priority, Timeout: q.Timeout,
+		Progress: func(results []squad.RawResult) error {
+			decoding := time.Now()
+			for i := range results {
+				if err := a.add(&results[i]); err != nil {
+					return err
+				}
+				if progress == nil || a.done%step != 0 || a.done == len(features) {
+					continue
+				}
+				answer := a.answer()
+				answer.Seconds = seconds // the batcher tells the time in the queue at the end
+				answer.Seconds.Compute = time.Since(began).Seconds() - seconds.Tokenize - seconds.Decode
+				seconds.Decode += time.Since(decoding).Seconds()
+				if err := progress(answer); err != nil {
+					return err
+				}
+				decoding = time.Now()
+			}
+			seconds.Decode += time.Since(decoding).Seconds()
+			return nil
+		},
+	}, &seconds)
+	if err != nil {
+		return nil, err
+	}
+	seconds.Queue, seconds.Compute = response.Queue.Seconds(), response.Compute.Seconds()
+	decoding := time.Now()
+	answer = a.answer()
+	seconds.Decode += time.Since(decoding).Seconds()
+	answer.Seconds = seconds
+	return answer, nil
+}
+
+// mostUpdates bounds the output of a stream, since each of its answers is as large as the last. It does not lengthen
+// steps of 8 for questions of up to 256 windows.
+const mostUpdates = 32
+
+// allFeatures returns the windows of all documents.
+func allFeatures(docs []document) []squad.Feature {
+	if len(docs) == 1 {
+		return docs[0].windows.Features
+	}
 	var features []squad.Feature
 	for _, d := range docs {
 		features = append(features, d.windows.Features...)
 	}
-	if progress == nil {
-		step = fairStep
+	return features
+}
+
+// Admit admits the questions of one request as a whole, or returns the error with which all of them are refused.
+// Answer, with the context that Admit returns, then refuses none of them for the time that the others take. The caller
+// must call end after the last answer. A question that is not valid takes no part, and its Answer says why.
+func (m *Model) Admit(ctx context.Context, questions []*Question) (part context.Context, end func(), err error) {
+	m.text.asked(ctx)
+	if len(questions) < 2 {
+		return ctx, func() {}, nil
 	}
-	results := make([]squad.RawResult, 0, len(features))
-	for {
-		next := features[len(results):min(len(results)+max(1, step), len(features))]
-		response, err := m.batcher.Do(ctx, batch.Request{Features: next, Priority: q.Priority, Timeout: q.Timeout})
-		if err != nil {
-			return nil, err
+	began := time.Now()
+	windows, tokens, priority := 0, 0, 0
+	kept := map[*Question][]document{}
+	for _, q := range questions {
+		if ctx.Err() != nil {
+			return nil, nil, context.Cause(ctx)
 		}
-		results = append(results, response.Results...)
-		seconds.Queue += response.Queue.Seconds()
-		seconds.Compute += response.Compute.Seconds()
-		complete := len(results) == len(features)
-		if !complete && progress == nil {
-			continue
+		docs := m.prepare(ctx, q)
+		for _, d := range docs {
+			windows += len(d.windows.Features)
+			for i := range d.windows.Features {
+				tokens += d.windows.Features[i].Len
+			}
 		}
-		decoding := time.Now()
-		answer, err = decode(decoder, docs, results)
-		if err != nil {
-			return nil, err
+		if windows <= mostKept {
+			kept[q] = docs
 		}
-		seconds.Decode += time.Since(decoding).Seconds()
-		answer.Seconds = seconds
-		if complete {
-			return answer, nil
-		}
-		if err := progress(answer); err != nil {
-			return nil, err
+		if docs != nil && q.Priority > 0 && (priority == 0 || q.Priority < priority) {
+			priority = q.Priority
 		}
 	}
+	part, end, err = m.batcher.Admit(context.WithValue(ctx, keptKey{m}, kept), priority, windows, tokens)
+	if err != nil {
+		m.text.statistics.countRequest(began, len(questions), Seconds{}, err)
+	}
+	return part, end, err
+}
+
+// keptKey is the key of the documents of questions that a model has admitted, which are in a context so that Answer
+// need not make them again.
+type keptKey struct{ *Model }
+
+func (m *Model) kept(ctx context.Context, q *Question) []document {
+	all, _ := ctx.Value(keptKey{m}).(map[*Question][]document)
+	return all[q]
+}
+
+// mostKept is the number of windows of a request that Admit keeps for Answer. Those of the questions after them are
+// made again, so that memory does not grow with what waits.
+const mostKept = 2048
+
+// prepare returns the documents of a question, or nil if there is something wrong with it, which its Answer will say.
+func (m *Model) prepare(ctx context.Context, q *Question) (docs []document) {
+	defer func() {
+		if recover() != nil {
+			docs = nil
+		}
+	}()
+	docs, _ = m.tokenize(ctx, q)
+	return docs
 }
 
 // AnswerAll answers questions at once. It ends with the first error, which names the question.
 func (m *Model) AnswerAll(ctx context.Context, questions []*Question) ([]*Answer, error) {
+	ctx, end, err := m.Admit(ctx, questions)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
 	answers := make([]*Answer, len(questions))
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(fairStep)
+	group.SetLimit(mostAtOnce)
 	for i, q := range questions {
 		group.Go(func() (err error) {
 			defer func() {
@@ -176,9 +252,8 @@ func (m *Model) AnswerAll(ctx context.Context, questions []*Question) ([]*Answer
 	return answers, group.Wait()
 }
 
-// fairStep is the number of windows of a question that wait at once, so that a long document does not keep
-// the questions behind it waiting until its last window.
-const fairStep = 64
+// mostAtOnce is the number of questions of one request that are under way at once.
+const mostAtOnce = 64
 
 // decoder returns a question's decoder, checked and with its defaults.
 func (m *Model) decoder(q *Question) (*squad.Decoder, error) {
@@ -208,10 +283,22 @@ func (m *Model) featurizer() squad.Featurizer {
 // mostPieces is more word pieces than a question or a passage has; sums of it do not overflow.
 const mostPieces = 1 << 30
 
+// manyBytes is the size of documents that are tokenized one question after the other. They take tens of milliseconds of
+// CPU time, and many of them at once would keep the small questions waiting for a CPU. A model takes longer for them.
+const manyBytes = 64 << 10
+
 // tokenize cuts a question's documents into windows.
-func (m *Model) tokenize(q *Question) ([]document, error) {
-	if err := m.check(q); err != nil {
+func (m *Model) tokenize(ctx context.Context, q *Question) ([]document, error) {
+	bytes, err := m.check(q)
+	if err != nil {
 		return nil, err
+	}
+	if bytes > manyBytes {
+		m.tokenizing.Lock()
+		defer m.tokenizing.Unlock()
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
 	}
 	f := m.featurizer()
 	f.MaxWindows = m.limits.Windows
@@ -244,68 +331,98 @@ func (m *Model) tokenize(q *Question) ([]document, error) {
 	return docs, nil
 }
 
-func (m *Model) check(q *Question) error {
-	bytes := 0
+// check returns the bytes of a question's documents, or what is wrong with it.
+func (m *Model) check(q *Question) (bytes int, err error) {
 	for _, d := range q.Documents {
 		bytes += len(d)
 		if !utf8.ValidString(d) {
-			return Invalidf("the context is not valid UTF-8")
+			return 0, Invalidf("the context is not valid UTF-8")
 		}
 	}
 	switch l := m.limits; {
 	case strings.TrimSpace(q.Text) == "":
-		return Invalidf("the question is empty")
+		return 0, Invalidf("the question is empty")
 	case !utf8.ValidString(q.Text):
-		return Invalidf("the question is not valid UTF-8")
+		return 0, Invalidf("the question is not valid UTF-8")
 	case len(q.Text) > l.QuestionBytes:
-		return Invalidf("the question has %d bytes: it may have at most %d", len(q.Text), l.QuestionBytes)
+		return 0, Invalidf("the question has %d bytes: it may have at most %d", len(q.Text), l.QuestionBytes)
 	case len(q.Documents) == 0:
-		return Invalidf("the context is missing")
+		return 0, Invalidf("the context is missing")
 	case len(q.Documents) > l.Documents:
-		return Invalidf("there are %d documents: there may be at most %d", len(q.Documents), l.Documents)
+		return 0, Invalidf("there are %d documents: there may be at most %d", len(q.Documents), l.Documents)
 	case bytes > l.DocumentBytes:
-		return Invalidf("the context has %d bytes: it may have at most %d", bytes, l.DocumentBytes)
+		return 0, Invalidf("the context has %d bytes: it may have at most %d", bytes, l.DocumentBytes)
 	}
+	return bytes, nil
+}
+
+// An answering makes an answer while the results of its windows come.
+type answering struct {
+	decoder   *squad.Decoder
+	docs      []document
+	windows   []Window
+	decodings []*squad.Decoding // of the documents
+	current   int               // the document whose windows come
+	done      int               // windows of all documents
+	doneHere  int               // and of the current one
+
+	predictions []squad.Prediction // of the documents before the current one
+}
+
+func newAnswering(d *squad.Decoder, docs []document) *answering {
+	a := &answering{decoder: d, docs: docs}
+	for i := range docs {
+		a.decodings = append(a.decodings, d.Begin(docs[i].windows.Example))
+		features := docs[i].windows.Features
+		for k := range features {
+			a.windows = append(a.windows, windowOf(&features[k], i, docs[i].passage))
+		}
+	}
+	return a
+}
+
+// add adds the result of the next window.
+func (a *answering) add(r *squad.RawResult) error {
+	for a.doneHere == len(a.docs[a.current].windows.Features) {
+		a.predictions = append(a.predictions, a.decodings[a.current].Prediction())
+		a.current++
+		a.doneHere = 0
+	}
+	if err := a.decodings[a.current].Add(&a.docs[a.current].windows.Features[a.doneHere], r); err != nil {
+		return err
+	}
+	a.done++
+	a.doneHere++
 	return nil
 }
 
-// decode returns the answer from the windows that have results.
-func decode(d *squad.Decoder, docs []document, results []squad.RawResult) (*Answer, error) {
-	a := &Answer{Best: -1, Done: len(results)}
-	predictions := make([]squad.Prediction, 0, len(docs))
-	for i := range docs {
-		features := docs[i].windows.Features
-		for k := range features {
-			a.Windows = append(a.Windows, windowOf(&features[k], i, docs[i].passage))
+// answer returns the answer from the windows that have results.
+func (a *answering) answer() *Answer {
+	x := &Answer{Best: -1, Done: a.done, Windows: a.windows}
+	predictions := a.predictions
+	for i := a.current; i < len(a.docs); i++ {
+		if len(a.docs[i].windows.Features) > 0 && (i > a.current || a.doneHere == 0) {
+			break // none of its windows is done, nor of those after it
 		}
-		done := min(len(features), len(results))
-		if len(predictions) < i || done == 0 && len(features) > 0 {
-			continue // none of its windows is done, nor of those after it
-		}
-		p, err := d.Decode(docs[i].windows.Example, features[:done], results[:done])
-		if err != nil {
-			return nil, err
-		}
-		results = results[done:]
-		predictions = append(predictions, p)
+		predictions = append(predictions, a.decodings[i].Prediction())
 	}
 	var of []int
-	a.Prediction, of = d.Merge(predictions)
+	x.Prediction, of = a.decoder.Merge(predictions)
 	if len(predictions) == 1 {
-		a.Warning = predictions[0].Warning
+		x.Warning = predictions[0].Warning
 	}
-	for i := range a.NBest {
-		c := &a.NBest[i]
+	for i := range x.NBest {
+		c := &x.NBest[i]
 		place := Place{Document: of[i]}
 		if of[i] >= 0 {
-			place.Start, place.End, place.OK = docs[of[i]].passage.Locate(c)
+			place.Start, place.End, place.OK = a.docs[of[i]].passage.Locate(c)
 		}
-		a.Places = append(a.Places, place)
-		if a.Best < 0 && c.Text == a.Prediction.Answer {
-			a.Best = i
+		x.Places = append(x.Places, place)
+		if x.Best < 0 && c.Text == x.Prediction.Answer {
+			x.Best = i
 		}
 	}
-	return a, nil
+	return x
 }
 
 func windowOf(f *squad.Feature, document int, p *squad.Passage) Window {

@@ -74,19 +74,18 @@ func parseConfig(text []byte) (*pb.ModelConfig, error) {
 	if err := prototext.Unmarshal(text, c); err != nil {
 		return nil, fmt.Errorf("not a model configuration: %s", strings.Join(strings.Fields(err.Error()), " "))
 	}
+	return c, checkConfig(c)
+}
+
+// checkConfig returns an error unless a configuration is one that a model can have.
+func checkConfig(c *pb.ModelConfig) error {
 	if p, b := c.GetPlatform(), c.GetBackend(); p != "" && p != platform || p == "" && b != "" && b != backendName {
-		return nil, fmt.Errorf("the platform is %q and the backend %q: this server runs only %q", p, b, platform)
+		return fmt.Errorf("the platform is %q and the backend %q: this server runs only %q", p, b, platform)
 	}
 	if n := c.GetDefaultModelFilename(); n != "" && !plainName(n) {
-		return nil, fmt.Errorf("default_model_filename is %q: it must be a name within the version's folder", n)
+		return fmt.Errorf("default_model_filename is %q: it must be a name within the version's folder", n)
 	}
-	if c.GetMaxBatchSize() < 0 {
-		return nil, fmt.Errorf("max_batch_size is %d: it must not be negative", c.GetMaxBatchSize())
-	}
-	if _, err := placementOf(c); err != nil {
-		return nil, err
-	}
-	return c, nil
+	return checkValues(c)
 }
 
 // newConfig returns the Config of a complete configuration. A number for each row is a vector in the
@@ -117,14 +116,17 @@ func newConfig(c *pb.ModelConfig, s *Servable) *Config {
 func mixedPrecision(c *pb.ModelConfig) bool {
 	return slices.ContainsFunc(c.GetOptimization().GetExecutionAccelerators().GetGpuExecutionAccelerator(),
 		func(a *pb.ModelOptimizationPolicy_ExecutionAccelerators_Accelerator) bool {
-			return a.GetName() == "auto_mixed_precision"
+			return a.GetName() == mixedPrecisionName
 		})
 }
+
+const mixedPrecisionName = "auto_mixed_precision"
 
 // textConfig returns the configuration of the text model beside a model.
 func textConfig(name string, of *pb.ModelConfig) *pb.ModelConfig {
 	c := &pb.ModelConfig{
 		Name: name, Backend: textBackend, MaxBatchSize: max(1, of.MaxBatchSize), VersionPolicy: of.VersionPolicy,
+		ResponseCache: of.ResponseCache,
 	}
 	for _, info := range textInputs {
 		c.Input = append(c.Input, configInput(info, true))

@@ -91,6 +91,24 @@ func TestQueuePolicy(t *testing.T) {
 	}, options)
 }
 
+// Fields that are not followed are named, wherever they stand.
+func TestIgnoredFields(t *testing.T) {
+	c, err := parseConfig([]byte(`name: "bert" max_batch_size: 8
+		input { name: "input_ids" data_type: TYPE_INT32 dims: 384 allow_ragged_batch: true }
+		instance_group { count: 2 kind: KIND_GPU gpus: [0, 1] }
+		dynamic_batching { preserve_ordering: true default_queue_policy { timeout_action: DELAY max_queue_size: 3 } }
+		optimization { cuda { graphs: true } execution_accelerators {
+			gpu_execution_accelerator { name: "auto_mixed_precision" } gpu_execution_accelerator { name: "tensorrt" } } }
+		model_warmup { name: "x" batch_size: 1 } parameters { key: "k" value { string_value: "v" } }`))
+	require.NoError(t, err)
+	assert.Equal(t, []string{
+		"dynamic_batching.default_queue_policy.timeout_action", "dynamic_batching.preserve_ordering",
+		"input.allow_ragged_batch", "optimization.cuda",
+		`optimization.execution_accelerators.gpu_execution_accelerator "tensorrt"`, "parameters",
+	}, ignoredFields(c))
+	assert.Empty(t, ignoredFields(nil))
+}
+
 func TestBadConfigurations(t *testing.T) {
 	for _, tt := range []struct{ config, want string }{
 		{`platform: "onnxruntime_onnx"`, `the platform is "onnxruntime_onnx"`},
@@ -103,6 +121,12 @@ func TestBadConfigurations(t *testing.T) {
 		{`instance_group { count: 65 kind: KIND_CPU }`, `more than 64 instances`},
 		{`instance_group { kind: KIND_GPU gpus: [1, 1] }`, `the GPU 1: each must be named once`},
 		{`instance_group { kind: KIND_GPU gpus: -1 }`, `the GPU -1`},
+		{`input { name: "a" } input { name: "b" } input { name: "a" }`, `it has the input "a" twice`},
+		{`output { name: "a" } output { name: "a" }`, `it has the output "a" twice`},
+		{`max_batch_size: 4 dynamic_batching { preferred_batch_size: [2, 8] }`, `preferred_batch_size has 8`},
+		{`dynamic_batching { preferred_batch_size: 0 }`, `preferred_batch_size has 0`},
+		{`dynamic_batching { priority_levels: 2 default_priority_level: 3 }`, `default_priority_level is 3`},
+		{`version_policy { specific { versions: [1, -2] } }`, `the version -2`},
 		{`max_batch_sise: 1`, `max_batch_sise`},
 		{`max_batch_size: "eight"`, `not a model configuration`},
 		{`input [ { name: "x" `, `not a model configuration`},

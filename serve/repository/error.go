@@ -19,6 +19,7 @@ type Error struct {
 	Code       codes.Code
 	Message    string        // for the client
 	RetryAfter time.Duration // 0 if trying again does not help
+	Reason     string        // a word for metrics, if a request was refused that may be valid
 	Cause      error         // for the log; nil if there is nothing to add to the message
 }
 
@@ -57,19 +58,29 @@ func unavailablef(format string, args ...any) *Error {
 func AsError(err error) *Error {
 	var known *Error
 	var full *batch.QueueFullError
+	var late *batch.DeadlineError
 	var windows *squad.TooManyWindowsError
 	switch {
 	case errors.As(err, &known):
 		return known
 	case errors.As(err, &full):
-		return &Error{Code: codes.ResourceExhausted, Message: full.Error(), RetryAfter: full.RetryAfter}
+		return &Error{Code: codes.ResourceExhausted, Message: full.Error(), RetryAfter: full.RetryAfter, Reason: "queue"}
+	case errors.As(err, &late):
+		e := &Error{Code: codes.ResourceExhausted, Message: late.Error(), RetryAfter: late.RetryAfter, Reason: "deadline"}
+		if late.RetryAfter == 0 {
+			e.Code = codes.DeadlineExceeded
+			e.Message += ": ask about less text at once or raise doc_stride"
+		}
+		return e
 	case errors.As(err, &windows):
 		return Invalidf("the document makes %d windows, more than %d: shorten it or raise doc_stride",
 			windows.Windows, windows.Limit)
 	case errors.Is(err, batch.ErrPriority):
 		return Invalidf("%v", err)
 	case errors.Is(err, batch.ErrTimeout):
-		return &Error{Code: codes.DeadlineExceeded, Message: batch.ErrTimeout.Error(), RetryAfter: time.Second}
+		return &Error{
+			Code: codes.DeadlineExceeded, Message: batch.ErrTimeout.Error(), RetryAfter: time.Second, Reason: "queue_time",
+		}
 	case errors.Is(err, batch.ErrClosed):
 		return unavailablef("the model is being unloaded")
 	case errors.Is(err, context.DeadlineExceeded):

@@ -20,7 +20,8 @@ type files interface {
 	names() ([]string, error)
 	has(name string) bool
 	fingerprint(name string) (string, error) // changes with the model's files
-	sources(name string) (*pb.ModelConfig, []Source, error)
+	// sources returns a model's configuration and versions. A configuration that is not nil replaces that of the files.
+	sources(name string, config *pb.ModelConfig) (*pb.ModelConfig, []Source, error)
 }
 
 // OpenModel returns a repository of one SavedModel, which does not have a config.pbtxt.
@@ -54,8 +55,8 @@ func (s *single) has(name string) bool     { return name == s.source.Name }
 
 func (s *single) fingerprint(string) (string, error) { return fingerprint(s.source.Dir) }
 
-func (s *single) sources(string) (*pb.ModelConfig, []Source, error) {
-	return nil, []Source{s.source}, nil
+func (s *single) sources(_ string, config *pb.ModelConfig) (*pb.ModelConfig, []Source, error) {
+	return config, []Source{s.source}, nil
 }
 
 // fingerprint identifies the state of a folder's files without reading them.
@@ -109,13 +110,14 @@ func (t tree) fingerprint(name string) (string, error) {
 	return fingerprint(filepath.Join(string(t), name))
 }
 
-func (t tree) sources(name string) (*pb.ModelConfig, []Source, error) {
+func (t tree) sources(name string, config *pb.ModelConfig) (_ *pb.ModelConfig, _ []Source, err error) {
 	dir := filepath.Join(string(t), name)
-	config, err := readConfig(dir, name)
-	if err != nil {
-		return nil, nil, err
+	if config == nil {
+		if config, err = readConfig(dir, name); err != nil {
+			return nil, nil, err
+		}
 	}
-	versions, err := t.versions(dir)
+	versions, err := versionsIn(dir)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -134,9 +136,9 @@ func (t tree) sources(name string) (*pb.ModelConfig, []Source, error) {
 	return config, sources, nil
 }
 
-// versions lists the versions of a model, ascending. A number that begins with a zero is not a version,
+// versionsIn lists the versions of a model by its folder, ascending. A number that begins with a zero is not a version,
 // as in Triton: each version has one name.
-func (t tree) versions(dir string) ([]int64, error) {
+func versionsIn(dir string) ([]int64, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, err

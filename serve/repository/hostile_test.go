@@ -57,7 +57,7 @@ func TestConfigFileIsBounded(t *testing.T) {
 	requireRefused := func(want string) {
 		t.Helper()
 		bounded.Run(t, 0, 10*time.Second, func() {
-			_, _, err := tree(root).sources("m")
+			_, _, err := tree(root).sources("m", nil)
 			assert.ErrorContains(t, err, want)
 		})
 	}
@@ -88,7 +88,7 @@ func TestVersionFolders(t *testing.T) {
 	require.NoError(t, os.Symlink(t.TempDir(), filepath.Join(dir, "3")))
 	require.NoError(t, os.Symlink("nowhere", filepath.Join(dir, "4")))
 	require.NoError(t, os.Symlink("5", filepath.Join(dir, "5")))
-	versions, err := tree("").versions(dir)
+	versions, err := versionsIn(dir)
 	require.NoError(t, err)
 	assert.Equal(t, []int64{1, 3, 10, 1<<63 - 1}, versions)
 }
@@ -101,7 +101,7 @@ func TestLinksInRepository(t *testing.T) {
 	names, err := tree(root).names()
 	require.NoError(t, err)
 	assert.Equal(t, []string{"linked"}, names)
-	_, sources, err := tree(root).sources("linked")
+	_, sources, err := tree(root).sources("linked", nil)
 	require.NoError(t, err)
 	model := filepath.Join(root, "linked")
 	want := Source{Name: "linked", Version: 1, ModelDir: model, Dir: filepath.Join(model, "1", "model.savedmodel")}
@@ -110,7 +110,7 @@ func TestLinksInRepository(t *testing.T) {
 	for _, name := range []string{"../x", "/etc", "..", ".", `..\x`, "x/../../y", `\000`} {
 		text := `default_model_filename: "` + strings.ReplaceAll(name, `\x`, `\\x`) + `"`
 		require.NoError(t, os.WriteFile(filepath.Join(elsewhere, configFile), []byte(text), 0o666))
-		_, _, err := tree(root).sources("linked")
+		_, _, err := tree(root).sources("linked", nil)
 		assert.ErrorContains(t, err, "it must be a name within the version's folder", "%q", name)
 	}
 }

@@ -17,7 +17,7 @@ import (
 
 const (
 	mostInstances = 64
-	mostAtOnce    = 1024 // batches of one instance
+	mostBatches   = 1024 // batches of one instance
 )
 
 // A placement says where the instances of a model run.
@@ -26,8 +26,9 @@ type placement struct {
 	atOnce  int      // batches that run at once, on all together; 0 if it is not configured
 }
 
-// placementOf returns what the instance groups of a configuration ask for. A group of KIND_GPU is an instance for each of
-// its gpus, and one of KIND_CPU is count instances. Any other is no instance of its own: it lets count batches run at once.
+// placementOf returns what the instance groups of a configuration ask for. A group of KIND_GPU is an instance for
+// each of its gpus, and one of KIND_CPU is count instances. Any other is no instance of its own: it lets count
+// batches run at once.
 func placementOf(c *pb.ModelConfig) (placement, error) {
 	var p placement
 	elsewhere := false
@@ -35,8 +36,8 @@ func placementOf(c *pb.ModelConfig) (placement, error) {
 	for _, g := range c.GetInstanceGroup() {
 		count := int(max(1, g.GetCount()))
 		switch {
-		case g.GetCount() < 0 || count > mostAtOnce:
-			return p, fmt.Errorf("instance_group has the count %d: it must be from 1 to %d", g.GetCount(), mostAtOnce)
+		case g.GetCount() < 0 || count > mostBatches:
+			return p, fmt.Errorf("instance_group has the count %d: it must be from 1 to %d", g.GetCount(), mostBatches)
 		case len(p.devices)+len(g.GetGpus()) > mostInstances ||
 			g.GetKind() == pb.ModelInstanceGroup_KIND_CPU && len(p.devices)+count > mostInstances:
 			return p, fmt.Errorf("instance_group asks for more than %d instances", mostInstances)
@@ -66,11 +67,11 @@ func placementOf(c *pb.ModelConfig) (placement, error) {
 	return p, nil
 }
 
-// instances are the copies of a model, each on a device of its own. As a squad.Predictor they are one model, which runs a
-// batch on the copy that has the least to do.
+// instances are the copies of a model, each on a device of its own. As a squad.Predictor they are one model, which
+// runs a batch on the copy that has the least to do.
 //
-// If a copy fails and another one does not with the same batch, the fault is the copy's: clients see none of it, and after
-// mostFaults of them one after another the copy is taken out until the model is loaded again.
+// If a copy fails and another one does not with the same batch, the fault is the copy's: clients see none of it, and
+// after mostFaults of them one after another the copy is taken out until the model is loaded again.
 type instances struct {
 	log *slog.Logger
 

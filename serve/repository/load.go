@@ -50,24 +50,53 @@ type Backend struct {
 	Close       func() error
 }
 
-func (r *Repository) load(ctx context.Context, name string) error {
+// load loads a model, with a configuration in place of that of its files if it is not nil. One that has waited for
+// another load of the same files has the other's outcome.
+func (r *Repository) load(ctx context.Context, name string, config *pb.ModelConfig) (err error) {
 	if !r.files.has(name) {
 		return Errorf(codes.NotFound, "there is no model %q in the repository", name)
 	}
 	e := r.entry(name)
+	before := r.ended(e)
 	e.loading.Lock()
 	defer e.loading.Unlock()
 	if r.isClosed() {
 		return r.loadError(name, errClosed)
 	}
+	overridden := e.overridden
+	if e.overridden = config != nil; !overridden && config == nil && r.ended(e) != before {
+		if f, err := r.files.fingerprint(name); err == nil && f == e.fingerprint {
+			return e.loadErr
+		}
+	}
+	defer func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		e.loads++
+		e.loadErr = err
+	}()
 	e.closing.Wait() // so that there are never three in memory
 	began := time.Now()
+	defer func() {
+		if r.observeLoad != nil {
+			r.observeLoad(name, time.Since(began), err)
+		}
+	}()
 	// Before the files are read: what changes while they are is seen at the next look.
 	e.fingerprint, _ = r.files.fingerprint(name)
-	config, sources, err := r.files.sources(name)
+	config, sources, err := r.files.sources(name, config)
+	var labels map[string]int64
+	if err == nil {
+		labels, err = r.labels(name, func(version int64) bool {
+			return slices.ContainsFunc(sources, func(s Source) bool { return s.Version == version })
+		})
+	}
 	if err != nil {
 		r.markFailed(e, 0, err)
 		return r.loadError(name, err)
+	}
+	for _, field := range ignoredFields(config) {
+		r.opts.Logger.Warn(configFile+" has a field that is not followed", "model", name, "field", field)
 	}
 	models := make(map[int64]*Model)
 	for _, s := range sources {
@@ -84,7 +113,7 @@ func (r *Repository) load(ctx context.Context, name string) error {
 		}
 		models[s.Version] = m
 	}
-	if err := r.swap(e, models); err != nil {
+	if err := r.swap(e, models, labels); err != nil {
 		return r.loadError(name, err)
 	}
 	for _, v := range slices.Sorted(maps.Keys(models)) {
@@ -92,6 +121,13 @@ func (r *Repository) load(ctx context.Context, name string) error {
 			"took", time.Since(began).Round(time.Millisecond))
 	}
 	return nil
+}
+
+// ended returns the number of an entry's loads that have ended.
+func (r *Repository) ended(e *entry) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return e.loads
 }
 
 // loadError logs why a model cannot be loaded and returns the error for the client that asked for it.
@@ -119,6 +155,7 @@ func loadReason(err error) string {
 
 // loadVersion loads one version and runs it once.
 func (r *Repository) loadVersion(ctx context.Context, s Source, config *pb.ModelConfig) (_ *Model, err error) {
+	began := time.Now()
 	s.MixedPrecision = mixedPrecision(config)
 	instances := &instances{log: r.opts.Logger.With("model", s.Name, "version", s.Version)}
 	defer func() {
@@ -140,7 +177,14 @@ func (r *Repository) loadVersion(ctx context.Context, s Source, config *pb.Model
 	}
 	m := &Model{
 		name: s.Name, version: s.Version, backend: instances.backend(), instances: instances,
-		limits: r.opts.Limits, defaults: r.opts.Decoder,
+		limits: r.opts.Limits, defaults: r.opts.Decoder, number: modelNumbers.Add(1),
+	}
+	asked := config.GetResponseCache().GetEnable()
+	if config == nil || asked {
+		m.cache = r.cache
+	}
+	if asked && r.cache == nil {
+		instances.log.Warn("the configuration asks for the response cache, which the server does not have")
 	}
 	options := r.opts.Batching
 	options.OnBatch = func(b batch.Batch) {
@@ -158,6 +202,12 @@ func (r *Repository) loadVersion(ctx context.Context, s Source, config *pb.Model
 	}
 	if err := m.warmUp(ctx); err != nil {
 		return nil, err
+	}
+	m.loadTime = time.Since(began)
+	if r.warmUp != nil {
+		if err := r.warmUp(ctx, s, m); err != nil {
+			return nil, err
+		}
 	}
 	return m, nil
 }
@@ -187,7 +237,7 @@ func (r *Repository) markFailed(e *entry, version int64, err error) {
 }
 
 // swap puts models in the place of those that an entry serves.
-func (r *Repository) swap(e *entry, models map[int64]*Model) error {
+func (r *Repository) swap(e *entry, models map[int64]*Model, labels map[string]int64) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
@@ -203,5 +253,6 @@ func (r *Repository) swap(e *entry, models map[int64]*Model) error {
 	for version, m := range models {
 		e.versions[version] = &served{state: Available, model: m}
 	}
+	e.labels = labels
 	return nil
 }

@@ -170,8 +170,9 @@ func (r *Repository) Models() []*Model {
 	return list
 }
 
-// Ready returns an error until Start has loaded the models, and unless each of them has a version that is
-// available or was unloaded on request.
+// Ready returns an error until Start has loaded the models, and unless each of them has a version that is available,
+// or was unloaded on request and has not failed to load since. Without ControlExplicit, where clients cannot load
+// any, it also returns an error if no model is available.
 func (r *Repository) Ready() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -181,17 +182,16 @@ func (r *Repository) Ready() error {
 	if r.closed {
 		return errClosed
 	}
+	some := r.opts.Control == ControlExplicit
 	for name, e := range r.entries {
-		if !e.required { // a model that came later does not matter to those of the start
-			continue
-		}
-		ready := false
-		for _, v := range e.versions {
-			ready = ready || v.state == Available || v.state == Unloaded
-		}
-		if !ready {
+		available, unloaded, failed := e.has(Available), e.has(Unloaded), e.has(Failed)
+		some = some || available
+		if e.required && !available && (!unloaded || failed) { // others do not matter to those of the start
 			return unavailable(name, 0, e)
 		}
+	}
+	if !some {
+		return unavailablef("no model is loaded")
 	}
 	return nil
 }

@@ -45,6 +45,10 @@ type Options struct {
 	Limits   Limits
 	Decoder  squad.Decoder // where a question does not set it
 
+	// CacheBytes is the memory of the response cache, which keeps the results of windows for all models without a
+	// config.pbtxt, and for those whose config.pbtxt enables response_cache; 0 is no cache.
+	CacheBytes int64
+
 	Logger *slog.Logger // nil logs nothing
 }
 
@@ -52,10 +56,15 @@ type Options struct {
 type Repository struct {
 	opts  Options
 	files files
+	cache *cache // nil if there is none
 	stop  context.CancelFunc
 	work  sync.WaitGroup
 
-	observe func(*Model, batch.Batch)
+	observe     func(*Model, batch.Batch)
+	observeLoad func(name string, took time.Duration, err error)
+	warmUp      func(context.Context, Source, *Model) error
+
+	configuring sync.Mutex // one Configure at a time
 
 	mu      sync.Mutex
 	entries map[string]*entry
@@ -69,7 +78,21 @@ type entry struct {
 	required    bool       // by the start; guarded by the repository's mutex
 	closing     sync.WaitGroup
 	fingerprint string // of the files that were loaded last; guarded by loading
+	loads       int    // that have ended; guarded by the repository's mutex
+	loadErr     error  // of the last one; guarded by loading
+	overridden  bool   // the last one had a configuration of its own; guarded by loading
 	versions    map[int64]*served
+	labels      map[string]int64 // of versions; guarded by the repository's mutex
+}
+
+// has reports whether any version has a state. The repository's mutex is held.
+func (e *entry) has(s State) bool {
+	for _, v := range e.versions {
+		if v.state == s {
+			return true
+		}
+	}
+	return false
 }
 
 func newRepository(f files, opts Options) *Repository {
@@ -78,18 +101,29 @@ func newRepository(f files, opts Options) *Repository {
 	}
 	opts.PollInterval = cmp.Or(opts.PollInterval, 15*time.Second)
 	opts.Limits = opts.Limits.withDefaults()
-	return &Repository{opts: opts, files: f, entries: map[string]*entry{}}
+	r := &Repository{opts: opts, files: f, entries: map[string]*entry{}}
+	if opts.CacheBytes > 0 {
+		r.cache = newCache(opts.CacheBytes)
+	}
+	return r
 }
 
 // Observe registers f to be called with each batch of each model, by several goroutines at once. Call it
 // before Start.
 func (r *Repository) Observe(f func(*Model, batch.Batch)) { r.observe = f }
 
+// ObserveLoads registers f to be called with each load of a model that is in the repository, by several goroutines at
+// once. Call it before Start.
+func (r *Repository) ObserveLoads(f func(name string, took time.Duration, err error)) {
+	r.observeLoad = f
+}
+
 // Start loads the models, or with ControlExplicit those that are named. It returns the errors of those
 // that cannot be loaded; the others are available. With ControlPoll the repository follows the files
 // from then on until Close.
 func (r *Repository) Start(ctx context.Context, names ...string) error {
-	if r.opts.Control != ControlExplicit {
+	_, all := r.files.(*configured)
+	if r.opts.Control != ControlExplicit || all && len(names) == 0 {
 		var err error
 		if names, err = r.files.names(); err != nil {
 			return err
@@ -100,7 +134,7 @@ func (r *Repository) Start(ctx context.Context, names ...string) error {
 		if r.files.has(name) {
 			r.require(name)
 		}
-		if err := r.load(ctx, name); err != nil {
+		if err := r.load(ctx, name, nil); err != nil {
 			failed = append(failed, err)
 		}
 	}
@@ -130,25 +164,42 @@ func (r *Repository) poll(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		names, err := r.files.names()
-		if err != nil {
-			r.opts.Logger.Error("cannot look at the models", "error", err)
+		r.Refresh(ctx)
+	}
+}
+
+// Refresh loads the models whose files have changed, and unloads those whose files are gone. With ControlExplicit it
+// loads only models that are loaded. It logs what it cannot load.
+func (r *Repository) Refresh(ctx context.Context) {
+	names, err := r.files.names()
+	if err != nil {
+		r.opts.Logger.Error("cannot look at the models", "error", err)
+		return
+	}
+	for _, name := range names {
+		if r.opts.Control == ControlExplicit && !r.serves(name) {
 			continue
 		}
-		for _, name := range names {
-			if r.changed(name) {
-				_ = r.load(ctx, name) // logs its error
-			}
-		}
-		r.mu.Lock()
-		gone := slices.DeleteFunc(slices.Collect(maps.Keys(r.entries)), func(name string) bool {
-			return slices.Contains(names, name)
-		})
-		r.mu.Unlock()
-		for _, name := range gone {
-			_ = r.unload(name)
+		if err := r.follow(ctx, name, false); err != nil { // a load logs its own
+			r.opts.Logger.Debug("cannot follow the files", "model", name, "error", err)
 		}
 	}
+	r.mu.Lock()
+	gone := slices.DeleteFunc(slices.Collect(maps.Keys(r.entries)), func(name string) bool {
+		return slices.Contains(names, name)
+	})
+	r.mu.Unlock()
+	for _, name := range gone {
+		_ = r.unload(name)
+	}
+}
+
+// serves reports whether a model has a version that is available.
+func (r *Repository) serves(name string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.entries[name]
+	return e != nil && e.has(Available)
 }
 
 // changed reports whether a model's files differ from those that were looked at last.
@@ -178,7 +229,7 @@ func (r *Repository) Load(ctx context.Context, name string) error {
 	if r.opts.Control != ControlExplicit {
 		return errNotExplicit
 	}
-	return r.load(context.WithoutCancel(ctx), r.base(name))
+	return r.load(context.WithoutCancel(ctx), r.base(name), nil)
 }
 
 var errNotExplicit = Errorf(codes.FailedPrecondition,
@@ -214,6 +265,7 @@ func (r *Repository) retireAll(e *entry) {
 		r.retire(e, v.model)
 		*v = served{state: Unloaded}
 	}
+	e.labels = nil
 }
 
 // retire releases a model when its requests have ended.

@@ -250,6 +250,12 @@ func TestExplicit(t *testing.T) {
 	require.Eventually(t, func() bool { return models.Loaded() == 1 }, 10*time.Second, time.Millisecond,
 		"an unloaded model is released")
 
+	require.NoError(t, r.Unload("a"))
+	require.NoError(t, r.Ready(), "it was unloaded on request")
+	require.NoError(t, os.RemoveAll(filepath.Join(root, "a", "1")))
+	require.Error(t, r.Load(t.Context(), "a"))
+	require.ErrorContains(t, r.Ready(), "it has no version to serve", "it has failed to load since")
+
 	r.Close()
 	assert.Equal(t, codes.Unavailable, errorCode(r.Load(t.Context(), "a")))
 	_, err = r.Acquire("a", 0)
@@ -406,6 +412,64 @@ func TestCloseWhileLoading(t *testing.T) {
 	require.ErrorContains(t, <-started, "shutting down")
 }
 
+// Loads of a model that come at once are one, unless its files have changed.
+func TestLoadsAtOnce(t *testing.T) {
+	root := t.TempDir()
+	writeVersion(t, root, "bert", 1, "")
+	const n = 10
+	var asked, tries atomic.Int64
+	var fails, changes atomic.Bool
+	models := &fakemodel.Models{OnLoad: func(context.Context, repository.Source) error {
+		tries.Add(1)
+		for asked.Load()%n != 0 {
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(200 * time.Millisecond) // so that they all wait
+		if changes.Swap(false) {
+			writeVersion(t, root, "bert", 2, "")
+		}
+		if fails.Load() {
+			return assert.AnError
+		}
+		return nil
+	}}
+	r := openRepository(t, root, models, repository.Options{Control: repository.ControlExplicit})
+	require.NoError(t, r.Start(t.Context()))
+	load := func() (loads int64, failed int) {
+		before := tries.Load()
+		errs := make(chan error, n)
+		for range n {
+			go func() {
+				asked.Add(1)
+				errs <- r.Load(t.Context(), "bert")
+			}()
+		}
+		for range n {
+			if <-errs != nil {
+				failed++
+			}
+		}
+		return tries.Load() - before, failed
+	}
+	loads, failed := load()
+	assert.Zero(t, failed)
+	assert.LessOrEqual(t, loads, int64(3), "1 unless the machine is busy")
+	assert.Positive(t, loads)
+	fails.Store(true)
+	loads, failed = load()
+	assert.Equal(t, n, failed)
+	assert.LessOrEqual(t, loads, int64(3))
+	assert.Positive(t, loads, "loads that come later are others")
+	fails.Store(false)
+	changes.Store(true)
+	loads, failed = load()
+	assert.Zero(t, failed)
+	assert.Greater(t, loads, int64(1), "the files have changed meanwhile")
+	assert.EqualValues(t, 2, acquiredVersion(t, r, "bert", 0))
+	r.Close()
+	models.Check(t)
+}
+
 // A model in use is released by the last of its users.
 func TestUnloadWaitsForUsers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -492,6 +556,14 @@ func TestPoll(t *testing.T) {
 		writeVersion(t, root, "bert", 1, "")
 		pollOnce()
 		assert.EqualValues(t, 1, acquiredVersion(t, r, "bert", 0), "it may come back")
+		for _, name := range []string{"bert", "second"} {
+			require.NoError(t, os.RemoveAll(filepath.Join(root, name)))
+		}
+		pollOnce()
+		require.ErrorContains(t, r.Ready(), "no model is loaded")
+		writeVersion(t, root, "bert", 1, "")
+		pollOnce()
+		require.NoError(t, r.Ready())
 
 		require.NoError(t, os.Rename(root, root+".away"))
 		pollOnce()

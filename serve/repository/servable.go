@@ -31,6 +31,9 @@ func (m *Model) addServables(from *pb.ModelConfig, o *batch.Options) error {
 	if err != nil {
 		return err
 	}
+	if m.cache != nil {
+		c.ResponseCache = &pb.ModelResponseCache{Enable: true}
+	}
 	m.tensors = &Servable{
 		Model: m, name: m.name, inputs: m.backend.Inputs, outputs: m.backend.Outputs, run: m.runTensors,
 	}
@@ -72,6 +75,7 @@ type Result struct {
 
 // Infer runs a call.
 func (s *Servable) Infer(ctx context.Context, c *Call) (*Result, error) {
+	s.asked(ctx)
 	inputs, err := s.byName(c.Inputs)
 	if err != nil {
 		return nil, err
@@ -167,12 +171,9 @@ func (s *Servable) maxBatch() int {
 
 // runTensors runs rows of word pieces through the model.
 func (m *Model) runTensors(ctx context.Context, c *Call, inputs map[string]*Tensor, rows int) (_ *Result, err error) {
-	began := time.Now()
+	began := m.tensors.begin(ctx)
 	var seconds Seconds
-	defer func() {
-		m.tensors.statistics.countRequest(began, rows, seconds, err)
-		seconds.trace(ctx)
-	}()
+	defer func() { m.tensors.end(ctx, began, rows, seconds, err) }()
 
 	as := make(map[string]*Tensor, len(inputs))
 	for _, info := range m.backend.Inputs {
@@ -183,7 +184,7 @@ func (m *Model) runTensors(ctx context.Context, c *Call, inputs map[string]*Tens
 		return nil, err
 	}
 	seconds.Tokenize = time.Since(began).Seconds()
-	response, err := m.batcher.Do(ctx, batch.Request{Features: features, Priority: c.Priority, Timeout: c.Timeout})
+	response, err := m.do(ctx, batch.Request{Features: features, Priority: c.Priority, Timeout: c.Timeout}, &seconds)
 	if err != nil {
 		return nil, err
 	}

@@ -3,21 +3,26 @@ package repository
 import (
 	"maps"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // statistics counts the requests of a servable since it was loaded. The zero value is ready to use.
 type statistics struct {
+	running atomic.Int64 // requests
+
 	mu sync.Mutex
 	s  Snapshot
 }
 
-// A Snapshot has the counts of a Servable since it was loaded.
+// A Snapshot has the counts of a Servable since it was loaded, and the number of requests that it answers now.
 type Snapshot struct {
+	Running                        int           // requests
 	Last                           time.Time     // the end of the last request; zero if there was none
 	Success, Fail                  Total         // requests
-	Queue, Input, Compute, Outputs Total         // stages of those that succeeded
-	Rows                           int           // questions, or rows of tensors
+	Queue, Input, Compute, Outputs Total         // stages of those that succeeded, all but Queue without cache hits
+	Rows                           int           // questions, or rows of tensors, without cache hits
+	CacheHit, CacheMiss            Total         // requests whose windows were all in the cache, and others that used it
 	Batches                        map[int]Total // by their windows; a model and its text model share them
 }
 
@@ -42,6 +47,7 @@ func (s *statistics) snapshot() Snapshot {
 	defer s.mu.Unlock()
 	snapshot := s.s
 	snapshot.Batches = maps.Clone(s.s.Batches)
+	snapshot.Running = int(s.running.Load())
 	return snapshot
 }
 
@@ -66,9 +72,16 @@ func (s *statistics) countRequest(began time.Time, rows int, seconds Seconds, er
 		return
 	}
 	s.s.Success.add(took)
+	s.s.Queue.add(duration(seconds.Queue))
+	switch c := seconds.cache; {
+	case c.misses > 0:
+		s.s.CacheMiss.add(c.took)
+	case c.hits > 0: // the model did nothing, as Triton counts it
+		s.s.CacheHit.add(c.took)
+		return
+	}
 	s.s.Rows += rows
 	s.s.Input.add(duration(seconds.Tokenize))
-	s.s.Queue.add(duration(seconds.Queue))
 	s.s.Compute.add(duration(seconds.Compute))
 	s.s.Outputs.add(duration(seconds.Decode))
 }

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -61,6 +62,7 @@ func (l *loader) load(ctx context.Context, s repository.Source) (_ *repository.B
 	if err != nil {
 		return nil, err
 	}
+	defer tf.TrimMemory() // of what loading took
 	b, err := l.backend(ctx, m, s)
 	if err != nil {
 		return nil, errors.Join(err, m.Close())
@@ -68,8 +70,8 @@ func (l *loader) load(ctx context.Context, s repository.Source) (_ *repository.B
 	return b, nil
 }
 
-// open opens a model on the device that its configuration asks for. A configuration that was made for GPUs also serves on
-// a machine without one.
+// open opens a model on the device that its configuration asks for. A configuration that was made for GPUs also
+// serves on a machine without one.
 func (l *loader) open(s repository.Source, opts *tfbert.Options) (*tfbert.Model, error) {
 	opts.Device = s.Device
 	if number, ok := strings.CutPrefix(s.Device, "/CPU:"); ok {
@@ -138,8 +140,18 @@ func (l *loader) backend(ctx context.Context, m *tfbert.Model, s repository.Sour
 		Predictor: m, Tokenizer: m.Tokenizer(), SeqLength: length, CheckLength: m.CheckLength,
 		Segments: m.TypeVocabSize(), Bytes: size,
 		Inputs: inputs, Outputs: outputs,
-		Description: description, Close: m.Close,
+		Description: description, Close: closer(m),
 	}, nil
+}
+
+// closer returns what releases a model. The memory goes back to the system, since the next model may be another one.
+func closer(m *tfbert.Model) func() error {
+	return func() error {
+		err := m.Close()
+		debug.FreeOSMemory()
+		tf.TrimMemory()
+		return err
+	}
 }
 
 // vocabOf returns the vocabulary in the folder of a model of a repository, where NVIDIA's scripts leave it to

@@ -43,7 +43,7 @@ func TestClients(t *testing.T) {
 		t.Parallel()
 		short := writeFeatures(t, "128")
 		s := startServer(t, "--model", model, "--model_name", bundledName,
-			"--model_control_mode", "explicit", "--priority_levels", "2")
+			"--model_control_mode", "explicit", "--priority_levels", "2", "--allow_client_shm")
 		t.Run("triton_repository", func(t *testing.T) { runClient(t, s) })
 		t.Run("triton_http", func(t *testing.T) { runClient(t, s, "--features", short) })
 		t.Run("triton_grpc", func(t *testing.T) { runClient(t, s, "--features", short) })
@@ -51,8 +51,25 @@ func TestClients(t *testing.T) {
 		t.Run("tensorflow_serving_client", func(t *testing.T) { runClient(t, s, "--features", short) })
 		t.Run("hugging_face", func(t *testing.T) { runClient(t, s) })
 		t.Run("grpcurl", func(t *testing.T) { testGRPCurl(t, s) })
+		t.Run("perf_analyzer", func(t *testing.T) { testPerfAnalyzer(t, s) })
 		t.Run("metrics", func(t *testing.T) { testMetrics(t, s) })
 		assert.NotContains(t, s.logged(), "level=ERROR") // whatever clients do
+	})
+
+	// The layout and the configuration of TensorFlow Serving.
+	t.Run("configured", func(t *testing.T) {
+		t.Parallel()
+		testenv.Clients(t)
+		base := filepath.Join(dir, "serving", "bert")
+		require.NoError(t, os.MkdirAll(base, 0o777))
+		for _, version := range []string{"1", "2"} {
+			require.NoError(t, os.Symlink(model, filepath.Join(base, version)))
+		}
+		config := filepath.Join(dir, "serving", "models.config")
+		require.NoError(t, os.WriteFile(config, []byte(`model_config_list { config {
+			name: "bert" base_path: "bert" model_version_policy { all {} } version_labels { key: "stable" value: 1 } } }`), 0o666))
+		s := startServer(t, "--model_config_file", config, "--model_control_mode", "explicit")
+		t.Run("tensorflow_serving_labels", func(t *testing.T) { runClient(t, s, "--model", "bert", "--base", base) })
 	})
 
 	// A repository as NVIDIA's export script leaves it, whose windows all have the same length.
@@ -106,6 +123,31 @@ func readPredictions(t *testing.T, dir string) string {
 	text, err := os.ReadFile(filepath.Join(dir, "predictions.json"))
 	require.NoError(t, err)
 	return string(text)
+}
+
+// testPerfAnalyzer measures the model and its text model by Triton's own tool, over HTTP with the server's metrics and over
+// gRPC.
+func testPerfAnalyzer(t *testing.T, s *testServer) {
+	tool, libraries := testenv.PerfAnalyzer(t)
+	questions := filepath.Join(t.TempDir(), "questions.json")
+	require.NoError(t, os.WriteFile(questions, []byte(
+		`{"data":[{"QUESTION":["Who wrote it?"],"CONTEXT":["It was written by Ada Lovelace."]}]}`), 0o666))
+	tensors := []string{"-m", bundledName, "-z"} // of zeros
+	for _, name := range []string{"input_ids", "input_mask", "segment_ids"} {
+		tensors = append(tensors, "--shape", name+":64")
+	}
+	for protocol, address := range map[string]string{"http": s.http, "grpc": s.grpc} {
+		for _, model := range [][]string{tensors, {"-m", bundledName + "_qa", "--input-data", questions}} {
+			args := append([]string{"-i", protocol, "-u", address, "--concurrency-range", "2", "--request-count", "20",
+				"--collect-metrics", "--metrics-url", s.http + "/metrics", "--metrics-interval", "50"}, model...)
+			cmd := exec.CommandContext(t.Context(), tool, args...)
+			cmd.Env = append(os.Environ(), "LD_LIBRARY_PATH="+libraries, "no_proxy=127.0.0.1")
+			out, err := cmd.CombinedOutput()
+			require.NoError(t, err, "%s", out)
+			assert.Contains(t, string(out), "Request count: 20\n", "%s", out)
+			assert.Contains(t, string(out), "Server Prometheus Metrics", "%s", out)
+		}
+	}
 }
 
 // testGRPCurl calls the services of the server by what reflection alone says about them.
@@ -243,8 +285,9 @@ func testMetrics(t *testing.T, s *testServer) {
 		problems, err := promlint.New(bytes.NewReader(text)).Lint()
 		require.NoError(t, err, path)
 		for _, p := range problems {
-			// Triton's names, for its dashboards: microseconds, and counters without _total.
-			assert.True(t, strings.HasPrefix(p.Metric, "nv_inference_"), "%s: %s: %s", path, p.Metric, p.Text)
+			// Triton's and TensorFlow Serving's names, for their dashboards: colons, microseconds, counters without _total.
+			others := strings.HasPrefix(p.Metric, "nv_") || strings.HasPrefix(p.Metric, ":tensorflow:")
+			assert.True(t, others, "%s: %s: %s", path, p.Metric, p.Text)
 		}
 		figures = readMetrics(t, text)
 	}

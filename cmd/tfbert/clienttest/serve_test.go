@@ -2,9 +2,17 @@ package clienttest
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"io"
+	"math/big"
 	"net/http"
 	"net/http/httptrace"
 	"os"
@@ -40,9 +48,7 @@ func TestServeRepository(t *testing.T) {
 	token := filepath.Join(root, "token")
 	require.NoError(t, os.WriteFile(token, []byte("secret\n"), 0o600))
 
-	// With one arena glibc takes memory again that a model before has left. With its usual ones what the
-	// process holds grows by 50 to 160 MiB all the same, which hides a model that stays.
-	s := startServerWith(t, []string{"MALLOC_ARENA_MAX=1"}, "--model_repository", root,
+	s := startServer(t, "--model_repository", root,
 		"--model_control_mode", "explicit", "--load_model", "bert", "--admin_token_file", token)
 	assert.Contains(t, s.logged(), "the configuration asks for auto_mixed_precision, which is for GPUs")
 	answer, err := s.ask(t.Context(), "Who wrote it?", "It was written by Ada Lovelace.")
@@ -91,9 +97,17 @@ func TestServeRepository(t *testing.T) {
 	assert.Less(t, after-before, 60, "MiB more after 4 loads; a model has 90")
 	t.Logf("%d answers during %d loads; %d MiB before, %d after the last four", asked.Load(), loads, before, after)
 
+	// An unloaded model leaves nothing but the library, which has more than 200 MiB of its own.
+	unload(t, s, "bert", "secret")
+	require.Eventually(t, func() bool { return s.resident(t) < before-60 }, 30*time.Second, 50*time.Millisecond,
+		"MiB less without a model, which has 90")
+	t.Logf("%d MiB after unloading", s.resident(t))
+	status, text := postLoad(t, s, "bert", "secret")
+	require.Equal(t, http.StatusOK, status, "%s", text)
+
 	// A load that fails leaves the model that serves in its place.
 	require.NoError(t, os.WriteFile(config, configOf("128"), 0o666))
-	status, text := postLoad(t, s, "bert", "secret")
+	status, text = postLoad(t, s, "bert", "secret")
 	assert.NotEqual(t, http.StatusOK, status)
 	assert.Contains(t, text, "the model has [-1 96]")
 	_, err = s.ask(t.Context(), "Who wrote it?", "It was written by Ada Lovelace.")
@@ -103,7 +117,18 @@ func TestServeRepository(t *testing.T) {
 // postLoad asks the server to load a model, and returns the status and the body of the response.
 func postLoad(t *testing.T, s *testServer, model, token string) (status int, body string) {
 	t.Helper()
-	r, err := http.NewRequest(http.MethodPost, "http://"+s.http+"/v2/repository/models/"+model+"/load", nil)
+	return post(t, s, model+"/load", token)
+}
+
+func unload(t *testing.T, s *testServer, model, token string) {
+	t.Helper()
+	status, body := post(t, s, model+"/unload", token)
+	require.Equal(t, http.StatusOK, status, body)
+}
+
+func post(t *testing.T, s *testServer, path, token string) (status int, body string) {
+	t.Helper()
+	r, err := http.NewRequest(http.MethodPost, "http://"+s.http+"/v2/repository/models/"+path, nil)
 	require.NoError(t, err)
 	r.Header.Set("Authorization", "Bearer "+token)
 	response, err := http.DefaultClient.Do(r)
@@ -112,6 +137,107 @@ func postLoad(t *testing.T, s *testServer, model, token string) (status int, bod
 	text, err := io.ReadAll(response.Body)
 	require.NoError(t, err)
 	return response.StatusCode, string(text)
+}
+
+// With --log_format json every line on standard error is JSON: those for a person, the log and the error at the end.
+func TestJSONLog(t *testing.T) {
+	t.Parallel()
+	check := func(text string) {
+		t.Helper()
+		for line := range strings.Lines(text) {
+			assert.True(t, json.Valid([]byte(line)), line)
+		}
+	}
+	s := startServer(t, "--log_format", "json", "--verbose")
+	_, err := s.ask(t.Context(), "Who wrote it?", "It was written by Ada Lovelace.")
+	require.NoError(t, err)
+	cmd := tfbert(t, "serve", "--log_format", "json", "--http_port", s.http[strings.LastIndex(s.http, ":")+1:])
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	require.Error(t, cmd.Run(), "the port is in use")
+	assert.Contains(t, stderr.String(), "address already in use")
+	check(stderr.String())
+	require.NoError(t, s.cmd.Process.Signal(syscall.SIGTERM))
+	require.NoError(t, s.wait())
+	assert.Contains(t, s.logged(), "shutting down")
+	check(s.logged())
+}
+
+// SIGHUP takes up a new certificate, token, API key and configuration. A log that nobody reads any more does not end the server.
+func TestServeReloads(t *testing.T) {
+	t.Parallel()
+	testenv.Long(t, "loads a model twice")
+	root := t.TempDir()
+	cert, key, token := filepath.Join(root, "cert.pem"), filepath.Join(root, "key.pem"), filepath.Join(root, "token")
+	writeCertificate := func(serial int64) {
+		private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		require.NoError(t, err)
+		template := &x509.Certificate{SerialNumber: big.NewInt(serial), NotAfter: time.Now().Add(time.Hour)}
+		der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+		require.NoError(t, err)
+		text, err := x509.MarshalPKCS8PrivateKey(private)
+		require.NoError(t, err)
+		for path, block := range map[string]*pem.Block{
+			cert: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "PRIVATE KEY", Bytes: text},
+		} {
+			require.NoError(t, os.WriteFile(path, pem.EncodeToMemory(block), 0o600))
+		}
+	}
+	models := filepath.Join(root, "models")
+	require.NoError(t, os.MkdirAll(filepath.Join(models, "bert", "1"), 0o777))
+	require.NoError(t, os.Symlink(exportModel(t), filepath.Join(models, "bert", "1", "model.savedmodel")))
+	writeCertificate(1)
+	require.NoError(t, os.WriteFile(token, []byte("one"), 0o600))
+	keys := filepath.Join(root, "keys")
+	writeKey := func(key string) {
+		line := fmt.Sprintf("%x  alice\n", sha256.Sum256([]byte(key)))
+		require.NoError(t, os.WriteFile(keys, []byte(line), 0o600))
+	}
+	writeKey("first")
+	s := startServer(t, "--model_repository", models, "--tls_cert_file", cert, "--tls_key_file", key,
+		"--admin_token_file", token, "--api_key_file", keys)
+	client := http.Client{Transport: &http.Transport{
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true, ForceAttemptHTTP2: true,
+	}}
+	get := func(path, token string) (*http.Response, string) {
+		r, err := http.NewRequest(http.MethodPost, "https://"+s.http+path, nil)
+		if path == "/v2/models/bert/config" {
+			r.Method = http.MethodGet
+		}
+		require.NoError(t, err)
+		r.Header.Set("Authorization", "Bearer "+token)
+		response, err := client.Do(r)
+		require.NoError(t, err)
+		defer response.Body.Close()
+		text, err := io.ReadAll(response.Body)
+		require.NoError(t, err)
+		return response, string(text)
+	}
+	response, _ := get("/v2/repository/index", "one")
+	assert.Equal(t, 200, response.StatusCode)
+	assert.Equal(t, "HTTP/2.0", response.Proto)
+	assert.EqualValues(t, 1, response.TLS.PeerCertificates[0].SerialNumber.Int64())
+
+	writeCertificate(2)
+	require.NoError(t, os.WriteFile(token, []byte("two"), 0o600))
+	response, _ = get("/v2/models/bert/config", "first")
+	assert.Equal(t, 200, response.StatusCode)
+	writeKey("second")
+	config := filepath.Join(models, "bert", "config.pbtxt")
+	require.NoError(t, os.WriteFile(config, []byte("max_batch_size: 3"), 0o600))
+	s.stderr.Close() // the log's reader has gone
+	require.NoError(t, s.cmd.Process.Signal(syscall.SIGHUP))
+	require.Eventually(t, func() bool {
+		_, text := get("/v2/models/bert/config", "second")
+		return strings.Contains(text, `"max_batch_size":3`)
+	}, 30*time.Second, 20*time.Millisecond)
+	response, _ = get("/v2/repository/index", "two")
+	assert.Equal(t, 200, response.StatusCode)
+	assert.EqualValues(t, 2, response.TLS.PeerCertificates[0].SerialNumber.Int64())
+	response, _ = get("/v2/repository/index", "one")
+	assert.Equal(t, 401, response.StatusCode)
+	response, _ = get("/v2/models/bert/config", "first")
+	assert.Equal(t, 401, response.StatusCode)
 }
 
 // After SIGTERM the server answers the requests that it has accepted, and ends with status 0.

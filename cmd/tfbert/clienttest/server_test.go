@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,6 +28,7 @@ import (
 type testServer struct {
 	http, grpc string // addresses
 	cmd        *exec.Cmd
+	stderr     io.Closer     // its log as this process reads it
 	ended      chan struct{} // closed when the process has closed its standard error
 
 	mu  sync.Mutex
@@ -37,23 +39,16 @@ type testServer struct {
 // to be ready.
 func startServer(t *testing.T, flags ...string) *testServer {
 	t.Helper()
-	return startServerWith(t, nil, flags...)
-}
-
-// startServerWith adds to the server's environment.
-func startServerWith(t *testing.T, env []string, flags ...string) *testServer {
-	t.Helper()
 	testenv.Model(t)
 	cmd := tfbert(t, append([]string{"serve", "--http_port", "0", "--grpc_port", "0"}, flags...)...)
-	cmd.Env = append(cmd.Env, env...)
 	stderr, err := cmd.StderrPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
-	s := &testServer{cmd: cmd, ended: make(chan struct{})}
+	s := &testServer{cmd: cmd, stderr: stderr, ended: make(chan struct{})}
 	ready := make(chan struct{})
 	go func() {
 		defer close(s.ended)
-		address := regexp.MustCompile(`msg="serving (HTTP|gRPC)" address=(\S+)`)
+		address := regexp.MustCompile(`"serving (HTTP|gRPC)",? ?"?address"?[=:]"?([^" ]+)`)
 		for lines := bufio.NewScanner(stderr); lines.Scan(); {
 			s.mu.Lock()
 			s.log.WriteString(lines.Text() + "\n")
@@ -79,6 +74,9 @@ func startServerWith(t *testing.T, env []string, flags ...string) *testServer {
 		require.Fail(t, "the server ended", s.logged())
 	case <-time.After(2 * time.Minute):
 		require.Fail(t, "the server is not ready", s.logged())
+	}
+	if slices.Contains(flags, "--tls_cert_file") {
+		return s
 	}
 	response, err := http.Get("http://" + s.http + "/readyz")
 	require.NoError(t, err)

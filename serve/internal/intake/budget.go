@@ -58,7 +58,7 @@ func (b *Budget) Take(ctx context.Context, size int) (give func(), err error) {
 	if !from.TryAcquire(cost) {
 		defer b.waiting.Add(-int64(size))
 		if b.waiting.Add(int64(size)) > b.mostWaiting {
-			return nil, exhausted("requests of more than %d bytes wait for memory", b.mostWaiting)
+			return nil, exhausted("memory", "requests of more than %d bytes wait for memory", b.mostWaiting)
 		}
 		if err := from.Acquire(ctx, cost); err != nil {
 			return nil, err

@@ -2,6 +2,7 @@ package intake
 
 import (
 	"errors"
+	"log/slog"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -14,6 +15,9 @@ import (
 // gets in.
 type Conns struct {
 	Most int
+	Log  *slog.Logger // of a shortage of open files; nil: none
+
+	logged atomic.Int64 // the time of the last log of a shortage
 
 	mu   sync.Mutex
 	open map[*countedConn]struct{}
@@ -68,6 +72,15 @@ func (c *Conns) remove(conn *countedConn) {
 	delete(c.open, conn)
 }
 
+// logShortage logs that no more files can be opened, once in a while.
+func (c *Conns) logShortage(err error) {
+	now := time.Now().UnixNano()
+	last := c.logged.Load()
+	if c.Log != nil && now-last > int64(10*time.Second) && c.logged.CompareAndSwap(last, now) {
+		c.Log.Error("connections are closed or refused, because no more files can be opened: raise their limit", "error", err)
+	}
+}
+
 type countingListener struct {
 	net.Listener
 	conns *Conns
@@ -75,7 +88,11 @@ type countingListener struct {
 
 func (l *countingListener) Accept() (net.Conn, error) {
 	conn, err := l.Listener.Accept()
-	for errors.Is(err, syscall.EMFILE) && l.conns.closeIdle() { // the process has too many open files
+	for errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) { // there are too many open files
+		l.conns.logShortage(err)
+		if !l.conns.closeIdle() {
+			break
+		}
 		conn, err = l.Listener.Accept()
 	}
 	if err != nil {

@@ -132,17 +132,18 @@ func (g *Gate) charge(m *Message, cost int64) {
 	m.conn.held += cost
 	g.held += cost
 	if m.conn.held > g.limits.ConnBytes {
-		g.refuse(m, exhausted("the connection sends more than %d bytes of unfinished requests", g.limits.ConnBytes))
+		g.refuse(m, exhausted("unfinished",
+			"the connection sends more than %d bytes of unfinished requests", g.limits.ConnBytes))
 	}
 	for g.held > g.limits.Bytes && g.oldest.Len() > 0 {
-		g.refuse(g.oldest.Front().Value.(*Message), exhausted(
+		g.refuse(g.oldest.Front().Value.(*Message), exhausted("unfinished",
 			"the server receives more than %d bytes of unfinished requests, of which this was the oldest", g.limits.Bytes))
 	}
 }
 
-func exhausted(format string, args ...any) error {
+func exhausted(reason, format string, args ...any) error {
 	e := repository.Errorf(codes.ResourceExhausted, format, args...)
-	e.RetryAfter = time.Second
+	e.RetryAfter, e.Reason = time.Second, reason
 	return e
 }
 
@@ -212,7 +213,7 @@ func (s *Slots) Enter() (leave func(), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.used == s.Most {
-		return nil, exhausted("the server has %d requests under way and takes no more", s.Most)
+		return nil, exhausted("requests", "the server has %d requests under way and takes no more", s.Most)
 	}
 	s.used++
 	return sync.OnceFunc(func() {

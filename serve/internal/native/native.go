@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"sync"
 
 	"github.com/go-json-experiment/json"
 	"golang.org/x/sync/errgroup"
@@ -135,56 +134,90 @@ func (s *service) answer(w http.ResponseWriter, r *http.Request) error {
 	return s.answerMany(w, r, request.Requests)
 }
 
-// mostAtOnce is the number of questions of one request that are asked at once, so that it does not fill the
-// queue alone.
+// mostAtOnce is the number of questions of one request that are under way at once.
 const mostAtOnce = 64
 
-// answerMany answers several questions, each with an answer or an error of its own.
+// answerMany answers several questions.
 func (s *service) answerMany(w http.ResponseWriter, r *http.Request, requests []answerRequest) error {
-	outcomes := make([]any, len(requests))
-	refused := 0
-	var first error
-	var mu sync.Mutex
-	var group errgroup.Group
-	group.SetLimit(mostAtOnce)
-	for i := range requests {
-		group.Go(func() error {
-			a, err := s.answerPart(r, &requests[i])
-			outcomes[i] = a
-			if err != nil {
-				outcomes[i] = transport.ErrorJSON{Error: repository.AsError(err).Message}
-				mu.Lock()
-				defer mu.Unlock()
-				refused++
-				first = err
-			}
-			return nil
-		})
-	}
-	_ = group.Wait() // never fails
-	if refused == len(requests) {
-		return first
+	outcomes, err := s.answerAll(r, requests)
+	if err != nil {
+		return err
 	}
 	return transport.WriteJSON(w, struct {
 		Responses []any `json:"responses"`
 	}{outcomes})
 }
 
-// answerPart answers one of several questions.
-func (s *service) answerPart(r *http.Request, request *answerRequest) (response *answerResponse, err error) {
-	err = s.host.Part(r.Context(), r.Pattern, func(ctx context.Context) error {
-		m, q, err := s.question(request)
-		if err != nil {
+// A part is one of several questions of a request.
+type part struct {
+	model    *repository.Servable
+	question *repository.Question
+	ctx      context.Context // with the admission of all questions to the model
+	response *answerResponse
+	err      error
+}
+
+// answerAll answers several questions, each with an answer or an error of its own. It returns an error if all failed.
+func (s *service) answerAll(r *http.Request, requests []answerRequest) ([]any, error) {
+	parts := make([]part, len(requests))
+	byModel := map[*repository.Model][]*part{}
+	for i := range parts {
+		p := &parts[i]
+		p.err = s.host.Part(r.Context(), r.Pattern, func(context.Context) (err error) {
+			p.model, p.question, err = s.question(&requests[i])
 			return err
+		})
+		if p.err == nil {
+			defer p.model.Release()
+			byModel[p.model.Model] = append(byModel[p.model.Model], p)
 		}
-		defer m.Release()
-		a, err := m.Answer(ctx, q)
+	}
+	for m, parts := range byModel {
+		questions := make([]*repository.Question, len(parts))
+		for i, p := range parts {
+			questions[i] = p.question
+		}
+		ctx, end, err := m.Admit(r.Context(), questions)
 		if err == nil {
-			response = newAnswer(m, q, a)
+			defer end()
 		}
-		return err
-	})
-	return response, err
+		for _, p := range parts {
+			p.ctx, p.err = ctx, err
+		}
+	}
+	var group errgroup.Group
+	group.SetLimit(mostAtOnce)
+	for i := range parts {
+		if p := &parts[i]; p.err == nil {
+			group.Go(func() error {
+				p.err = s.host.Part(p.ctx, r.Pattern, p.answer)
+				return nil
+			})
+		}
+	}
+	_ = group.Wait() // never fails
+	outcomes := make([]any, len(parts))
+	refused := 0
+	for i := range parts {
+		p := &parts[i]
+		if outcomes[i] = p.response; p.err != nil {
+			outcomes[i] = transport.ErrorJSON{Error: repository.AsError(p.err).Message}
+			refused++
+		}
+	}
+	if refused == len(parts) {
+		return nil, parts[0].err
+	}
+	return outcomes, nil
+}
+
+// answer answers one of several questions.
+func (p *part) answer(ctx context.Context) error {
+	a, err := p.model.Answer(ctx, p.question)
+	if err == nil {
+		p.response = newAnswer(p.model, p.question, a)
+	}
+	return err
 }
 
 func (s *service) answerOne(w http.ResponseWriter, r *http.Request, request *answerRequest) error {

@@ -47,7 +47,11 @@ func (s *Service) Handle(handle transport.Handle) {
 		handle("GET "+base+"/config", s.config)
 		handle("GET "+base+"/stats", s.statistics)
 		handle("POST "+base+"/infer", s.handleInfer)
+		handle("POST "+base+"/generate", s.generate)
+		handle("POST "+base+"/generate_stream", s.generateStream)
 	}
+	s.handleSettings(handle)
+	s.handleSharedMemory(handle)
 	handle("POST /v2/repository/index", s.index)
 	handle("POST /v2/repository/models/{model}/load", s.load)
 	unload := verb(s.RepositoryModelUnload, func(r *http.Request) *pb.RepositoryModelUnloadRequest {
@@ -146,8 +150,9 @@ func (s *Service) load(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	message := &pb.RepositoryModelLoadRequest{ModelName: r.PathValue("model")}
-	for name := range request.Parameters { // without their values: none is supported
-		message.Parameters = map[string]*pb.ModelRepositoryParameter{name: {}}
+	message.Parameters = map[string]*pb.ModelRepositoryParameter{}
+	for name, value := range request.Parameters {
+		message.Parameters[name] = loadParameter(value)
 	}
 	response, err := s.RepositoryModelLoad(incoming(r), message)
 	if err != nil {
@@ -179,13 +184,15 @@ type inferOutputJSON struct {
 
 // parametersJSON are the parameters of a request, an input or an output that the server knows.
 type parametersJSON struct {
-	BinaryDataSize   *int   `json:"binary_data_size"`
-	BinaryDataOutput bool   `json:"binary_data_output"`
-	BinaryData       *bool  `json:"binary_data"`
-	Classification   int    `json:"classification"`
-	SharedMemory     string `json:"shared_memory_region"`
-	Priority         int64  `json:"priority"`
-	Timeout          int64  `json:"timeout"` // microseconds
+	BinaryDataSize   *int    `json:"binary_data_size"`
+	BinaryDataOutput bool    `json:"binary_data_output"`
+	BinaryData       *bool   `json:"binary_data"`
+	Classification   int     `json:"classification"`
+	Region           *string `json:"shared_memory_region"`
+	RegionOffset     *int64  `json:"shared_memory_offset"`
+	RegionSize       *int64  `json:"shared_memory_byte_size"`
+	Priority         int64   `json:"priority"`
+	Timeout          int64   `json:"timeout"` // microseconds
 }
 
 // message returns the parameters that ModelInfer looks at.
@@ -199,9 +206,12 @@ func (p *parametersJSON) message() map[string]*pb.InferParameter {
 	setNumber("priority", p.Priority)
 	setNumber("timeout", p.Timeout)
 	setNumber(classification, int64(p.Classification))
-	if p.SharedMemory != "" {
-		m[sharedMemory] = &pb.InferParameter{
-			ParameterChoice: &pb.InferParameter_StringParam{StringParam: p.SharedMemory},
+	if p.Region != nil {
+		m[sharedMemory] = &pb.InferParameter{ParameterChoice: &pb.InferParameter_StringParam{StringParam: *p.Region}}
+	}
+	for name, n := range map[string]*int64{sharedMemoryOffset: p.RegionOffset, sharedMemorySize: p.RegionSize} {
+		if n != nil {
+			m[name] = &pb.InferParameter{ParameterChoice: &pb.InferParameter_Int64Param{Int64Param: *n}}
 		}
 	}
 	return m
@@ -229,7 +239,7 @@ func (s *Service) handleInfer(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	message.ModelName, message.ModelVersion = r.PathValue("model"), r.PathValue("version")
-	response, result, err := s.infer(r.Context(), message, tensors)
+	response, result, err := s.infer(local(r), message, tensors)
 	if err != nil {
 		return err
 	}
@@ -265,7 +275,11 @@ func (j *inferJSON) message(binaryData []byte) (*pb.ModelInferRequest, map[int]r
 		})
 		var raw []byte
 		switch size := in.Parameters.BinaryDataSize; {
-		case in.Parameters.SharedMemory != "": // which the method refuses
+		case in.Parameters.Region != nil: // which the method reads
+			if in.Data != nil || size != nil {
+				return nil, nil, repository.Invalidf("input %q has data beside that in shared memory", in.Name)
+			}
+			continue
 		case size == nil:
 			t := repository.Tensor{Name: in.Name, Type: in.Datatype}
 			if err := tensor.ReadFlat(&t, in.Data); err != nil {
@@ -297,7 +311,7 @@ type outputJSON struct {
 	Name       string         `json:"name"`
 	Datatype   string         `json:"datatype"`
 	Shape      []int64        `json:"shape"`
-	Parameters map[string]int `json:"parameters,omitempty"`
+	Parameters map[string]any `json:"parameters,omitempty"`
 	Data       jsontext.Value `json:"data,omitempty"`
 }
 
@@ -313,11 +327,19 @@ func (j *inferJSON) respond(w http.ResponseWriter, m *pb.ModelInferResponse, out
 	anyBinary := false
 	for i, t := range m.GetOutputs() {
 		out := outputJSON{Name: t.GetName(), Datatype: t.GetDatatype(), Shape: t.GetShape()}
-		if j.binary(i) {
+		switch {
+		case inShared(t.GetParameters()):
+			out.Parameters = map[string]any{}
+			for name, p := range t.GetParameters() {
+				if out.Parameters[name] = p.GetInt64Param(); name == sharedMemory {
+					out.Parameters[name] = p.GetStringParam()
+				}
+			}
+		case j.binary(i):
 			before := len(binaryData)
 			binaryData = tensor.AppendBinary(binaryData, &outputs[i])
-			out.Parameters, anyBinary = map[string]int{"binary_data_size": len(binaryData) - before}, true
-		} else {
+			out.Parameters, anyBinary = map[string]any{"binary_data_size": len(binaryData) - before}, true
+		default:
 			var err error
 			if out.Data, err = tensor.Flat(&outputs[i]); err != nil {
 				return err

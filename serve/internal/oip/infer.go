@@ -28,8 +28,8 @@ func (s *Service) ModelInfer(ctx context.Context, r *pb.ModelInferRequest) (*pb.
 	return response, nil
 }
 
-// infer runs tensors, of which some may have been read already. It returns a response without contents, and the outputs in the response's order, for
-// the transport to write: gRPC as bytes, HTTP each as the request asks for it.
+// infer runs tensors, of which some may have been read already. It returns a response without contents, and the outputs
+// in the response's order, for the transport to write: gRPC as bytes, HTTP each as the request asks for it.
 func (s *Service) infer(
 	ctx context.Context, r *pb.ModelInferRequest, read map[int]repository.Tensor,
 ) (*pb.ModelInferResponse, *repository.Result, error) {
@@ -38,6 +38,13 @@ func (s *Service) infer(
 		return nil, nil, err
 	}
 	defer m.Release()
+	x, read, err := s.attach(ctx, r, read)
+	if err != nil {
+		return nil, nil, err
+	}
+	if x != nil {
+		defer x.release()
+	}
 	call, err := newCall(m, r, read)
 	if err != nil {
 		return nil, nil, err
@@ -58,7 +65,7 @@ func (s *Service) infer(
 		})
 	}
 	result.Outputs = outputs
-	return response, result, nil
+	return response, result, x.write(r, response, outputs)
 }
 
 // configuredShape returns a tensor's shape as the configuration has it. A number for each row is a column
@@ -82,13 +89,8 @@ func newCall(
 	m *repository.Servable, r *pb.ModelInferRequest, read map[int]repository.Tensor,
 ) (*repository.Call, error) {
 	call := &repository.Call{CheckBatchSize: true}
-	if p := r.GetParameters()["priority"]; p != nil {
-		call.Priority = int(max(-1, min(integer(p), 1<<20)))
-	}
-	if p := r.GetParameters()["timeout"]; p != nil { // microseconds
-		call.Timeout = time.Duration(max(0, min(integer(p), 1<<40))) * time.Microsecond
-	}
-	if err := checkExtensions(r); err != nil { // first, because a tensor in shared memory has no contents
+	call.Priority, call.Timeout = queueOf(integer(r.GetParameters()["priority"]), integer(r.GetParameters()["timeout"]))
+	if err := checkExtensions(r); err != nil {
 		return nil, err
 	}
 	raw := r.GetRawInputContents()
@@ -133,15 +135,7 @@ func newCall(
 
 // checkExtensions returns an error if a request uses an extension that the server does not have.
 func checkExtensions(r *pb.ModelInferRequest) error {
-	for _, in := range r.GetInputs() {
-		if in.GetParameters()[sharedMemory] != nil {
-			return errSharedMemory
-		}
-	}
 	for _, out := range r.GetOutputs() {
-		if out.GetParameters()[sharedMemory] != nil {
-			return errSharedMemory
-		}
 		if out.GetParameters()[classification] != nil {
 			return repository.Errorf(codes.Unimplemented, "classification is not supported: take the logits")
 		}
@@ -149,13 +143,7 @@ func checkExtensions(r *pb.ModelInferRequest) error {
 	return nil
 }
 
-const (
-	sharedMemory   = "shared_memory_region"
-	classification = "classification"
-)
-
-var errSharedMemory = repository.Errorf(codes.Unimplemented,
-	"shared memory is not supported: send and take the tensors themselves")
+const classification = "classification"
 
 // integer returns the value of a parameter that is a signed or unsigned number.
 func integer(p *pb.InferParameter) int64 {
@@ -163,4 +151,9 @@ func integer(p *pb.InferParameter) int64 {
 		return int64(min(n, 1<<62))
 	}
 	return p.GetInt64Param()
+}
+
+// queueOf returns the priority and the time to wait of a request's parameters, in microseconds.
+func queueOf(priority, timeout int64) (int, time.Duration) {
+	return int(max(-1, min(priority, 1<<20))), time.Duration(max(0, min(timeout, 1<<40))) * time.Microsecond
 }

@@ -12,7 +12,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
 	pb "github.com/tfbert/go/internal/serveproto"
@@ -25,7 +24,7 @@ const serverName = "tfbert"
 
 var extensions = []string{
 	"model_repository", "model_repository(unload_dependents)", "model_configuration", "binary_tensor_data",
-	"statistics", "parameters",
+	"statistics", "parameters", "trace", "logging",
 }
 
 // A Service is the protocol's inference.GRPCInferenceService.
@@ -72,7 +71,11 @@ func (s *Service) modelReady(name, version string) error {
 func (s *Service) ServerMetadata(
 	context.Context, *pb.ServerMetadataRequest,
 ) (*pb.ServerMetadataResponse, error) {
-	return &pb.ServerMetadataResponse{Name: serverName, Version: s.host.Version, Extensions: extensions}, nil
+	list := extensions
+	if s.host.SharedMemory != nil {
+		list = append(slices.Clip(list), "system_shared_memory")
+	}
+	return &pb.ServerMetadataResponse{Name: serverName, Version: s.host.Version, Extensions: list}, nil
 }
 
 // ModelMetadata describes a model's tensors.
@@ -125,23 +128,26 @@ func (s *Service) ModelConfig(_ context.Context, r *pb.ModelConfigRequest) (*pb.
 	return &pb.ModelConfigResponse{Config: config}, nil
 }
 
-// ModelStatistics returns the counts of a model, or of all models if the request does not name one.
+// ModelStatistics returns the counts of a version of a model, of all its versions if the request does not name one,
+// or of all models.
 func (s *Service) ModelStatistics(
 	_ context.Context, r *pb.ModelStatisticsRequest,
 ) (*pb.ModelStatisticsResponse, error) {
 	response := &pb.ModelStatisticsResponse{}
-	if r.GetName() != "" {
+	if r.GetName() != "" { // it must be available
 		m, err := s.host.Acquire(r.GetName(), r.GetVersion())
 		if err != nil {
 			return nil, err
 		}
-		defer m.Release()
-		response.ModelStats = append(response.ModelStats, statistics(m))
-		return response, nil
+		m.Release()
 	}
 	for _, m := range s.host.Models.Models() {
 		for _, servable := range m.Servables() {
-			response.ModelStats = append(response.ModelStats, statistics(servable))
+			named := servable.Name() == r.GetName() &&
+				(r.GetVersion() == "" || strconv.FormatInt(m.Version(), 10) == r.GetVersion())
+			if r.GetName() == "" || named {
+				response.ModelStats = append(response.ModelStats, statistics(servable))
+			}
 		}
 		m.Release()
 	}
@@ -156,7 +162,7 @@ func statistics(m *repository.Servable) *pb.ModelStatistics {
 		InferenceStats: &pb.InferStatistics{
 			Success: duration(t.Success), Fail: duration(t.Fail), Queue: duration(t.Queue),
 			ComputeInput: duration(t.Input), ComputeInfer: duration(t.Compute), ComputeOutput: duration(t.Outputs),
-			CacheHit: &pb.StatisticDuration{}, CacheMiss: &pb.StatisticDuration{},
+			CacheHit: duration(t.CacheHit), CacheMiss: duration(t.CacheMiss),
 		},
 	}
 	if !t.Last.IsZero() {
@@ -218,9 +224,12 @@ func (s *Service) RepositoryModelLoad(
 	if err := s.admin(ctx); err != nil {
 		return nil, err
 	}
-	if len(r.GetParameters()) > 0 { // Triton's way to send a configuration or the model itself
-		return nil, repository.Errorf(codes.Unimplemented,
-			"a model is loaded as it is in the repository: config and file parameters are not supported")
+	config, err := overrideOf(r)
+	if err != nil {
+		return nil, err
+	}
+	if config != nil {
+		return &pb.RepositoryModelLoadResponse{}, s.host.Models.LoadConfig(ctx, r.GetModelName(), config)
 	}
 	return &pb.RepositoryModelLoadResponse{}, s.host.Models.Load(ctx, r.GetModelName())
 }
@@ -235,12 +244,5 @@ func (s *Service) RepositoryModelUnload(
 	return &pb.RepositoryModelUnloadResponse{}, s.host.Models.Unload(r.GetModelName())
 }
 
-// admin returns an error unless the call may change the server. The handlers of HTTP put the Authorization
-// header where gRPC has it.
-func (s *Service) admin(ctx context.Context) error {
-	authorization := ""
-	if values := metadata.ValueFromIncomingContext(ctx, "authorization"); len(values) > 0 {
-		authorization = values[0]
-	}
-	return s.host.Admin(authorization)
-}
+// admin returns an error unless the call may change the server.
+func (s *Service) admin(ctx context.Context) error { return s.host.AdminCall(ctx) }

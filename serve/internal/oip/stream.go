@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 
 	pb "github.com/tfbert/go/internal/serveproto"
 	"github.com/tfbert/go/serve/internal/transport"
@@ -20,7 +22,7 @@ const mostAtOnce = 32
 func (s *Service) ModelStreamInfer(
 	stream grpc.BidiStreamingServer[pb.ModelInferRequest, pb.ModelStreamInferResponse],
 ) error {
-	ctx, cancel := context.WithCancel(stream.Context())
+	ctx, cancel := s.host.Within(stream.Context())
 	defer cancel()
 	pending := make(chan chan *pb.ModelStreamInferResponse, mostAtOnce)
 	received := make(chan error, 1)
@@ -70,21 +72,51 @@ func (s *Service) ModelStreamInfer(
 	return nil
 }
 
-// answerPart answers one request of a stream. Its error does not end the stream.
+func codeOf(err error) codes.Code {
+	if err == nil {
+		return codes.OK
+	}
+	return repository.AsError(err).Code
+}
+
+// final marks the only response to a request of a stream, as Triton does. A client that asks for an empty final
+// response (triton_enable_empty_final_response) gets none: models that have several responses to a request do.
+func final(r *pb.ModelInferResponse) *pb.ModelInferResponse {
+	if r.Parameters == nil {
+		r.Parameters = map[string]*pb.InferParameter{}
+	}
+	r.Parameters["triton_final_response"] = &pb.InferParameter{
+		ParameterChoice: &pb.InferParameter_BoolParam{BoolParam: true},
+	}
+	return r
+}
+
+// answerPart answers one request of a stream, which is counted and takes a slot as a call does. Its error does not
+// end the stream.
 func (s *Service) answerPart(ctx context.Context, r *pb.ModelInferRequest) *pb.ModelStreamInferResponse {
 	var response *pb.ModelInferResponse
 	const verb = "/inference.GRPCInferenceService/ModelStreamInfer"
-	err := s.host.Part(ctx, verb, func(ctx context.Context) (err error) {
+	began := time.Now()
+	err := s.host.Part(ctx, verb, func(ctx context.Context) error {
+		if err := s.host.Count(ctx); err != nil {
+			return err
+		}
+		leave, err := s.host.Questions.Enter()
+		if err != nil {
+			return err
+		}
+		defer leave()
 		response, err = s.ModelInfer(ctx, r)
 		return err
 	})
+	s.host.Ended(ctx, verb, codeOf(err).String(), time.Since(began))
 	if err != nil {
 		return &pb.ModelStreamInferResponse{
 			ErrorMessage: repository.AsError(err).Message,
-			InferResponse: &pb.ModelInferResponse{
+			InferResponse: final(&pb.ModelInferResponse{
 				ModelName: r.GetModelName(), ModelVersion: r.GetModelVersion(), Id: r.GetId(),
-			},
+			}),
 		}
 	}
-	return &pb.ModelStreamInferResponse{InferResponse: response}
+	return &pb.ModelStreamInferResponse{InferResponse: final(response)}
 }

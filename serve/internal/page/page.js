@@ -15,6 +15,7 @@ const passage = $('passage');
 const question = $('question');
 const negative = $('negative');
 const model = $('model');
+const key = $('key'); // it is asked for if the server needs one, and is not stored
 const reading = $('reading');
 
 let models = [];
@@ -46,19 +47,33 @@ function restore() {
 
 let waiting = false;
 
-// untilReady asks the server once a second until a model is ready.
+// untilReady asks the server once a second until a model is ready, or each time that the API key changes.
 async function untilReady() {
   if (waiting) return;
   waiting = true;
-  while (!await isReady()) await sleep(1000);
+  while (!await isReady()) {
+    if ($('server').dataset.state === 'key') await new Promise((done) => key.addEventListener('change', done, { once: true }));
+    else await sleep(1000);
+  }
   waiting = false;
 }
 
+const authorization = () => (key.value ? { Authorization: `Bearer ${key.value.trim()}` } : {});
+
 async function isReady() {
-  const get = (address) => fetch(address, { cache: 'no-store', signal: AbortSignal.timeout(10000) });
+  const get = (address) => fetch(address, {
+    cache: 'no-store', headers: authorization(), signal: AbortSignal.timeout(10000),
+  });
   try {
     if ((await get('readyz')).ok) {
-      setModels((await (await get('v1/models')).json()).models);
+      const list = await get('v1/models');
+      if (list.status === 401) {
+        setState('key', 'Needs an API key');
+        key.hidden = $('key-label').hidden = false;
+        say(key.value ? 'The API key is not valid.' : 'Enter your API key above.', { kind: 'error' });
+        return false;
+      }
+      setModels((await list.json()).models);
       if (models.length > 0) {
         setState('ready', 'Ready');
         return true;
@@ -159,7 +174,7 @@ async function ask() {
     return;
   }
   say(outcome.error, { kind: 'error', retry: outcome.status ? null : 0 });
-  if (!outcome.status || outcome.status === 404 || outcome.status === 503) untilReady();
+  if (!outcome.status || [401, 404, 503].includes(outcome.status)) untilReady();
 }
 
 // send returns the result and the time that it took, or an error. A status of 0 stands for no reply.
@@ -168,7 +183,8 @@ async function send(asked, signal) {
   let response;
   try {
     response = await fetch('v1/answer', {
-      method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(asked), signal,
+      method: 'POST', headers: { 'Content-Type': 'application/json', ...authorization() },
+      body: JSON.stringify(asked), signal,
     });
     const result = await response.json();
     const seconds = (performance.now() - start) / 1000;
@@ -365,6 +381,7 @@ function showCommand() {
   if (!$('command').open) return;
   const quoted = JSON.stringify(request(), null, 1).replaceAll("'", "'\\''");
   $('curl').textContent = `curl -s ${new URL('v1/answer', location).href} \\\n`
+    + (key.value ? ' -H "Authorization: Bearer $KEY" \\\n' : '')
     + ` -H 'Content-Type: application/json' \\\n -d '${quoted}'`;
 }
 
@@ -472,6 +489,7 @@ function start() {
   });
   $('command').addEventListener('toggle', showCommand);
   $('copy').addEventListener('click', copy);
+  key.addEventListener('change', untilReady);
   addEventListener('online', untilReady);
   untilReady();
 }

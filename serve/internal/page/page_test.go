@@ -120,6 +120,7 @@ type api struct {
 	*httptest.Server
 	mu     sync.Mutex
 	ready  bool
+	key    string // that it asks for, if it is not ""
 	models string
 	answer func(w http.ResponseWriter, q query)
 	asked  []query
@@ -152,6 +153,9 @@ func newAPI(t *testing.T) *api {
 	mux.HandleFunc("GET /v1/models", func(w http.ResponseWriter, r *http.Request) {
 		a.mu.Lock()
 		defer a.mu.Unlock()
+		if a.refuses(w, r) {
+			return
+		}
 		fmt.Fprint(w, a.models)
 	})
 	mux.HandleFunc("POST /v1/answer", func(w http.ResponseWriter, r *http.Request) {
@@ -161,6 +165,10 @@ func newAPI(t *testing.T) *api {
 			return
 		}
 		a.mu.Lock()
+		if a.refuses(w, r) {
+			a.mu.Unlock()
+			return
+		}
 		a.asked = append(a.asked, q)
 		answer := a.answer
 		a.mu.Unlock()
@@ -169,6 +177,15 @@ func newAPI(t *testing.T) *api {
 	a.Server = httptest.NewServer(mux)
 	t.Cleanup(a.Close)
 	return a
+}
+
+// refuses reports whether a request does not have the key, which it then answers.
+func (a *api) refuses(w http.ResponseWriter, r *http.Request) bool {
+	if a.key == "" || r.Header.Get("Authorization") == "Bearer "+a.key {
+		return false
+	}
+	writeError(w, 401, "this needs an API key")
+	return true
 }
 
 // set calls f, which may change the fields of the server.

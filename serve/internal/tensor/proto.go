@@ -75,8 +75,8 @@ func repeats(shape []int64) int {
 	return int(n)
 }
 
-// ToProto returns the TensorProto of a tensor. Numbers are in the list of their type, as in TensorFlow Serving's replies:
-// many clients read float_val without a look at tensor_content.
+// ToProto returns the TensorProto of a tensor. Numbers are in the list of their type, as in TensorFlow Serving's
+// replies: many clients read float_val without a look at tensor_content.
 func ToProto(t *repository.Tensor) *tfproto.TensorProto {
 	p := &tfproto.TensorProto{Dtype: DType(t.Type), TensorShape: ShapeProto(t.Shape)}
 	switch t.Type {

@@ -46,14 +46,17 @@ func (s *Service) Register(rpc grpc.ServiceRegistrar) {
 // acquire returns the model of a spec.
 func (s *Service) acquire(spec *pb.ModelSpec) (*repository.Servable, error) {
 	name := spec.GetName()
-	if label := spec.GetVersionLabel(); label != "" {
-		return nil, errLabel(name, label)
-	}
 	version := spec.GetVersion()
 	if version != nil && version.GetValue() < 1 {
 		return nil, transport.InvalidVersion(strconv.FormatInt(version.GetValue(), 10))
 	}
-	m, err := s.host.Models.Acquire(name, version.GetValue())
+	var m *repository.Servable
+	var err error
+	if label := spec.GetVersionLabel(); label != "" {
+		m, err = s.host.Models.AcquireLabel(name, label)
+	} else {
+		m, err = s.host.Models.Acquire(name, version.GetValue())
+	}
 	if err != nil {
 		if repository.AsError(err).Code != codes.NotFound {
 			return nil, err
@@ -70,11 +73,6 @@ func (s *Service) acquire(spec *pb.ModelSpec) (*repository.Servable, error) {
 			m.Name(), signature, defaultSignature)
 	}
 	return m, nil
-}
-
-func errLabel(model, label string) error {
-	return repository.Errorf(codes.NotFound,
-		"model %q does not have a version with the label %q: this server does not have labels", model, label)
 }
 
 func modelSpec(m *repository.Servable, signature string) *pb.ModelSpec {
@@ -182,7 +180,10 @@ func (s *Service) GetModelStatus(
 ) (*pb.GetModelStatusResponse, error) {
 	name, version := r.GetModelSpec().GetName(), r.GetModelSpec().GetVersion().GetValue()
 	if label := r.GetModelSpec().GetVersionLabel(); label != "" {
-		return nil, errLabel(name, label)
+		var err error
+		if version, err = s.host.Models.Label(name, label); err != nil {
+			return nil, err
+		}
 	}
 	list := slices.DeleteFunc(s.host.Models.Versions(name), func(v repository.Status) bool {
 		return version != 0 && v.Version != version

@@ -17,6 +17,7 @@ type Call struct {
 	Writer http.ResponseWriter
 
 	leave []func()
+	body  []byte // for ReadBody, if it is not nil
 
 	mu    sync.Mutex
 	ended bool
@@ -30,6 +31,9 @@ func WithCall(ctx context.Context, c *Call) context.Context {
 }
 
 func callOf(ctx context.Context) *Call { return ctx.Value(callKey{}).(*Call) }
+
+// SetBody makes the next ReadBody return a body, after an earlier one has read that of the request.
+func SetBody(r *http.Request, body []byte) { callOf(r.Context()).body = body }
 
 // Enter takes the slot of a request. ReadBody does so for a request with a body.
 func Enter(r *http.Request) error { return callOf(r.Context()).enter(r.Context(), 0) }

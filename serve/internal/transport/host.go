@@ -7,15 +7,20 @@ import (
 	"crypto/subtle"
 	"errors"
 	"log/slog"
+	"net/http"
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/tfbert/go/serve/batch"
+	"github.com/tfbert/go/serve/internal/access"
 	"github.com/tfbert/go/serve/internal/intake"
+	"github.com/tfbert/go/serve/internal/shm"
 	"github.com/tfbert/go/serve/repository"
 )
 
@@ -27,11 +32,27 @@ type Host struct {
 
 	MaxRequestBytes int64 // of a body, packed and unpacked
 	RequestTimeout  time.Duration
-	AdminToken      string // if it is "", everybody may change the server
+	adminToken      atomic.Pointer[string]
 
-	Gate *intake.Gate // of requests that are being received
+	LogLevel *slog.LevelVar // of Log; nil if it cannot be changed
+	Tracing  *Tracing
 
-	Draining context.Context // done when the server begins to shut down
+	SharedMemory *shm.Regions // nil if clients may not use any
+
+	Gate      *intake.Gate  // of requests that are being received
+	Guard     *access.Guard // of the clients
+	Questions *intake.Slots // of requests that ask a model
+	// Ended counts a request that has ended, by its verb and status.
+	Ended func(ctx context.Context, verb, status string, took time.Duration)
+
+	// Refused is called with each error of one of several requests that came together.
+	Refused func(error)
+
+	// The stages of a shutdown, each done when it begins.
+	Leaving  context.Context // the server is no longer ready, but answers
+	Draining context.Context // it takes no more requests
+	Late     context.Context // it waits no longer for requests that are not complete
+	Cutting  context.Context // nor for answers
 }
 
 // ErrDraining is the error of requests that come while the server shuts down.
@@ -39,24 +60,62 @@ var ErrDraining = repository.Errorf(codes.Unavailable, "the server is shutting d
 
 // Ready returns an error unless the server can answer.
 func (h *Host) Ready() error {
-	if h.Draining.Err() != nil {
+	if h.Leaving.Err() != nil {
 		return ErrDraining
 	}
 	return h.Models.Ready()
 }
 
+// Within returns a context that also ends when the server cuts what has not ended. Outcome then says so.
+func (h *Host) Within(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(h.Cutting, cancel)
+	return ctx, func() {
+		stop()
+		cancel()
+	}
+}
+
+// Outcome returns the error of a request, which is ErrDraining if the server has cut the request.
+func (h *Host) Outcome(err error) error {
+	if err != nil && h.Cutting.Err() != nil {
+		return ErrDraining
+	}
+	return err
+}
+
+// SetAdminToken sets the token that verbs which change the server ask for; "" lets everybody use them.
+func (h *Host) SetAdminToken(token string) { h.adminToken.Store(&token) }
+
+// HasAdminToken reports whether verbs which change the server ask for a token.
+func (h *Host) HasAdminToken() bool { return *h.adminToken.Load() != "" }
+
 // Admin returns an error unless a request with this Authorization header may change the server.
 func (h *Host) Admin(authorization string) error {
-	if h.AdminToken == "" {
+	want := *h.adminToken.Load()
+	if want == "" {
 		return nil
 	}
 	scheme, token, _ := strings.Cut(authorization, " ")
 	if !strings.EqualFold(scheme, "bearer") ||
-		subtle.ConstantTimeCompare([]byte(token), []byte(h.AdminToken)) != 1 {
+		subtle.ConstantTimeCompare([]byte(token), []byte(want)) != 1 {
 		return repository.Errorf(codes.Unauthenticated,
 			"this needs the server's admin token: send it as Authorization: Bearer TOKEN")
 	}
 	return nil
+}
+
+// Count counts one of several requests that came together, such as those of a stream, in the rate of their client. It
+// returns an error if they come too fast.
+func (h *Host) Count(ctx context.Context) error { return h.Guard.Count(access.ClientOf(ctx)) }
+
+// AdminCall is Admin for a call of gRPC. The handlers of HTTP put the Authorization header where gRPC has it.
+func (h *Host) AdminCall(ctx context.Context) error {
+	authorization := ""
+	if values := metadata.ValueFromIncomingContext(ctx, "authorization"); len(values) > 0 {
+		authorization = values[0]
+	}
+	return h.Admin(authorization)
 }
 
 // Acquire returns the model with a name and a version. The version "" is the newest.
@@ -93,8 +152,9 @@ func (h *Host) Part(ctx context.Context, verb string, f func(context.Context) er
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, h.RequestTimeout)
 	defer cancel()
-	err := Recover(func() error { return f(ctx) })
+	err := h.Outcome(Recover(func() error { return f(ctx) }))
 	if err != nil {
+		h.Refused(err)
 		h.LogRequest(ctx, verb, "part of a request", began, err)
 	}
 	return err
@@ -115,10 +175,15 @@ func Recover(f func() error) (err error) {
 func (h *Host) LogRequest(ctx context.Context, verb string, status any, began time.Time, err error) {
 	level, attrs := slog.LevelDebug, []slog.Attr{
 		slog.String("verb", verb), slog.Any("status", status), slog.Duration("took", time.Since(began)),
+		slog.String("id", RequestIDOf(ctx)),
+	}
+	if client := access.ClientOf(ctx); client != "" {
+		attrs = append(attrs, slog.String("client", client))
 	}
 	if err != nil {
 		attrs = append(attrs, slog.String("error", err.Error()))
-		if repository.AsError(err).Code == codes.Internal {
+		var large *http.MaxBytesError // it is the client's
+		if repository.AsError(err).Code == codes.Internal && !errors.As(err, &large) {
 			level = slog.LevelError
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"compress/zlib"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -30,6 +31,7 @@ var statuses = map[codes.Code]int{
 	codes.InvalidArgument:    http.StatusBadRequest,
 	codes.FailedPrecondition: http.StatusBadRequest,
 	codes.NotFound:           http.StatusNotFound,
+	codes.AlreadyExists:      http.StatusConflict,
 	codes.Unauthenticated:    http.StatusUnauthorized,
 	codes.PermissionDenied:   http.StatusForbidden,
 	codes.ResourceExhausted:  http.StatusTooManyRequests,
@@ -97,11 +99,16 @@ func SetTiming(w http.ResponseWriter, s repository.Seconds) {
 		1e3*s.Tokenize, 1e3*s.Queue, 1e3*s.Compute, 1e3*s.Decode))
 }
 
-// ReadBody returns the body of a request, unpacked. The request is complete then: ReadBody takes a slot for it, and waits
-// for the memory that decoding the body takes. The limit holds for the packed and the unpacked body.
+// ReadBody returns the body of a request, unpacked. The request is complete then: ReadBody takes a slot for it, and
+// waits for the memory that decoding the body takes. The limit holds for the packed and the unpacked body.
 func (h *Host) ReadBody(r *http.Request) ([]byte, error) {
 	call := callOf(r.Context())
+	if body := call.body; body != nil {
+		call.body = nil
+		return body, nil
+	}
 	message := h.Gate.Begin(call.Conn, call.stopReading)
+	defer context.AfterFunc(h.Late, call.stopReading)()
 	body, err := h.readBody(r, message)
 	message.End()
 	if err == nil {
@@ -134,11 +141,13 @@ func (h *Host) readBody(r *http.Request, message *intake.Message) ([]byte, error
 	dropped := message.Err()
 	switch {
 	case errors.As(dropped, &slow):
-		return nil, repository.Errorf(codes.DeadlineExceeded, "%v", slow)
+		return nil, &repository.Error{Code: codes.DeadlineExceeded, Message: slow.Error(), Reason: "slow"}
 	case dropped != nil:
 		return nil, dropped
 	case errors.As(err, &large):
 		return nil, err
+	case err != nil && h.Late.Err() != nil:
+		return nil, ErrDraining
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return nil, repository.Errorf(codes.DeadlineExceeded, "the body took longer than it may")
 	case err != nil && r.Context().Err() != nil:

@@ -59,8 +59,8 @@ func DecodeJSON(text []byte, v any, opts ...json.Options) error {
 	return repository.Invalidf("%s", message)
 }
 
-// Members calls f for the members of a valid JSON object, and not at all for null. The values are parts of the text, not
-// copies of them.
+// Members calls f for the members of a valid JSON object, and not at all for null. The values are parts of the text,
+// not copies of them.
 func Members(text jsontext.Value, f func(name string, value jsontext.Value) error) error {
 	d := jsontext.NewDecoder(bytes.NewBuffer(text)) // a decoder reads a bytes.Buffer in place
 	if _, err := d.ReadToken(); err != nil || text.Kind() != '{' {

@@ -154,7 +154,7 @@ def refusals():
         prediction.Predict(request("another"))
     with must_be_refused(code.NOT_FOUND, f"Servable not found for request: Specific({model}, 7)"):
         prediction.Predict(request(version=7))
-    with must_be_refused(code.NOT_FOUND, "label"):
+    with must_be_refused(code.INVALID_ARGUMENT, "label"):
         r = request()
         r.model_spec.version_label = "stable"
         prediction.Predict(r)
@@ -182,10 +182,11 @@ def refusals():
     with must_be_refused(code.INVALID_ARGUMENT, "30522"):
         prediction.Predict(request(tensors={**rows, "input_ids": np.full_like(rows["input_ids"], 30522)}))
     for call, r in ((prediction.Classify, classification_pb2.ClassificationRequest()), (prediction.Regress, regression_pb2.RegressionRequest()),
-                    (prediction.MultiInference, inference_pb2.MultiInferenceRequest()),
-                    (models.HandleReloadConfigRequest, model_management_pb2.ReloadConfigRequest())):
+                    (prediction.MultiInference, inference_pb2.MultiInferenceRequest())):
         with must_be_refused(code.UNIMPLEMENTED):
             call(r)
+    with must_be_refused(code.INVALID_ARGUMENT, "model_config_list"):
+        models.HandleReloadConfigRequest(model_management_pb2.ReloadConfigRequest())
 
 
 def post(url, body, want=200):
@@ -247,7 +248,7 @@ def rest_refusals():
     row = {name: array[0].tolist() for name, array in rows.items()}
     assert "Servable not found for request: Latest(another)" in post(f"http://{args.http}/v1/models/another:predict", {"instances": [row]}, 404)
     assert f"Specific({model}, 7)" in post(rest + "/versions/7:predict", {"instances": [row]}, 404)
-    assert "label" in post(rest + "/labels/stable:predict", {"instances": [row]}, 404)
+    assert "label" in post(rest + "/labels/stable:predict", {"instances": [row]}, 400)
     assert "instances" in post(rest + ":predict", {}, 400)
     assert "instances" in post(rest + ":predict", {"instances": [row], "inputs": row}, 400)
     assert "empty" in post(rest + ":predict", {"instances": []}, 400)

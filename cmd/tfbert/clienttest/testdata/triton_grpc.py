@@ -9,6 +9,7 @@ import numpy as np
 import tritonclient.grpc as grpc
 import tritonclient.http as http
 from tritonclient.grpc import service_pb2
+import tritonclient.utils.shared_memory as shm
 from tritonclient.utils import InferenceServerException
 
 import checks
@@ -203,6 +204,7 @@ def stream():
             continue
         assert error is None, error
         assert result.get_response().id == str(i), (result.get_response().id, i)
+        assert result.get_response().parameters["triton_final_response"].bool_param
         checks.assert_close(result.as_numpy("start_logits"), want[i % len(want)][None])
     client.stop_stream()
     assert done.empty()
@@ -234,16 +236,63 @@ def refusals():
         client.infer(model, wrong)
     wrong[0] = grpc.InferInput("input_ids", one["input_ids"].shape, "INT32")
     wrong[0].set_shared_memory("region", one["input_ids"].nbytes)
-    with checks.must_fail(InferenceServerException, "UNIMPLEMENTED", "shared memory"):
+    with checks.must_fail(InferenceServerException, "NOT_FOUND", "shared memory region"):
         client.infer(model, wrong)
     client.infer(model, inputs(one))
 
 
 def not_offered():
     """what Triton has and this server does not have fails cleanly"""
-    for call in client.get_trace_settings, client.get_log_settings, client.get_system_shared_memory_status, client.get_cuda_shared_memory_status:
-        with checks.must_fail(InferenceServerException, "UNIMPLEMENTED"):
+    for call in client.get_cuda_shared_memory_status, client.unregister_cuda_shared_memory:
+        with checks.must_fail(InferenceServerException, "UNIMPLEMENTED", "CUDA shared memory"):
             call()
+
+
+def settings():
+    """the settings of the log and of traces are followed, or refused by name"""
+    assert client.get_log_settings().settings["log_verbose_level"].uint32_param == 0
+    client.update_log_settings({"log_verbose_level": 1})
+    assert client.get_log_settings().settings["log_verbose_level"].uint32_param == 1
+    client.update_log_settings({"log_verbose_level": 0})
+    with checks.must_fail(InferenceServerException, "UNIMPLEMENTED", "log_file"):
+        client.update_log_settings({"log_file": "x"})
+    client.update_trace_settings(settings={"trace_rate": "5"})
+    assert client.get_trace_settings().settings["trace_rate"].value[0] == "5"
+    client.update_trace_settings(settings={"trace_rate": None})
+    assert client.get_trace_settings().settings["trace_rate"].value[0] == "1"
+    with checks.must_fail(InferenceServerException, "UNIMPLEMENTED", "trace_file"):
+        client.update_trace_settings(settings={"trace_file": "x"})
+
+
+def shared_memory():
+    """tensors come from system shared memory and go there"""
+    want = client.infer(model, inputs(rows)).as_numpy("start_logits")
+    ids = rows["input_ids"]
+    handle = shm.create_shared_memory_region("rows", "tfbert-grpc-rows", ids.nbytes + want.nbytes, create_only=True)
+    try:
+        shm.set_shared_memory_region(handle, [ids])
+        client.register_system_shared_memory("rows", "tfbert-grpc-rows", ids.nbytes + want.nbytes)
+        assert list(client.get_system_shared_memory_status().regions) == ["rows"]
+        with checks.must_fail(InferenceServerException, "ALREADY_EXISTS", "already registered"):
+            client.register_system_shared_memory("rows", "tfbert-grpc-rows", 1)
+        tensors = [grpc.InferInput("input_ids", ids.shape, "INT32")]
+        tensors[0].set_shared_memory("rows", ids.nbytes)
+        tensors += inputs({name: array for name, array in rows.items() if name != "input_ids"})
+        wanted = [grpc.InferRequestedOutput("start_logits"), grpc.InferRequestedOutput("unique_ids")]
+        wanted[0].set_shared_memory("rows", want.nbytes, offset=ids.nbytes)
+        result = client.infer(model, tensors, outputs=wanted)
+        assert result.get_output("start_logits").parameters["shared_memory_byte_size"].int64_param == want.nbytes
+        checks.assert_close(shm.get_contents_as_numpy(handle, np.float32, want.shape, offset=ids.nbytes), want)
+        np.testing.assert_array_equal(result.as_numpy("unique_ids"), rows["unique_ids"])
+        wanted[0].set_shared_memory("rows", want.nbytes, offset=ids.nbytes + 4)
+        with checks.must_fail(InferenceServerException, "INVALID_ARGUMENT", "not within shared memory region"):
+            client.infer(model, tensors, outputs=wanted)
+        client.unregister_system_shared_memory("rows")
+        assert list(client.get_system_shared_memory_status().regions) == []
+    finally:
+        shm.destroy_shared_memory_region(handle)
+    with checks.must_fail(InferenceServerException, "INVALID_ARGUMENT", "cannot be opened"):
+        client.register_system_shared_memory("rows", "tfbert-grpc-rows", 1)
 
 
 def statistics():
@@ -268,5 +317,5 @@ def statistics():
 
 
 checks.run_checks(health, metadata, configuration, tensors, typed_contents, compression, text, ids_and_parameters,
-           asynchronous, impatience, stream, refusals, not_offered, statistics)
+           asynchronous, impatience, stream, refusals, not_offered, settings, shared_memory, statistics)
 client.close()

@@ -5,6 +5,7 @@
 
 import numpy as np
 import tritonclient.http as http
+import tritonclient.utils.shared_memory as shm
 from tritonclient.utils import InferenceServerException
 
 import checks
@@ -203,7 +204,7 @@ def refusals():
     wrong[0].set_data_from_numpy(one["input_ids"].astype(np.float32), binary_data=False)
     with checks.must_fail(InferenceServerException, "[400]", '"input_ids" is FP32', "INT32"):
         client.infer(model, wrong)
-    with checks.must_fail(InferenceServerException, "[501]", "shared memory"):
+    with checks.must_fail(InferenceServerException, "[404]", "shared memory region"):
         wrong[0] = http.InferInput("input_ids", one["input_ids"].shape, "INT32")
         wrong[0].set_shared_memory("region", one["input_ids"].nbytes)
         client.infer(model, wrong)
@@ -212,9 +213,56 @@ def refusals():
 
 def not_offered():
     """what Triton has and this server does not have fails cleanly"""
-    for call in client.get_trace_settings, client.get_log_settings, client.get_system_shared_memory_status, client.get_cuda_shared_memory_status:
-        with checks.must_fail(InferenceServerException, "[404]", "/v2/"):
+    for call in client.get_cuda_shared_memory_status, client.unregister_cuda_shared_memory:
+        with checks.must_fail(InferenceServerException, "[501]", "CUDA shared memory"):
             call()
+
+
+def settings():
+    """the settings of the log and of traces are followed, or refused by name"""
+    assert client.get_log_settings()["log_verbose_level"] == 0
+    client.update_log_settings({"log_verbose_level": 1})
+    assert client.get_log_settings()["log_verbose_level"] == 1
+    client.update_log_settings({"log_verbose_level": 0})
+    with checks.must_fail(InferenceServerException, "[501]", "log_file"):
+        client.update_log_settings({"log_file": "x"})
+    client.update_trace_settings(settings={"trace_rate": "5"})
+    assert client.get_trace_settings()["trace_rate"] == "5"
+    client.update_trace_settings(settings={"trace_rate": None})
+    assert client.get_trace_settings()["trace_rate"] == "1"
+    with checks.must_fail(InferenceServerException, "[501]", "trace_file"):
+        client.update_trace_settings(settings={"trace_file": "x"})
+
+
+def shared_memory():
+    """tensors come from system shared memory and go there"""
+    want = client.infer(model, inputs(rows)).as_numpy("start_logits")
+    ids = rows["input_ids"]
+    handle = shm.create_shared_memory_region("rows", "tfbert-http-rows", ids.nbytes + want.nbytes, create_only=True)
+    try:
+        shm.set_shared_memory_region(handle, [ids])
+        client.register_system_shared_memory("rows", "tfbert-http-rows", ids.nbytes + want.nbytes)
+        assert [region["name"] for region in client.get_system_shared_memory_status()] == ["rows"]
+        with checks.must_fail(InferenceServerException, "[409]", "already registered"):
+            client.register_system_shared_memory("rows", "tfbert-http-rows", 1)
+        tensors = [http.InferInput("input_ids", ids.shape, "INT32")]
+        tensors[0].set_shared_memory("rows", ids.nbytes)
+        tensors += inputs({name: array for name, array in rows.items() if name != "input_ids"})
+        wanted = [http.InferRequestedOutput("start_logits"), http.InferRequestedOutput("unique_ids")]
+        wanted[0].set_shared_memory("rows", want.nbytes, offset=ids.nbytes)
+        result = client.infer(model, tensors, outputs=wanted)
+        assert result.get_output("start_logits")["parameters"]["shared_memory_byte_size"] == want.nbytes
+        checks.assert_close(shm.get_contents_as_numpy(handle, np.float32, want.shape, offset=ids.nbytes), want)
+        np.testing.assert_array_equal(result.as_numpy("unique_ids"), rows["unique_ids"])
+        wanted[0].set_shared_memory("rows", want.nbytes, offset=ids.nbytes + 4)
+        with checks.must_fail(InferenceServerException, "[400]", "not within shared memory region"):
+            client.infer(model, tensors, outputs=wanted)
+        client.unregister_system_shared_memory("rows")
+        assert [region["name"] for region in client.get_system_shared_memory_status()] == []
+    finally:
+        shm.destroy_shared_memory_region(handle)
+    with checks.must_fail(InferenceServerException, "[400]", "cannot be opened"):
+        client.register_system_shared_memory("rows", "tfbert-http-rows", 1)
 
 
 def statistics():
@@ -244,5 +292,5 @@ def statistics():
 
 
 checks.run_checks(health, metadata, configuration, binary_and_json, batches, compression, text, ids_and_parameters,
-           asynchronous, refusals, not_offered, statistics)
+           asynchronous, refusals, not_offered, settings, shared_memory, statistics)
 client.close()

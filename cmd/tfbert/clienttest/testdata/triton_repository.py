@@ -3,6 +3,8 @@
     triton_repository.py --http HOST:PORT --grpc HOST:PORT [--token T]
 """
 
+import json
+
 import tritonclient.grpc as grpc
 import tritonclient.http as http
 from tritonclient.utils import InferenceServerException
@@ -55,20 +57,39 @@ def reload():
         assert index(other) == ready, index(other)
 
 
+def override():
+    """a load may bring a configuration, which holds until the next load"""
+    def batch():
+        return over_http.get_model_config(model)["max_batch_size"]
+
+    own = batch()
+    for client, size in (over_http, own + 1), (over_grpc, own + 2):
+        config = over_http.get_model_config(model)
+        config["max_batch_size"] = size
+        config.pop("dynamic_batching", None)
+        client.load_model(model, headers=headers, config=json.dumps(config))
+        assert batch() == size, batch()
+        client.load_model(model, headers=headers)
+        assert batch() == own, batch()
+
+
 def refusals():
-    """another model and a configuration of the client's own are refused"""
-    for client, missing, unsupported in (over_http, "[404]", "[501]"), (over_grpc, "NOT_FOUND", "UNIMPLEMENTED"):
+    """another model, files of the client's own and a wrong configuration are refused"""
+    for client, missing, unsupported, invalid in (
+            (over_http, "[404]", "[501]", "[400]"), (over_grpc, "NOT_FOUND", "UNIMPLEMENTED", "INVALID_ARGUMENT")):
         with checks.must_fail(InferenceServerException, missing, '"another"'):
             client.load_model("another", headers=headers)
         with checks.must_fail(InferenceServerException, missing, '"another"'):
             client.unload_model("another", headers=headers)
-        with checks.must_fail(InferenceServerException, unsupported, "parameters"):
-            client.load_model(model, headers=headers, config='{"max_batch_size": 1}')
+        with checks.must_fail(InferenceServerException, unsupported, "file:1/model.savedmodel"):
+            client.load_model(model, headers=headers, config="{}", files={"file:1/model.savedmodel": b"x"})
+        with checks.must_fail(InferenceServerException, invalid, "max_bach_size"):
+            client.load_model(model, headers=headers, config='{"max_bach_size": 1}')
         assert client.is_model_ready(model)
     with checks.must_fail(InferenceServerException, "NOT_FOUND", '"../'):  # a path, which HTTP cannot name
         over_grpc.load_model("../" + model, headers=headers)
 
 
-checks.run_checks(*([token] if args.token else []), reload, refusals)
+checks.run_checks(*([token] if args.token else []), reload, override, refusals)
 over_http.close()
 over_grpc.close()
