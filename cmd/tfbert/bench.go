@@ -79,13 +79,7 @@ until three in a row agree.`,
 			if b.server.url != "" {
 				return b.runServer(cmd, format)
 			}
-			if b.checkpoint == "" {
-				var err error
-				if b.model, b.checkpoint, err = findNamed(cmd.Context(), b.model); err != nil {
-					return err
-				}
-			}
-			if err := b.check(cmd.Flags()); err != nil {
+			if err := b.check(cmd.Context(), cmd.Flags()); err != nil {
 				return err
 			}
 			if format == "nvidia" && b.load.Warmup+b.load.Calls < 2 {
@@ -221,7 +215,7 @@ func (b *benchmark) checkLoad() error {
 	return nil
 }
 
-func (b *benchmark) check(f *pflag.FlagSet) error {
+func (b *benchmark) check(ctx context.Context, f *pflag.FlagSet) error {
 	sources := 0
 	for _, s := range []string{b.config, b.checkpoint, b.model} {
 		if s != "" {
@@ -235,9 +229,15 @@ func (b *benchmark) check(f *pflag.FlagSet) error {
 	if err := b.checkLoad(); err != nil {
 		return err
 	}
-	switch {
-	case sources != 1:
+	if sources != 1 {
 		return usagef("one of --config, --init_checkpoint, --model and --url is required")
+	}
+	// Which flags fit depends on what a name stands for. One that stands for nothing is reported after them.
+	saved, named, unknown := findNamed(ctx, b.model)
+	if unknown == nil && b.model != "" {
+		b.model, b.checkpoint = saved, named
+	}
+	switch {
 	case b.bertConfigFile != "" && b.checkpoint == "":
 		return usagef("--bert_config_file is for --init_checkpoint; for a shape alone, name it with --config")
 	case b.vocabFile != "" && b.config != "":
@@ -260,6 +260,9 @@ func (b *benchmark) check(f *pflag.FlagSet) error {
 		if g != tfbert.ReferenceGraph && g != tfbert.FusedGraph {
 			return usagef("--graph is %s or %s, not %q", tfbert.ReferenceGraph, tfbert.FusedGraph, g)
 		}
+	}
+	if unknown != nil {
+		return unknown
 	}
 	return b.resolve()
 }

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -53,6 +54,7 @@ func commands() map[string]func(ts *testscript.TestScript, neg bool, args []stri
 		"cut":       truncateFile,
 		"tmpfs":     mountTmpfs,
 		"goproxy":   serveModule,
+		"archive":   serveArchive,
 	}
 	out := make(map[string]func(*testscript.TestScript, bool, []string))
 	for name, command := range all {
@@ -444,4 +446,24 @@ func serveModule(ts *testscript.TestScript, args []string) {
 	server := httptest.NewServer(http.FileServer(http.Dir(ts.MkAbs(args[0]))))
 	ts.Defer(server.Close)
 	ts.Setenv("GOPROXY", server.URL)
+}
+
+// archive serves a zip of a small model of transformers over HTTPS. ARCHIVE is its address, SUM its SHA-256, and
+// SSL_CERT_FILE the certificate to trust.
+func serveArchive(ts *testscript.TestScript, args []string) {
+	requireUsage(ts, len(args) == 0, "archive")
+	var packed bytes.Buffer
+	z := zip.NewWriter(&packed)
+	model := filepath.Join(ts.Getenv("GOLDEN"), "..", "..", "tfbert", "testdata", "transformers")
+	ts.Check(z.AddFS(os.DirFS(model)))
+	ts.Check(z.Close())
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.ServeContent(w, r, "qa.zip", time.Time{}, bytes.NewReader(packed.Bytes()))
+	}))
+	ts.Defer(server.Close)
+	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	ts.Check(os.WriteFile(ts.MkAbs("server.pem"), certificate, 0o666))
+	ts.Setenv("SSL_CERT_FILE", ts.MkAbs("server.pem"))
+	ts.Setenv("ARCHIVE", server.URL+"/org/qa/versions/1/zip")
+	ts.Setenv("SUM", fmt.Sprintf("%x", sha256.Sum256(packed.Bytes())))
 }

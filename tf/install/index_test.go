@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,6 +19,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/tfbert/go/internal/fetch"
 )
 
 // withoutPip hides pip's settings and every Python of this machine. It returns the folder that is the home now.
@@ -335,4 +338,30 @@ func TestCheckIndex(t *testing.T) {
 		assert.ErrorContains(t, err, want, index)
 		assert.NotContains(t, err.Error(), "secret")
 	}
+}
+
+// Whatever a page holds, it is read or refused.
+func FuzzReadPage(f *testing.F) {
+	const json, html = "application/vnd.pypi.simple.v1+json", "text/html; charset=utf-8"
+	f.Add(json, `{"files": [{"filename": "a.whl", "url": "../a.whl", "hashes": {"sha256": "00"}}]}`)
+	f.Add(json, `{"files": [{"url": 1}]}`)
+	f.Add(html, `<base href="//other/"><a href="a.whl#sha256=00">a</a><a href="%zz">b</a><A HREF=c.whl>`)
+	f.Add(html, `<a href='`)
+	f.Add("image/png", "x")
+	f.Add("", "")
+	f.Fuzz(func(t *testing.T, kind, body string) {
+		at := &url.URL{Scheme: "https", Host: "index.example", Path: "/simple/a/"}
+		page := &fetch.Page{URL: at, Type: kind, Body: []byte(body)}
+		files, err := readPage(page)
+		if err != nil {
+			assert.NotContains(t, err.Error(), "\n")
+			return
+		}
+		x := packageIndex{settings: settings{}}
+		for _, file := range files {
+			if address, err := x.resolve("https://index.example/simple", page.URL, file.URL); err == nil {
+				assert.True(t, strings.HasPrefix(address, "https://") || strings.HasPrefix(address, "http://"), address)
+			}
+		}
+	})
 }
