@@ -112,7 +112,11 @@ func TestAttackLongDocuments(t *testing.T) {
 		m.Release()
 		var times []time.Duration // from when all documents wait, or as many of them as may
 		c := clientAt(t, 2)
-		for i := range 200 {
+		samples := 200
+		if raceDetector {
+			samples = 20
+		}
+		for i := range samples {
 			began := time.Now()
 			status, _, reply := post(t.Context(), c, f.url+"/v1/answer", question(i))
 			assert.Equal(t, 200, status, reply)
@@ -130,7 +134,11 @@ func TestAttackLongDocuments(t *testing.T) {
 	t.Logf("beside 16 such clients p50 %v, p99 %v, %.1f times that beside one", p50, many, float64(many)/float64(one))
 	p50, same := measure(16, func(int) int { return 2 })
 	t.Logf("beside 16 such documents of its own client p50 %v, p99 %v", p50, same)
-	// The goal is 3 times. A busy machine adds to all of them, and here only much more is an error.
+	// The goal is 3 times. A busy machine adds to all of them, and here only much more is an error. With the race detector
+	// the time goes into cutting the documents, not into the queue.
+	if raceDetector {
+		return
+	}
 	assert.Less(t, many, 5*one+time.Second)
 	assert.Less(t, same, 5*one+time.Second)
 }

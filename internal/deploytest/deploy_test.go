@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -64,9 +65,12 @@ func TestInstallScript(t *testing.T) {
 	sum := fmt.Sprintf("%x", sha256.Sum256(packed))
 	others := strings.Repeat("0", 64) + "  tfbert-v9.9.9-linux-other.tar.gz\n"
 	files := map[string]string{name + ".tar.gz": string(packed)}
+	var mu sync.Mutex // guards files, which the server reads
 	folder := t.TempDir()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
 		text, ok := files[strings.TrimPrefix(r.URL.Path, "/")]
+		mu.Unlock()
 		if !ok {
 			http.NotFound(w, r)
 			return
@@ -98,6 +102,11 @@ func TestInstallScript(t *testing.T) {
 	}
 
 	line := sum + "  " + name + ".tar.gz\n"
+	publish := func(sums string) {
+		mu.Lock()
+		defer mu.Unlock()
+		files["SHA256SUMS"] = sums
+	}
 	for sums, want := range map[string]string{
 		others + strings.Repeat("0", 64) + line[64:]: "does not have the sum in SHA256SUMS: nothing is installed",
 		others: "SHA256SUMS lists no archive for linux/" + runtime.GOARCH,
@@ -105,13 +114,15 @@ func TestInstallScript(t *testing.T) {
 		line + line: "lists several archives",
 		"<html>":    "SHA256SUMS lists no archive",
 	} {
-		files["SHA256SUMS"] = sums
+		publish(sums)
 		prefix, output, err := install(server.URL)
 		require.Error(t, err, sums)
 		assert.Contains(t, output, want)
 		assert.NoFileExists(t, filepath.Join(prefix, "bin", "tfbert"))
 	}
+	mu.Lock()
 	delete(files, "SHA256SUMS")
+	mu.Unlock()
 	_, output, err := install(server.URL)
 	require.Error(t, err)
 	assert.Contains(t, output, "install.sh: cannot download "+server.URL+"/SHA256SUMS")
