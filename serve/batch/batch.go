@@ -188,10 +188,13 @@ func (e *DeadlineError) Error() string {
 
 // brief rounds a time to what a reader wants of it.
 func brief(d time.Duration) time.Duration {
-	if d >= 10*time.Second {
+	switch {
+	case d >= 10*time.Second:
 		return d.Round(time.Second)
+	case d >= time.Second:
+		return d.Round(10 * time.Millisecond)
 	}
-	return d.Round(10 * time.Millisecond)
+	return d.Round(10 * time.Microsecond)
 }
 
 // A PanicError is a panic of the model.
