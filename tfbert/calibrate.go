@@ -318,25 +318,14 @@ func (k *calibrator) run(
 	in.ids, in.mask, in.segments, b.batch, b.length = b.inputs(0)
 	in.rows = b.op("Placeholder", "rows", attrs{"dtype": tf.Float, "shape": tf.Shape{-1, int64(k.config.HiddenSize)}})
 	outputs := build(b, in)
-	if b.Err != nil {
-		return b.Err
-	}
-	session, err := probe.NewSession(g)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, session.Close()) }()
-	constants, err := constantFeeds(g, b.constants)
-	defer func() { closeFeeds(&err, constants) }()
-	if err != nil {
-		return err
-	}
-	for _, w := range k.batches {
-		if err := k.runBatch(session, constants, in, w, outputs, visit); err != nil {
-			return err
+	return b.withSession(func(session *tf.Session, constants []tf.Feed) error {
+		for _, w := range k.batches {
+			if err := k.runBatch(session, constants, in, w, outputs, visit); err != nil {
+				return err
+			}
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 func (k *calibrator) runBatch(

@@ -13,7 +13,6 @@ import (
 	"sync"
 
 	"github.com/tfbert/go/internal/cpu"
-	"github.com/tfbert/go/internal/probe"
 	"github.com/tfbert/go/internal/quantize"
 	"github.com/tfbert/go/savedmodel"
 	"github.com/tfbert/go/tf"
@@ -148,24 +147,14 @@ func probeInt8(even, odd int8) (err error) {
 	y = b.reshape("scores", b.scores("scores", y, y, adder), static(2), static(2))
 	y = b.matMul("head", y, y, true, []string{"BiasAdd"}, tf.AddConst(&b.Builder, "bias", tf.Shape{2}, 0, float32(0)))
 	results, want = append(results, y), append(want, 0)
-	if b.Err != nil {
-		return b.Err
-	}
-	session, err := probe.NewSession(g)
-	if err != nil {
+	var out []*tf.Tensor
+	defer func() { tf.CloseAll(out) }()
+	if err := b.withSession(func(session *tf.Session, constants []tf.Feed) (err error) {
+		out, _, err = session.Run(context.Background(), constants, results, nil)
+		return err
+	}); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, session.Close()) }()
-	feeds, err := constantFeeds(g, b.constants)
-	defer func() { closeFeeds(&err, feeds) }()
-	if err != nil {
-		return err
-	}
-	out, _, err := session.Run(context.Background(), feeds, results, nil)
-	if err != nil {
-		return err
-	}
-	defer tf.CloseAll(out)
 	for i, t := range out {
 		values, err := tf.Values[float32](t)
 		if err != nil {

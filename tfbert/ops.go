@@ -81,22 +81,29 @@ func probeOneDNN(ops string, dtype tf.DataType) (err error) {
 	}
 	y = b.reshape("heads", y, static(1), static(1), static(2), static(2))
 	y = b.context("context", y, y, y, y)
+	return b.withSession(func(session *tf.Session, constants []tf.Feed) error {
+		out, _, err := session.Run(context.Background(), constants, []tf.Output{y}, nil)
+		tf.CloseAll(out)
+		return err
+	})
+}
+
+// withSession runs use with a session of a graph that is not written, and with feeds of its constants.
+func (b *fused) withSession(use func(session *tf.Session, constants []tf.Feed) error) (err error) {
 	if b.Err != nil {
 		return b.Err
 	}
-	session, err := probe.NewSession(g)
+	session, err := probe.NewSession(b.Graph)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, session.Close()) }()
-	feeds, err := constantFeeds(g, b.constants)
-	defer func() { closeFeeds(&err, feeds) }()
+	constants, err := constantFeeds(b.Graph, b.constants)
+	defer func() { closeFeeds(&err, constants) }()
 	if err != nil {
 		return err
 	}
-	out, _, err := session.Run(context.Background(), feeds, []tf.Output{y}, nil)
-	tf.CloseAll(out)
-	return err
+	return use(session, constants)
 }
 
 // zeros are the weights of the probe, each of at most four values.
