@@ -222,7 +222,7 @@ func (p *predictions) Chunk(answers []byte) error {
 // takes. It returns their number.
 func Sweep(dir string, age time.Duration) (removed int, err error) {
 	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || !isTemporary(d.Name()) {
+		if err != nil || d.IsDir() || !file.IsTemporary(d.Name()) {
 			return err
 		}
 		info, err := d.Info()
@@ -237,11 +237,6 @@ func Sweep(dir string, age time.Duration) (removed int, err error) {
 		return err
 	})
 	return removed, err
-}
-
-// isTemporary reports whether a name is that of a file of internal/file before it is committed.
-func isTemporary(name string) bool {
-	return strings.HasPrefix(name, ".") && strings.Contains(name, ".tmp-")
 }
 
 func sortedKeys(f, g Fingerprint) []string {

@@ -237,7 +237,7 @@ one at once; the next run goes on.`,
 				defer closing(&err, stop)
 			}
 			a.Predictor = metrics.observe(a.Predictor)
-			fingerprint, err := fingerprintOf(m, &windows, &decoder, maxBatchTokens, files.chunk)
+			fingerprint, err := fingerprintOf(m, &windows, &decoder, maxBatchTokens, nBest)
 			if err != nil {
 				return err
 			}
@@ -275,7 +275,7 @@ one at once; the next run goes on.`,
 
 // fingerprintOf returns all that the answers depend on.
 func fingerprintOf(
-	m *tfbert.Model, windows *featureFlags, decoder *decoderFlags, maxTokens, chunk int,
+	m *tfbert.Model, windows *featureFlags, decoder *decoderFlags, maxTokens int, nBest bool,
 ) (corpus.Fingerprint, error) {
 	model, err := corpus.HashFolder(m.SavedModel().Dir())
 	if err != nil {
@@ -292,9 +292,9 @@ func fingerprintOf(
 		"max_batch_tokens":   fmt.Sprint(maxTokens),
 		"n_best_size":        fmt.Sprint(decoder.NBestSize),
 		"max_answer_length":  fmt.Sprint(decoder.MaxAnswerLength),
+		"keep_n_best":        fmt.Sprint(nBest),
 		"negatives":          fmt.Sprint(decoder.WithNegative),
 		"null_threshold":     fmt.Sprint(decoder.NullScoreDiffThreshold),
-		"chunk":              fmt.Sprint(chunk),
 	}
 	if m.Choice().Precision != savedmodel.FP32 { // the bits of smaller types depend on the units that compute them
 		host := machine.Diagnose(context.Background())

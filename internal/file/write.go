@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // A Pending is a file that is written under a temporary name in the folder of its own name, so that nobody sees a
@@ -37,6 +38,11 @@ func Create(path string) (*Pending, error) {
 		return nil, p.named("create", err)
 	}
 	return p, nil
+}
+
+// IsTemporary reports whether a name is one that Create gives a file until it is committed.
+func IsTemporary(name string) bool {
+	return strings.HasPrefix(name, ".") && strings.Contains(name, ".tmp-")
 }
 
 // Path returns the name that the file is to have.
